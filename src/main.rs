@@ -1,0 +1,3 @@
+//! The binary: parses arguments, starts tracing, runs.
+
+fn main() {}
