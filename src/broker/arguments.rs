@@ -145,7 +145,7 @@ pub fn canonical(arguments: Table<'_>) -> Vec<u8> {
     entries.sort_by_key(|&(key, _)| key);
     let mut ordered = TableBuf::new();
     for (key, value) in entries {
-        ordered.insert(&String::from_utf8_lossy(key), value);
+        ordered.insert_bytes(key, value);
     }
     ordered.into_bytes()
 }

@@ -18,6 +18,7 @@ pub struct Memory {
     /// Parts of messages that have not arrived whole.
     pub partial_bodies: Gauge,
     watermark_bytes: u64,
+    partial_bodies_max: u64,
     alarm: AtomicBool,
 }
 
@@ -32,12 +33,13 @@ pub enum AlarmChange {
 
 impl Memory {
     /// Nothing held, nothing blocked.
-    pub fn new(watermark_bytes: u64) -> Self {
+    pub fn new(watermark_bytes: u64, partial_bodies_max: u64) -> Self {
         Self {
             messages: Arc::default(),
             index: Gauge::default(),
             partial_bodies: Gauge::default(),
             watermark_bytes,
+            partial_bodies_max,
             alarm: AtomicBool::new(false),
         }
     }
@@ -54,6 +56,11 @@ impl Memory {
             return None;
         }
         Some(if above { AlarmChange::Raised } else { AlarmChange::Cleared })
+    }
+
+    /// Whether unfinished messages take more than their share.
+    pub fn has_too_many_partial_bodies(&self) -> bool {
+        self.partial_bodies.read() > self.partial_bodies_max
     }
 
     /// The sum of everything counted, in bytes.

@@ -35,6 +35,15 @@ pub enum Item {
     Cancelled(Arc<Consumer>),
 }
 
+impl Item {
+    /// The channel it is for.
+    pub fn channel(&self) -> u16 {
+        match self {
+            Self::Delivery { consumer, .. } | Self::Cancelled(consumer) => consumer.channel,
+        }
+    }
+}
+
 /// One connection's outbox.
 #[derive(Debug)]
 pub struct Outbox {
@@ -98,16 +107,6 @@ impl Outbox {
         items.append(&mut self.state.lock().items);
     }
 
-    /// Takes back what waits for one channel: unsent deliveries of a channel that closes.
-    pub fn withdraw_channel(&self, channel: u16) -> Vec<Item> {
-        let mut state = self.state.lock();
-        state.windows.remove(&channel);
-        let (withdrawn, kept) = std::mem::take(&mut state.items).into_iter().partition(|item| match item {
-            Item::Delivery { consumer, .. } | Item::Cancelled(consumer) => consumer.channel == channel,
-        });
-        state.items = VecDeque::from_iter::<Vec<Item>>(kept);
-        withdrawn
-    }
 
     /// `bytes` were written to the socket, or will never be: queues that waited for the room.
     #[must_use = "the queues must be dispatched"]

@@ -51,6 +51,11 @@ impl ReplyConsumers {
     }
 }
 
+/// Whether a routing key is the address of a reply consumer.
+pub fn is_address(routing_key: &[u8]) -> bool {
+    routing_key.strip_prefix(REPLY_TO.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'.'))
+}
+
 /// Whether the name is a reply consumer's: the plain one or an address.
 pub fn is_reply_name(name: &str) -> bool {
     name.strip_prefix(REPLY_TO).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

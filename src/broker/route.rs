@@ -10,6 +10,7 @@ use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::Vhost;
 use crate::message::place::QueueId;
 use crate::protocol::table::Table;
+use crate::routing::ExchangeKind;
 
 /// How many exchanges one message may pass.
 const EXCHANGES_MAX: usize = 100;
@@ -19,8 +20,17 @@ const SCANNED_TARGETS_MAX: usize = 16;
 /// The queues a message goes to.
 pub type Targets = SmallVec<[Arc<Queue>; 1]>;
 
+/// What routing found.
+#[derive(Debug)]
+pub struct Routed {
+    /// The queues.
+    pub targets: Targets,
+    /// A message with other headers may go elsewhere.
+    pub by_headers: bool,
+}
+
 /// Finds the targets of a message published to `exchange` with these keys (the routing key, then CC and BCC).
-pub fn route(vhost: &Vhost, exchange: &Arc<Exchange>, keys: &[&[u8]], headers: Table<'_>) -> Targets {
+pub fn route(vhost: &Vhost, exchange: &Arc<Exchange>, keys: &[&[u8]], headers: Table<'_>) -> Routed {
     let mut search = Search::default();
     search.visit(exchange);
     let mut next = 0;
@@ -28,7 +38,8 @@ pub fn route(vhost: &Vhost, exchange: &Arc<Exchange>, keys: &[&[u8]], headers: T
         next += 1;
         search.ask(vhost, &exchange, keys, headers);
     }
-    search.targets
+    let by_headers = search.exchanges.iter().any(|exchange| exchange.properties.kind == ExchangeKind::Headers);
+    Routed { targets: search.targets, by_headers }
 }
 
 #[derive(Default)]
