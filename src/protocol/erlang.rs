@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter, Write};
 /// A binary as `~p` prints it: `<<"text">>` when every octet is printable Latin-1, `<<1,2,3>>` otherwise.
 ///
 /// Unlike Erlang, octets above 127 come out as UTF-8, and long terms are not folded over lines.
-pub(super) struct Pretty<'a>(pub(super) &'a [u8]);
+pub(crate) struct Pretty<'a>(pub(crate) &'a [u8]);
 
 impl Display for Pretty<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

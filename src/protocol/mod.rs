@@ -15,7 +15,7 @@ pub mod properties;
 pub mod reply;
 pub mod table;
 
-mod erlang;
+pub(crate) mod erlang;
 mod method_macro;
 mod properties_buf;
 mod table_buf;
