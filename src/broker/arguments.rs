@@ -6,7 +6,7 @@
 
 use crate::broker::error::{BrokerError, Resource};
 use crate::protocol::field::Field;
-use crate::protocol::table::{Table, TableBuf};
+use crate::protocol::table::Table;
 
 /// The longest time an argument may name: ten years, in milliseconds.
 const EXPIRY_MS_MAX: i64 = 315_360_000_000;
@@ -137,17 +137,6 @@ pub fn alternate_exchange<'a>(
             other.type_name()
         ))),
     }
-}
-
-/// The same table with its entries in order of their keys: two that say the same become the same bytes.
-pub fn canonical(arguments: Table<'_>) -> Vec<u8> {
-    let mut entries: Vec<_> = arguments.iter().collect();
-    entries.sort_by_key(|&(key, _)| key);
-    let mut ordered = TableBuf::new();
-    for (key, value) in entries {
-        ordered.insert_bytes(key, value);
-    }
-    ordered.into_bytes()
 }
 
 /// Compares what is declared again with what is there (behaviour of queue.declare and exchange.declare on an

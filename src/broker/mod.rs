@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 
-use crate::auth::users::Users;
+use crate::auth::users::{UserError, Users};
 use crate::broker::memory::{AlarmChange, Memory};
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
@@ -51,21 +51,25 @@ pub struct Broker {
 
 impl Broker {
     /// A broker with the users and virtual hosts of the configuration, holding at most `watermark_bytes` before
-    /// publishers wait.
-    pub fn new(config: Arc<Config>, watermark_bytes: u64) -> Self {
-        let node = Arc::new(Node::new(config.limits.clone(), Memory::new(watermark_bytes)));
+    /// publishers wait, and at most `partial_bodies_max` bytes of unfinished messages.
+    ///
+    /// # Errors
+    /// A user whose password cannot be hashed.
+    pub fn new(config: Arc<Config>, watermark_bytes: u64, partial_bodies_max: u64) -> Result<Self, UserError> {
+        let memory = Memory::new(watermark_bytes, partial_bodies_max);
+        let node = Arc::new(Node::new(config.limits.clone(), memory));
         let vhosts = DashMap::new();
         for name in &config.vhosts {
             vhosts.insert(name.as_str().into(), Arc::new(Vhost::new(name, Arc::clone(&node))));
         }
-        Self {
-            users: Users::from_config(&config),
+        Ok(Self {
+            users: Users::from_config(&config)?,
             replies: ReplyConsumers::default(),
             connections: DashMap::new(),
             node,
             vhosts,
             config,
-        }
+        })
     }
 
     /// The virtual host of this name.

@@ -81,7 +81,7 @@ impl Link {
     /// A connection that has opened its virtual host.
     pub fn new(broker: Arc<Broker>, actor: Actor, vhost: Arc<Vhost>, outbox: Arc<Outbox>, out: Output) -> Self {
         Self {
-            frame_max: broker.config.limits.frame_max_bytes as u32,
+            frame_max: broker.config.limits.frame_max_bytes,
             broker,
             actor,
             vhost,
@@ -164,6 +164,11 @@ impl Link {
     /// The log is durable up to here.
     pub fn on_durable(&mut self, durable: Lsn) {
         self.burst.on_durable(durable, &mut self.wakes);
+    }
+
+    /// Whether messages of ours wait for the log.
+    pub fn awaits_log(&self) -> bool {
+        self.burst.awaits_log()
     }
 
     /// A channel published a message.

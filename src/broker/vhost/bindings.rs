@@ -4,13 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::auth::permissions::Access;
-use crate::broker::arguments;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::{Destination, Exchange};
 use crate::broker::vhost::{Actor, Vhost, check_owner};
 use crate::message::fact::{self, Definition, Fact};
 use crate::protocol::table::Table;
-use crate::routing::{ExchangeKind, headers};
+use crate::routing::{self, ExchangeKind, headers};
 
 /// What queue.bind, exchange.bind and their opposites ask for.
 #[derive(Clone, Copy, Debug)]
@@ -97,10 +96,8 @@ impl Vhost {
         }
         let record = record(request);
         let mut bindings = (**source.bindings.load()).clone();
-        let is_new = bindings
-            .bind(&record.key, &record.arguments, destination.clone())
-            .map_err(|error| BrokerError::Precondition(error.to_string()))?;
-        if is_new {
+        bindings.bind_allowed(&record.key).map_err(|error| BrokerError::Precondition(error.to_string()))?;
+        if bindings.bind(&record.key, &record.arguments, destination.clone()) {
             self.log_binding(&source, &destination, &record, Definition::Bound);
             source.bindings.store(Arc::new(bindings));
             definitions.insert(destination, record);
@@ -211,6 +208,6 @@ fn record(request: &BindingRequest<'_>) -> Record {
     Record {
         source: request.source.into(),
         key: request.key.into(),
-        arguments: arguments::canonical(request.arguments).into(),
+        arguments: routing::canonical(request.arguments.as_bytes()).into_bytes().into(),
     }
 }

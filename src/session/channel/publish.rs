@@ -119,7 +119,7 @@ impl Assembly {
                 format!("content body size {size} exceeds maximum allowed size {BODY_BYTES_CAP}"),
             ));
         }
-        let size_max = link.node().limits.message_bytes_max as u64;
+        let size_max = link.node().limits.message_bytes_max;
         if header.body_bytes > size_max {
             let text = format!("message size {} is larger than configured max size {size_max}", header.body_bytes);
             return Err(Refusal::precondition(text));
