@@ -129,9 +129,9 @@ pub fn alternate_exchange<'a>(
 ) -> Result<Option<&'a str>, BrokerError> {
     match arguments.get("alternate-exchange") {
         None => Ok(None),
-        Some(Field::LongStr(name)) => std::str::from_utf8(name)
-            .map(Some)
-            .map_err(|_| BrokerError::Precondition(format!("invalid name for arg 'alternate-exchange' in {resource}"))),
+        Some(Field::LongStr(name)) => std::str::from_utf8(name).map(Some).map_err(|_| {
+            BrokerError::Precondition(format!("invalid name for arg 'alternate-exchange' in {resource}"))
+        }),
         Some(other) => Err(BrokerError::Precondition(format!(
             "invalid type '{}' for arg 'alternate-exchange' in {resource}",
             other.type_name()
@@ -175,7 +175,12 @@ impl Equivalence {
     ///
     /// # Errors
     /// [`BrokerError::Inequivalent`].
-    pub fn check_arguments(&self, names: &[&str], received: Table<'_>, current: &[u8]) -> Result<(), BrokerError> {
+    pub fn check_arguments(
+        &self,
+        names: &[&str],
+        received: Table<'_>,
+        current: &[u8],
+    ) -> Result<(), BrokerError> {
         let current = Table::parse(current).unwrap_or(Table::EMPTY);
         for name in names {
             let (received, current) = (meaning(name, received.get(name)), meaning(name, current.get(name)));
@@ -185,7 +190,9 @@ impl Equivalence {
                 (Some(received), Some(current)) => {
                     return Err(self.differs(name, quoted(received), quoted(current)));
                 }
-                (received, current) => return Err(self.differs(name, described(received), described(current))),
+                (received, current) => {
+                    return Err(self.differs(name, described(received), described(current)));
+                }
             }
         }
         Ok(())
@@ -210,7 +217,10 @@ fn meaning<'a>(name: &str, value: Option<Field<'a>>) -> Option<Field<'a>> {
 }
 
 fn not_yet(what: &str, value: Field<'_>, resource: &Resource) -> BrokerError {
-    BrokerError::NotImplemented(format!("{what} with value {} of {resource} is not supported yet", quoted(value)))
+    BrokerError::NotImplemented(format!(
+        "{what} with value {} of {resource} is not supported yet",
+        quoted(value)
+    ))
 }
 
 fn quoted(value: Field<'_>) -> String {

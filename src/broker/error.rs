@@ -37,7 +37,11 @@ impl fmt::Display for ResourceKind {
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = if self.kind == ResourceKind::Exchange && self.name.is_empty() { "amq.default" } else { &self.name };
+        let name = if self.kind == ResourceKind::Exchange && self.name.is_empty() {
+            "amq.default"
+        } else {
+            &self.name
+        };
         write!(f, "{} '{}' in vhost '{}'", self.kind, name, self.vhost)
     }
 }

@@ -55,7 +55,11 @@ impl Broker {
     ///
     /// # Errors
     /// A user whose password cannot be hashed.
-    pub fn new(config: Arc<Config>, watermark_bytes: u64, partial_bodies_max: u64) -> Result<Self, UserError> {
+    pub fn new(
+        config: Arc<Config>,
+        watermark_bytes: u64,
+        partial_bodies_max: u64,
+    ) -> Result<Self, UserError> {
         let memory = Memory::new(watermark_bytes, partial_bodies_max);
         let node = Arc::new(Node::new(config.limits.clone(), memory));
         let vhosts = DashMap::new();

@@ -107,7 +107,6 @@ impl Outbox {
         items.append(&mut self.state.lock().items);
     }
 
-
     /// `bytes` were written to the socket, or will never be: queues that waited for the room.
     #[must_use = "the queues must be dispatched"]
     pub fn release_room(&self, bytes: u64) -> Vec<Arc<Queue>> {
@@ -123,7 +122,9 @@ impl Outbox {
         let mut state = self.state.lock();
         let waiting: u32 = (state.items.iter())
             .map(|item| match item {
-                Item::Delivery { consumer, run } if consumer.channel == channel && !consumer.no_ack => run.count(),
+                Item::Delivery { consumer, run } if consumer.channel == channel && !consumer.no_ack => {
+                    run.count()
+                }
                 _ => 0,
             })
             .sum();

@@ -61,7 +61,13 @@ impl Burst {
             return self.publish_big(
                 node,
                 targets,
-                Big::new(exchange, key, content.properties, Pieces::from_iter([piece]), &node.memory.messages),
+                Big::new(
+                    exchange,
+                    key,
+                    content.properties,
+                    Pieces::from_iter([piece]),
+                    &node.memory.messages,
+                ),
                 persistent,
             );
         }
@@ -122,7 +128,8 @@ impl Burst {
     }
 
     fn append(&mut self, node: &Node, settlements: &[Settlement]) -> Lsn {
-        let is_logged = self.pending.iter().any(Pending::is_logged) || settlements.iter().any(Settlement::is_logged);
+        let is_logged =
+            self.pending.iter().any(Pending::is_logged) || settlements.iter().any(Settlement::is_logged);
         let mut last = Lsn::default();
         if !is_logged {
             return last;
@@ -223,4 +230,3 @@ impl Pending {
         }
     }
 }
-

@@ -42,7 +42,9 @@ impl ReplyConsumers {
 
     /// Hands an answer over. `false` when nobody waits at the address; one without room is dropped.
     pub fn deliver(&self, address: &str, run: Run, wakes: &mut Wakes) -> bool {
-        let Some(consumer) = self.by_address.get(address).map(|entry| Arc::clone(&entry)) else { return false };
+        let Some(consumer) = self.by_address.get(address).map(|entry| Arc::clone(&entry)) else {
+            return false;
+        };
         let mut slot = consumer.outbox.lock();
         if slot.fitting(&run, 1) > 0 {
             slot.push(&consumer, run, wakes);

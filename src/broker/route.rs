@@ -38,7 +38,8 @@ pub fn route(vhost: &Vhost, exchange: &Arc<Exchange>, keys: &[&[u8]], headers: T
         next += 1;
         search.ask(vhost, &exchange, keys, headers);
     }
-    let by_headers = search.exchanges.iter().any(|exchange| exchange.properties.kind == ExchangeKind::Headers);
+    let by_headers =
+        search.exchanges.iter().any(|exchange| exchange.properties.kind == ExchangeKind::Headers);
     Routed { targets: search.targets, by_headers }
 }
 
@@ -71,7 +72,8 @@ impl Search {
             }
         }
         if !matched
-            && let Some(alternate) = exchange.properties.alternate.as_deref().and_then(|name| vhost.exchange(name))
+            && let Some(alternate) =
+                exchange.properties.alternate.as_deref().and_then(|name| vhost.exchange(name))
         {
             self.visit(&alternate);
         }

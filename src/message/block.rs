@@ -56,7 +56,8 @@ impl Big {
         pieces: Pieces,
         gauge: &Arc<Gauge>,
     ) -> Arc<Self> {
-        let pieces = if pieces.iter().any(|piece| piece.len() < PIECE_BYTES_MIN) { compact(&pieces) } else { pieces };
+        let pieces =
+            if pieces.iter().any(|piece| piece.len() < PIECE_BYTES_MIN) { compact(&pieces) } else { pieces };
         let body_bytes: usize = pieces.iter().map(Bytes::len).sum();
         let bytes = (body_bytes + properties.len() + exchange.len() + routing_key.len()) as u64;
         Arc::new(Self {
@@ -136,7 +137,8 @@ impl BlockBuilder {
     pub fn seal(&mut self, gauge: &Arc<Gauge>) -> (Block, u32, u64) {
         let records: Box<[u8]> = self.records.as_slice().into();
         let charge = Charge::new(gauge, records.len() as u64 + OVERHEAD_BYTES);
-        let sealed = (Block(Bytes::from_owner(Charged { records, _charge: charge })), self.count, self.body_bytes);
+        let sealed =
+            (Block(Bytes::from_owner(Charged { records, _charge: charge })), self.count, self.body_bytes);
         self.records.clear();
         self.count = 0;
         self.body_bytes = 0;

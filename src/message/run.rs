@@ -133,9 +133,7 @@ impl Run {
                 body_bytes
             }
             // An absent run knows only its sum; shares are even until the bodies are read back.
-            Body::Big(_) | Body::Absent => {
-                self.body_bytes / u64::from(self.count + count) * u64::from(count)
-            }
+            Body::Big(_) | Body::Absent => self.body_bytes / u64::from(self.count + count) * u64::from(count),
         };
         self.body_bytes -= front.body_bytes;
         front
@@ -148,7 +146,8 @@ impl Run {
         let mut names_at = self.names_at;
         let mut body_bytes = 0;
         for _ in 0..self.count {
-            let Some(record) = block.bytes().get(at..).and_then(|rest| record::read(rest, Names::default())) else {
+            let Some(record) = block.bytes().get(at..).and_then(|rest| record::read(rest, Names::default()))
+            else {
                 break;
             };
             if record.has_names {
@@ -168,7 +167,9 @@ impl Run {
         let mut left = room;
         let mut fitting = 0;
         for message in self.messages().take(count_max as usize) {
-            let Some(rest) = left.checked_sub(message.body.len() as u64 + DELIVERY_OVERHEAD_BYTES) else { break };
+            let Some(rest) = left.checked_sub(message.body.len() as u64 + DELIVERY_OVERHEAD_BYTES) else {
+                break;
+            };
             left = rest;
             fitting += 1;
         }

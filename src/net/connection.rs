@@ -4,8 +4,8 @@
 //! loop: write what the socket takes -> read, at most four chunks -> feed the session -> wait for the next event
 //! ```
 
-use std::io::{self, IoSlice};
 use std::future::Future;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::pin::Pin;

@@ -24,7 +24,8 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// The kernel's, with the address.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    open(address).map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+    open(address)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {

@@ -41,12 +41,13 @@ impl Server {
     /// # Errors
     /// The first address that cannot be listened on, named in the error, or a user that cannot be made.
     pub fn bind(config: Arc<Config>) -> io::Result<Self> {
-        let listeners = config.listeners.iter().map(|&address| listener::bind(address)).collect::<Result<_, _>>()?;
+        let listeners =
+            config.listeners.iter().map(|&address| listener::bind(address)).collect::<Result<_, _>>()?;
         let memory_bytes = watermark::memory_bytes();
         let watermark_bytes = config.memory.watermark.bytes_of(memory_bytes);
         let partial_bodies_max = (memory_bytes as f64 * config.limits.partial_bodies_fraction) as u64;
-        let broker =
-            Broker::new(config, watermark_bytes, partial_bodies_max).map_err(|error| io::Error::other(error.to_string()))?;
+        let broker = Broker::new(config, watermark_bytes, partial_bodies_max)
+            .map_err(|error| io::Error::other(error.to_string()))?;
         Ok(Self { broker: Arc::new(broker), listeners })
     }
 

@@ -11,7 +11,8 @@ const CGROUP_LIMITS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/m
 /// The memory this process may use, in bytes.
 pub fn memory_bytes() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(parse_meminfo);
-    let group = CGROUP_LIMITS.iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+    let group =
+        CGROUP_LIMITS.iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
     machine.into_iter().chain(group).min().unwrap_or(MEMORY_BYTES_ASSUMED)
 }
 

@@ -85,7 +85,8 @@ impl<C> Consumers<C> {
         let slot = entry.key();
         let generation = self.generations;
         let handle = make(ConsumerKey { slot, generation });
-        let consumer = entry.insert(Consumer { generation, handle, terms, in_flight: 0, state: State::Ready });
+        let consumer =
+            entry.insert(Consumer { generation, handle, terms, in_flight: 0, state: State::Ready });
         self.rota.entry(Reverse(terms.priority)).or_default().push_back(slot);
         Ok(&consumer.handle)
     }

@@ -16,7 +16,8 @@ use crate::config::Config;
 use crate::protocol::field::Field;
 use crate::protocol::frame::{FRAME_MAX_FLOOR, FrameKind, FrameView};
 use crate::protocol::methods::{
-    ConnectionOpen, ConnectionOpenOk, ConnectionStart, ConnectionStartOk, ConnectionTune, ConnectionTuneOk, Method,
+    ConnectionOpen, ConnectionOpenOk, ConnectionStart, ConnectionStartOk, ConnectionTune, ConnectionTuneOk,
+    Method,
 };
 use crate::protocol::reply::ReplyCode;
 use crate::protocol::table::{Table, TableBuf};
@@ -202,8 +203,13 @@ impl Handshake {
     fn on_tune_ok(&mut self, config: &Config, user: Arc<User>, tune_ok: ConnectionTuneOk) -> Step {
         let ConnectionTuneOk { channel_max, frame_max, heartbeat } = tune_ok;
         let limits = &config.limits;
-        let checked = check_tuned("frame_max", u64::from(frame_max), u64::from(FRAME_MAX_FLOOR), u64::from(limits.frame_max_bytes))
-            .and_then(|()| check_tuned("channel_max", u64::from(channel_max), 1, u64::from(limits.channel_max)));
+        let checked = check_tuned(
+            "frame_max",
+            u64::from(frame_max),
+            u64::from(FRAME_MAX_FLOOR),
+            u64::from(limits.frame_max_bytes),
+        )
+        .and_then(|()| check_tuned("channel_max", u64::from(channel_max), 1, u64::from(limits.channel_max)));
         match checked {
             Ok(()) => {
                 self.stage = Stage::Open(user, Tuned { frame_max, channel_max, heartbeat });
@@ -266,7 +272,10 @@ fn unexpected(frame: &FrameView<'_>) -> Refusal {
         FrameKind::Body => 3,
         FrameKind::Heartbeat => 8,
     };
-    Refusal::unexpected_frame(format!("type {kind} frame on channel {} before the connection is open", frame.channel))
+    Refusal::unexpected_frame(format!(
+        "type {kind} frame on channel {} before the connection is open",
+        frame.channel
+    ))
 }
 
 /// A value of tune-ok: zero would mean no limit, which the server does not allow.

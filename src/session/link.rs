@@ -79,7 +79,13 @@ struct Routes {
 
 impl Link {
     /// A connection that has opened its virtual host.
-    pub fn new(broker: Arc<Broker>, actor: Actor, vhost: Arc<Vhost>, outbox: Arc<Outbox>, out: Output) -> Self {
+    pub fn new(
+        broker: Arc<Broker>,
+        actor: Actor,
+        vhost: Arc<Vhost>,
+        outbox: Arc<Outbox>,
+        out: Output,
+    ) -> Self {
         Self {
             frame_max: broker.config.limits.frame_max_bytes,
             broker,
@@ -191,7 +197,9 @@ impl Link {
     /// How many messages that will need an acknowledgement wait for a channel outside the outbox.
     pub fn arriving_for(&self, channel: u16) -> u32 {
         let counts = self.arriving.iter().map(|item| match item {
-            Item::Delivery { consumer, run } if consumer.channel == channel && !consumer.no_ack => run.count(),
+            Item::Delivery { consumer, run } if consumer.channel == channel && !consumer.no_ack => {
+                run.count()
+            }
             _ => 0,
         });
         counts.sum()
@@ -238,7 +246,8 @@ impl Link {
         }
         let found = check(self, exchange)?;
         let routed = route::route(&self.vhost, &found, &[key], Table::EMPTY);
-        let route = Arc::new(Route { exchange: found, targets: routed.targets, by_headers: routed.by_headers });
+        let route =
+            Arc::new(Route { exchange: found, targets: routed.targets, by_headers: routed.by_headers });
         if self.routes.count >= CACHED_ROUTES_MAX {
             self.routes = Routes { version: self.routes.version, ..Routes::default() };
         }

@@ -70,7 +70,9 @@ enum Phase {
     Handshake(Handshake),
     Running(Box<Running>),
     /// connection.close is sent; when `deaf`, not even an answer can be understood.
-    Closing { deaf: bool },
+    Closing {
+        deaf: bool,
+    },
     Closed,
 }
 
@@ -128,8 +130,11 @@ impl Session {
         }
         match frame::peek(rest, self.frame_max) {
             Ok(None) => false,
-            Ok(Some(frame)) if frame.kind == FrameKind::Body && frame.payload.len() >= SHARED_PAYLOAD_BYTES_MIN => {
-                let (channel, payload_bytes, wire_bytes) = (frame.channel, frame.payload.len(), frame.wire_bytes());
+            Ok(Some(frame))
+                if frame.kind == FrameKind::Body && frame.payload.len() >= SHARED_PAYLOAD_BYTES_MIN =>
+            {
+                let (channel, payload_bytes, wire_bytes) =
+                    (frame.channel, frame.payload.len(), frame.wire_bytes());
                 input.advance(*at);
                 *at = 0;
                 let mut payload = input.split_to(wire_bytes).freeze();

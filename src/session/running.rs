@@ -11,8 +11,8 @@ use crate::broker::outbox::Item;
 use crate::protocol::frame::{FrameKind, FrameView};
 use crate::protocol::header::ContentHeader;
 use crate::protocol::methods::{
-    ChannelClose, ChannelCloseOk, ChannelOpenOk, ConnectionBlocked, ConnectionUnblocked, ConnectionUpdateSecretOk,
-    Method,
+    ChannelClose, ChannelCloseOk, ChannelOpenOk, ConnectionBlocked, ConnectionUnblocked,
+    ConnectionUpdateSecretOk, Method,
 };
 use crate::protocol::reply::ReplyCode;
 use crate::session::channel::{Channel, Piece};
@@ -41,7 +41,9 @@ pub struct Running {
 enum Slot {
     Open(Box<Channel>),
     /// channel.close is sent; what arrives until its answer is discarded.
-    Closing { discarded_bytes: usize },
+    Closing {
+        discarded_bytes: usize,
+    },
 }
 
 /// What follows from a frame.

@@ -128,6 +128,9 @@ impl Queue {
 
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue").field("id", &self.id).field("name", &self.properties.name).finish_non_exhaustive()
+        f.debug_struct("Queue")
+            .field("id", &self.id)
+            .field("name", &self.properties.name)
+            .finish_non_exhaustive()
     }
 }

@@ -28,12 +28,19 @@ pub struct Settlement {
 impl Settlement {
     /// Nothing yet.
     pub fn new(queue: Arc<Queue>) -> Self {
-        Self { queue, logged: Vec::new(), transient: Vec::new(), returned: Vec::new(), credits: SmallVec::new() }
+        Self {
+            queue,
+            logged: Vec::new(),
+            transient: Vec::new(),
+            returned: Vec::new(),
+            credits: SmallVec::new(),
+        }
     }
 
     /// The run's messages are done with.
     pub fn settled(&mut self, run: &Run) {
-        let ranges = if self.queue.logs(run.is_persistent()) { &mut self.logged } else { &mut self.transient };
+        let ranges =
+            if self.queue.logs(run.is_persistent()) { &mut self.logged } else { &mut self.transient };
         match ranges.last_mut() {
             Some((_, end)) if *end == run.first_seq() => *end = run.end_seq(),
             _ => ranges.push((run.first_seq(), run.end_seq())),

@@ -45,7 +45,10 @@ struct Record {
 impl Definitions {
     fn insert(&mut self, destination: Destination, record: Record) {
         self.count += 1;
-        self.by_source.entry(record.source.clone()).or_default().insert((destination.clone(), record.clone()));
+        self.by_source
+            .entry(record.source.clone())
+            .or_default()
+            .insert((destination.clone(), record.clone()));
         self.by_destination.entry(destination).or_default().insert(record);
     }
 
@@ -92,7 +95,10 @@ impl Vhost {
         }
         let limit = self.node.limits.bindings_per_vhost_max as u64;
         if definitions.count >= limit {
-            return Err(BrokerError::Precondition(format!("binding limit in vhost '{}' ({limit}) is reached", self.name)));
+            return Err(BrokerError::Precondition(format!(
+                "binding limit in vhost '{}' ({limit}) is reached",
+                self.name
+            )));
         }
         let record = record(request);
         let mut bindings = (**source.bindings.load()).clone();
@@ -113,7 +119,8 @@ impl Vhost {
     pub fn unbind(&self, actor: &Actor, request: &BindingRequest<'_>) -> Result<(), BrokerError> {
         self.check_binding_access(actor, request)?;
         let mut definitions = self.definitions.lock();
-        let (Ok(source), Ok(destination)) = (self.find_exchange(request.source), self.destination(request)) else {
+        let (Ok(source), Ok(destination)) = (self.find_exchange(request.source), self.destination(request))
+        else {
             return Ok(());
         };
         if let Destination::Queue(queue) = &destination {
@@ -130,7 +137,11 @@ impl Vhost {
     }
 
     /// Removes every binding to a destination that is going; the auto-delete exchanges that lost their last.
-    pub(super) fn unbind_all(&self, definitions: &mut Definitions, destination: &Destination) -> Vec<Arc<Exchange>> {
+    pub(super) fn unbind_all(
+        &self,
+        definitions: &mut Definitions,
+        destination: &Destination,
+    ) -> Vec<Arc<Exchange>> {
         let mut unused = Vec::new();
         for record in definitions.by_destination.get(destination).cloned().unwrap_or_default() {
             let Some(source) = self.exchange(&record.source) else { continue };

@@ -93,7 +93,9 @@ impl Vhost {
     /// # Errors
     /// [`BrokerError::NotFound`], [`BrokerError::Locked`].
     pub fn find_queue(&self, name: &str, actor: &Actor) -> Result<Arc<Queue>, BrokerError> {
-        let queue = self.queue(name).ok_or_else(|| BrokerError::NotFound(self.resource(ResourceKind::Queue, name)))?;
+        let queue = self
+            .queue(name)
+            .ok_or_else(|| BrokerError::NotFound(self.resource(ResourceKind::Queue, name)))?;
         check_owner(&queue, actor)?;
         Ok(queue)
     }

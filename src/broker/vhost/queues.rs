@@ -54,7 +54,11 @@ impl Vhost {
     ///
     /// # Errors
     /// Every refusal of queue.declare.
-    pub fn declare_queue(&self, actor: &Actor, request: &QueueRequest<'_>) -> Result<DeclaredQueue, BrokerError> {
+    pub fn declare_queue(
+        &self,
+        actor: &Actor,
+        request: &QueueRequest<'_>,
+    ) -> Result<DeclaredQueue, BrokerError> {
         let generated;
         let name = if request.name.is_empty() {
             generated = names::generate("amq.gen-");
@@ -83,7 +87,13 @@ impl Vhost {
         Ok(declared(&self.insert_queue(name, actor, durable, request)))
     }
 
-    fn insert_queue(&self, name: &str, actor: &Actor, durable: bool, request: &QueueRequest<'_>) -> Arc<Queue> {
+    fn insert_queue(
+        &self,
+        name: &str,
+        actor: &Actor,
+        durable: bool,
+        request: &QueueRequest<'_>,
+    ) -> Arc<Queue> {
         let id = self.node.next_queue_id();
         if durable {
             self.node.log.append().push(&Fact::Defined(Definition::QueueDeclared {

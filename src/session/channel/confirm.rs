@@ -6,7 +6,7 @@ use crate::message::place::Lsn;
 
 /// A channel in confirm mode. Publishes are numbered from one.
 #[derive(Debug, Default)]
-pub struct Confirms {
+pub(super) struct Confirms {
     published: u64,
     /// Publishes up to this one are handed over.
     handed_over: u64,
@@ -17,21 +17,21 @@ pub struct Confirms {
 
 /// An ack for the publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Confirmation {
+pub(super) struct Confirmation {
     /// The last publish it covers.
-    pub tag: u64,
+    pub(super) tag: u64,
     /// It covers earlier ones too.
-    pub multiple: bool,
+    pub(super) multiple: bool,
 }
 
 impl Confirms {
     /// One more publish.
-    pub fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         self.published += 1;
     }
 
     /// All publishes so far were handed over, the last fact of them at `lsn`.
-    pub fn hand_over(&mut self, lsn: Lsn) {
+    pub(super) fn hand_over(&mut self, lsn: Lsn) {
         if self.handed_over < self.published {
             self.handed_over = self.published;
             self.pending.push_back((self.published, lsn));
@@ -39,12 +39,12 @@ impl Confirms {
     }
 
     /// How many publishes wait for their ack.
-    pub fn outstanding(&self) -> u64 {
+    pub(super) fn outstanding(&self) -> u64 {
         self.published - self.acked
     }
 
     /// What can be acked now: the contiguous prefix whose facts are durable.
-    pub fn take_confirmed(&mut self, durable: Lsn) -> Option<Confirmation> {
+    pub(super) fn take_confirmed(&mut self, durable: Lsn) -> Option<Confirmation> {
         let before = self.acked;
         while let Some((tag, _)) = self.pending.pop_front_if(|(_, lsn)| *lsn <= durable) {
             self.acked = tag;

@@ -45,7 +45,11 @@ impl Channel {
         }
         let queues = if self.has_window {
             let used = u32::try_from(self.unacked.messages()).unwrap_or(u32::MAX);
-            link.outbox.open_window(self.number, u32::from(count), used.saturating_add(link.arriving_for(self.number)))
+            link.outbox.open_window(
+                self.number,
+                u32::from(count),
+                used.saturating_add(link.arriving_for(self.number)),
+            )
         } else {
             link.outbox.close_window(self.number)
         };

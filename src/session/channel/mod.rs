@@ -16,9 +16,9 @@ pub mod unacked;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use self::publish::Piece;
 use self::confirm::Confirms;
 use self::publish::Assembly;
+pub use self::publish::Piece;
 use self::tx::Transaction;
 use self::unacked::Unacked;
 use crate::broker::consumer::Consumer;

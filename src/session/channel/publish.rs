@@ -92,7 +92,9 @@ impl Assembly {
     pub(super) fn unexpected_method(&self) -> Refusal {
         Refusal::unexpected_frame(match self.stage {
             Stage::Body => "expected content body, got non content body frame instead".to_owned(),
-            _ => format!("expected content header for class {BASIC_CLASS}, got non content header frame instead"),
+            _ => format!(
+                "expected content header for class {BASIC_CLASS}, got non content header frame instead"
+            ),
         })
     }
 
@@ -121,7 +123,8 @@ impl Assembly {
         }
         let size_max = link.node().limits.message_bytes_max;
         if header.body_bytes > size_max {
-            let text = format!("message size {} is larger than configured max size {size_max}", header.body_bytes);
+            let text =
+                format!("message size {} is larger than configured max size {size_max}", header.body_bytes);
             return Err(Refusal::precondition(text));
         }
         Properties::parse(header.properties)
@@ -243,7 +246,11 @@ impl Channel {
         Ok(())
     }
 
-    pub(super) fn publish_when_whole(&mut self, link: &mut Link, whole: Option<&[u8]>) -> Result<(), Refusal> {
+    pub(super) fn publish_when_whole(
+        &mut self,
+        link: &mut Link,
+        whole: Option<&[u8]>,
+    ) -> Result<(), Refusal> {
         if !self.assembly.is_whole() {
             return Ok(());
         }
@@ -279,7 +286,7 @@ impl Channel {
             confirms.publish();
         }
         if route.exchange.is_default() && reply_to::is_address(&assembly.routing_key) {
-            self.reply(link, assembly.mandatory, &message, body);
+            self.reply_directly(link, assembly.mandatory, &message, body);
             return Ok(());
         }
         let found;
@@ -344,7 +351,7 @@ impl Channel {
     }
 
     /// An answer to a direct reply-to consumer.
-    fn reply(&mut self, link: &mut Link, mandatory: bool, message: &Content<'_>, body: Body<'_>) {
+    fn reply_directly(&mut self, link: &mut Link, mandatory: bool, message: &Content<'_>, body: Body<'_>) {
         let address = String::from_utf8_lossy(message.routing_key).into_owned();
         if !link.broker.replies.contains(&address) {
             if mandatory {

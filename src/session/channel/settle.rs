@@ -35,7 +35,11 @@ impl Channel {
             self.settle(link, one, verdict);
             return Ok(());
         }
-        let many = if tag == 0 { self.unacked.take_all() } else { self.unacked.take_through(tag).ok_or_else(unknown)? };
+        let many = if tag == 0 {
+            self.unacked.take_all()
+        } else {
+            self.unacked.take_through(tag).ok_or_else(unknown)?
+        };
         for delivered in many {
             self.settle(link, delivered, verdict);
         }

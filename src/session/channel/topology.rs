@@ -20,7 +20,8 @@ impl Channel {
             Method::ExchangeDeclare(declare) => self.on_exchange_declare(link, declare),
             Method::ExchangeDelete(delete) => self.on_exchange_delete(link, delete),
             Method::ExchangeBind(bind) => {
-                let (source, destination) = (without_line_ends(bind.source), without_line_ends(bind.destination));
+                let (source, destination) =
+                    (without_line_ends(bind.source), without_line_ends(bind.destination));
                 let request = exchange_binding(&source, &destination, bind.routing_key, bind.arguments);
                 link.vhost.bind(&link.actor, &request)?;
                 self.reply(link, bind.nowait, &Method::ExchangeBindOk(ExchangeBindOk {}));
@@ -150,7 +151,12 @@ impl Channel {
     }
 }
 
-fn queue_binding<'a>(source: &'a str, queue: &'a str, key: &'a str, arguments: Table<'a>) -> BindingRequest<'a> {
+fn queue_binding<'a>(
+    source: &'a str,
+    queue: &'a str,
+    key: &'a str,
+    arguments: Table<'a>,
+) -> BindingRequest<'a> {
     BindingRequest { source, kind: ResourceKind::Queue, destination: queue, key, arguments }
 }
 
