@@ -12,6 +12,7 @@ pub mod arguments;
 pub mod consumer;
 pub mod error;
 pub mod exchange;
+mod login;
 pub mod memory;
 pub mod names;
 pub mod node;
@@ -25,7 +26,9 @@ pub mod vhost;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
+use crate::auth::backoff::Backoff;
 use crate::auth::users::{UserError, Users};
 use crate::broker::memory::{AlarmChange, Memory};
 use crate::broker::node::{ConnectionId, Node};
@@ -45,6 +48,7 @@ pub struct Broker {
     pub replies: ReplyConsumers,
     /// The configuration it was started with.
     pub config: Arc<Config>,
+    backoff: Mutex<Backoff>,
     vhosts: DashMap<Box<str>, Arc<Vhost>>,
     connections: DashMap<ConnectionId, Arc<Outbox>>,
 }
@@ -69,6 +73,7 @@ impl Broker {
         Ok(Self {
             users: Users::from_config(&config)?,
             replies: ReplyConsumers::default(),
+            backoff: Mutex::default(),
             connections: DashMap::new(),
             node,
             vhosts,

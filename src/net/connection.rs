@@ -22,7 +22,7 @@ use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::Instrument;
 
-use crate::auth::sasl::{self, Credentials};
+use crate::auth::sasl::Credentials;
 use crate::auth::users::User;
 use crate::broker::Broker;
 use crate::clock::Now;
@@ -222,17 +222,10 @@ impl Connection {
     /// Hashing a password takes its time: it is done where it keeps nobody waiting.
     fn verify(&self, credentials: Credentials) -> JoinHandle<Option<Arc<User>>> {
         let broker = Arc::clone(&self.broker);
-        let is_loopback = self.peer.ip().to_canonical().is_loopback();
+        let from = self.peer.ip();
         let span = tracing::Span::current();
         tokio::task::spawn_blocking(move || {
-            let _entered = span.enter();
-            match sasl::authenticate(&broker.users, &credentials, is_loopback) {
-                Ok(user) => Some(user),
-                Err(error) => {
-                    tracing::warn!(user = ?credentials.user, %error, "login refused");
-                    None
-                }
-            }
+            span.in_scope(|| broker.login(&credentials, from, Now::read().instant))
         })
     }
 
