@@ -86,6 +86,12 @@ macro_rules! methods {
                 }))
             }
 
+            /// One of every method, with arguments from the samples.
+            #[cfg(test)]
+            fn samples(samples: &mut tests::Samples<'a>) -> Vec<Self> {
+                vec![ $( Self::$Method($Method $({ $($field: samples.$wire()),+ })?) ),+ ]
+            }
+
             fn write(&self, writer: &mut Writer<'_>) {
                 match self {
                     $(

@@ -218,3 +218,6 @@ fn undecodable((class_id, method_id): (u16, u16), arguments: &[u8]) -> MethodErr
     let shown = arguments.iter().take(SHOWN_OCTETS_MAX).copied().collect();
     MethodError::Undecodable { class_id, method_id, arguments: shown }
 }
+
+#[cfg(test)]
+mod tests;

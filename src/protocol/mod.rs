@@ -16,6 +16,7 @@ pub mod reply;
 pub mod table;
 
 mod erlang;
+mod field_text;
 mod method_macro;
 mod properties_buf;
 mod table_buf;

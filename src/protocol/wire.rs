@@ -229,3 +229,41 @@ pub(super) fn put_longstr(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_u32(bytes.len().try_into().expect("a longstr is smaller than a frame"));
     out.put_slice(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::{Reader, WireError, Writer};
+
+    #[test]
+    fn bits_share_octets_until_another_type_comes() {
+        let bits = [true, false, true, true, false, false, false, true, false, true];
+        let mut out = BytesMut::new();
+        let mut writer = Writer::new(&mut out);
+        bits.iter().for_each(|&bit| writer.bit(bit));
+        writer.octet(7);
+        writer.bit(true);
+        assert_eq!(out, [0b1000_1101, 0b10, 7, 1].as_slice());
+
+        let mut reader = Reader::new(&out);
+        bits.iter().for_each(|&bit| assert_eq!(reader.bit(), Ok(bit)));
+        assert_eq!(reader.octet(), Ok(7));
+        assert_eq!(reader.bit(), Ok(true));
+        assert_eq!(reader.bit(), Ok(false));
+        assert_eq!(reader.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_length_beyond_the_slice_is_an_error() {
+        assert_eq!(Reader::new(&[2, 0]).shortstr(), Err(WireError::Length));
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0]).longstr(), Err(WireError::Length));
+        assert_eq!(Reader::new(&[1]).finish(), Err(WireError::Length));
+    }
+
+    #[test]
+    fn only_text_must_be_utf8() {
+        assert_eq!(Reader::new(&[1, 0xff]).shortstr(), Err(WireError::BadUtf8));
+        assert_eq!(Reader::new(&[1, 0xff]).shortbytes(), Ok([0xff].as_slice()));
+    }
+}
