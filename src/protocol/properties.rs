@@ -56,6 +56,15 @@ impl Property {
         Self::ClusterId,
     ];
 
+    /// The properties whose flags are set, in wire order; flags no property has are passed over.
+    fn flagged(mut flags: u16) -> impl Iterator<Item = Self> {
+        std::iter::from_fn(move || {
+            let property = *Self::ALL.get(flags.leading_zeros() as usize)?;
+            flags &= !property.flag();
+            Some(property)
+        })
+    }
+
     pub(super) const fn flag(self) -> u16 {
         0x8000 >> self as u8
     }
@@ -121,7 +130,7 @@ impl<'a> Properties<'a> {
     pub fn parse(raw: &'a [u8]) -> Result<Self, PropertiesError> {
         let mut reader = Reader::new(raw);
         let flags = reader.short()?;
-        for property in Property::ALL.into_iter().filter(|property| flags & property.flag() != 0) {
+        for property in Property::flagged(flags) {
             let value = property.read(&mut reader)?;
             if property == Property::Headers {
                 Table::parse(value)?;
@@ -245,8 +254,7 @@ impl<'a> Properties<'a> {
     fn reader_at(&self, property: Property) -> Result<Reader<'a>, WireError> {
         let mut reader = Reader::new(self.raw);
         reader.octets(FLAGS_BYTES)?;
-        let before = self.flags & property.flags_before();
-        for earlier in Property::ALL.into_iter().filter(|earlier| before & earlier.flag() != 0) {
+        for earlier in Property::flagged(self.flags & property.flags_before()) {
             earlier.read(&mut reader)?;
         }
         Ok(reader)
