@@ -188,7 +188,7 @@ impl Equivalence {
                 (None, None) => {}
                 (Some(received), Some(current)) if received.equivalent(&current) => {}
                 (Some(received), Some(current)) => {
-                    return Err(self.differs(name, quoted(received), quoted(current)));
+                    return Err(self.differs(name, format!("'{received}'"), format!("'{current}'")));
                 }
                 (received, current) => {
                     return Err(self.differs(name, described(received), described(current)));
@@ -219,22 +219,14 @@ fn meaning<'a>(name: &str, value: Option<Field<'a>>) -> Option<Field<'a>> {
 fn not_yet(what: &str, value: Field<'_>, resource: &Resource) -> BrokerError {
     BrokerError::NotImplemented(format!(
         "{what} with value {} of {resource} is not supported yet",
-        quoted(value)
+        format!("'{value}'")
     ))
-}
-
-fn quoted(value: Field<'_>) -> String {
-    match value {
-        Field::LongStr(text) => format!("'{}'", String::from_utf8_lossy(text)),
-        Field::Bool(flag) => format!("'{flag}'"),
-        other => other.as_int().map_or_else(|| format!("'{}'", other.type_name()), |int| format!("'{int}'")),
-    }
 }
 
 fn described(value: Option<Field<'_>>) -> String {
     value.map_or_else(
         || "none".to_owned(),
-        |value| format!("the value {} of type '{}'", quoted(value), value.type_name()),
+        |value| format!("the value '{value}' of type '{}'", value.type_name()),
     )
 }
 
