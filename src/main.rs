@@ -1,3 +1,11 @@
-//! The binary: parses arguments, starts tracing, runs.
+//! The binary: chooses the allocator and hands over to the command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    sluicemq::cli::main()
+}
