@@ -147,3 +147,42 @@ impl<'a> Field<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Field;
+
+    #[test]
+    fn equivalence_is_by_value() {
+        let same = [
+            (Field::I8(5), Field::I64(5)),
+            (Field::U32(5), Field::I16(5)),
+            (Field::F32(0.5), Field::F64(0.5)),
+            (Field::LongStr(b"a"), Field::Bytes(b"a")),
+            (Field::Timestamp(5), Field::I32(5)),
+            (Field::Void, Field::Void),
+        ];
+        for (a, b) in same {
+            assert!(a.equivalent(&b) && b.equivalent(&a), "{a:?} and {b:?}");
+        }
+        let different = [
+            (Field::I8(5), Field::I64(6)),
+            (Field::I32(1), Field::F64(1.0)),
+            (Field::Bool(true), Field::I8(1)),
+            (Field::LongStr(b"5"), Field::I8(5)),
+            (Field::Timestamp(u64::MAX), Field::I64(-1)),
+        ];
+        for (a, b) in different {
+            assert!(!a.equivalent(&b) && !b.equivalent(&a), "{a:?} and {b:?}");
+        }
+    }
+
+    #[test]
+    fn integers_of_any_width_are_integers() {
+        assert_eq!(Field::U8(200).as_int(), Some(200));
+        assert_eq!(Field::I32(-1).as_int(), Some(-1));
+        assert_eq!(Field::U32(u32::MAX).as_int(), Some(4_294_967_295));
+        assert_eq!(Field::Timestamp(1).as_int(), None);
+        assert_eq!(Field::LongStr(b"1").as_int(), None);
+    }
+}

@@ -249,3 +249,113 @@ fn put_head(out: &mut BytesMut, kind: FrameKind, channel: u16, payload_bytes: u3
     let [l3, l2, l1, l0] = payload_bytes.to_be_bytes();
     out.put_slice(&[kind as u8, c1, c0, l3, l2, l1, l0]);
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::{
+        FRAME_MAX_FLOOR, FrameKind, FrameView, PROTOCOL_HEADER, ProtocolHeader, check_protocol_header, peek,
+        put_body_head, put_header, put_heartbeat, put_method,
+    };
+    use crate::protocol::methods::{BasicAck, Method};
+
+    const ACK: &[u8] =
+        b"\x01\x00\x05\x00\x00\x00\x0d\x00\x3c\x00\x50\x00\x00\x00\x00\x00\x00\x00\x07\x00\xce";
+
+    fn frame(kind: u8, payload: &[u8], end: u8) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&[kind, 0, 1], length.as_slice(), payload, &[end]].concat()
+    }
+
+    fn error(input: &[u8]) -> String {
+        peek(input, FRAME_MAX_FLOOR).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn frames_are_cut_one_after_the_other() {
+        let input = [ACK, b"\x08\x00\x00\x00\x00\x00\x00\xce\x03"].concat();
+        let ack = peek(&input, FRAME_MAX_FLOOR).unwrap().unwrap();
+        assert_eq!(ack, FrameView { kind: FrameKind::Method, channel: 5, payload: &ACK[7..20] });
+        assert_eq!(ack.wire_bytes(), ACK.len());
+        let rest = &input[ack.wire_bytes()..];
+        let heartbeat = peek(rest, FRAME_MAX_FLOOR).unwrap().unwrap();
+        assert_eq!(heartbeat, FrameView { kind: FrameKind::Heartbeat, channel: 0, payload: b"" });
+        assert_eq!(heartbeat.to_string(), "type 8, all octets = <<>>");
+        assert_eq!(peek(&rest[heartbeat.wire_bytes()..], FRAME_MAX_FLOOR), Ok(None));
+    }
+
+    #[test]
+    fn every_part_of_a_frame_asks_for_more() {
+        for cut in 0..ACK.len() {
+            assert_eq!(peek(&ACK[..cut], FRAME_MAX_FLOOR), Ok(None), "after {cut} octets");
+        }
+    }
+
+    #[test]
+    fn writers_write_what_peek_reads() {
+        let mut out = BytesMut::from(b"before".as_slice());
+        put_method(&mut out, 5, &Method::BasicAck(BasicAck { delivery_tag: 7, multiple: false }));
+        assert_eq!(&out[6..], ACK);
+
+        let mut out = BytesMut::new();
+        put_heartbeat(&mut out);
+        assert_eq!(out, b"\x08\x00\x00\x00\x00\x00\x00\xce".as_slice());
+
+        let mut out = BytesMut::new();
+        put_header(&mut out, 1, 3, &[0x10, 0, 2]);
+        let header =
+            b"\x02\x00\x01\x00\x00\x00\x0f\x00\x3c\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x10\x00\x02\xce";
+        assert_eq!(out, header.as_slice());
+
+        let mut out = BytesMut::new();
+        put_body_head(&mut out, 1, 3);
+        assert_eq!(out, b"\x03\x00\x01\x00\x00\x00\x03".as_slice());
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_by_its_head_alone() {
+        let over = "type 3, all octets = <<>>: {frame_too_large,4097,4088}";
+        assert_eq!(error(b"\x03\x00\x01\x00\x00\x10\x01"), over);
+        assert!(error(b"\x01\x00\x00\xff\xff\xff\xff").ends_with("{frame_too_large,4294967295,4088}"));
+        let tolerated = frame(3, &[0; 4096], 0xce);
+        assert_eq!(peek(&tolerated, FRAME_MAX_FLOOR).unwrap().unwrap().payload.len(), 4096);
+    }
+
+    #[test]
+    fn a_wrong_end_is_named() {
+        let end = error(&frame(1, &[0, 60, 0, 80], 0x0a));
+        assert_eq!(end, "type 1, all octets = <<0,60,0,80>>: {invalid_frame_end_marker,10}");
+        let long = error(&frame(3, b"a body of twenty and", 0));
+        assert_eq!(long, r#"type 3, first 16 octets = <<"a body of twenty">>: {invalid_frame_end_marker,0}"#);
+    }
+
+    #[test]
+    fn a_frame_no_kind_fits_is_unknown() {
+        for kind in [0, 4, 9, 255] {
+            let whole = error(&frame(kind, &[1, 2], 0xce));
+            assert_eq!(whole, format!("type {kind}, all octets = <<1,2>>: unknown_frame"));
+            let head = error(&frame(kind, &[1, 2], 0xce)[..7]);
+            assert_eq!(head, format!("type {kind}, all octets = <<>>: unknown_frame"));
+        }
+        assert_eq!(error(&frame(1, &[0, 60, 0], 0xce)), "type 1, all octets = <<0,60,0>>: unknown_frame");
+        assert_eq!(error(&frame(2, &[], 0xce)), "type 2, all octets = <<>>: unknown_frame");
+        assert_eq!(error(&frame(8, b"!", 0xce)), r#"type 8, all octets = <<"!">>: unknown_frame"#);
+    }
+
+    #[test]
+    fn protocol_headers() {
+        let accepted =
+            [b"AMQP\0\0\x09\x01", b"AMQP\x01\x01\0\x09", b"AMQP\x01\x01\x08\0", b"AMQP\x01\x01\x09\x01"];
+        for header in accepted {
+            assert_eq!(check_protocol_header(header), Some(ProtocolHeader::Accepted));
+        }
+        for header in [b"AMQP\0\x01\0\0".as_slice(), b"AMQP\x03\x01\0\0", b"GET ", b"\x16\x03\x01", b"AMQp"] {
+            assert_eq!(check_protocol_header(header), Some(ProtocolHeader::Refused), "{header:?}");
+        }
+        for cut in 0..PROTOCOL_HEADER.len() {
+            assert_eq!(check_protocol_header(&PROTOCOL_HEADER[..cut]), None);
+        }
+        assert_eq!(check_protocol_header(b"AMQP\0\0\x09\x01\x01\0"), Some(ProtocolHeader::Accepted));
+    }
+}

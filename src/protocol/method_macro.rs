@@ -72,8 +72,10 @@ macro_rules! methods {
             }
 
             /// The method of that id with its arguments, or `None` if no method has it.
-            fn read(id: (u16, u16), reader: &mut Reader<'a>) -> Result<Option<Self>, WireError> {
-                Ok(Some(match id {
+            #[inline]
+            fn read(id: (u16, u16), arguments: &'a [u8]) -> Result<Option<Self>, WireError> {
+                let mut reader = Reader::new(arguments);
+                let method = match id {
                     $(
                         ($class, $id) => {
                             $( reader.$ticket()?; )?
@@ -83,7 +85,15 @@ macro_rules! methods {
                         }
                     )+
                     _ => return Ok(None),
-                }))
+                };
+                reader.finish()?;
+                Ok(Some(method))
+            }
+
+            /// One of every method, with arguments from the samples.
+            #[cfg(test)]
+            fn samples(samples: &mut tests::Samples<'a>) -> Vec<Self> {
+                vec![ $( Self::$Method($Method $({ $($field: samples.$wire()),+ })?) ),+ ]
             }
 
             fn write(&self, writer: &mut Writer<'_>) {

@@ -141,12 +141,7 @@ impl<'a> Method<'a> {
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<Self, MethodError> {
         let (id, arguments) = split_id(payload).ok_or_else(|| undecodable((0, 0), payload))?;
-        let mut reader = Reader::new(arguments);
-        let read = Self::read(id, &mut reader).and_then(|method| match method {
-            Some(_) => reader.finish().map(|()| method),
-            None => Ok(None),
-        });
-        match read {
+        match Self::read(id, arguments) {
             Ok(Some(method)) => Ok(method),
             Ok(None) => Err(MethodError::Unknown { class_id: id.0, method_id: id.1 }),
             Err(WireError::Length) => Err(undecodable(id, arguments)),
@@ -218,3 +213,6 @@ fn undecodable((class_id, method_id): (u16, u16), arguments: &[u8]) -> MethodErr
     let shown = arguments.iter().take(SHOWN_OCTETS_MAX).copied().collect();
     MethodError::Undecodable { class_id, method_id, arguments: shown }
 }
+
+#[cfg(test)]
+mod tests;

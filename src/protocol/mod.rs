@@ -16,6 +16,8 @@ pub mod reply;
 pub mod table;
 
 pub(crate) mod erlang;
+
+mod field_text;
 mod method_macro;
 mod properties_buf;
 mod table_buf;

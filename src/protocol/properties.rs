@@ -39,7 +39,7 @@ pub enum Property {
 }
 
 impl Property {
-    const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::ContentType,
         Self::ContentEncoding,
         Self::Headers,
@@ -55,6 +55,15 @@ impl Property {
         Self::AppId,
         Self::ClusterId,
     ];
+
+    /// The properties whose flags are set, in wire order; flags no property has are passed over.
+    fn flagged(mut flags: u16) -> impl Iterator<Item = Self> {
+        std::iter::from_fn(move || {
+            let property = *Self::ALL.get(flags.leading_zeros() as usize)?;
+            flags &= !property.flag();
+            Some(property)
+        })
+    }
 
     pub(super) const fn flag(self) -> u16 {
         0x8000 >> self as u8
@@ -121,7 +130,7 @@ impl<'a> Properties<'a> {
     pub fn parse(raw: &'a [u8]) -> Result<Self, PropertiesError> {
         let mut reader = Reader::new(raw);
         let flags = reader.short()?;
-        for property in Property::ALL.into_iter().filter(|property| flags & property.flag() != 0) {
+        for property in Property::flagged(flags) {
             let value = property.read(&mut reader)?;
             if property == Property::Headers {
                 Table::parse(value)?;
@@ -245,10 +254,50 @@ impl<'a> Properties<'a> {
     fn reader_at(&self, property: Property) -> Result<Reader<'a>, WireError> {
         let mut reader = Reader::new(self.raw);
         reader.octets(FLAGS_BYTES)?;
-        let before = self.flags & property.flags_before();
-        for earlier in Property::ALL.into_iter().filter(|earlier| before & earlier.flag() != 0) {
+        for earlier in Property::flagged(self.flags & property.flags_before()) {
             earlier.read(&mut reader)?;
         }
         Ok(reader)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Properties, PropertiesError};
+    use crate::protocol::table::TableError;
+
+    #[test]
+    fn common_properties_are_found() {
+        assert_eq!(Properties::parse(&[0, 0]), Ok(Properties::EMPTY));
+        assert_eq!(Properties::EMPTY.delivery_mode(), None);
+        let persistent = Properties::parse(&[0x10, 0, 2]).unwrap();
+        assert_eq!(persistent.delivery_mode(), Some(2));
+        let text = Properties::parse(b"\x98\x00\x0atext/plain\x02\x05").unwrap();
+        assert_eq!(text.content_type(), Some(b"text/plain".as_slice()));
+        assert_eq!((text.delivery_mode(), text.priority(), text.app_id()), (Some(2), Some(5), None));
+    }
+
+    #[test]
+    fn lengths_must_match_the_flags() {
+        for raw in
+            [b"".as_slice(), b"\x00", b"\x10\x00", b"\x10\x00\x02\x00", b"\x80\x00\x05text", b"\x00\x00\x00"]
+        {
+            assert_eq!(Properties::parse(raw), Err(PropertiesError::Length), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn headers_are_checked() {
+        let error = Properties::parse(b"\x20\x00\x00\x00\x00\x03\x01kU").unwrap_err();
+        assert_eq!(error, PropertiesError::Headers(TableError::UnknownType(b'U')));
+        assert_eq!(Properties::parse(b"\x20\x00\x00\x00\x00\x09"), Err(PropertiesError::Length));
+    }
+
+    #[test]
+    fn the_two_low_flags_are_ignored_and_kept() {
+        let raw = b"\x10\x03\x02";
+        let properties = Properties::parse(raw).unwrap();
+        assert_eq!(properties.delivery_mode(), Some(2));
+        assert_eq!(properties.as_bytes(), raw);
     }
 }

@@ -161,3 +161,131 @@ impl Validator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ArrayBuf, TABLE_DEPTH_MAX, TABLE_ENTRIES_MAX, Table, TableBuf, TableError};
+    use crate::protocol::field::Field;
+
+    /// A table with so many levels of tables below it.
+    fn nested_tables(levels: usize) -> TableBuf {
+        let mut table = TableBuf::new();
+        for _ in 0..levels {
+            let mut outer = TableBuf::new();
+            outer.insert("t", Field::Table(table.as_table()));
+            table = outer;
+        }
+        table
+    }
+
+    /// A table with so many levels of arrays below it.
+    fn nested_arrays(levels: usize) -> TableBuf {
+        let mut array = ArrayBuf::new();
+        for _ in 1..levels {
+            let mut outer = ArrayBuf::new();
+            outer.push(Field::Array(array.as_array()));
+            array = outer;
+        }
+        let mut table = TableBuf::new();
+        table.insert("a", Field::Array(array.as_array()));
+        table
+    }
+
+    fn parsed(table: &TableBuf) -> Result<Table<'_>, TableError> {
+        Table::parse(table.as_table().as_bytes())
+    }
+
+    #[test]
+    fn a_captured_table_is_walked_in_place() {
+        // pika's client capabilities, shortened.
+        let raw = b"\x07productS\x00\x00\x00\x04Pika\x0ccapabilitiesF\x00\x00\x00\x0d\x0abasic.nackt\x01\x03numl\xff\xff\xff\xff\xff\xff\xff\xfe";
+        let table = Table::parse(raw).unwrap();
+        assert_eq!(table.as_bytes(), raw);
+        assert_eq!(table.len(), 3);
+        assert_eq!(table.get("product"), Some(Field::LongStr(b"Pika")));
+        assert_eq!(table.get("num"), Some(Field::I64(-2)));
+        let Some(Field::Table(capabilities)) = table.get("capabilities") else {
+            panic!("capabilities are a table");
+        };
+        assert_eq!(capabilities.get("basic.nack"), Some(Field::Bool(true)));
+        assert_eq!(table.get("absent"), None);
+    }
+
+    #[test]
+    fn every_type_is_read_as_built() {
+        let fields = [
+            Field::Bool(false),
+            Field::I8(-1),
+            Field::U8(255),
+            Field::I16(-2),
+            Field::U16(65535),
+            Field::I32(-3),
+            Field::U32(u32::MAX),
+            Field::I64(i64::MIN),
+            Field::F32(0.5),
+            Field::F64(-0.25),
+            Field::Decimal { scale: 255, value: u32::MAX },
+            Field::LongStr(b"\xff"),
+            Field::Bytes(b""),
+            Field::Timestamp(u64::MAX),
+            Field::Table(Table::EMPTY),
+            Field::Void,
+        ];
+        let mut array = ArrayBuf::new();
+        fields.iter().for_each(|&field| _ = array.push(field));
+        let mut table = TableBuf::new();
+        table.insert("all", Field::Array(array.as_array()));
+        assert!(parsed(&table).is_ok());
+        assert!(array.as_array().iter().eq(fields));
+        assert_eq!(
+            Table::parse(b"\x01kL\xff\xff\xff\xff\xff\xff\xff\xff").unwrap().get("k"),
+            Some(Field::I64(-1))
+        );
+    }
+
+    #[test]
+    fn of_duplicate_keys_all_stay_and_the_first_is_found() {
+        let mut table = TableBuf::new();
+        table.insert("k", Field::U8(1)).insert("k", Field::U8(2));
+        assert_eq!(table.as_table().len(), 2);
+        assert_eq!(table.as_table().get("k"), Some(Field::U8(1)));
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        for nested in [nested_tables, nested_arrays] {
+            assert!(parsed(&nested(TABLE_DEPTH_MAX)).is_ok());
+            assert_eq!(parsed(&nested(TABLE_DEPTH_MAX + 1)), Err(TableError::TooDeep));
+            assert_eq!(parsed(&nested(600)), Err(TableError::TooDeep));
+        }
+    }
+
+    #[test]
+    fn entries_are_bounded_over_all_levels() {
+        let mut array = ArrayBuf::new();
+        (1..TABLE_ENTRIES_MAX).for_each(|_| _ = array.push(Field::Void));
+        let mut table = TableBuf::new();
+        table.insert("a", Field::Array(array.as_array()));
+        assert!(parsed(&table).is_ok());
+        table.insert("b", Field::Void);
+        assert_eq!(parsed(&table), Err(TableError::TooManyEntries));
+    }
+
+    #[test]
+    fn broken_bytes_are_refused() {
+        let error = |raw| Table::parse(raw).unwrap_err();
+        assert_eq!(error(b"\x05key"), TableError::Truncated);
+        assert_eq!(error(b"\x01k"), TableError::Truncated);
+        assert_eq!(error(b"\x01kS\xff\xff\xff\xff"), TableError::Truncated);
+        assert_eq!(error(b"\x01kU\x00\x00"), TableError::UnknownType(b'U'));
+        assert_eq!(error(b"\x01kF\x00\x00\x00\x01\x05"), TableError::Truncated);
+        assert_eq!(error(b"\x01kA\x00\x00\x00\x01?"), TableError::UnknownType(b'?'));
+    }
+
+    #[test]
+    fn a_long_key_is_cut() {
+        let mut table = TableBuf::new();
+        table.insert(&"k".repeat(300), Field::Void);
+        assert_eq!(parsed(&table).unwrap().iter().next().unwrap().0.len(), 255);
+    }
+}

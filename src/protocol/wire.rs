@@ -5,12 +5,11 @@
 // AMQP 0-9-1 §4.2.5
 
 use bytes::{BufMut, BytesMut};
-use nom::Parser;
 use nom::bytes::complete::take;
 use nom::combinator::{all_consuming, map_res, success};
 use nom::error::{ErrorKind, FromExternalError, ParseError};
 use nom::multi::length_data;
-use nom::number::complete::{be_u8, be_u16, be_u32, be_u64};
+use nom::{IResult, Parser};
 
 use super::table::{Table, TableError};
 
@@ -102,29 +101,29 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn octet(&mut self) -> Result<u8, WireError> {
-        self.take(be_u8)
+        self.take(big_endian.map(u8::from_be_bytes))
     }
 
     pub(super) fn short(&mut self) -> Result<u16, WireError> {
-        self.take(be_u16)
+        self.take(big_endian.map(u16::from_be_bytes))
     }
 
     pub(super) fn long(&mut self) -> Result<u32, WireError> {
-        self.take(be_u32)
+        self.take(big_endian.map(u32::from_be_bytes))
     }
 
     pub(super) fn longlong(&mut self) -> Result<u64, WireError> {
-        self.take(be_u64)
+        self.take(big_endian.map(u64::from_be_bytes))
     }
 
     /// A shortstr that must be UTF-8.
     pub(super) fn shortstr(&mut self) -> Result<&'a str, WireError> {
-        self.take(map_res(length_data(be_u8), str::from_utf8))
+        self.take(map_res(length_data(big_endian.map(u8::from_be_bytes)), str::from_utf8))
     }
 
     /// A shortstr as it came.
     pub(super) fn shortbytes(&mut self) -> Result<&'a [u8], WireError> {
-        self.take(length_data(be_u8))
+        self.take(length_data(big_endian.map(u8::from_be_bytes)))
     }
 
     /// So many octets without a length before them.
@@ -133,11 +132,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn longstr(&mut self) -> Result<&'a [u8], WireError> {
-        self.take(length_data(be_u32))
+        self.take(length_data(big_endian.map(u32::from_be_bytes)))
     }
 
     pub(super) fn table(&mut self) -> Result<Table<'a>, WireError> {
-        self.take(map_res(length_data(be_u32), Table::parse))
+        self.take(map_res(length_data(big_endian.map(u32::from_be_bytes)), Table::parse))
     }
 
     #[inline]
@@ -150,6 +149,13 @@ impl<'a> Reader<'a> {
         self.bit_next = 0;
         Ok(value)
     }
+}
+
+/// The octets of an integer in one piece; nom's own parsers gather them one by one.
+#[inline]
+fn big_endian<const OCTETS: usize>(input: &[u8]) -> IResult<&[u8], [u8; OCTETS], WireError> {
+    let (octets, rest) = input.split_first_chunk().ok_or(nom::Err::Error(WireError::Length))?;
+    Ok((rest, *octets))
 }
 
 /// Appends values to a buffer.
@@ -228,4 +234,42 @@ pub(super) fn put_shortbytes(out: &mut impl BufMut, bytes: &[u8]) {
 pub(super) fn put_longstr(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_u32(bytes.len().try_into().expect("a longstr is smaller than a frame"));
     out.put_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::{Reader, WireError, Writer};
+
+    #[test]
+    fn bits_share_octets_until_another_type_comes() {
+        let bits = [true, false, true, true, false, false, false, true, false, true];
+        let mut out = BytesMut::new();
+        let mut writer = Writer::new(&mut out);
+        bits.iter().for_each(|&bit| writer.bit(bit));
+        writer.octet(7);
+        writer.bit(true);
+        assert_eq!(out, [0b1000_1101, 0b10, 7, 1].as_slice());
+
+        let mut reader = Reader::new(&out);
+        bits.iter().for_each(|&bit| assert_eq!(reader.bit(), Ok(bit)));
+        assert_eq!(reader.octet(), Ok(7));
+        assert_eq!(reader.bit(), Ok(true));
+        assert_eq!(reader.bit(), Ok(false));
+        assert_eq!(reader.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_length_beyond_the_slice_is_an_error() {
+        assert_eq!(Reader::new(&[2, 0]).shortstr(), Err(WireError::Length));
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0]).longstr(), Err(WireError::Length));
+        assert_eq!(Reader::new(&[1]).finish(), Err(WireError::Length));
+    }
+
+    #[test]
+    fn only_text_must_be_utf8() {
+        assert_eq!(Reader::new(&[1, 0xff]).shortstr(), Err(WireError::BadUtf8));
+        assert_eq!(Reader::new(&[1, 0xff]).shortbytes(), Ok([0xff].as_slice()));
+    }
 }

@@ -3,7 +3,7 @@
 use crate::protocol::table::{Table, TableBuf};
 
 /// The arguments in canonical form. `raw` was validated where it came in; what is no table has no entries.
-pub(crate) fn canonical(raw: &[u8]) -> TableBuf {
+pub fn canonical(raw: &[u8]) -> TableBuf {
     let mut table = TableBuf::new();
     let Ok(arguments) = Table::parse(raw) else { return table };
     let mut entries: Vec<_> = arguments.iter().collect();

@@ -21,6 +21,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+pub use crate::routing::arguments::canonical;
 pub use crate::routing::direct::Direct;
 pub use crate::routing::fanout::Fanout;
 pub use crate::routing::headers::Headers;
@@ -138,7 +139,7 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
     /// Adds a binding; `false` when it was there already. `arguments` are the bytes of a validated table, and
     /// the order of their keys does not matter.
     pub fn bind(&mut self, key: &str, arguments: &[u8], target: T) -> bool {
-        let arguments = arguments::canonical(arguments);
+        let arguments = canonical(arguments);
         let raw = arguments.as_table().as_bytes();
         match self {
             Self::Direct(direct) => direct.bind(key.as_bytes(), raw, target),
@@ -150,7 +151,7 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
 
     /// Removes a binding; `false` when it was not there.
     pub fn unbind(&mut self, key: &str, arguments: &[u8], target: &T) -> bool {
-        let arguments = arguments::canonical(arguments);
+        let arguments = canonical(arguments);
         let arguments = arguments.as_table().as_bytes();
         match self {
             Self::Direct(direct) => direct.unbind(key.as_bytes(), arguments, target),
