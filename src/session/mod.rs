@@ -23,7 +23,7 @@ pub mod refuse;
 pub mod running;
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
@@ -277,11 +277,11 @@ impl Session {
     }
 
     /// Something waits in the outbox, more is durable, or the alarm has changed.
-    pub fn on_wake(&mut self, context: &Context<'_>) {
+    pub fn on_wake(&mut self, waker: &Waker) {
         if let Phase::Running(running) = &mut self.phase
             && running.on_durable()
         {
-            self.broker.node.log.wake_when_durable(context.waker());
+            self.broker.node.log.wake_when_durable(waker);
         }
         self.pump();
     }
