@@ -208,3 +208,46 @@ fn the_log_can_be_json() {
         assert!(parsed.get("message").is_some(), "{line}");
     }
 }
+
+#[test]
+fn bench_loads_a_broker_and_checks_what_comes_back() {
+    let mut broker = Broker::start(&mut sluicemq(&["--listen", "127.0.0.1:0"]));
+    let log = broker.log_until("Server startup complete");
+    let address = log.iter().find_map(|line| line.split_once("address=")).expect("the port is logged").1;
+    let url = format!("amqp://guest:guest@{}/%2f", address.trim());
+    for load in [
+        &["--auto-ack", "--size", "16"][..],
+        &[
+            "--confirms",
+            "--persistent",
+            "--producers",
+            "2",
+            "--consumers",
+            "3",
+            "--queues",
+            "2",
+            "--size",
+            "5000",
+        ],
+        &["--rate", "500", "--ack-every", "1", "--queues", "3", "--size", "0"],
+    ] {
+        let run = sluicemq(&["bench", "--json", "--seconds", "1", "--url", &url]).args(load).output();
+        let run = run.expect("the binary runs");
+        assert!(run.status.success(), "{load:?}: {}", String::from_utf8_lossy(&run.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&run.stdout).expect("the report is JSON");
+        assert_eq!(report["published"], report["received"], "{report}");
+        assert!(report["published"].as_u64() > Some(0), "{report}");
+        let passed = report["check"]["result"].as_str().expect("a result");
+        assert!(["passed", "count_passed"].contains(&passed), "{report}");
+    }
+}
+
+#[test]
+fn bench_says_why_it_cannot_run() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    drop(taken);
+    let url = format!("amqp://guest:secret@{address}");
+    check_refused(&mut sluicemq(&["bench", "--url", &url]), 1, "Connection refused");
+    check_refused(&mut sluicemq(&["bench", "--url", "http://secret"]), 2, "--url must start with amqp://");
+}

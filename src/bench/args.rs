@@ -2,6 +2,8 @@
 
 use clap::Args as ClapArgs;
 
+use crate::bench::target::Target;
+
 /// The load to make.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
@@ -10,10 +12,10 @@ pub struct Args {
     pub url: String,
 
     /// Connections that publish
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub producers: u16,
 
-    /// Connections that consume
+    /// Connections that consume; 0 leaves the queues to fill
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(..=10_000))]
     pub consumers: u16,
 
@@ -68,9 +70,7 @@ impl Args {
     /// # Errors
     /// One sentence for the person.
     pub fn check(&self) -> Result<(), String> {
-        if self.producers == 0 && self.consumers == 0 {
-            return Err("--producers and --consumers are both 0: there is nothing to do".to_owned());
-        }
+        Target::parse(&self.url).map_err(|error| format!("{error:#}"))?;
         if !self.auto_ack && self.ack_every == 0 {
             return Err("--ack-every must be at least 1; --auto-ack never acknowledges".to_owned());
         }
