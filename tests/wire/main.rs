@@ -10,4 +10,5 @@
 
 mod harness;
 
+mod errors;
 mod traps;
