@@ -70,11 +70,13 @@ pub struct Route {
     pub by_headers: bool,
 }
 
+type ByKey = HashMap<Box<[u8]>, Arc<Route>>;
+
 #[derive(Debug, Default)]
 struct Routes {
     version: u64,
     count: usize,
-    by_names: HashMap<Box<[u8]>, HashMap<Box<[u8]>, Arc<Route>>>,
+    by_exchange: HashMap<Box<[u8]>, ByKey>,
 }
 
 impl Link {
@@ -241,7 +243,7 @@ impl Link {
         check: impl FnOnce(&Self, &[u8]) -> Result<Arc<Exchange>, E>,
     ) -> Result<Arc<Route>, E> {
         self.refresh_routes();
-        if let Some(route) = self.routes.by_names.get(exchange).and_then(|by_key| by_key.get(key)) {
+        if let Some(route) = self.routes.by_exchange.get(exchange).and_then(|by_key| by_key.get(key)) {
             return Ok(Arc::clone(route));
         }
         let found = check(self, exchange)?;
@@ -252,7 +254,7 @@ impl Link {
             self.routes = Routes { version: self.routes.version, ..Routes::default() };
         }
         self.routes.count += 1;
-        let by_key = self.routes.by_names.entry(exchange.into()).or_default();
+        let by_key = self.routes.by_exchange.entry(exchange.into()).or_default();
         by_key.insert(key.into(), Arc::clone(&route));
         Ok(route)
     }
