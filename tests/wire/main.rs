@@ -10,5 +10,7 @@
 
 mod harness;
 
+mod handshake;
+
 mod errors;
 mod traps;
