@@ -266,16 +266,7 @@ impl Client {
 
 /// A frame that has no place before the connection is open.
 fn unexpected(frame: &FrameView<'_>) -> Refusal {
-    let kind = match frame.kind {
-        FrameKind::Method => 1,
-        FrameKind::Header => 2,
-        FrameKind::Body => 3,
-        FrameKind::Heartbeat => 8,
-    };
-    Refusal::unexpected_frame(format!(
-        "type {kind} frame on channel {} before the connection is open",
-        frame.channel
-    ))
+    Refusal::unexpected_frame(frame.to_string())
 }
 
 /// A value of tune-ok: zero would mean no limit, which the server does not allow.

@@ -159,7 +159,8 @@ impl Session {
         match &mut self.phase {
             Phase::Handshake(handshake) => {
                 let step = handshake.on_frame(&self.broker, frame, &mut self.out);
-                self.on_handshake_step(step, now);
+                let id = if frame.channel == 0 { Method::peek_id(frame.payload) } else { None };
+                self.on_handshake_step(step, id.unwrap_or_default(), now);
             }
             Phase::Running(running) => {
                 let step = running.on_frame(frame);
@@ -185,7 +186,7 @@ impl Session {
         }
     }
 
-    fn on_handshake_step(&mut self, step: handshake::Step, now: Now) {
+    fn on_handshake_step(&mut self, step: handshake::Step, id: (u16, u16), now: Now) {
         match step {
             handshake::Step::Continue => {}
             handshake::Step::Verify(credentials) => self.verification = Some(credentials),
@@ -198,7 +199,7 @@ impl Session {
                 let link = Link::new(Arc::clone(&self.broker), actor, vhost, Arc::clone(&self.outbox), out);
                 self.phase = Phase::Running(Box::new(Running::new(link, tuned, client)));
             }
-            handshake::Step::Refused(refusal) => self.fail(&refusal.into(), false, now),
+            handshake::Step::Refused(refusal) => self.fail(&Failure::new(refusal, id), false, now),
             handshake::Step::Dropped => {
                 let delay = self.broker.config.limits.auth_failure_delay_ms;
                 self.enter_closing(true, Duration::from_millis(delay), now);
@@ -272,7 +273,7 @@ impl Session {
     pub fn on_verified(&mut self, user: Option<Arc<User>>, now: Now) {
         if let Phase::Handshake(handshake) = &mut self.phase {
             let step = handshake.on_verified(user, &self.broker.config, &mut self.out);
-            self.on_handshake_step(step, now);
+            self.on_handshake_step(step, (0, 0), now);
         }
     }
 

@@ -67,7 +67,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(refusal: Refusal, (class_id, method_id): (u16, u16)) -> Self {
+    /// For a method, by its ids.
+    pub fn new(refusal: Refusal, (class_id, method_id): (u16, u16)) -> Self {
         Self { refusal, class_id, method_id }
     }
 }
