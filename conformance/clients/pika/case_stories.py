@@ -50,18 +50,21 @@ def checkout(world):
     setup = world.channel()
     exchange = world.exchange(setup, "topic", durable=True)
     mail, analytics, warehouse = (world.queue(setup, bind_to=exchange, key="order.#", durable=True) for _ in range(3))
-    # Analytics subscribes without a limit and then hangs: it reads its socket no more.
-    hanging = world.connect()
-    Inbox(hanging.channel(), analytics)
+    # Analytics subscribes without a limit, and hangs with the first order: it reads its socket no more.
+    hanging = start_worker(world, analytics, "", "flood")
+    until_consumers(setup, analytics, 1)
     services = [Service(world, queue, len(orders)) for queue in [mail, warehouse]]
     for service in services:
         service.start()
     details = bytes(16 * 1024)
-    Publisher(world, [(exchange, "order.placed", order + details) for order in orders]).run()
-    for service in services:
-        assert service.finish() == orders
-    # Nothing is lost for analytics: once its hanging connection is cut, its successor gets every order.
-    hanging._impl._transport.abort() if hasattr(hanging._impl, "_transport") else hanging.close()
+    try:
+        Publisher(world, [(exchange, "order.placed", order + details) for order in orders]).run()
+        for service in services:
+            assert service.finish() == orders
+        assert hanging.stdout.readline()[:8] == orders[0], "analytics was not hanging on the first order"
+    finally:
+        end(hanging)
+    # Nothing is lost for analytics: its successor gets every order.
     successor = Service(world, analytics, len(orders))
     successor.start()
     assert successor.finish() == orders
@@ -73,6 +76,19 @@ def start_worker(world, *arguments):
     return subprocess.Popen([sys.executable, "-B", str(WORKER), world.url, *arguments], stdout=subprocess.PIPE)
 
 
+def end(worker):
+    """Kill a worker process, if it lives still."""
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+
+
+def until_consumers(channel, queue, count):
+    """Wait until the queue has so many consumers."""
+    until(channel.connection, lambda: channel.queue_declare(queue, passive=True).method.consumer_count == count,
+          f"{queue} has {count} consumers")
+
+
 @case("story/image-work-queue")
 def image_work_queue(world):
     channel = world.channel(confirms=True)
@@ -81,11 +97,9 @@ def image_work_queue(world):
     done = Inbox(channel, results, auto_ack=True)
     workers = [start_worker(world, tasks, results, "hold")]
     try:
-        until(channel.connection, lambda: channel.queue_declare(tasks, passive=True).method.consumer_count == 1,
-              "the first worker consumes")
+        until_consumers(channel, tasks, 1)
         workers += [start_worker(world, tasks, results) for _ in range(2)]
-        until(channel.connection, lambda: channel.queue_declare(tasks, passive=True).method.consumer_count == 3,
-              "three workers consume")
+        until_consumers(channel, tasks, 3)
         for image in images:
             channel.basic_publish("", tasks, image, pika.BasicProperties(delivery_mode=2))
         held = workers[0].stdout.readline().strip()
@@ -95,9 +109,7 @@ def image_work_queue(world):
         done.wait_for(len(images))
     finally:
         for worker in workers:
-            worker.kill()
-            worker.wait()
-            worker.stdout.close()
+            end(worker)
     assert sorted(done.bodies) == images
     redone = {body: properties.headers for _, properties, body in done.messages}
     assert redone[held]["redelivered"] and redone[held]["worker"] in [worker.pid for worker in workers[1:]]

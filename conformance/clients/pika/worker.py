@@ -1,7 +1,7 @@
-"""A worker of the image story, a process of its own: `worker.py URL TASKS RESULTS [hold]`.
+"""A worker in a process of its own, so that it can be killed: `worker.py URL TASKS RESULTS [hold|flood]`.
 
-It does one task at a time and publishes NAME@WORKER when done. With `hold` it says which task it has
-taken and then works on it for ever, until somebody kills it.
+It does one task at a time and publishes it to RESULTS when done. With `hold` it says which task it has
+taken and works on it for ever, reading its socket no more; with `flood` it also takes all it is sent.
 """
 
 import os
@@ -13,7 +13,7 @@ import pika
 url, tasks, results, *mood = sys.argv[1:]
 connection = pika.BlockingConnection(pika.URLParameters(url))
 channel = connection.channel()
-channel.basic_qos(prefetch_count=1)
+channel.basic_qos(prefetch_count=0 if mood == ["flood"] else 1)
 
 
 def on_task(_channel, method, _properties, body):
