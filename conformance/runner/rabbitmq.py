@@ -13,6 +13,7 @@ from . import ports, processes, wait
 DIRECT = Path("/usr/lib/rabbitmq/bin")
 APT = ["rabbitmq-server"]
 START_SECONDS = 120
+CONTROL_SECONDS = 30
 
 
 class Missing(Exception):
@@ -82,10 +83,15 @@ class RabbitMQ:
         """This broker, and the shell commands that put it under memory pressure and take it away."""
         control = shlex.join(["env", *(f"{key}={value}" for key, value in self.settings.items()),
                               self.control, "-q", "-n", self.node])
-        yield self.url, {
-            "CONFORMANCE_PRESS": f"{control} set_vm_memory_high_watermark absolute 1",
-            "CONFORMANCE_RELIEVE": f"{control} set_vm_memory_high_watermark 0.4",
-        }
+        relieve = f"{control} set_vm_memory_high_watermark 0.4"
+        try:
+            yield self.url, {
+                "CONFORMANCE_PRESS": f"{control} set_vm_memory_high_watermark absolute 1",
+                "CONFORMANCE_RELIEVE": relieve,
+            }
+        finally:
+            # A case that failed halfway must not block the publishers of the next.
+            processes.run(relieve, CONTROL_SECONDS)
 
     def stop(self):
         """End the node, its epmd and its folder."""

@@ -131,9 +131,10 @@ def wait_on_thread(channel, event, what, seconds=60):
 def blocked(world):
     channel = world.channel()
     queue = world.queue(channel)
-    spike = Spike(world, queue)
-    until(channel.connection, lambda: spike.confirmed >= 100, "100 confirms")
+    spike = Spike(world, queue, first=100)
+    until(channel.connection, lambda: spike.confirmed == 100, "100 confirms")
     shell(os.environ["CONFORMANCE_PRESS"])
+    spike.go_on()
     wait_on_thread(channel, spike.blocked, "connection.blocked")
     assert spike.reason == "low on memory", spike.reason
     assert not spike.unblocked.is_set()
@@ -148,9 +149,10 @@ def blocked(world):
 def slow_consumer(world):
     setup = world.channel()
     queue = world.queue(setup)
-    spike = Spike(world, queue)
-    until(setup.connection, lambda: spike.confirmed >= 200, "the spike is buffered")
+    spike = Spike(world, queue, first=200)
+    until(setup.connection, lambda: spike.confirmed == 200, "the spike is buffered")
     shell(os.environ["CONFORMANCE_PRESS"])
+    spike.go_on()
     wait_on_thread(setup, spike.blocked, "the publisher is told to wait")
 
     # Two slow workers come: each holds five and no more, and the rest waits for them.

@@ -11,12 +11,12 @@ MOST = 4096
 
 
 class Spike:
-    """Publishes confirmed messages to a queue until told to finish."""
+    """Publishes `first` confirmed messages to a queue, then waits to be told to go on, and in the end to finish."""
 
-    def __init__(self, world, queue):
+    def __init__(self, world, queue, first):
         self.queue = queue
         self.sent = self.confirmed = 0
-        self.last = MOST
+        self.limit, self.last = first, MOST
         self.reason = self.problem = None
         self.paused = False
         self.blocked, self.unblocked, self.done = threading.Event(), threading.Event(), threading.Event()
@@ -25,6 +25,14 @@ class Spike:
             on_close_callback=self._on_closed)
         self.thread = threading.Thread(target=self.connection.ioloop.start, daemon=True)
         self.thread.start()
+
+    def go_on(self):
+        """Send until the broker says connection.blocked, or until MOST."""
+        self.connection.ioloop.add_callback_threadsafe(self._go_on)
+
+    def _go_on(self):
+        self.limit = MOST
+        self._send()
 
     def finish(self, more, seconds):
         """Send `more` further messages, wait for all confirms, close; returns how many were sent in all."""
@@ -35,7 +43,7 @@ class Spike:
         return self.sent
 
     def _end_after(self, more):
-        self.last = self.sent + more
+        self.limit = self.last = self.sent + more
         self._send()
 
     def _on_open(self, connection):
@@ -48,7 +56,7 @@ class Spike:
         channel.confirm_delivery(self._on_confirm, callback=lambda _: self._send())
 
     def _send(self):
-        while not self.paused and self.sent < min(self.last, self.confirmed + IN_FLIGHT):
+        while not self.paused and self.sent < min(self.limit, self.confirmed + IN_FLIGHT):
             self.channel.basic_publish("", self.queue, BODY)
             self.sent += 1
         if self.confirmed == self.last and self.connection.is_open:
