@@ -1,4 +1,82 @@
-//! SluiceMQ: a message broker for AMQP 0-9-1 clients.
+//! SluiceMQ: a message broker for the AMQP 0-9-1 clients that exist.
+//!
+//! Publishers hand work over and go on; consumers take it when they can. This page is the map: what the rooms
+//! are, in the order in which to read them, a message's way through them, and what always holds.
+//!
+//! # Shape: synchronous core, async rim
+//!
+//! One call stack carries a frame from the socket's buffer into a queue and on into a consumer's outbox. Only
+//! [`net`], [`bench`] and [`cli`] are async; every lock is short, nothing waits under one, and time is an argument.
+//! A test runs the whole broker in one thread with a clock it makes up.
+//!
+//! # The rooms, from the ground up
+//!
+//! Imports point to rooms named earlier, never later; rooms of one line never import each other.
+//! `tests/arrows.rs` holds that.
+//!
+//! 1. [`clock`] is the only reader of the time; [`config`] one typed tree, checked as a whole; [`stats`] counters.
+//! 2. [`protocol`]: bytes, and no broker's words. One table of 66 methods drives parsing and encoding.
+//! 3. [`message`]: how messages lie in memory, the only room that knows. [`routing`]: tables from keys to targets.
+//! 4. [`queue`]: order, counts and turns as pure state machines. [`auth`]: who may do what. [`storage`]: the log.
+//! 5. [`broker`]: virtual hosts, exchanges, the locks around queues, outboxes, credit.
+//! 6. [`session`]: one AMQP connection as a state machine, bytes in and bytes out.
+//! 7. [`net`]: sockets and tasks. [`bench`]: a load tool for any AMQP broker.
+//! 8. [`cli`]: what a person types.
+//!
+//! # A publish, hop by hop
+//!
+//! ```text
+//!  socket
+//!    |  net::connection         read into a buffer, at most four chunks a turn
+//!    v
+//!  session::Session::on_bytes   a frame is a view into the buffer; large bodies are cut out, never copied
+//!    v
+//!  session::channel::publish    method + header + body = content, checked
+//!    |  session::link           route: cached per exchange and key until definitions change
+//!    v
+//!  broker::publish::Burst       small messages for the same queues are copied into one block
+//!    |
+//!    |  ---- end of the read chunk, once for all its messages ----
+//!    v
+//!  reserve -> append -> enqueue   does the queue take it; the fact to the log; the run into the queue
+//!    v
+//!  broker::queue::dispatch      next ready consumer, its credit and its outbox's room, under one lock
+//!    v
+//!  broker::outbox               one wake a burst:  ==== the only task hop ====
+//!    v
+//!  session::channel::deliver    delivery tags, frames
+//!    v
+//!  net::connection              one vectored write
+//! ```
+//!
+//! A confirm goes back when [`storage::log::Log::durable`] has reached the burst's position; a persistent message
+//! is delivered by the same comparison. The log of today forgets: it numbers facts and is durable at once.
+//!
+//! # Invariants
+//!
+//! 1. Only `net`, `bench`, `cli` and `main` name tokio; below `net` nothing touches a file, and only `clock` reads
+//!    a clock. (Backoff and heartbeats are told the time.)
+//! 2. A queue's state machine never calls a broker, a log or another queue: it answers, and its owner acts.
+//! 3. Locks: one virtual host's definitions, then one queue, then one leaf (an outbox or the log). None is held
+//!    across an await, and no registry's guard across a lock. Registries are not on the message path.
+//! 4. A broker's refusal becomes a reply code in one place, `session/refuse.rs`.
+//! 5. Every buffer, table, queue and loop has a named bound; nothing is allocated by a number that a peer declared.
+//! 6. A confirm is sent, and a persistent message of a durable queue delivered, only for a position of the log that
+//!    is durable.
+//! 7. Sequence numbers, the redelivered flag and the place to return to belong to the queue; delivery tags to the
+//!    session.
+//! 8. Log before state, reserve before append.
+//! 9. What takes long (a password's hash) is asked for by the session and answered by an input, never waited for.
+//! 10. No `unsafe`; no `unwrap` and no indexing on anything a peer or a user can influence.
+//!
+//! # Where this departs from what one may expect
+//!
+//! * A broker that logs nothing but numbers still runs the log's code path, so that durability changes when
+//!   `durable` rises and nothing above it.
+//! * Messages wait in runs of shared blocks, not as objects: see [`message::run`].
+//! * Identity: `product` and `version` in the server properties say RabbitMQ 3.13, because client libraries decide
+//!   by them how to behave; `platform` and `information` say who is there. Both are configuration.
+
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 pub mod auth;

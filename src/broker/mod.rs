@@ -1,1 +1,126 @@
-//! (to be written)
+//! The broker: virtual hosts, exchanges, queues, and what moves between them. It knows no socket, no frame and
+//! no task; sessions call it, and it answers with values, refusals and wakes.
+//!
+//! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
+//! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`] and [`consumer`] (the way
+//! out), [`memory`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`].
+//!
+//! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
+//! (an outbox or the log). No lock is held while a wake is paid.
+
+pub mod arguments;
+pub mod consumer;
+pub mod error;
+pub mod exchange;
+mod login;
+pub mod memory;
+pub mod names;
+pub mod node;
+pub mod outbox;
+pub mod publish;
+pub mod queue;
+pub mod reply_to;
+pub mod route;
+pub mod vhost;
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use crate::auth::backoff::Backoff;
+use crate::auth::users::{UserError, Users};
+use crate::broker::memory::{AlarmChange, Memory};
+use crate::broker::node::{ConnectionId, Node};
+use crate::broker::outbox::Outbox;
+use crate::broker::reply_to::ReplyConsumers;
+use crate::broker::vhost::Vhost;
+use crate::config::Config;
+
+/// One broker.
+#[derive(Debug)]
+pub struct Broker {
+    /// What every object shares.
+    pub node: Arc<Node>,
+    /// Who may log in.
+    pub users: Users,
+    /// Who waits for direct replies.
+    pub replies: ReplyConsumers,
+    /// The configuration it was started with.
+    pub config: Arc<Config>,
+    backoff: Mutex<Backoff>,
+    vhosts: DashMap<Box<str>, Arc<Vhost>>,
+    connections: DashMap<ConnectionId, Arc<Outbox>>,
+}
+
+impl Broker {
+    /// A broker with the users and virtual hosts of the configuration, holding at most `watermark_bytes` before
+    /// publishers wait, and at most `partial_bodies_max` bytes of unfinished messages.
+    ///
+    /// # Errors
+    /// A user whose password cannot be hashed.
+    pub fn new(
+        config: Arc<Config>,
+        watermark_bytes: u64,
+        partial_bodies_max: u64,
+    ) -> Result<Self, UserError> {
+        let memory = Memory::new(watermark_bytes, partial_bodies_max);
+        let node = Arc::new(Node::new(config.limits.clone(), memory));
+        let vhosts = DashMap::new();
+        for name in &config.vhosts {
+            vhosts.insert(name.as_str().into(), Arc::new(Vhost::new(name, Arc::clone(&node))));
+        }
+        Ok(Self {
+            users: Users::from_config(&config)?,
+            replies: ReplyConsumers::default(),
+            backoff: Mutex::default(),
+            connections: DashMap::new(),
+            node,
+            vhosts,
+            config,
+        })
+    }
+
+    /// The virtual host of this name.
+    pub fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
+        self.vhosts.get(name).map(|entry| Arc::clone(&entry))
+    }
+
+    /// A new connection's outbox; the broker reaches the connection through it until [`Broker::disconnect`].
+    pub fn connect(&self) -> Arc<Outbox> {
+        let id = self.node.next_connection_id();
+        let outbox = Arc::new(Outbox::new(id, self.config.limits.outbox_bytes as u64));
+        self.connections.insert(id, Arc::clone(&outbox));
+        outbox
+    }
+
+    /// Forgets a connection.
+    pub fn disconnect(&self, id: ConnectionId) {
+        self.connections.remove(&id);
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Compares memory with the watermark and tells every connection when the alarm changed. Publishers call
+    /// it after each burst; a periodic caller also counts what the queues' lists cost.
+    pub fn check_memory(&self) -> Option<AlarmChange> {
+        let change = self.node.memory.check()?;
+        self.signal_all();
+        Some(change)
+    }
+
+    /// Counts what the queues' lists cost, for the next [`Broker::check_memory`].
+    pub fn measure_index(&self) {
+        self.node.memory.index.set(self.vhosts.iter().map(|vhost| vhost.index_bytes()).sum());
+    }
+
+    /// Asks every connection to look around.
+    pub fn signal_all(&self) {
+        for outbox in &self.connections {
+            outbox.signal();
+        }
+    }
+}

@@ -1,1 +1,19 @@
-//! (to be written)
+//! Queues as pure state machines: they take inputs, keep order and counts, and say what follows.
+//!
+//! Nothing here locks, logs, sends or calls back. Whoever owns a queue performs what it returns, after it
+//! has let go of the queue: a chain of ten queues is then a loop and never a recursion.
+//!
+//! ```text
+//!            enqueue(run, lsn)                       take(count, room)
+//!   publisher ---------------> [ undurable | ready ] ------------------> outbox, then unacked (the session's)
+//!                                     ^                                        |
+//!                                     '-------------- give_back(run) ----------+----> settle(run): gone
+//! ```
+//!
+//! Read [`classic`] first; [`lane`] is its list of messages, [`ledger`] what a disk must know of them,
+//! [`consumers`] who is next.
+
+pub mod classic;
+pub mod consumers;
+pub mod lane;
+pub mod ledger;

@@ -1,1 +1,203 @@
-//! (to be written)
+//! Routing tables: which targets a message goes to, one file per kind of exchange.
+//!
+//! Pure and generic in the target. The tables are persistent: cloning one is O(1) and shares everything, so
+//! that a bind can publish a new snapshot beside 10,000 old bindings without copying them. Nothing here knows
+//! what an exchange or a queue is, who may bind, or what a message looks like beyond its key and headers.
+
+mod arguments;
+mod direct;
+mod fanout;
+pub mod headers;
+mod targets;
+mod term;
+pub mod topic;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::hash::Hash;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+pub use crate::routing::arguments::canonical;
+pub use crate::routing::direct::Direct;
+pub use crate::routing::fanout::Fanout;
+pub use crate::routing::headers::Headers;
+pub use crate::routing::topic::{Topic, matches};
+
+use crate::protocol::erlang::Pretty;
+use crate::protocol::table::Table;
+
+/// Why a binding is refused; the text is what the client reads.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RoutingError {
+    /// The binding key of a topic exchange is too long to match in bounded time.
+    #[error("binding key has {found} words; expected at most {words_max}")]
+    TooManyWords {
+        /// The number of words in the key.
+        found: usize,
+        /// The most it may have.
+        words_max: usize,
+    },
+    /// The `x-match` of a headers binding is a string, but none of the four.
+    #[error("Invalid x-match field value {}; expected all, any, all-with-x, or any-with-x", Pretty(value))]
+    MatchValue {
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// The `x-match` of a headers binding is no string.
+    #[error("Invalid x-match field type {kind} (value {value}); expected longstr")]
+    MatchType {
+        /// The type's name.
+        kind: &'static str,
+        /// The value, as Erlang prints it.
+        value: String,
+    },
+    /// The name of an exchange type that does not exist.
+    #[error("unknown exchange type '{name}'")]
+    UnknownKind {
+        /// The name asked for.
+        name: String,
+    },
+}
+
+/// The kinds of exchange that have a table of bindings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExchangeKind {
+    /// The binding key equals the routing key.
+    Direct,
+    /// Every binding matches.
+    Fanout,
+    /// The binding key is a pattern of words.
+    Topic,
+    /// The binding arguments are compared with the message's headers.
+    Headers,
+}
+
+impl ExchangeKind {
+    /// Every kind, in the order they are documented.
+    pub const ALL: [Self; 4] = [Self::Direct, Self::Fanout, Self::Topic, Self::Headers];
+
+    /// The name clients declare it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        }
+    }
+}
+
+impl FromStr for ExchangeKind {
+    type Err = RoutingError;
+
+    fn from_str(name: &str) -> Result<Self, RoutingError> {
+        let known = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        known.ok_or_else(|| RoutingError::UnknownKind { name: name.to_owned() })
+    }
+}
+
+/// The bindings of one exchange. A binding is identified by key, arguments and target.
+#[derive(Clone)]
+pub enum Bindings<T> {
+    /// Of a direct exchange.
+    Direct(Direct<T>),
+    /// Of a fanout exchange.
+    Fanout(Fanout<T>),
+    /// Of a topic exchange.
+    Topic(Topic<T>),
+    /// Of a headers exchange.
+    Headers(Headers<T>),
+}
+
+impl<T: Clone + Eq + Hash> Bindings<T> {
+    /// An empty table.
+    pub fn new(kind: ExchangeKind) -> Self {
+        match kind {
+            ExchangeKind::Direct => Self::Direct(Direct::default()),
+            ExchangeKind::Fanout => Self::Fanout(Fanout::default()),
+            ExchangeKind::Topic => Self::Topic(Topic::default()),
+            ExchangeKind::Headers => Self::Headers(Headers::default()),
+        }
+    }
+
+    /// Whether a binding may have this key: to be asked before [`bind`](Self::bind), which adds nothing when
+    /// the answer is no. What a headers binding's arguments may be is [`headers::check_arguments`].
+    ///
+    /// # Errors
+    /// A topic pattern of too many words.
+    pub fn bind_allowed(&self, key: &str) -> Result<(), RoutingError> {
+        match self {
+            Self::Direct(_) | Self::Fanout(_) | Self::Headers(_) => Ok(()),
+            Self::Topic(_) => topic::check_key(key),
+        }
+    }
+
+    /// Adds a binding; `false` when it was there already. `arguments` are the bytes of a validated table, and
+    /// the order of their keys does not matter.
+    pub fn bind(&mut self, key: &str, arguments: &[u8], target: T) -> bool {
+        let arguments = canonical(arguments);
+        let raw = arguments.as_table().as_bytes();
+        match self {
+            Self::Direct(direct) => direct.bind(key.as_bytes(), raw, target),
+            Self::Fanout(fanout) => fanout.bind(key.as_bytes(), raw, target),
+            Self::Topic(topic) => topic.bind(key, raw, target),
+            Self::Headers(headers) => headers.bind(key.as_bytes(), arguments, target),
+        }
+    }
+
+    /// Removes a binding; `false` when it was not there.
+    pub fn unbind(&mut self, key: &str, arguments: &[u8], target: &T) -> bool {
+        let arguments = canonical(arguments);
+        let arguments = arguments.as_table().as_bytes();
+        match self {
+            Self::Direct(direct) => direct.unbind(key.as_bytes(), arguments, target),
+            Self::Fanout(fanout) => fanout.unbind(key.as_bytes(), arguments, target),
+            Self::Topic(topic) => topic.unbind(key, arguments, target),
+            Self::Headers(headers) => headers.unbind(key.as_bytes(), arguments, target),
+        }
+    }
+
+    /// Calls `found` with each target the message goes to. A target bound more than once may be reported more
+    /// than once: the caller keeps one copy per queue.
+    pub fn route(&self, key: &[u8], headers: Table<'_>, found: &mut dyn FnMut(&T)) {
+        match self {
+            Self::Direct(direct) => direct.route(key, found),
+            Self::Fanout(fanout) => fanout.route(found),
+            Self::Topic(topic) => {
+                topic.route(key, found);
+            }
+            Self::Headers(bindings) => bindings.route(headers, found),
+        }
+    }
+
+    /// The number of bindings.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Direct(direct) => direct.len(),
+            Self::Fanout(fanout) => fanout.len(),
+            Self::Topic(topic) => topic.len(),
+            Self::Headers(headers) => headers.len(),
+        }
+    }
+
+    /// Whether there is no binding.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T: Clone + Eq + Hash> fmt::Debug for Bindings<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Self::Direct(_) => "Direct",
+            Self::Fanout(_) => "Fanout",
+            Self::Topic(_) => "Topic",
+            Self::Headers(_) => "Headers",
+        };
+        write!(f, "{kind}({} bindings)", self.len())
+    }
+}

@@ -1,1 +1,387 @@
-//! (to be written)
+//! One AMQP connection as a state machine: bytes in, bytes out.
+//!
+//! It owns no socket, no task and no clock. Whoever drives it feeds it what arrived, tells it what happened and
+//! what time it is, and writes what it has to say:
+//!
+//! ```text
+//!                on_bytes, on_verified, on_wake, on_written, on_timeout, on_shutdown
+//!                                      |
+//!   Header -> Handshake -> Running -> Closing -> Closed
+//!                                      |
+//!          output, take_verification, wants_input, deadline, poll_work
+//! ```
+//!
+//! Read [`running`] for a frame's way, [`channel`] for the methods, [`link`] for what one read chunk collects,
+//! [`refuse`] for how a refusal becomes a close.
+
+pub mod channel;
+pub mod handshake;
+pub mod heartbeat;
+pub mod link;
+pub mod output;
+pub mod refuse;
+pub mod running;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+
+use crate::auth::sasl::Credentials;
+use crate::auth::users::User;
+use crate::broker::Broker;
+use crate::broker::outbox::Outbox;
+use crate::broker::vhost::Actor;
+use crate::clock::Now;
+use crate::protocol::frame::{self, FrameKind, FrameView, PROTOCOL_HEADER, ProtocolHeader};
+use crate::protocol::methods::{ConnectionClose, ConnectionCloseOk, Method};
+use crate::protocol::reply::ReplyCode;
+use crate::session::handshake::Handshake;
+use crate::session::heartbeat::{Due, Heartbeat};
+use crate::session::link::Link;
+use crate::session::output::Output;
+use crate::session::refuse::Refusal;
+use crate::session::running::{Failure, Running};
+
+/// A body frame with a payload from this size on is cut out of the read buffer instead of copied.
+const SHARED_PAYLOAD_BYTES_MIN: usize = 32 * 1024;
+/// A client that does not read its replies is not read from.
+const UNREAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    broker: Arc<Broker>,
+    outbox: Arc<Outbox>,
+    phase: Phase,
+    /// The output while there is no link to hold it.
+    out: Output,
+    heartbeat: Heartbeat,
+    frame_max: u32,
+    /// When the present phase must have ended.
+    phase_deadline: Option<Instant>,
+    verification: Option<Credentials>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Header,
+    Handshake(Handshake),
+    Running(Box<Running>),
+    /// connection.close is sent; when `deaf`, not even an answer can be understood.
+    Closing {
+        deaf: bool,
+    },
+    Closed,
+}
+
+impl Session {
+    /// A connection that was just accepted.
+    pub fn new(broker: Arc<Broker>, now: Now) -> Self {
+        let limits = &broker.config.limits;
+        Self {
+            outbox: broker.connect(),
+            phase: Phase::Header,
+            out: Output::default(),
+            heartbeat: Heartbeat::new(now.instant),
+            frame_max: limits.initial_frame_max_bytes,
+            phase_deadline: Some(now.instant + Duration::from_millis(limits.header_timeout_ms)),
+            verification: None,
+            broker,
+        }
+    }
+
+    /// Takes what it understands from the front of `input`; an incomplete frame stays there.
+    pub fn on_bytes(&mut self, input: &mut BytesMut, now: Now) {
+        self.heartbeat.on_received(now.instant);
+        let mut at = 0;
+        while self.take_next(input, &mut at, now) {}
+        input.advance(at.min(input.len()));
+        self.pump();
+    }
+
+    /// Handles what starts at `at`. `false` when there is nothing more to take now.
+    fn take_next(&mut self, input: &mut BytesMut, at: &mut usize, now: Now) -> bool {
+        let rest = input.get(*at..).unwrap_or_default();
+        match &self.phase {
+            Phase::Header => match frame::check_protocol_header(rest) {
+                None => return false,
+                Some(ProtocolHeader::Accepted) => {
+                    *at += PROTOCOL_HEADER.len();
+                    self.phase = Phase::Handshake(Handshake::start(&self.broker.config, &mut self.out));
+                    let limit = self.broker.config.limits.handshake_timeout_ms;
+                    self.phase_deadline = Some(now.instant + Duration::from_millis(limit));
+                    return true;
+                }
+                Some(ProtocolHeader::Refused) => {
+                    tracing::warn!(first_bytes = ?rest.get(..8).unwrap_or(rest), "not a protocol we speak");
+                    self.out.raw(&PROTOCOL_HEADER);
+                    self.phase = Phase::Closed;
+                    return false;
+                }
+            },
+            Phase::Handshake(handshake) if handshake.is_verifying() => return false,
+            Phase::Closing { deaf: true } | Phase::Closed => {
+                *at = input.len();
+                return false;
+            }
+            Phase::Handshake(_) | Phase::Running(_) | Phase::Closing { deaf: false } => {}
+        }
+        match frame::peek(rest, self.frame_max) {
+            Ok(None) => false,
+            Ok(Some(frame))
+                if frame.kind == FrameKind::Body && frame.payload.len() >= SHARED_PAYLOAD_BYTES_MIN =>
+            {
+                let (channel, payload_bytes, wire_bytes) =
+                    (frame.channel, frame.payload.len(), frame.wire_bytes());
+                input.advance(*at);
+                *at = 0;
+                let mut payload = input.split_to(wire_bytes).freeze();
+                payload.advance(wire_bytes - 1 - payload_bytes);
+                payload.truncate(payload_bytes);
+                self.on_shared_body(channel, payload, now);
+                true
+            }
+            Ok(Some(frame)) => {
+                *at += frame.wire_bytes();
+                self.on_frame(&frame, now);
+                true
+            }
+            Err(error) => {
+                self.fail(&Failure::from(Refusal::from(error)), true, now);
+                true
+            }
+        }
+    }
+
+    fn on_frame(&mut self, frame: &FrameView<'_>, now: Now) {
+        match &mut self.phase {
+            Phase::Handshake(handshake) => {
+                let step = handshake.on_frame(&self.broker, frame, &mut self.out);
+                self.on_handshake_step(step, now);
+            }
+            Phase::Running(running) => {
+                let step = running.on_frame(frame);
+                self.on_running_step(step, now);
+            }
+            Phase::Closing { .. } => self.on_frame_while_closing(frame),
+            Phase::Header | Phase::Closed => {}
+        }
+    }
+
+    fn on_shared_body(&mut self, channel: u16, payload: bytes::Bytes, now: Now) {
+        if let Phase::Running(running) = &mut self.phase {
+            let step = running.on_shared_body(channel, payload);
+            self.on_running_step(step, now);
+        }
+    }
+
+    fn on_running_step(&mut self, step: Result<running::Step, Failure>, now: Now) {
+        match step {
+            Ok(running::Step::Continue) => {}
+            Ok(running::Step::Closed) => self.close_ok(),
+            Err(failure) => self.fail(&failure, false, now),
+        }
+    }
+
+    fn on_handshake_step(&mut self, step: handshake::Step, now: Now) {
+        match step {
+            handshake::Step::Continue => {}
+            handshake::Step::Verify(credentials) => self.verification = Some(credentials),
+            handshake::Step::Opened { user, vhost, tuned, client } => {
+                self.frame_max = tuned.frame_max;
+                self.phase_deadline = None;
+                self.heartbeat.start(tuned.heartbeat, now.instant);
+                let actor = Actor { user, connection: self.outbox.connection() };
+                let out = std::mem::take(&mut self.out);
+                let link = Link::new(Arc::clone(&self.broker), actor, vhost, Arc::clone(&self.outbox), out);
+                self.phase = Phase::Running(Box::new(Running::new(link, tuned, client)));
+            }
+            handshake::Step::Refused(refusal) => self.fail(&refusal.into(), false, now),
+            handshake::Step::Dropped => {
+                let delay = self.broker.config.limits.auth_failure_delay_ms;
+                self.enter_closing(true, Duration::from_millis(delay), now);
+            }
+            handshake::Step::Closed => self.close_ok(),
+        }
+    }
+
+    /// Of a connection that is closing only the end matters.
+    fn on_frame_while_closing(&mut self, frame: &FrameView<'_>) {
+        if frame.kind != FrameKind::Method || frame.channel != 0 {
+            return;
+        }
+        match Method::parse(frame.payload) {
+            Ok(Method::ConnectionClose(_)) => self.close_ok(),
+            Ok(Method::ConnectionCloseOk(_)) => self.phase = Phase::Closed,
+            _ => {}
+        }
+    }
+
+    /// The client has closed the connection: everything ends before it is told so.
+    fn close_ok(&mut self) {
+        self.leave_running();
+        self.out.method(0, &Method::ConnectionCloseOk(ConnectionCloseOk {}));
+        self.phase = Phase::Closed;
+    }
+
+    /// Tells the client why the connection is closed, and waits a while for its answer.
+    fn fail(&mut self, failure: &Failure, deaf: bool, now: Now) {
+        let Failure { refusal, class_id, method_id } = failure;
+        tracing::warn!(code = refusal.code.code(), text = %refusal.explanation, "connection closed");
+        self.leave_running();
+        let text = refusal.text();
+        let close = ConnectionClose {
+            reply_code: refusal.code.code(),
+            reply_text: &text,
+            class_id: *class_id,
+            method_id: *method_id,
+        };
+        self.out.method(0, &Method::ConnectionClose(close));
+        let limit = self.broker.config.limits.close_timeout_ms;
+        self.enter_closing(deaf, Duration::from_millis(limit), now);
+    }
+
+    fn enter_closing(&mut self, deaf: bool, limit: Duration, now: Now) {
+        self.phase = Phase::Closing { deaf };
+        self.phase_deadline = Some(now.instant + limit);
+    }
+
+    fn leave_running(&mut self) {
+        if let Phase::Running(running) = &mut self.phase {
+            running.hand_over();
+            running.close();
+            self.out = std::mem::take(&mut running.link.out);
+            self.phase = Phase::Closed;
+        }
+    }
+
+    fn pump(&mut self) {
+        if let Phase::Running(running) = &mut self.phase {
+            running.pump();
+        }
+    }
+
+    /// A password to be checked by someone who may take the time; the answer is [`Session::on_verified`].
+    pub fn take_verification(&mut self) -> Option<Credentials> {
+        self.verification.take()
+    }
+
+    /// The password was checked; `None` when the login fails.
+    pub fn on_verified(&mut self, user: Option<Arc<User>>, now: Now) {
+        if let Phase::Handshake(handshake) = &mut self.phase {
+            let step = handshake.on_verified(user, &self.broker.config, &mut self.out);
+            self.on_handshake_step(step, now);
+        }
+    }
+
+    /// Something waits in the outbox, more is durable, or the alarm has changed.
+    pub fn on_wake(&mut self, context: &Context<'_>) {
+        if let Phase::Running(running) = &mut self.phase
+            && running.on_durable()
+        {
+            self.broker.node.log.wake_when_durable(context.waker());
+        }
+        self.pump();
+    }
+
+    /// Ready when [`Session::on_wake`] has something to do; otherwise its task will be woken.
+    pub fn poll_work(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.outbox.poll_work(context)
+    }
+
+    /// All output was written.
+    pub fn on_written(&mut self, now: Now) {
+        self.heartbeat.on_sent(now.instant);
+        if let Phase::Running(running) = &mut self.phase {
+            running.link.on_written();
+            running.pump();
+        }
+    }
+
+    /// What is to be written.
+    pub fn output(&mut self) -> &mut Output {
+        match &mut self.phase {
+            Phase::Running(running) => &mut running.link.out,
+            _ => &mut self.out,
+        }
+    }
+
+    /// Whether the socket should be read.
+    pub fn wants_input(&self) -> bool {
+        match &self.phase {
+            Phase::Running(running) => !running.is_blocked() && running.link.out.len() < UNREAD_BYTES_MAX,
+            Phase::Handshake(handshake) => !handshake.is_verifying(),
+            Phase::Header | Phase::Closing { .. } => true,
+            Phase::Closed => false,
+        }
+    }
+
+    /// Whether the client is in.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running(_))
+    }
+
+    /// Whether all is said: once the output is written the socket can be closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    /// When [`Session::on_timeout`] is to be called.
+    pub fn deadline(&self) -> Option<Instant> {
+        let heartbeat = match &self.phase {
+            Phase::Running(running) => self.heartbeat.deadline(!running.is_blocked()),
+            _ => None,
+        };
+        [self.phase_deadline, heartbeat].into_iter().flatten().min()
+    }
+
+    /// Time has passed.
+    pub fn on_timeout(&mut self, now: Now) {
+        if self.phase_deadline.is_some_and(|deadline| now.instant >= deadline) {
+            if !matches!(self.phase, Phase::Closing { .. }) {
+                tracing::warn!("handshake took too long");
+            }
+            self.abandon();
+            return;
+        }
+        let Phase::Running(running) = &mut self.phase else { return };
+        match self.heartbeat.due(now.instant, !running.is_blocked()) {
+            Some(Due::PeerIsGone) => {
+                tracing::warn!("no heartbeat from the client, connection closed");
+                self.abandon();
+            }
+            Some(Due::Beat) => running.link.out.heartbeat(),
+            None => {}
+        }
+    }
+
+    /// The broker stops: the client is told so.
+    pub fn on_shutdown(&mut self, now: Now) {
+        match self.phase {
+            Phase::Running(_) => {
+                let text = "broker forced connection closure with reason 'shutdown'";
+                self.fail(&Refusal::new(ReplyCode::ConnectionForced, text).into(), false, now);
+            }
+            Phase::Header | Phase::Handshake(_) => self.abandon(),
+            Phase::Closing { .. } | Phase::Closed => {}
+        }
+    }
+
+    /// The socket is gone, or nobody is there to talk to.
+    pub fn abandon(&mut self) {
+        self.leave_running();
+        self.out.clear();
+        self.phase = Phase::Closed;
+    }
+}
+
+impl Drop for Session {
+    /// However a connection ends, what it held goes back.
+    fn drop(&mut self) {
+        self.leave_running();
+        self.outbox.close();
+        self.broker.disconnect(self.outbox.connection());
+    }
+}

@@ -1,1 +1,4 @@
-//! (to be written)
+//! What outlives the process. Today it is a [`log`] that forgets: it numbers facts and calls them durable
+//! at once, so that everything above it already works the way a disk will make it work.
+
+pub mod log;

@@ -1,0 +1,101 @@
+//! An exchange: what it is, and where it sends.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwap;
+
+use crate::broker::error::{Resource, ResourceKind};
+use crate::broker::queue::handle::Queue;
+use crate::routing::{Bindings, ExchangeKind};
+
+/// An exchange's unchanging properties, as declared.
+#[derive(Clone, Debug)]
+pub struct ExchangeProperties {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its virtual host.
+    pub vhost: Arc<str>,
+    /// How it routes.
+    pub kind: ExchangeKind,
+    /// It survives a restart.
+    pub durable: bool,
+    /// It goes when the last binding from it does.
+    pub auto_delete: bool,
+    /// Clients may not publish to it.
+    pub internal: bool,
+    /// The exchange that gets what this one cannot route.
+    pub alternate: Option<Box<str>>,
+    /// Its arguments: a valid field table without its length.
+    pub arguments: Box<[u8]>,
+}
+
+/// An exchange.
+pub struct Exchange {
+    /// What it was declared as.
+    pub properties: ExchangeProperties,
+    /// Where it sends: a snapshot that publishers read without a lock, replaced under the definitions lock.
+    pub bindings: ArcSwap<Bindings<Destination>>,
+    /// Set once, under the definitions lock, when it is gone.
+    pub deleted: AtomicBool,
+}
+
+impl Exchange {
+    /// An exchange without bindings.
+    pub fn new(properties: ExchangeProperties) -> Self {
+        let bindings = ArcSwap::from_pointee(Bindings::new(properties.kind));
+        Self { properties, bindings, deleted: AtomicBool::new(false) }
+    }
+
+    /// Its name for error texts.
+    pub fn resource(&self) -> Resource {
+        Resource {
+            kind: ResourceKind::Exchange,
+            name: self.properties.name.to_string(),
+            vhost: Arc::clone(&self.properties.vhost),
+        }
+    }
+
+    /// Whether it is the one that knows every queue by its name.
+    pub fn is_default(&self) -> bool {
+        self.properties.name.is_empty()
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("name", &self.properties.name).finish_non_exhaustive()
+    }
+}
+
+/// A binding's far end. Two are equal when they are the same object, not when they have the same name.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// A queue.
+    Queue(Arc<Queue>),
+    /// Another exchange.
+    Exchange(Arc<Exchange>),
+}
+
+impl PartialEq for Destination {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Queue(one), Self::Queue(two)) => Arc::ptr_eq(one, two),
+            (Self::Exchange(one), Self::Exchange(two)) => Arc::ptr_eq(one, two),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Destination {}
+
+impl Hash for Destination {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Queue(queue) => Arc::as_ptr(queue).hash(state),
+            Self::Exchange(exchange) => Arc::as_ptr(exchange).hash(state),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! One burst of publishing: what a session collects from a read chunk, and hands over at its end.
+//!
+//! ```text
+//! message -> the pending block of its targets -> (end of chunk) reserve -> append facts -> enqueue -> dispatch
+//! ```
+//!
+//! Messages for the same queues share blocks. A target set that shares a queue with another pending one flushes
+//! it into the burst first, so that per queue the order of publishing holds.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::broker::node::Node;
+use crate::broker::outbox::Wakes;
+use crate::broker::queue::handle::Queue;
+use crate::broker::queue::settle::Settlement;
+use crate::broker::route::Targets;
+use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
+use crate::message::fact::Fact;
+use crate::message::place::{Lsn, QueueId, Seq};
+use crate::message::record::Content;
+use crate::message::run::Run;
+
+/// Messages published and not yet handed to their queues.
+#[derive(Debug, Default)]
+pub struct Burst {
+    pending: Vec<Pending>,
+    /// Where in `pending` the messages for one queue alone are collected.
+    singles: HashMap<QueueId, usize>,
+    /// Emptied builders, kept for their room.
+    spare: Vec<BlockBuilder>,
+    /// Queues that hold messages of ours until the log is durable up to a position.
+    undelivered: VecDeque<(Lsn, Arc<Queue>)>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    targets: Targets,
+    builder: BlockBuilder,
+    persistent: bool,
+    runs: Vec<Staged>,
+}
+
+/// A run on its way into its queues.
+#[derive(Debug)]
+struct Staged {
+    run: Run,
+    logged: Option<Lsn>,
+    /// For each target, the number it draws inside the log's hold, if it does.
+    seqs: SmallVec<[Option<Seq>; 1]>,
+}
+
+impl Burst {
+    /// Adds a message whose body is in one piece.
+    pub fn publish(&mut self, node: &Node, targets: &Targets, content: &Content<'_>, persistent: bool) {
+        if content.body.len() > SMALL_BODY_BYTES_MAX {
+            let piece = bytes::Bytes::copy_from_slice(content.body);
+            let (exchange, key) = (content.exchange, content.routing_key);
+            return self.publish_big(
+                node,
+                targets,
+                Big::new(
+                    exchange,
+                    key,
+                    content.properties,
+                    Pieces::from_iter([piece]),
+                    &node.memory.messages,
+                ),
+                persistent,
+            );
+        }
+        let Some(pending) = self.pending_for(targets) else { return };
+        if pending.persistent != persistent || pending.builder.is_full_for(content) {
+            pending.seal(node);
+        }
+        pending.persistent = persistent;
+        pending.builder.push(content);
+    }
+
+    /// Adds a large message.
+    pub fn publish_big(&mut self, node: &Node, targets: &Targets, big: Arc<Big>, persistent: bool) {
+        let Some(pending) = self.pending_for(targets) else { return };
+        pending.seal(node);
+        pending.stage(Run::of_big(big, persistent));
+    }
+
+    /// Whether there is nothing to hand over.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Hands everything over: facts first, then state (settlements of the same burst with them, in the same hold
+    /// of the log). When the returned position is durable, so is all of it.
+    pub fn hand_over(&mut self, node: &Node, settlements: &mut Vec<Settlement>, wakes: &mut Wakes) -> Lsn {
+        for pending in &mut self.pending {
+            pending.seal(node);
+            pending.reserve();
+        }
+        let lsn = self.append(node, settlements);
+        self.singles.clear();
+        for pending in self.pending.drain(..) {
+            pending.enqueue(wakes);
+            if lsn > node.log.durable() {
+                let waiting = pending.targets.iter().filter(|queue| queue.properties.durable);
+                self.undelivered.extend(waiting.map(|queue| (lsn, Arc::clone(queue))));
+            }
+            self.spare.push(pending.builder);
+        }
+        self.spare.truncate(SPARE_BUILDERS_MAX);
+        for settlement in settlements.drain(..) {
+            settlement.apply(wakes);
+        }
+        lsn
+    }
+
+    /// The log is durable up to here: delivers what waited for it.
+    pub fn on_durable(&mut self, durable: Lsn, wakes: &mut Wakes) {
+        while let Some((_, queue)) = self.undelivered.pop_front_if(|(lsn, _)| *lsn <= durable) {
+            queue.resume(wakes);
+        }
+    }
+
+    /// Whether messages wait for the log.
+    pub fn awaits_log(&self) -> bool {
+        !self.undelivered.is_empty()
+    }
+
+    fn append(&mut self, node: &Node, settlements: &[Settlement]) -> Lsn {
+        let is_logged =
+            self.pending.iter().any(Pending::is_logged) || settlements.iter().any(Settlement::is_logged);
+        let mut last = Lsn::default();
+        if !is_logged {
+            return last;
+        }
+        let mut log = node.log.append();
+        let mut facts = Vec::new();
+        for pending in &mut self.pending {
+            for staged in &mut pending.runs {
+                facts.clear();
+                for (queue, seq) in pending.targets.iter().zip(&mut staged.seqs) {
+                    if queue.properties.durable {
+                        let drawn = *seq.insert(queue.draw_seq(staged.run.count()));
+                        if queue.logs(staged.run.is_persistent()) {
+                            facts.push((queue.id, drawn));
+                        }
+                    }
+                }
+                if !facts.is_empty() {
+                    last = log.push(&Fact::Published { run: &staged.run, targets: &facts });
+                    staged.logged = Some(last);
+                }
+            }
+        }
+        for settlement in settlements {
+            last = settlement.append(&mut log).unwrap_or(last);
+        }
+        last
+    }
+
+    /// The pending block for these targets, after everything that must go before it.
+    fn pending_for(&mut self, targets: &Targets) -> Option<&mut Pending> {
+        if let [queue] = targets.as_slice() {
+            let known = self.singles.get(&queue.id).copied();
+            let at = known.unwrap_or(self.pending.len());
+            if known.is_none() {
+                self.singles.insert(queue.id, at);
+                self.start(targets);
+            }
+            return self.pending.get_mut(at);
+        }
+        if self.pending.last().is_none_or(|pending| !same(&pending.targets, targets)) {
+            // What is published to one of these queues alone from now on must come after this.
+            self.singles.clear();
+            self.start(targets);
+        }
+        self.pending.last_mut()
+    }
+
+    fn start(&mut self, targets: &Targets) {
+        let builder = self.spare.pop().unwrap_or_default();
+        self.pending.push(Pending { targets: targets.clone(), builder, persistent: false, runs: Vec::new() });
+    }
+}
+
+/// Builders kept for the next burst.
+const SPARE_BUILDERS_MAX: usize = 16;
+
+fn same(one: &Targets, two: &Targets) -> bool {
+    one.len() == two.len() && one.iter().zip(two).all(|(one, two)| Arc::ptr_eq(one, two))
+}
+
+impl Pending {
+    fn seal(&mut self, node: &Node) {
+        if !self.builder.is_empty() {
+            let (block, count, body_bytes) = self.builder.seal(&node.memory.messages);
+            self.stage(Run::of_block(block, count, body_bytes, self.persistent));
+        }
+    }
+
+    fn stage(&mut self, run: Run) {
+        self.runs.push(Staged { run, logged: None, seqs: SmallVec::from_elem(None, self.targets.len()) });
+    }
+
+    /// Drops the targets that take nothing.
+    fn reserve(&mut self) {
+        let count = self.runs.iter().map(|staged| staged.run.count()).sum();
+        if self.targets.iter().all(|queue| queue.reserve(count)) {
+            return;
+        }
+        self.targets.retain(|queue| queue.reserve(count));
+        for staged in &mut self.runs {
+            staged.seqs.truncate(self.targets.len());
+        }
+    }
+
+    fn is_logged(&self) -> bool {
+        let persistent = self.runs.iter().any(|staged| staged.run.is_persistent());
+        persistent && self.targets.iter().any(|queue| queue.properties.durable)
+    }
+
+    fn enqueue(&self, wakes: &mut Wakes) {
+        for (at, queue) in self.targets.iter().enumerate() {
+            let runs = self.runs.iter().map(|staged| {
+                let logged = staged.logged.filter(|_| queue.logs(staged.run.is_persistent()));
+                (staged.run.clone(), staged.seqs.get(at).copied().flatten(), logged)
+            });
+            queue.enqueue(runs, wakes);
+        }
+    }
+}

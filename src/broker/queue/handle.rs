@@ -1,0 +1,136 @@
+//! A queue as everyone else holds it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::broker::consumer::Consumer;
+use crate::broker::error::{Resource, ResourceKind};
+use crate::broker::node::{ConnectionId, Node};
+use crate::message::place::{Lsn, QueueId, Seq};
+use crate::message::run::Run;
+use crate::queue::classic::Classic;
+use crate::stats::Gauge;
+
+/// A queue's unchanging properties, as declared.
+#[derive(Clone, Debug)]
+pub struct QueueProperties {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its virtual host.
+    pub vhost: Arc<str>,
+    /// It survives a restart.
+    pub durable: bool,
+    /// It goes when its last consumer does.
+    pub auto_delete: bool,
+    /// The connection it belongs to and dies with.
+    pub exclusive_to: Option<ConnectionId>,
+    /// Its arguments: a valid field table without its length.
+    pub arguments: Box<[u8]>,
+}
+
+/// A queue. Sessions cache it; the registry only finds it.
+pub struct Queue {
+    /// Its number, never used again.
+    pub id: QueueId,
+    /// What it was declared as.
+    pub properties: QueueProperties,
+    /// What its list of messages costs, in bytes: written under the lock, read by the memory check.
+    pub index_bytes: Gauge,
+    pub(super) node: Arc<Node>,
+    /// The only source of sequence numbers.
+    next_seq: AtomicU64,
+    /// Written under the lock; read without it by publishers that still hold the queue.
+    pub(super) deleted: AtomicBool,
+    state: Mutex<Classic<Arc<Consumer>>>,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(id: QueueId, properties: QueueProperties, node: Arc<Node>) -> Self {
+        Self {
+            id,
+            properties,
+            index_bytes: Gauge::default(),
+            node,
+            next_seq: AtomicU64::new(1),
+            deleted: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Its name for error texts.
+    pub fn resource(&self) -> Resource {
+        Resource {
+            kind: ResourceKind::Queue,
+            name: self.properties.name.to_string(),
+            vhost: Arc::clone(&self.properties.vhost),
+        }
+    }
+
+    /// Whether it was deleted; what is published to it then is dropped.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Whether the log must know of messages with this persistence.
+    pub fn logs(&self, persistent: bool) -> bool {
+        self.properties.durable && persistent
+    }
+
+    /// Whether it takes `count` more messages. Asked before anything is appended to the log; a deleted queue
+    /// takes nothing, and limits on length will say no here.
+    pub fn reserve(&self, _count: u32) -> bool {
+        !self.is_deleted()
+    }
+
+    /// Draws `count` sequence numbers: inside the log's hold for what is logged, so that the queue's order is
+    /// the log's order, and under the queue's lock otherwise.
+    pub fn draw_seq(&self, count: u32) -> Seq {
+        Seq(self.next_seq.fetch_add(u64::from(count), Ordering::Relaxed))
+    }
+
+    /// Messages ready, and consumers: what queue.declare answers.
+    pub fn counts(&self) -> (u64, usize) {
+        let state = self.lock();
+        (state.ready_messages(), state.consumers.len())
+    }
+
+    /// Messages ready and unacknowledged.
+    pub fn depth(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.ready_messages(), state.unacked_messages())
+    }
+
+    /// Takes in runs that have their numbers, or draws them now.
+    pub(crate) fn enqueue(
+        self: &Arc<Self>,
+        runs: impl Iterator<Item = (Run, Option<Seq>, Option<Lsn>)>,
+        wakes: &mut crate::broker::outbox::Wakes,
+    ) {
+        let mut state = self.lock();
+        if self.is_deleted() {
+            return;
+        }
+        for (run, seq, logged) in runs {
+            let seq = seq.unwrap_or_else(|| self.draw_seq(run.count()));
+            state.enqueue(run.numbered_from(seq), logged);
+        }
+        self.dispatch(&mut state, wakes);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Classic<Arc<Consumer>>> {
+        self.state.lock()
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("id", &self.id)
+            .field("name", &self.properties.name)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,10 @@
+//! The lock around a queue, and everything done under it.
+//!
+//! [`handle`] is the boundary: what is immutable or atomic is outside, the state machine inside.
+//! [`dispatch`] hands messages to consumers, [`settle`] takes acknowledgements back, [`lifecycle`] is consumers
+//! coming and going, purging, and the end.
+
+pub mod dispatch;
+pub mod handle;
+pub mod lifecycle;
+pub mod settle;

@@ -1,0 +1,164 @@
+//! A virtual host: a namespace of exchanges, queues and the bindings between them.
+//!
+//! Reading is free of locks that matter; every change takes the one definitions lock, writes the log, then the
+//! registries, then raises [`Vhost::version`], by which cached routes know that they are old.
+
+mod bindings;
+mod exchanges;
+mod queues;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+pub use self::bindings::BindingRequest;
+pub use self::exchanges::ExchangeRequest;
+pub use self::queues::{DeclaredQueue, QueueRequest};
+use crate::auth::permissions::Access;
+use crate::auth::users::User;
+use crate::broker::error::{BrokerError, Resource, ResourceKind};
+use crate::broker::exchange::Exchange;
+use crate::broker::node::{ConnectionId, Node};
+use crate::broker::outbox::Wakes;
+use crate::broker::queue::handle::Queue;
+use crate::broker::vhost::bindings::Definitions;
+
+/// A virtual host.
+#[derive(Debug)]
+pub struct Vhost {
+    name: Arc<str>,
+    node: Arc<Node>,
+    exchanges: DashMap<Box<str>, Arc<Exchange>>,
+    queues: DashMap<Box<str>, Arc<Queue>>,
+    version: AtomicU64,
+    definitions: Mutex<Definitions>,
+}
+
+/// Who asks for something.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    /// The user, with its permissions.
+    pub user: Arc<User>,
+    /// The connection, for what is exclusive to it.
+    pub connection: ConnectionId,
+}
+
+impl Vhost {
+    /// A virtual host with the exchanges every client expects.
+    pub fn new(name: &str, node: Arc<Node>) -> Self {
+        let vhost = Self {
+            name: name.into(),
+            node,
+            exchanges: DashMap::new(),
+            queues: DashMap::new(),
+            version: AtomicU64::new(1),
+            definitions: Mutex::default(),
+        };
+        vhost.declare_system_exchanges();
+        vhost
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Rises with every change that may alter a route.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The exchange of this name.
+    pub fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
+        self.exchanges.get(name).map(|entry| Arc::clone(&entry))
+    }
+
+    /// The queue of this name.
+    pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
+        self.queues.get(name).map(|entry| Arc::clone(&entry))
+    }
+
+    /// The exchange of this name, or the refusal a client gets.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotFound`].
+    pub fn find_exchange(&self, name: &str) -> Result<Arc<Exchange>, BrokerError> {
+        self.exchange(name).ok_or_else(|| BrokerError::NotFound(self.resource(ResourceKind::Exchange, name)))
+    }
+
+    /// The queue of this name, if this connection may touch it.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotFound`], [`BrokerError::Locked`].
+    pub fn find_queue(&self, name: &str, actor: &Actor) -> Result<Arc<Queue>, BrokerError> {
+        let queue = self
+            .queue(name)
+            .ok_or_else(|| BrokerError::NotFound(self.resource(ResourceKind::Queue, name)))?;
+        check_owner(&queue, actor)?;
+        Ok(queue)
+    }
+
+    /// Whether the user may do this to the named object.
+    ///
+    /// # Errors
+    /// [`BrokerError::AccessRefused`].
+    pub fn check_access(
+        &self,
+        actor: &Actor,
+        access: Access,
+        kind: ResourceKind,
+        name: &str,
+    ) -> Result<(), BrokerError> {
+        let checked = if kind == ResourceKind::Exchange && name.is_empty() { "amq.default" } else { name };
+        if actor.user.permissions(&self.name).is_some_and(|permissions| permissions.allows(access, checked)) {
+            return Ok(());
+        }
+        Err(BrokerError::AccessRefused {
+            access: access.name(),
+            resource: self.resource(kind, name),
+            user: actor.user.name.to_string(),
+        })
+    }
+
+    /// Deletes those of the named queues that belong to a connection, when it ends.
+    pub fn delete_exclusive_queues(&self, owner: ConnectionId, names: &[Box<str>], wakes: &mut Wakes) {
+        for queue in names.iter().filter_map(|name| self.queue(name)) {
+            if queue.properties.exclusive_to == Some(owner) {
+                self.delete_queue_object(&queue, wakes);
+            }
+        }
+    }
+
+    /// What the queues' lists of messages cost, in bytes.
+    pub fn index_bytes(&self) -> u64 {
+        self.queues.iter().map(|queue| queue.index_bytes.read()).sum()
+    }
+
+    fn resource(&self, kind: ResourceKind, name: &str) -> Resource {
+        Resource { kind, name: name.to_owned(), vhost: Arc::clone(&self.name) }
+    }
+
+    fn routes_changed(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+fn check_owner(queue: &Queue, actor: &Actor) -> Result<(), BrokerError> {
+    match queue.properties.exclusive_to {
+        Some(owner) if owner != actor.connection => Err(BrokerError::Locked(queue.resource())),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses names that are the broker's, or that no object may have.
+fn check_new_name(kind: ResourceKind, name: &str) -> Result<(), BrokerError> {
+    if name.starts_with("amq.") {
+        return Err(BrokerError::ReservedPrefix(kind, name.to_owned()));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(BrokerError::InvalidName(kind, "control characters are not allowed"));
+    }
+    Ok(())
+}

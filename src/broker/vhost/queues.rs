@@ -1,0 +1,207 @@
+//! Queues come and go.
+
+use std::sync::Arc;
+
+use crate::auth::permissions::Access;
+use crate::broker::arguments::{self, Equivalence};
+use crate::broker::error::{BrokerError, ResourceKind};
+use crate::broker::exchange::Destination;
+use crate::broker::names;
+use crate::broker::outbox::Wakes;
+use crate::broker::queue::handle::{Queue, QueueProperties};
+use crate::broker::queue::lifecycle::Removed;
+use crate::broker::vhost::bindings::Definitions;
+use crate::broker::vhost::{Actor, Vhost, check_new_name, check_owner};
+use crate::message::fact::{Definition, Fact};
+use crate::protocol::table::Table;
+
+/// What queue.declare asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueRequest<'a> {
+    /// Its name; empty for one the broker makes up.
+    pub name: &'a str,
+    /// It survives a restart.
+    pub durable: bool,
+    /// It belongs to the connection.
+    pub exclusive: bool,
+    /// It goes with its last consumer.
+    pub auto_delete: bool,
+    /// Its arguments.
+    pub arguments: Table<'a>,
+}
+
+/// What queue.declare answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclaredQueue {
+    /// Its name.
+    pub name: String,
+    /// Messages ready.
+    pub messages: u64,
+    /// Consumers.
+    pub consumers: usize,
+}
+
+impl Vhost {
+    /// queue.declare with `passive`: its counts, if it is there.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotFound`], [`BrokerError::Locked`].
+    pub fn check_queue(&self, actor: &Actor, name: &str) -> Result<DeclaredQueue, BrokerError> {
+        Ok(declared(&*self.find_queue(name, actor)?))
+    }
+
+    /// queue.declare: makes the queue, or checks that it is as described.
+    ///
+    /// # Errors
+    /// Every refusal of queue.declare.
+    pub fn declare_queue(
+        &self,
+        actor: &Actor,
+        request: &QueueRequest<'_>,
+    ) -> Result<DeclaredQueue, BrokerError> {
+        let generated;
+        let name = if request.name.is_empty() {
+            generated = names::generate("amq.gen-");
+            generated.as_str()
+        } else {
+            check_new_name(ResourceKind::Queue, request.name)?;
+            request.name
+        };
+        self.check_access(actor, Access::Configure, ResourceKind::Queue, name)?;
+        // An exclusive queue dies with its connection: it is never durable.
+        let durable = request.durable && !request.exclusive;
+        let _definitions = self.definitions.lock();
+        if let Some(queue) = self.queue(name) {
+            check_same(&queue, actor, durable, request)?;
+            return Ok(declared(&queue));
+        }
+        let resource = self.resource(ResourceKind::Queue, name);
+        arguments::check_queue_arguments(request.arguments, &resource)?;
+        let limit = self.node.limits.queues_per_vhost_max as u64;
+        if self.queues.len() as u64 >= limit {
+            return Err(BrokerError::Precondition(format!(
+                "cannot declare queue '{name}': queue limit in vhost '{}' ({limit}) is reached",
+                self.name
+            )));
+        }
+        Ok(declared(&self.insert_queue(name, actor, durable, request)))
+    }
+
+    fn insert_queue(
+        &self,
+        name: &str,
+        actor: &Actor,
+        durable: bool,
+        request: &QueueRequest<'_>,
+    ) -> Arc<Queue> {
+        let id = self.node.next_queue_id();
+        if durable {
+            self.node.log.append().push(&Fact::Defined(Definition::QueueDeclared {
+                queue: id,
+                vhost: &self.name,
+                name,
+                auto_delete: request.auto_delete,
+                arguments: request.arguments.as_bytes(),
+            }));
+        }
+        let properties = QueueProperties {
+            name: name.into(),
+            vhost: Arc::clone(&self.name),
+            durable,
+            auto_delete: request.auto_delete,
+            exclusive_to: request.exclusive.then_some(actor.connection),
+            arguments: request.arguments.as_bytes().into(),
+        };
+        let queue = Arc::new(Queue::new(id, properties, Arc::clone(&self.node)));
+        self.queues.insert(name.into(), Arc::clone(&queue));
+        self.routes_changed();
+        queue
+    }
+
+    /// queue.purge: how many messages it removed.
+    ///
+    /// # Errors
+    /// Every refusal of queue.purge.
+    pub fn purge_queue(&self, actor: &Actor, name: &str) -> Result<u64, BrokerError> {
+        self.check_access(actor, Access::Read, ResourceKind::Queue, name)?;
+        Ok(self.find_queue(name, actor)?.purge())
+    }
+
+    /// queue.delete: how many ready messages went with it. A queue that is not there is deleted already.
+    ///
+    /// # Errors
+    /// Every refusal of queue.delete.
+    pub fn delete_queue(
+        &self,
+        actor: &Actor,
+        name: &str,
+        if_unused: bool,
+        if_empty: bool,
+        wakes: &mut Wakes,
+    ) -> Result<Removed, BrokerError> {
+        self.check_access(actor, Access::Configure, ResourceKind::Queue, name)?;
+        let mut definitions = self.definitions.lock();
+        let Some(queue) = self.queue(name) else { return Ok(Removed { messages: 0 }) };
+        check_owner(&queue, actor)?;
+        self.remove_queue(&mut definitions, &queue, if_unused, if_empty, wakes)
+    }
+
+    /// Deletes a queue that lost its last consumer and is to go with it, unless another one came meanwhile.
+    pub fn delete_unused_queue(&self, queue: &Arc<Queue>, wakes: &mut Wakes) {
+        let mut definitions = self.definitions.lock();
+        // In use again: then it stays, which is what the refusal says.
+        let _still_used = self.remove_queue(&mut definitions, queue, true, false, wakes);
+    }
+
+    pub(super) fn delete_queue_object(&self, queue: &Arc<Queue>, wakes: &mut Wakes) {
+        let mut definitions = self.definitions.lock();
+        let removed = self.remove_queue(&mut definitions, queue, false, false, wakes);
+        debug_assert!(removed.is_ok(), "nothing was asked that could be refused");
+    }
+
+    fn remove_queue(
+        &self,
+        definitions: &mut Definitions,
+        queue: &Arc<Queue>,
+        if_unused: bool,
+        if_empty: bool,
+        wakes: &mut Wakes,
+    ) -> Result<Removed, BrokerError> {
+        if queue.is_deleted() {
+            return Ok(Removed { messages: 0 });
+        }
+        let removed = queue.remove(if_unused, if_empty, wakes)?;
+        if queue.properties.durable {
+            self.node.log.append().push(&Fact::Defined(Definition::QueueDeleted { queue: queue.id }));
+        }
+        self.queues.remove(&queue.properties.name);
+        for exchange in self.unbind_all(definitions, &Destination::Queue(Arc::clone(queue))) {
+            self.remove_exchange(definitions, &exchange);
+        }
+        self.routes_changed();
+        Ok(removed)
+    }
+}
+
+fn declared(queue: &Queue) -> DeclaredQueue {
+    let (messages, consumers) = queue.counts();
+    DeclaredQueue { name: queue.properties.name.to_string(), messages, consumers }
+}
+
+fn check_same(
+    queue: &Queue,
+    actor: &Actor,
+    durable: bool,
+    request: &QueueRequest<'_>,
+) -> Result<(), BrokerError> {
+    let current = &queue.properties;
+    // Exclusivity comes first: whose it is matters before what it is.
+    if request.exclusive != current.exclusive_to.is_some() {
+        return Err(BrokerError::Locked(queue.resource()));
+    }
+    check_owner(queue, actor)?;
+    let same = Equivalence::of(queue.resource());
+    same.check_flag("durable", durable, current.durable)?;
+    same.check_flag("auto_delete", request.auto_delete, current.auto_delete)?;
+    same.check_arguments(&arguments::COMPARED_QUEUE_ARGUMENTS, request.arguments, &current.arguments)
+}

@@ -1,0 +1,295 @@
+//! The configuration: one typed tree with defaults, read from text and from variables, checked as a whole.
+//!
+//! The file is the weakest, the environment is above it, flags are above both. This room reads no file, no
+//! environment and no clock itself: `cli` brings the text and the variables, and sets what flags say.
+//!
+//! [`Config`] is the tree, [`limits`] its table of bounds, [`unit`] how sizes and durations are written,
+//! [`error`] what a mistake is told, `environment` and `print` the two other ways in and out.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+
+pub use crate::config::error::{ConfigError, Origin};
+pub use crate::config::limits::Limits;
+pub use crate::config::secret::Secret;
+pub use crate::config::unit::Watermark;
+
+pub mod environment;
+pub mod error;
+pub mod limits;
+mod print;
+mod secret;
+pub mod unit;
+
+#[cfg(test)]
+mod tests;
+
+/// Where AMQP is served when nobody says otherwise.
+pub const LISTENER_DEFAULT: &str = "127.0.0.1:5672";
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Addresses and ports to serve AMQP on; at least one.
+    #[serde(deserialize_with = "addresses")]
+    pub listeners: Vec<SocketAddr>,
+    /// Address and port of the management API; none is served without one.
+    #[serde(deserialize_with = "address")]
+    pub mgmt: Option<SocketAddr>,
+    /// Directory of everything durable; without one, everything is in memory.
+    pub data_dir: Option<PathBuf>,
+    /// The vhosts that exist from the start; at least one.
+    pub vhosts: Vec<String>,
+    /// The users that exist from the start.
+    pub users: Vec<UserConfig>,
+    /// Names of users who may connect from this machine only.
+    pub loopback_users: Vec<String>,
+    /// Every bound of the broker.
+    pub limits: Limits,
+    /// How much memory may fill.
+    pub memory: Memory,
+    /// What the broker calls itself.
+    pub identity: Identity,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// A user of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with a name and a password")]
+pub struct UserConfig {
+    /// The name to log in with: 1 to 255 bytes.
+    pub name: String,
+    /// The password; an empty one is refused.
+    pub password: Secret,
+    /// The vhosts where the user may do everything; `/` alone when not given.
+    #[serde(default = "vhosts_default")]
+    pub vhosts: Vec<String>,
+    /// Tags such as `administrator` or `monitoring`.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+/// The `[memory]` of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Memory {
+    /// Above this publishers wait: a share of the machine's or cgroup's memory, or a size.
+    pub watermark: Watermark,
+}
+
+/// The `[identity]` of the configuration. Client libraries decide by product and version how to behave.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identity {
+    /// The product clients are told.
+    pub product: String,
+    /// The version clients are told.
+    pub version: String,
+    /// The name of the cluster clients are told.
+    pub cluster_name: String,
+}
+
+/// The `[log]` of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The least important level that is logged.
+    pub level: LogLevel,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// Defines an enum of words, read and shown as such.
+macro_rules! words {
+    ($(#[$about:meta])* $name:ident { $($(#[$word_about:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$word_about])* $variant,)+
+        }
+
+        impl $name {
+            const EXPECTED: &str = concat!("one of", $(" ", $word),+);
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(word: &str) -> Result<Self, String> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(format!("expected {}, found {word:?}", Self::EXPECTED)),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $word,)+
+                })
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                String::deserialize(from)?.parse().map_err(D::Error::custom)
+            }
+        }
+    };
+}
+
+words! {
+    /// How important a log line is.
+    LogLevel {
+        /// What needs a person.
+        Error = "error",
+        /// What may need one.
+        Warn = "warn",
+        /// What happened.
+        Info = "info",
+        /// What led to it.
+        Debug = "debug",
+        /// Every step.
+        Trace = "trace",
+    }
+}
+
+words! {
+    /// The form of a log line.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One object a line, for machines.
+        Json = "json",
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listeners: LISTENER_DEFAULT.parse().into_iter().collect(),
+            mgmt: None,
+            data_dir: None,
+            vhosts: vhosts_default(),
+            users: vec![UserConfig {
+                name: "guest".to_owned(),
+                password: Secret::new("guest"),
+                vhosts: vhosts_default(),
+                tags: vec!["administrator".to_owned()],
+            }],
+            loopback_users: vec!["guest".to_owned()],
+            limits: Limits::default(),
+            memory: Memory::default(),
+            identity: Identity::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { watermark: Watermark::Fraction(0.6) }
+    }
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            product: "RabbitMQ".to_owned(),
+            version: "3.13.7".to_owned(),
+            cluster_name: "sluicemq".to_owned(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}
+
+fn vhosts_default() -> Vec<String> {
+    vec!["/".to_owned()]
+}
+
+impl Config {
+    /// Reads the text of a configuration file; what it does not set keeps its default.
+    ///
+    /// # Errors
+    /// The first mistake, with its line, its key and what was expected.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::of_toml(text, &error))?;
+        config.validate().map_err(|error| error.in_file(text))?;
+        Ok(config)
+    }
+
+    /// Checks what no single setting can tell. To be asked again after flags were set.
+    ///
+    /// # Errors
+    /// The first mistake, by key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.listeners.is_empty() {
+            return Err(ConfigError::of_key("listeners", "expected at least one address and port"));
+        }
+        if self.vhosts.is_empty() {
+            return Err(ConfigError::of_key("vhosts", "expected at least one vhost"));
+        }
+        for (place, vhost) in self.vhosts.iter().enumerate() {
+            check_name(vhost).map_err(|why| ConfigError::of_key(format!("vhosts[{place}]"), why))?;
+        }
+        let mut names = HashSet::new();
+        for (place, user) in self.users.iter().enumerate() {
+            let key = |field: &str| format!("users[{place}].{field}");
+            check_name(&user.name).map_err(|why| ConfigError::of_key(key("name"), why))?;
+            if !names.insert(user.name.as_str()) {
+                return Err(ConfigError::of_key(key("name"), format!("user {:?} is set twice", user.name)));
+            }
+            if user.password.is_empty() {
+                return Err(ConfigError::of_key(key("password"), "an empty password never logs in"));
+            }
+            if let Some(vhost) = user.vhosts.iter().find(|vhost| !self.vhosts.contains(vhost)) {
+                let message = format!("vhost {vhost:?} is not one of the vhosts {:?}", self.vhosts);
+                return Err(ConfigError::of_key(key("vhosts"), message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names of vhosts and users travel as short strings and are shown in logs.
+fn check_name(name: &str) -> Result<(), String> {
+    match name.len() {
+        1..=255 if name.chars().any(char::is_control) => Err("a name has no control characters".to_owned()),
+        1..=255 => Ok(()),
+        bytes => Err(format!("a name has 1 to 255 bytes, found {bytes}")),
+    }
+}
+
+/// Reads an address with its port.
+pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let refused = |_| {
+        format!(
+            "expected an address and port such as \"{LISTENER_DEFAULT}\" or \"[::]:5672\", found {text:?}"
+        )
+    };
+    text.trim().parse().map_err(refused)
+}
+
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_address(&text).map(Some).map_err(D::Error::custom)
+}
+
+fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    texts.iter().map(|text| parse_address(text).map_err(D::Error::custom)).collect()
+}

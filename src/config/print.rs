@@ -1,0 +1,121 @@
+//! A configuration as a commented file, to read and to start one's own from. Passwords are left out.
+
+use std::fmt::{self, Display, Formatter, Write};
+use std::net::SocketAddr;
+
+use toml::Value;
+
+use crate::config::{Config, UserConfig};
+
+impl Config {
+    /// The whole configuration as TOML, each key under a comment that explains it.
+    pub fn to_commented_toml(&self) -> String {
+        Commented(self).to_string()
+    }
+}
+
+struct Commented<'a>(&'a Config);
+
+impl Display for Commented<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(config) = self;
+        f.write_str(
+            "# SluiceMQ's configuration. Flags are above the environment, and that is above this file.\n",
+        )?;
+        f.write_str(
+            "# Sizes may be written as \"64KiB\" or \"2GB\", durations as \"500ms\", \"10s\", \"5m\".\n\n",
+        )?;
+        entry(f, "Addresses and ports to serve AMQP on.", "listeners", &list(&config.listeners))?;
+        let mgmt = config.mgmt.as_ref().map(SocketAddr::to_string);
+        let unset = "\"127.0.0.1:15672\"";
+        optional(f, "Address and port of the management API; none without it.", "mgmt", mgmt, unset)?;
+        let data_dir = config.data_dir.as_ref().map(|path| path.display().to_string());
+        let unset = "\"/var/lib/sluicemq\"";
+        optional(
+            f,
+            "Directory of everything durable; all in memory without it.",
+            "data_dir",
+            data_dir,
+            unset,
+        )?;
+        entry(f, "Vhosts that exist from the start.", "vhosts", &list(&config.vhosts))?;
+        let about = "Users who may connect from this machine only.";
+        entry(f, about, "loopback_users", &list(&config.loopback_users))?;
+        self.limits(f)?;
+        self.sections(f)?;
+        f.write_str("# Users that exist from the start, with every permission in their vhosts.\n")?;
+        if config.users.is_empty() {
+            f.write_str("# [[users]]\n")?;
+        }
+        config.users.iter().try_for_each(|user| show_user(f, user))
+    }
+}
+
+impl Commented<'_> {
+    fn limits(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("[limits]\n\n")?;
+        for (row, value) in self.0.limits.rows() {
+            for about in row.about {
+                writeln!(f, "#{about}")?;
+            }
+            writeln!(f, "# Must be {}.", row.range())?;
+            writeln!(f, "{} = {value}\n", row.name)?;
+        }
+        Ok(())
+    }
+
+    fn sections(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(config) = self;
+        f.write_str("[memory]\n\n")?;
+        let about = "Above this publishers wait: a share of the machine's or cgroup's memory, or a size.";
+        entry(f, about, "watermark", &quote(&config.memory.watermark))?;
+        f.write_str("[identity]\n\n")?;
+        let about = "The product clients are told; some libraries behave otherwise unless it is RabbitMQ.";
+        entry(f, about, "product", &quote(&config.identity.product))?;
+        entry(f, "The version clients are told.", "version", &quote(&config.identity.version))?;
+        let about = "The name of the cluster clients are told.";
+        entry(f, about, "cluster_name", &quote(&config.identity.cluster_name))?;
+        f.write_str("[log]\n\n")?;
+        let about = "The least important level that is logged: error, warn, info, debug or trace.";
+        entry(f, about, "level", &quote(&config.log.level))?;
+        entry(f, "The form of a line: text or json.", "format", &quote(&config.log.format))
+    }
+}
+
+fn show_user(f: &mut Formatter<'_>, user: &UserConfig) -> fmt::Result {
+    writeln!(f, "[[users]]\nname = {}", quote(&user.name))?;
+    f.write_str("# password = \"…\" (set, and not shown)\n")?;
+    writeln!(f, "vhosts = {}\ntags = {}\n", list(&user.vhosts), list(&user.tags))
+}
+
+fn entry(f: &mut Formatter<'_>, about: &str, key: &str, value: &str) -> fmt::Result {
+    writeln!(f, "# {about}\n{key} = {value}\n")
+}
+
+/// A key that has no value by default is shown as a comment, with one it could have.
+fn optional(
+    f: &mut Formatter<'_>,
+    about: &str,
+    key: &str,
+    value: Option<String>,
+    unset: &str,
+) -> fmt::Result {
+    match value {
+        Some(value) => entry(f, about, key, &quote(&value)),
+        None => writeln!(f, "# {about}\n# {key} = {unset}\n"),
+    }
+}
+
+fn quote(text: &impl ToString) -> String {
+    Value::String(text.to_string()).to_string()
+}
+
+fn list(items: &[impl ToString]) -> String {
+    let mut shown = String::from("[");
+    for (place, item) in items.iter().enumerate() {
+        let comma = if place > 0 { ", " } else { "" };
+        // Writing to a string cannot fail.
+        let _ = write!(shown, "{comma}{}", quote(item));
+    }
+    shown + "]"
+}

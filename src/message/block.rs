@@ -1,0 +1,178 @@
+//! The bytes of messages: a [`Block`] of small ones, or one [`Big`] message.
+//!
+//! Both are immutable, shared by handle (ten thousand queues share one body) and charged to the node's
+//! memory gauge from the moment they are made until the last handle drops.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::message::record::{self, Content};
+use crate::stats::Gauge;
+
+/// Bodies up to this size are copied into blocks; larger ones become a [`Big`] (copying wins at 1 KiB,
+/// referencing at 4 KiB).
+pub const SMALL_BODY_BYTES_MAX: usize = 2048;
+/// A block is sealed once it has this many bytes and [`BLOCK_MESSAGES_MIN`] messages.
+const BLOCK_BYTES_MIN: usize = 4096;
+const BLOCK_MESSAGES_MIN: u32 = 16;
+/// A block never grows past this.
+const BLOCK_BYTES_MAX: usize = 64 * 1024;
+/// A piece of a large body below this is copied instead of pinning the read buffer it lies in.
+const PIECE_BYTES_MIN: usize = 32 * 1024;
+/// What a block or a large message costs beside its bytes: the owner, its counters, the handle in a queue.
+const OVERHEAD_BYTES: u64 = 160;
+
+/// Records behind each other in one exactly-sized allocation.
+#[derive(Clone, Debug)]
+pub struct Block(Bytes);
+
+impl Block {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// One message whose body is too large to copy: names, properties, and the pieces the body came in.
+#[derive(Debug)]
+pub struct Big {
+    pub(super) exchange: Box<[u8]>,
+    pub(super) routing_key: Box<[u8]>,
+    pub(super) properties: Box<[u8]>,
+    pub(super) pieces: Pieces,
+    _charge: Charge,
+}
+
+/// The pieces of a large body, in order.
+pub type Pieces = SmallVec<[Bytes; 1]>;
+
+impl Big {
+    /// Makes a large message of its parts; pieces that would pin much more than themselves are copied.
+    pub fn new(
+        exchange: &[u8],
+        routing_key: &[u8],
+        properties: &[u8],
+        pieces: Pieces,
+        gauge: &Arc<Gauge>,
+    ) -> Arc<Self> {
+        let pieces =
+            if pieces.iter().any(|piece| piece.len() < PIECE_BYTES_MIN) { compact(&pieces) } else { pieces };
+        let body_bytes: usize = pieces.iter().map(Bytes::len).sum();
+        let bytes = (body_bytes + properties.len() + exchange.len() + routing_key.len()) as u64;
+        Arc::new(Self {
+            exchange: exchange.into(),
+            routing_key: routing_key.into(),
+            properties: properties.into(),
+            pieces,
+            _charge: Charge::new(gauge, bytes + OVERHEAD_BYTES),
+        })
+    }
+
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    }
+}
+
+/// Joins neighbouring small pieces: a body of a million one-byte frames becomes one piece.
+fn compact(pieces: &[Bytes]) -> Pieces {
+    let mut compacted = Pieces::new();
+    let mut joined = Vec::new();
+    for piece in pieces {
+        if piece.len() < PIECE_BYTES_MIN {
+            joined.extend_from_slice(piece);
+            continue;
+        }
+        if !joined.is_empty() {
+            compacted.push(std::mem::take(&mut joined).into_boxed_slice().into());
+        }
+        compacted.push(piece.clone());
+    }
+    if !joined.is_empty() {
+        compacted.push(joined.into_boxed_slice().into());
+    }
+    compacted
+}
+
+/// Collects the records of one burst until they are sealed into a [`Block`].
+#[derive(Debug, Default)]
+pub struct BlockBuilder {
+    records: Vec<u8>,
+    count: u32,
+    body_bytes: u64,
+    exchange: Vec<u8>,
+    routing_key: Vec<u8>,
+}
+
+impl BlockBuilder {
+    /// Whether `content` belongs into the next block: this one is full enough, or would grow too large.
+    pub fn is_full_for(&self, content: &Content<'_>) -> bool {
+        let bytes = self.records.len();
+        let enough = bytes >= BLOCK_BYTES_MIN && self.count >= BLOCK_MESSAGES_MIN;
+        enough || (self.count > 0 && bytes + content.body.len() + content.properties.len() > BLOCK_BYTES_MAX)
+    }
+
+    /// Adds a message whose body is at most [`SMALL_BODY_BYTES_MAX`].
+    pub fn push(&mut self, content: &Content<'_>) {
+        let same_names =
+            self.count > 0 && self.exchange == content.exchange && self.routing_key == content.routing_key;
+        record::write(&mut self.records, content, !same_names);
+        if !same_names {
+            self.exchange.clear();
+            self.exchange.extend_from_slice(content.exchange);
+            self.routing_key.clear();
+            self.routing_key.extend_from_slice(content.routing_key);
+        }
+        self.count += 1;
+        self.body_bytes += content.body.len() as u64;
+    }
+
+    /// Whether nothing was added since the last seal.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Closes the block: its handle, the number of messages, the sum of their bodies. The builder is empty
+    /// again and keeps its room.
+    pub fn seal(&mut self, gauge: &Arc<Gauge>) -> (Block, u32, u64) {
+        let records: Box<[u8]> = self.records.as_slice().into();
+        let charge = Charge::new(gauge, records.len() as u64 + OVERHEAD_BYTES);
+        let sealed =
+            (Block(Bytes::from_owner(Charged { records, _charge: charge })), self.count, self.body_bytes);
+        self.records.clear();
+        self.count = 0;
+        self.body_bytes = 0;
+        sealed
+    }
+}
+
+struct Charged {
+    records: Box<[u8]>,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.records
+    }
+}
+
+/// Bytes on the gauge for as long as this lives.
+#[derive(Debug)]
+struct Charge {
+    gauge: Arc<Gauge>,
+    bytes: u64,
+}
+
+impl Charge {
+    fn new(gauge: &Arc<Gauge>, bytes: u64) -> Self {
+        gauge.add(bytes);
+        Self { gauge: Arc::clone(gauge), bytes }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.gauge.sub(self.bytes);
+    }
+}

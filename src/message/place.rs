@@ -1,0 +1,30 @@
+//! The numbers that name things: a queue, a message in it, a position in the log.
+
+/// A position in the never-reset stream of log records; a record is durable when the durable position has
+/// reached its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(pub u64);
+
+/// A message's number in its queue. Numbers only rise and are never used twice; order of numbers is order
+/// of publishing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The number `count` messages further on.
+    #[must_use]
+    pub const fn after(self, count: u32) -> Self {
+        Self(self.0 + count as u64)
+    }
+}
+
+/// A queue's identity, never reused: a queue deleted and declared again under its name is another queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(pub u64);
+
+/// Where a message that is not in memory can be read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the log, in the record that ends at this position.
+    Log(Lsn),
+}

@@ -1,0 +1,321 @@
+//! Consecutive messages of one queue: what ready lists, outboxes and unacked lists hold.
+//!
+//! A run is a few words for any number of messages of one block. What differs between messages (whether it
+//! is persistent, whether it was delivered before) starts a new run, so that a run is one thing everywhere.
+//!
+//! ```text
+//! block  |r0|r1|r2|r3|r4|r5|          run {offset: r2, names_at: r0, count: 3, first_seq: 17}
+//!              '------'               = the messages 17, 18, 19 of some queue
+//! ```
+
+use std::sync::Arc;
+
+use crate::message::block::{Big, Block};
+use crate::message::place::Seq;
+use crate::message::record::{self, BodyView, MessageView, Names};
+
+/// What one message costs an outbox beside its body: the frames around it.
+const DELIVERY_OVERHEAD_BYTES: u64 = 64;
+
+#[derive(Clone, Debug)]
+enum Body {
+    Block(Block),
+    Big(Arc<Big>),
+    /// Not in memory: the queue's ledger knows where each message lies.
+    Absent,
+}
+
+/// Consecutive messages of one queue.
+#[derive(Clone, Debug)]
+pub struct Run {
+    body: Body,
+    /// Where the first record starts in its block.
+    offset: u32,
+    /// Where the record with the names in force at `offset` starts.
+    names_at: u32,
+    count: u32,
+    first_seq: Seq,
+    body_bytes: u64,
+    persistent: bool,
+    redelivered: bool,
+}
+
+impl Run {
+    /// The whole of a block. Its number is given when it enters a queue.
+    pub fn of_block(block: Block, count: u32, body_bytes: u64, persistent: bool) -> Self {
+        Self::new(Body::Block(block), count, body_bytes, persistent)
+    }
+
+    /// One large message.
+    pub fn of_big(big: Arc<Big>, persistent: bool) -> Self {
+        let body_bytes = big.body_bytes();
+        Self::new(Body::Big(big), 1, body_bytes, persistent)
+    }
+
+    /// Messages whose bytes are elsewhere.
+    pub fn absent(first_seq: Seq, count: u32, body_bytes: u64, persistent: bool) -> Self {
+        Self { first_seq, ..Self::new(Body::Absent, count, body_bytes, persistent) }
+    }
+
+    fn new(body: Body, count: u32, body_bytes: u64, persistent: bool) -> Self {
+        debug_assert!(count > 0, "a run holds at least one message");
+        Self {
+            body,
+            offset: 0,
+            names_at: 0,
+            count,
+            first_seq: Seq(0),
+            body_bytes,
+            persistent,
+            redelivered: false,
+        }
+    }
+
+    /// The same messages as another queue counts them: bytes are shared, numbers are its own.
+    #[must_use]
+    pub fn numbered_from(&self, first_seq: Seq) -> Self {
+        Self { first_seq, ..self.clone() }
+    }
+
+    /// How many messages, never zero.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The first message's number.
+    pub fn first_seq(&self) -> Seq {
+        self.first_seq
+    }
+
+    /// The number after the last message's.
+    pub fn end_seq(&self) -> Seq {
+        self.first_seq.after(self.count)
+    }
+
+    /// The sum of the bodies, in bytes.
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// What these messages will take of an outbox's room, in bytes.
+    pub fn delivery_bytes(&self) -> u64 {
+        self.body_bytes + u64::from(self.count) * DELIVERY_OVERHEAD_BYTES
+    }
+
+    /// Whether these messages are to survive a restart if their queue does.
+    pub fn is_persistent(&self) -> bool {
+        self.persistent
+    }
+
+    /// Whether these messages were delivered before and came back.
+    pub fn is_redelivered(&self) -> bool {
+        self.redelivered
+    }
+
+    /// Marks the messages as delivered before.
+    pub fn mark_redelivered(&mut self) {
+        self.redelivered = true;
+    }
+
+    /// Cuts off and returns the first `count` messages; `self` keeps the rest.
+    ///
+    /// `count` must leave both sides at least one message.
+    pub fn split_front(&mut self, count: u32) -> Self {
+        debug_assert!(0 < count && count < self.count, "both sides of a split hold messages");
+        let mut front = self.clone();
+        front.count = count;
+        self.count -= count;
+        self.first_seq = self.first_seq.after(count);
+        front.body_bytes = match &self.body {
+            Body::Block(_) => {
+                let (skipped, body_bytes) = front.walk();
+                (self.offset, self.names_at) = skipped;
+                body_bytes
+            }
+            // An absent run knows only its sum; shares are even until the bodies are read back.
+            Body::Big(_) | Body::Absent => self.body_bytes / u64::from(self.count + count) * u64::from(count),
+        };
+        self.body_bytes -= front.body_bytes;
+        front
+    }
+
+    /// Where the record after this run starts, which names are in force there, and the sum of the bodies.
+    fn walk(&self) -> ((u32, u32), u64) {
+        let Body::Block(block) = &self.body else { return ((0, 0), 0) };
+        let mut at = self.offset as usize;
+        let mut names_at = self.names_at;
+        let mut body_bytes = 0;
+        for _ in 0..self.count {
+            let Some(record) = block.bytes().get(at..).and_then(|rest| record::read(rest, Names::default()))
+            else {
+                break;
+            };
+            if record.has_names {
+                names_at = at as u32;
+            }
+            body_bytes += record.body.len() as u64;
+            at += record.wire_bytes;
+        }
+        ((at as u32, names_at), body_bytes)
+    }
+
+    /// How many of the first messages fit into `room` bytes of an outbox, at most `count_max`.
+    pub fn count_within(&self, count_max: u32, room: u64) -> u32 {
+        if self.count <= count_max && self.delivery_bytes() <= room {
+            return self.count;
+        }
+        let mut left = room;
+        let mut fitting = 0;
+        for message in self.messages().take(count_max as usize) {
+            let Some(rest) = left.checked_sub(message.body.len() as u64 + DELIVERY_OVERHEAD_BYTES) else {
+                break;
+            };
+            left = rest;
+            fitting += 1;
+        }
+        fitting
+    }
+
+    /// The messages in order. Absent ones are not shown: their bytes must be brought back first.
+    pub fn messages(&self) -> Messages<'_> {
+        let names = match &self.body {
+            Body::Block(block) => block
+                .bytes()
+                .get(self.names_at as usize..)
+                .and_then(|rest| record::read(rest, Names::default()))
+                .map_or(Names::default(), |record| record.names),
+            Body::Big(_) | Body::Absent => Names::default(),
+        };
+        Messages { run: self, at: self.offset as usize, left: self.count, names }
+    }
+}
+
+/// Iterator over a run's messages.
+#[derive(Debug)]
+pub struct Messages<'a> {
+    run: &'a Run,
+    at: usize,
+    left: u32,
+    names: Names<'a>,
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = MessageView<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        match &self.run.body {
+            Body::Block(block) => {
+                let record = record::read(block.bytes().get(self.at..)?, self.names)?;
+                self.at += record.wire_bytes;
+                self.names = record.names;
+                Some(MessageView {
+                    exchange: record.names.exchange,
+                    routing_key: record.names.routing_key,
+                    properties: record.properties,
+                    body: BodyView::Slice(record.body),
+                })
+            }
+            Body::Big(big) => Some(MessageView {
+                exchange: &big.exchange,
+                routing_key: &big.routing_key,
+                properties: &big.properties,
+                body: BodyView::Chunks(&big.pieces),
+            }),
+            Body::Absent => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
+
+    use super::{BodyView, Run};
+    use crate::message::block::{Big, BlockBuilder};
+    use crate::message::record::Content;
+    use crate::stats::Gauge;
+    use std::sync::Arc;
+
+    type Sample = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+    fn run_of(samples: &[Sample], gauge: &Arc<Gauge>) -> Run {
+        let mut builder = BlockBuilder::default();
+        for (key, properties, body) in samples {
+            builder.push(&Content { exchange: b"x", routing_key: key, properties, body });
+        }
+        let (block, count, body_bytes) = builder.seal(gauge);
+        Run::of_block(block, count, body_bytes, false)
+    }
+
+    fn read(run: &Run) -> Vec<Sample> {
+        run.messages()
+            .map(|message| {
+                let BodyView::Slice(body) = message.body else { panic!("a block's body is one slice") };
+                (message.routing_key.to_vec(), message.properties.to_vec(), body.to_vec())
+            })
+            .collect()
+    }
+
+    fn samples() -> impl Strategy<Value = Vec<Sample>> {
+        let key = proptest::sample::select(vec![b"a".to_vec(), b"".to_vec(), vec![b'k'; 255]]);
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..300);
+        proptest::collection::vec((key, bytes(), bytes()), 1..40)
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_into_a_block_comes_out(samples in samples()) {
+            let run = run_of(&samples, &Arc::default());
+            prop_assert_eq!(read(&run), samples);
+        }
+
+        #[test]
+        fn a_split_loses_and_changes_nothing(samples in samples(), cut in any::<u32>()) {
+            let gauge = Arc::default();
+            let mut rest = run_of(&samples, &gauge).numbered_from(crate::message::place::Seq(7));
+            let whole = rest.clone();
+            if rest.count() > 1 {
+                let front = rest.split_front(1 + cut % (rest.count() - 1));
+                prop_assert_eq!(front.end_seq(), rest.first_seq());
+                prop_assert_eq!(front.body_bytes() + rest.body_bytes(), whole.body_bytes());
+                let bodies: u64 = read(&front).iter().map(|(_, _, body)| body.len() as u64).sum();
+                prop_assert_eq!(front.body_bytes(), bodies);
+                let mut both = read(&front);
+                both.extend(read(&rest));
+                prop_assert_eq!(both, samples);
+            }
+        }
+
+        #[test]
+        fn count_within_never_passes_its_limits(samples in samples(), count in 0u32..50, room in 0u64..4000) {
+            let mut run = run_of(&samples, &Arc::default());
+            let fitting = run.count_within(count, room);
+            prop_assert!(fitting <= count && fitting <= run.count());
+            if fitting > 0 && fitting < run.count() {
+                prop_assert!(run.split_front(fitting).delivery_bytes() <= room);
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_charged_once_and_released_with_the_last_handle() {
+        let gauge = Arc::new(Gauge::default());
+        let run = run_of(&[(b"k".to_vec(), Vec::new(), vec![1; 100])], &gauge);
+        let charged = gauge.read();
+        assert!(charged >= 100);
+        let copies: Vec<Run> = (0..10).map(|_| run.clone()).collect();
+        drop(run);
+        assert_eq!(gauge.read(), charged);
+        drop(copies);
+        assert_eq!(gauge.read(), 0);
+    }
+
+    #[test]
+    fn a_body_of_many_small_pieces_becomes_one() {
+        let gauge = Arc::new(Gauge::default());
+        let pieces = (0..1000u32).map(|n| bytes::Bytes::from(vec![n as u8; 3])).collect();
+        let big = Big::new(b"x", b"k", &[0, 0], pieces, &gauge);
+        assert_eq!((big.pieces.len(), big.body_bytes()), (1, 3000));
+    }
+}

@@ -1,0 +1,182 @@
+//! Who may come in: limits on connections, in all and from one address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::config::Limits;
+
+/// The share of file descriptors that connections may take; the rest is kept for storage.
+const DESCRIPTORS_SHARE: f64 = 0.9;
+/// Accept rates are counted over this.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+/// What a connection that has not logged in may hold, in bytes.
+const UNAUTHENTICATED_BYTES: usize = 8 * 1024;
+
+/// Counts connections against their limits.
+#[derive(Debug)]
+pub struct Admission {
+    connections_max: usize,
+    unauthenticated_max: usize,
+    per_address_max: usize,
+    per_address_rate_max: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connections: usize,
+    unauthenticated: usize,
+    addresses: HashMap<IpAddr, Address>,
+}
+
+#[derive(Debug)]
+struct Address {
+    connections: usize,
+    window_start: Instant,
+    accepted: u32,
+}
+
+/// One connection's place, given back when it is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    admission: Arc<Admission>,
+    address: IpAddr,
+    unauthenticated: bool,
+}
+
+impl Admission {
+    /// Nobody is in.
+    pub fn new(limits: &Limits) -> Self {
+        let connections_max =
+            if limits.connections_max > 0 { limits.connections_max } else { connections_by_descriptors() };
+        Self {
+            connections_max,
+            unauthenticated_max: limits.unauthenticated_bytes_max / UNAUTHENTICATED_BYTES,
+            per_address_max: limits.per_address_connections_max,
+            per_address_rate_max: limits.per_address_accepts_per_second_max,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Lets a connection in, if there is a place for it.
+    pub fn admit(self: &Arc<Self>, ip: IpAddr, now: Instant) -> Option<Permit> {
+        let address = network_of(ip);
+        let mut state = self.state.lock();
+        if state.connections >= self.connections_max || state.unauthenticated >= self.unauthenticated_max {
+            return None;
+        }
+        if self.limits_addresses() && !ip.is_loopback() {
+            let known = state.addresses.entry(address).or_insert(Address {
+                connections: 0,
+                window_start: now,
+                accepted: 0,
+            });
+            if now.duration_since(known.window_start) >= RATE_WINDOW {
+                known.window_start = now;
+                known.accepted = 0;
+            }
+            let too_many = self.per_address_max > 0 && known.connections >= self.per_address_max;
+            let too_fast = self.per_address_rate_max > 0 && known.accepted >= self.per_address_rate_max;
+            if too_many || too_fast {
+                return None;
+            }
+            known.connections += 1;
+            known.accepted += 1;
+        }
+        state.connections += 1;
+        state.unauthenticated += 1;
+        Some(Permit { admission: Arc::clone(self), address, unauthenticated: true })
+    }
+
+    fn limits_addresses(&self) -> bool {
+        self.per_address_max > 0 || self.per_address_rate_max > 0
+    }
+}
+
+impl Permit {
+    /// The client has logged in.
+    pub fn authenticated(&mut self) {
+        if std::mem::take(&mut self.unauthenticated) {
+            self.admission.state.lock().unauthenticated -= 1;
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.authenticated();
+        let mut state = self.admission.state.lock();
+        state.connections -= 1;
+        if let Some(known) = state.addresses.get_mut(&self.address) {
+            known.connections -= 1;
+            // One that comes and goes within the window is still counted by the next.
+            if known.connections == 0 && known.window_start.elapsed() >= RATE_WINDOW {
+                state.addresses.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// One household: an IPv4 address, or the /64 of an IPv6 one.
+fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
+fn connections_by_descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors = limit.unwrap_or(u64::MAX).min(u64::from(u32::MAX));
+    (descriptors as f64 * DESCRIPTORS_SHARE) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::Admission;
+    use crate::config::Limits;
+
+    fn admission(change: impl FnOnce(&mut Limits)) -> Arc<Admission> {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        Arc::new(Admission::new(&limits))
+    }
+
+    #[test]
+    fn a_place_is_given_back() {
+        let admission = admission(|limits| limits.connections_max = 2);
+        let (ip, now) = ("10.0.0.1".parse().unwrap(), Instant::now());
+        let first = admission.admit(ip, now).unwrap();
+        let _second = admission.admit(ip, now).unwrap();
+        assert!(admission.admit(ip, now).is_none());
+        drop(first);
+        assert!(admission.admit(ip, now).is_some());
+    }
+
+    #[test]
+    fn one_network_has_its_share_and_loopback_any() {
+        let admission = admission(|limits| limits.per_address_connections_max = 1);
+        let now = Instant::now();
+        let _one = admission.admit("2001:db8::1".parse().unwrap(), now).unwrap();
+        assert!(admission.admit("2001:db8::2".parse().unwrap(), now).is_none(), "the same /64");
+        assert!(admission.admit("2001:db8:0:1::1".parse().unwrap(), now).is_some());
+        let _loopback = admission.admit("127.0.0.1".parse().unwrap(), now).unwrap();
+        assert!(admission.admit("127.0.0.1".parse().unwrap(), now).is_some());
+    }
+
+    #[test]
+    fn the_rate_is_counted_by_the_second() {
+        let admission = admission(|limits| limits.per_address_accepts_per_second_max = 2);
+        let (ip, start) = ("10.0.0.1".parse().unwrap(), Instant::now());
+        drop((admission.admit(ip, start), admission.admit(ip, start)));
+        assert!(admission.admit(ip, start).is_none());
+        assert!(admission.admit(ip, start + Duration::from_secs(1)).is_some());
+    }
+}

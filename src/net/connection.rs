@@ -1,0 +1,245 @@
+//! The task of one connection: it moves bytes between a socket and a session, and waits.
+//!
+//! ```text
+//! loop: write what the socket takes -> read, at most four chunks -> feed the session -> wait for the next event
+//! ```
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::poll_read_buf;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tracing::Instrument;
+
+use crate::auth::sasl::Credentials;
+use crate::auth::users::User;
+use crate::broker::Broker;
+use crate::clock::Now;
+use crate::net::admission::Permit;
+use crate::session::Session;
+
+/// What is read at once from a client that is in, and from one that is not.
+const READ_BYTES: usize = 64 * 1024;
+const UNAUTHENTICATED_READ_BYTES: usize = 4 * 1024;
+/// Reads before other tasks get their turn.
+const READS_PER_TURN: u32 = 4;
+/// Buffers given to one write.
+const SLICES_PER_WRITE: usize = 64;
+/// How long a socket is drained after our side is shut, so that the last frame is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves one accepted socket until either side ends it.
+pub async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    broker: Arc<Broker>,
+    permit: Permit,
+    stop: CancellationToken,
+) {
+    let span = tracing::info_span!("connection", %peer);
+    async move {
+        let mut connection = Connection {
+            session: Session::new(Arc::clone(&broker), Now::read()),
+            broker,
+            stream,
+            peer,
+            permit,
+            input: BytesMut::new(),
+            reads: 0,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            stop: Box::pin(stop.cancelled_owned()),
+            is_stopping: false,
+            verification: None,
+        };
+        match connection.run().await {
+            Ok(()) => tracing::debug!("closed"),
+            Err(error) => tracing::debug!(%error, "lost"),
+        }
+        connection.session.abandon();
+    }
+    .instrument(span)
+    .await;
+}
+
+struct Connection {
+    session: Session,
+    broker: Arc<Broker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+    input: BytesMut,
+    reads: u32,
+    timer: Pin<Box<Sleep>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    is_stopping: bool,
+    verification: Option<JoinHandle<Option<Arc<User>>>>,
+}
+
+enum Event {
+    Input,
+    /// The client has shut its side.
+    End,
+    Writable,
+    Work,
+    Timeout,
+    Stop,
+    Verified(Option<Arc<User>>),
+}
+
+impl Connection {
+    async fn run(&mut self) -> io::Result<()> {
+        loop {
+            self.write()?;
+            if self.session.is_closed() && self.session.output().is_empty() {
+                return self.linger().await;
+            }
+            if self.reads >= READS_PER_TURN {
+                self.reads = 0;
+                tokio::task::yield_now().await;
+            }
+            let event = std::future::poll_fn(|context| self.poll_event(context)).await?;
+            if self.on_event(event).await.is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes what the socket takes.
+    fn write(&mut self) -> io::Result<()> {
+        while !self.session.output().is_empty() {
+            let output = self.session.output();
+            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+            let filled = output.fill(&mut slices);
+            let written = match self.stream.try_write_vectored(slices.get(..filled).unwrap_or_default()) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            output.advance(written);
+            if output.is_empty() {
+                self.session.on_written(Now::read());
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Event>> {
+        if !self.is_stopping && self.stop.as_mut().poll(context).is_ready() {
+            self.is_stopping = true;
+            return Poll::Ready(Ok(Event::Stop));
+        }
+        if !self.session.output().is_empty() {
+            // A socket that is full is no reason not to listen: the client may be waiting for us to read.
+            if let Poll::Ready(writable) = self.stream.poll_write_ready(context) {
+                return Poll::Ready(writable.map(|()| Event::Writable));
+            }
+        } else if self.session.poll_work(context).is_ready() {
+            return Poll::Ready(Ok(Event::Work));
+        }
+        if let Some(verification) = &mut self.verification
+            && let Poll::Ready(verified) = Pin::new(verification).poll(context)
+        {
+            self.verification = None;
+            return Poll::Ready(Ok(Event::Verified(verified.unwrap_or(None))));
+        }
+        if self.session.wants_input()
+            && let Poll::Ready(read) = self.poll_read(context)
+        {
+            return Poll::Ready(read.map(|count| if count == 0 { Event::End } else { Event::Input }));
+        }
+        self.poll_timer(context).map(|()| Ok(Event::Timeout))
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let chunk = if self.session.is_running() { READ_BYTES } else { UNAUTHENTICATED_READ_BYTES };
+        if self.input.capacity() - self.input.len() < chunk / 4 {
+            self.input.reserve(chunk);
+        }
+        let read = poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input);
+        if read.is_pending() && self.input.is_empty() {
+            // An idle connection holds no buffer.
+            self.input = BytesMut::new();
+            self.session.output().shrink();
+        }
+        read
+    }
+
+    /// The timer is armed for the earliest deadline seen and looks again when it fires: deadlines that only move
+    /// away, as a heartbeat's does with every frame, cost nothing.
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.session.deadline().map(Instant::from_std) else { return Poll::Pending };
+        if self.timer.is_elapsed() || deadline < self.timer.deadline() {
+            self.timer.as_mut().reset(deadline);
+        }
+        self.timer.as_mut().poll(context)
+    }
+
+    async fn on_event(&mut self, event: Event) -> ControlFlow<()> {
+        match event {
+            Event::Input => self.on_input(),
+            Event::End => {
+                self.session.abandon();
+                return ControlFlow::Break(());
+            }
+            Event::Work => {
+                let session = &mut self.session;
+                std::future::poll_fn(|context| Poll::Ready(session.on_wake(context))).await;
+            }
+            Event::Verified(user) => {
+                if user.is_some() {
+                    self.permit.authenticated();
+                }
+                self.session.on_verified(user, Now::read());
+                // What came while the password was checked has waited.
+                self.session.on_bytes(&mut self.input, Now::read());
+            }
+            Event::Timeout => self.session.on_timeout(Now::read()),
+            Event::Stop => self.session.on_shutdown(Now::read()),
+            Event::Writable => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn on_input(&mut self) {
+        self.reads += 1;
+        self.session.on_bytes(&mut self.input, Now::read());
+        if let Some(credentials) = self.session.take_verification() {
+            self.verification = Some(self.verify(credentials));
+        }
+    }
+
+    /// Hashing a password takes its time: it is done where it keeps nobody waiting.
+    fn verify(&self, credentials: Credentials) -> JoinHandle<Option<Arc<User>>> {
+        let broker = Arc::clone(&self.broker);
+        let from = self.peer.ip();
+        let span = tracing::Span::current();
+        tokio::task::spawn_blocking(move || {
+            span.in_scope(|| broker.login(&credentials, from, Now::read().instant))
+        })
+    }
+
+    /// Shuts our side and waits for the client's, so that the last frame is not lost to a reset.
+    async fn linger(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        let drained = async {
+            loop {
+                self.input.clear();
+                if self.stream.read_buf(&mut self.input).await? == 0 {
+                    return Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(LINGER, drained).await.unwrap_or(Ok(()))
+    }
+}

@@ -1,0 +1,67 @@
+//! Listening sockets, and the loop that accepts from one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::Broker;
+use crate::net::admission::Admission;
+use crate::net::connection;
+
+/// Connections the kernel holds for us while we are busy.
+const BACKLOG: i32 = 4096;
+/// How long accepting rests when the kernel has no more descriptors.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Opens a listening socket.
+///
+/// # Errors
+/// The kernel's, with the address.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    open(address)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts for ever; each connection becomes a task of `connections`.
+pub async fn accept(
+    listener: TcpListener,
+    broker: Arc<Broker>,
+    admission: Arc<Admission>,
+    connections: TaskTracker,
+    stop: CancellationToken,
+) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(permit) = admission.admit(peer.ip(), Instant::now()) else {
+            tracing::warn!(%peer, "connection refused: a limit on connections is reached");
+            continue;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "the peer is gone already");
+            continue;
+        }
+        connections.spawn(connection::serve(stream, peer, Arc::clone(&broker), permit, stop.clone()));
+    }
+}

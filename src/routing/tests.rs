@@ -1,0 +1,398 @@
+//! The tables judged by naive ones: a list of bindings that is searched from end to end.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
+
+use crate::protocol::field::Field;
+use crate::protocol::table::{Table, TableBuf};
+use crate::routing::{Bindings, ExchangeKind, RoutingError, Topic, headers, matches, topic};
+
+type Entries = Vec<(&'static str, i64)>;
+
+fn table(entries: &[(&str, Field<'_>)]) -> TableBuf {
+    let mut table = TableBuf::new();
+    for (key, field) in entries {
+        table.insert(key, *field);
+    }
+    table
+}
+
+fn routed(bindings: &Bindings<u32>, key: &str, headers: &TableBuf) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    bindings.route(key.as_bytes(), headers.as_table(), &mut |target| {
+        found.insert(*target);
+    });
+    found
+}
+
+/// One binding in a headers exchange against one message.
+fn headers_match(arguments: &[(&str, Field<'_>)], given: &[(&str, Field<'_>)]) -> bool {
+    let mut bindings = Bindings::new(ExchangeKind::Headers);
+    bindings.bind("", &table(arguments).into_bytes(), 1);
+    !routed(&bindings, "", &table(given)).is_empty()
+}
+
+fn text(value: &str) -> Field<'_> {
+    Field::LongStr(value.as_bytes())
+}
+
+#[test]
+fn a_snapshot_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync + Clone>() {}
+    shared::<Bindings<std::sync::Arc<str>>>();
+}
+
+#[test]
+fn kinds_have_the_names_clients_use() {
+    for kind in ExchangeKind::ALL {
+        assert_eq!(kind.name().parse(), Ok(kind));
+    }
+    let unknown = "foo".parse::<ExchangeKind>().unwrap_err();
+    assert_eq!(unknown.to_string(), "unknown exchange type 'foo'");
+}
+
+#[test]
+fn a_binding_is_its_key_its_arguments_in_any_order_and_its_target() {
+    let ab = table(&[("a", Field::I32(1)), ("b", text("x"))]).into_bytes();
+    let ba = table(&[("b", text("x")), ("a", Field::I32(1))]).into_bytes();
+    let wider = table(&[("a", Field::I64(1)), ("b", text("x"))]).into_bytes();
+    for kind in ExchangeKind::ALL {
+        let mut bindings = Bindings::new(kind);
+        assert!(bindings.bind("k", &ab, 1));
+        assert!(!bindings.bind("k", &ba, 1), "{kind:?}: the order of keys does not matter");
+        assert!(bindings.bind("k", &wider, 1), "{kind:?}: the type of a value does");
+        assert!(bindings.bind("k", &[], 1));
+        assert!(bindings.bind("l", &ab, 1));
+        assert!(bindings.bind("k", &ab, 2));
+        assert_eq!(bindings.len(), 5);
+        assert!(!bindings.unbind("m", &ab, &1));
+        assert!(bindings.unbind("k", &ba, &1));
+        assert!(!bindings.unbind("k", &ab, &1));
+        for (key, arguments, target) in [("k", &wider, 1), ("l", &ab, 1), ("k", &ab, 2)] {
+            assert!(bindings.unbind(key, arguments, &target));
+        }
+        assert!(bindings.unbind("k", &[], &1));
+        assert!(bindings.is_empty());
+    }
+}
+
+#[test]
+fn a_clone_keeps_what_it_had() {
+    for kind in ExchangeKind::ALL {
+        let mut bindings = Bindings::new(kind);
+        bindings.bind("a.b", &[], 1);
+        let snapshot = bindings.clone();
+        bindings.bind("a.b", &[], 2);
+        bindings.unbind("a.b", &[], &1);
+        assert_eq!(routed(&snapshot, "a.b", &TableBuf::new()), BTreeSet::from([1]), "{kind:?}");
+        assert_eq!(routed(&bindings, "a.b", &TableBuf::new()), BTreeSet::from([2]), "{kind:?}");
+    }
+}
+
+#[test]
+fn direct_routing_costs_the_same_beside_ten_thousand_bindings() {
+    let spent = |bindings: u32| {
+        let mut direct = Bindings::new(ExchangeKind::Direct);
+        for target in 0..bindings {
+            direct.bind(&format!("key-{target}"), &[], target);
+        }
+        let mut found = 0_u64;
+        let once = || {
+            let start = Instant::now();
+            for _ in 0..10_000 {
+                direct.route(b"key-7", Table::EMPTY, &mut |target| found += u64::from(*target));
+            }
+            start.elapsed()
+        };
+        // The best of many runs is what a busy machine does not disturb.
+        let best = std::iter::repeat_with(once).take(30).min();
+        assert_eq!(found, 30 * 10_000 * 7);
+        best.unwrap_or_default()
+    };
+    let (few, many) = (spent(10), spent(10_000));
+    assert!(many < few * 2 + Duration::from_micros(200), "10: {few:?}, 10,000: {many:?}");
+}
+
+#[test]
+fn topic_words() {
+    for (pattern, key, matched) in [
+        ("a.b", "a.b", true),
+        ("a.b", "a.b.c", false),
+        ("a.*", "a.b", true),
+        ("a.*", "a", false),
+        ("a.*", "a.", true),
+        ("a.#", "a", true),
+        ("a.#", "a.b.c", true),
+        ("#.c", "c", true),
+        ("#.c", "a.b.d", false),
+        ("a.#.c", "a.c", true),
+        ("*.#", "", false),
+        ("#", "", true),
+        ("*", "", false),
+        ("", "", true),
+        ("#", "a..b", true),
+        ("a.*.b", "a..b", true),
+        ("a*", "ab", false),
+    ] {
+        let mut topic = Bindings::new(ExchangeKind::Topic);
+        topic.bind(pattern, &[], 1);
+        assert_eq!(!routed(&topic, key, &TableBuf::new()).is_empty(), matched, "{pattern} {key}");
+        assert_eq!(matches(pattern, key.as_bytes()), matched, "naive: {pattern} {key}");
+    }
+}
+
+#[test]
+fn a_run_of_hashes_is_one_to_the_trie_and_two_bindings_to_the_client() {
+    let mut topic = Bindings::new(ExchangeKind::Topic);
+    assert!(topic.bind("a.#", &[], 1));
+    assert!(topic.bind("a.#.#", &[], 1));
+    assert!(topic.unbind("a.#", &[], &1));
+    assert_eq!(routed(&topic, "a.b", &TableBuf::new()), BTreeSet::from([1]));
+    assert!(topic.unbind("a.#.#", &[], &1));
+    assert!(topic.is_empty());
+}
+
+#[test]
+fn no_pattern_makes_the_trie_explode() {
+    let steps = |pattern: &str, key: &str| {
+        let mut topic = Topic::default();
+        assert!(topic.bind(pattern, &[], 1_u32));
+        let mut found = 0;
+        let steps = topic.route(key.as_bytes(), &mut |_| found += 1);
+        assert_eq!(found == 1, matches(pattern, key.as_bytes()), "{pattern}");
+        steps
+    };
+    let repeated = |word: &str, times: usize| vec![word; times].join(".");
+    let key = repeated("a", 128);
+    assert!(steps(&repeated("#", 128), &key) <= 2 * 129, "a run of # is one");
+    // 128 words, 64 of them #: the bound is nodes × words, where backtracking would need 2^64 steps.
+    assert!(steps(&repeated("#.a", 64), &key) <= 129 * 129);
+    assert!(steps(&format!("{}.b", repeated("#.a", 63)), &key) <= 129 * 129);
+    assert!(steps(&repeated("#.*", 64), &key) <= 129 * 129);
+    assert!(steps(&repeated("#.a", 64), &".".repeat(255)) <= 129 * 257);
+}
+
+#[test]
+fn wide_and_deep_tries_agree_with_the_naive_matcher() {
+    let words: Vec<String> = (0..40).map(|word| word.to_string()).collect();
+    let mut patterns: Vec<String> = words.iter().map(|word| format!("a.{word}")).collect();
+    for depth in 1..40 {
+        let stars = vec!["*"; depth].join(".");
+        patterns.extend([format!("{stars}.#"), format!("#.{stars}.#.39"), format!("{stars}.#.a.#")]);
+    }
+    let mut topic = Bindings::new(ExchangeKind::Topic);
+    for (target, pattern) in (0..).zip(&patterns) {
+        topic.bind(pattern, &[], target);
+    }
+    for key in ["a.7".to_owned(), words.join("."), words[..20].join("."), format!("{}.a", words.join("."))] {
+        let expected = (0..)
+            .zip(&patterns)
+            .filter(|(_, pattern)| matches(pattern, key.as_bytes()))
+            .map(|(t, _)| t)
+            .collect();
+        assert_eq!(routed(&topic, &key, &TableBuf::new()), expected, "{key}");
+    }
+    for (target, pattern) in (0..).zip(&patterns) {
+        assert!(topic.unbind(pattern, &[], &target));
+    }
+    assert!(topic.is_empty());
+}
+
+#[test]
+fn too_many_words_are_refused_in_a_pattern_and_harmless_in_a_key() {
+    let mut topic = Bindings::new(ExchangeKind::Topic);
+    let dots = ".".repeat(255);
+    let refused = topic.bind_allowed(&dots).unwrap_err();
+    assert_eq!(refused, RoutingError::TooManyWords { found: 256, words_max: topic::WORDS_MAX });
+    assert_eq!(refused.to_string(), "binding key has 256 words; expected at most 128");
+    assert!(!topic.bind(&dots, &[], 1));
+    assert_eq!(topic.bind_allowed(&".".repeat(127)), Ok(()));
+    topic.bind("#", &[], 2);
+    topic.bind("*.*", &[], 3);
+    topic.bind("#.a", &[], 4);
+    assert_eq!(routed(&topic, &dots, &TableBuf::new()), BTreeSet::from([2]));
+    assert_eq!(Bindings::<u32>::new(ExchangeKind::Direct).bind_allowed(&dots), Ok(()));
+}
+
+#[test]
+fn headers_all_and_any() {
+    let (a, b) = (("a", Field::I32(1)), ("b", text("x")));
+    let mode = |name| ("x-match", text(name));
+    assert!(headers_match(&[a, b], &[b, a]), "all is the default");
+    assert!(!headers_match(&[a, b], &[a]));
+    assert!(headers_match(&[mode("any"), a, b], &[b]));
+    assert!(!headers_match(&[mode("any"), a, b], &[("b", text("y"))]));
+    assert!(headers_match(&[], &[a]), "no arguments: all of none");
+    assert!(!headers_match(&[mode("any")], &[a]), "no arguments: any of none");
+    assert!(headers_match(&[("a", Field::Void)], &[a]), "void asks for the key");
+    assert!(!headers_match(&[("a", Field::Void)], &[b]));
+}
+
+#[test]
+fn headers_that_start_with_x_count_when_asked() {
+    let (a, x) = (("a", Field::I32(1)), ("x-a", Field::I32(1)));
+    let mode = |name| ("x-match", text(name));
+    assert!(headers_match(&[mode("all"), a, x], &[a]));
+    assert!(!headers_match(&[mode("all-with-x"), a, x], &[a]));
+    assert!(headers_match(&[mode("all-with-x"), a, x], &[a, x]));
+    assert!(!headers_match(&[mode("any"), a, x], &[x]));
+    assert!(headers_match(&[mode("any-with-x"), a, x], &[x]));
+    assert!(!headers_match(&[mode("any-with-x")], &[mode("any-with-x")]), "never x-match itself");
+}
+
+#[test]
+fn headers_compare_values_and_not_types() {
+    let same = |one, other| headers_match(&[("k", one)], &[("k", other)]);
+    assert!(same(Field::I8(7), Field::I64(7)));
+    assert!(same(Field::U32(7), Field::Timestamp(7)));
+    assert!(same(Field::I32(1), Field::F64(1.0)), "as Erlang's ==");
+    assert!(same(Field::F32(0.5), Field::F64(0.5)));
+    assert!(same(text("a"), Field::Bytes(b"a")));
+    assert!(!same(text("1"), Field::I32(1)));
+    assert!(!same(Field::Bool(true), Field::I32(1)));
+    assert!(!same(Field::I64(i64::MAX), Field::F64(i64::MAX as f64)), "exact beyond 2^53");
+    assert!(!same(Field::F64(f64::NAN), Field::F64(f64::NAN)));
+    assert!(!same(Field::I32(1), Field::Void), "void in the message is a value");
+    let (short, long) = (table(&[("n", Field::I32(1))]), table(&[("n", Field::I64(1))]));
+    assert!(same(Field::Table(short.as_table()), Field::Table(short.as_table())));
+    assert!(!same(Field::Table(short.as_table()), Field::Table(long.as_table())), "types count inside");
+}
+
+#[test]
+fn headers_arguments_are_checked_with_rabbitmqs_words() {
+    let check = |field| headers::check_arguments(table(&[("x-match", field)]).as_table());
+    assert_eq!(check(text("any-with-x")), Ok(()));
+    assert_eq!(headers::check_arguments(Table::EMPTY), Ok(()));
+    assert_eq!(
+        check(text("foo")).unwrap_err().to_string(),
+        r#"Invalid x-match field value <<"foo">>; expected all, any, all-with-x, or any-with-x"#
+    );
+    assert_eq!(
+        check(Field::I64(3)).unwrap_err().to_string(),
+        "Invalid x-match field type long (value 3); expected longstr"
+    );
+    let nested = table(&[("a", text("b")), ("c", Field::Void)]);
+    assert_eq!(
+        check(Field::Table(nested.as_table())).unwrap_err().to_string(),
+        r#"Invalid x-match field type table (value [{<<"a">>,longstr,<<"b">>},{<<"c">>,void,undefined}]); expected longstr"#
+    );
+}
+
+/// RabbitMQ's rule for a headers binding, one argument at a time; keys are unique here.
+fn naive_headers(arguments: &Entries, mode: &str, given: &Entries) -> bool {
+    let mut wanted = arguments.iter().filter(|(key, _)| mode.ends_with("-with-x") || !key.starts_with("x-"));
+    match mode.starts_with("any") {
+        true => wanted.any(|pair| given.contains(pair)),
+        false => wanted.all(|pair| given.contains(pair)),
+    }
+}
+
+fn key_of(words: &'static [&'static str]) -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(words), 0..7).prop_map(|words| words.join("."))
+}
+
+fn entries() -> impl Strategy<Value = Entries> {
+    let keys = prop::sample::subsequence(vec!["a", "b", "x-c"], 0..=3);
+    (keys, prop::collection::vec(0..3_i64, 3))
+        .prop_map(|(keys, values)| keys.into_iter().zip(values).collect())
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    bind: bool,
+    key: String,
+    arguments: Entries,
+    mode: &'static str,
+    target: u32,
+}
+
+impl Step {
+    fn arguments(&self) -> Vec<u8> {
+        let mut table = fields(&self.arguments);
+        if self.mode != "all" {
+            table.insert("x-match", text(self.mode));
+        }
+        table.into_bytes()
+    }
+
+    fn accepts(&self, kind: ExchangeKind, key: &str, given: &Entries) -> bool {
+        match kind {
+            ExchangeKind::Direct => self.key == key,
+            ExchangeKind::Fanout => true,
+            ExchangeKind::Topic => matches(&self.key, key.as_bytes()),
+            ExchangeKind::Headers => naive_headers(&self.arguments, self.mode, given),
+        }
+    }
+
+    fn is_binding_of(&self, other: &Self) -> bool {
+        self.key == other.key && self.arguments() == other.arguments() && self.target == other.target
+    }
+}
+
+fn fields(entries: &Entries) -> TableBuf {
+    table(&entries.iter().map(|&(key, value)| (key, Field::I64(value))).collect::<Vec<_>>())
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let arguments = prop_oneof![2 => Just(Vec::new()), 1 => entries()];
+    let modes = prop::sample::select(vec!["all", "any", "all-with-x", "any-with-x"]);
+    // Few keys and targets, so that bindings meet again; many targets under one key change its shape.
+    let target = prop_oneof![0..3_u32, 0..40_u32];
+    (any::<bool>(), key_of(&["a", "b", "*", "#"]), arguments, modes, target)
+        .prop_map(|(bind, key, arguments, mode, target)| Step { bind, key, arguments, mode, target })
+}
+
+proptest! {
+    #[test]
+    fn the_trie_agrees_with_the_naive_matcher(
+        patterns in prop::collection::vec(key_of(&["a", "b", "", "*", "#"]), 1..30),
+        keys in prop::collection::vec(key_of(&["a", "b", "c", ""]), 1..10),
+    ) {
+        let mut topic = Bindings::new(ExchangeKind::Topic);
+        for (target, pattern) in (0..).zip(&patterns) {
+            topic.bind(pattern, &[], target);
+        }
+        for key in &keys {
+            let expected: BTreeSet<u32> =
+                (0..).zip(&patterns).filter(|(_, pattern)| matches(pattern, key.as_bytes())).map(|(t, _)| t).collect();
+            prop_assert_eq!(routed(&topic, key, &TableBuf::new()), expected, "{} in {:?}", key, &patterns);
+        }
+    }
+
+    #[test]
+    fn every_kind_agrees_with_a_list(
+        kind in prop::sample::select(ExchangeKind::ALL.to_vec()),
+        steps in prop::collection::vec(step(), 1..120),
+        narrow in any::<bool>(),
+        key in key_of(&["a", "b", "c"]),
+        given in entries(),
+    ) {
+        let mut bindings = Bindings::new(kind);
+        let mut list: Vec<Step> = Vec::new();
+        for mut step in steps {
+            if narrow {
+                step.key.truncate(1);
+            }
+            let known = list.iter().position(|other| other.is_binding_of(&step));
+            if step.bind {
+                prop_assert_eq!(bindings.bind(&step.key, &step.arguments(), step.target), known.is_none());
+                if known.is_none() {
+                    list.push(step);
+                }
+            } else {
+                prop_assert_eq!(bindings.unbind(&step.key, &step.arguments(), &step.target), known.is_some());
+                known.map(|place| list.remove(place));
+            }
+            prop_assert_eq!(bindings.len(), list.len());
+        }
+        let expected: BTreeSet<u32> =
+            list.iter().filter(|step| step.accepts(kind, &key, &given)).map(|step| step.target).collect();
+        prop_assert_eq!(routed(&bindings, &key, &fields(&given)), expected);
+        for step in &list {
+            prop_assert_eq!(bindings.unbind(&step.key, &step.arguments(), &step.target), true);
+        }
+        prop_assert_eq!(bindings.is_empty(), true);
+    }
+}

@@ -1,0 +1,213 @@
+//! The receiving side: qos, consume, cancel, get.
+
+use std::sync::Arc;
+
+use crate::auth::permissions::Access;
+use crate::broker::arguments;
+use crate::broker::consumer::Consumer;
+use crate::broker::error::{BrokerError, ResourceKind};
+use crate::broker::names;
+use crate::broker::queue::handle::Queue;
+use crate::broker::queue::lifecycle::Subscription;
+use crate::broker::reply_to::REPLY_TO;
+use crate::protocol::methods::{
+    BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicGetOk, BasicQos,
+    BasicQosOk, ConfirmSelectOk, Method,
+};
+use crate::queue::consumers::Terms;
+use crate::session::channel::Channel;
+use crate::session::channel::unacked::{Delivered, Holder};
+use crate::session::link::Link;
+use crate::session::refuse::Refusal;
+
+impl Channel {
+    pub(super) fn on_confirm_select(&mut self, link: &mut Link, nowait: bool) -> Result<(), Refusal> {
+        if self.transaction.is_some() {
+            return Err(Refusal::precondition("cannot switch from tx to confirm mode"));
+        }
+        self.confirms.get_or_insert_default();
+        if !nowait {
+            link.send(self.number, &Method::ConfirmSelectOk(ConfirmSelectOk {}));
+        }
+        Ok(())
+    }
+
+    /// Without `global`: the prefetch of consumers started from now on, and no shared one. With it: one prefetch
+    /// for all consumers of the channel.
+    pub(super) fn on_qos(&mut self, link: &mut Link, qos: &BasicQos) -> Result<(), Refusal> {
+        if qos.prefetch_size != 0 {
+            return Err(Refusal::not_implemented(format!("prefetch_size!=0 ({})", qos.prefetch_size)));
+        }
+        let count = qos.prefetch_count;
+        self.has_window = qos.global && count > 0;
+        if !qos.global {
+            self.prefetch = count;
+        }
+        let queues = if self.has_window {
+            let used = u32::try_from(self.unacked.messages()).unwrap_or(u32::MAX);
+            link.outbox.open_window(
+                self.number,
+                u32::from(count),
+                used.saturating_add(link.arriving_for(self.number)),
+            )
+        } else {
+            link.outbox.close_window(self.number)
+        };
+        link.resume(queues);
+        link.send(self.number, &Method::BasicQosOk(BasicQosOk {}));
+        Ok(())
+    }
+
+    pub(super) fn on_consume(&mut self, link: &mut Link, consume: &BasicConsume<'_>) -> Result<(), Refusal> {
+        if consume.queue == REPLY_TO {
+            return self.on_consume_replies(link, consume);
+        }
+        if self.consumers.contains_key(consume.consumer_tag) {
+            return Err(BrokerError::TagInUse(consume.consumer_tag.to_owned()).into());
+        }
+        let queue_name = self.queue_or_last(consume.queue)?;
+        link.vhost.check_access(&link.actor, Access::Read, ResourceKind::Queue, &queue_name)?;
+        self.check_consumer_count(link)?;
+        let queue = link.vhost.find_queue(&queue_name, &link.actor)?;
+        let priority = arguments::consumer_priority(consume.arguments, &queue.resource())?;
+        let tag = self.tag_or_new(consume.consumer_tag);
+        let prefetch = (self.prefetch > 0 && !consume.no_ack).then(|| u32::from(self.prefetch));
+        let consumer = queue.subscribe(Subscription {
+            tag: tag.clone(),
+            channel: self.number,
+            no_ack: consume.no_ack,
+            terms: Terms { priority, prefetch, exclusive: consume.exclusive },
+            outbox: Arc::clone(&link.outbox),
+        })?;
+        self.consumers.insert(tag.clone(), consumer);
+        if !consume.nowait {
+            link.send(self.number, &Method::BasicConsumeOk(BasicConsumeOk { consumer_tag: &tag }));
+        }
+        queue.resume(&mut link.wakes);
+        Ok(())
+    }
+
+    fn on_consume_replies(&mut self, link: &mut Link, consume: &BasicConsume<'_>) -> Result<(), Refusal> {
+        if !consume.no_ack {
+            return Err(Refusal::precondition("reply consumer cannot acknowledge"));
+        }
+        if self.reply_address.is_some() {
+            return Err(Refusal::precondition("reply consumer already set"));
+        }
+        if self.consumers.contains_key(consume.consumer_tag) {
+            return Err(BrokerError::TagInUse(consume.consumer_tag.to_owned()).into());
+        }
+        let tag = self.tag_or_new(consume.consumer_tag);
+        let consumer = Arc::new(Consumer {
+            tag: tag.clone(),
+            channel: self.number,
+            no_ack: true,
+            outbox: Arc::clone(&link.outbox),
+            source: None,
+        });
+        self.reply_address = Some(link.broker.replies.register(Arc::clone(&consumer)));
+        self.consumers.insert(tag.clone(), consumer);
+        if !consume.nowait {
+            link.send(self.number, &Method::BasicConsumeOk(BasicConsumeOk { consumer_tag: &tag }));
+        }
+        Ok(())
+    }
+
+    /// Stops the consumer, sends what was already taken for it, then says so: no delivery follows.
+    pub(super) fn on_cancel(&mut self, link: &mut Link, cancel: &BasicCancel<'_>) -> Result<(), Refusal> {
+        let cancelled = self.consumers.remove(cancel.consumer_tag);
+        let unused = match &cancelled {
+            Some(consumer) if consumer.source.is_none() => {
+                self.close_reply_consumer(link);
+                Vec::new()
+            }
+            Some(consumer) => Self::stop_consumers(link, [Arc::clone(consumer)].into_iter()),
+            None => Vec::new(),
+        };
+        self.deliver_waiting(link);
+        if !cancel.nowait {
+            let ok = BasicCancelOk { consumer_tag: cancel.consumer_tag };
+            link.send(self.number, &Method::BasicCancelOk(ok));
+        }
+        for queue in unused {
+            link.vhost.delete_unused_queue(&queue, &mut link.wakes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_get(&mut self, link: &mut Link, get: &BasicGet<'_>) -> Result<(), Refusal> {
+        let queue_name = self.queue_or_last(get.queue)?;
+        if queue_name == REPLY_TO {
+            return Err(Refusal::not_implemented(format!("basic.get not supported by '{REPLY_TO}'")));
+        }
+        link.vhost.check_access(&link.actor, Access::Read, ResourceKind::Queue, &queue_name)?;
+        let queue = link.vhost.find_queue(&queue_name, &link.actor)?;
+        let Some((run, remaining)) = queue.take_one() else {
+            link.send(self.number, &Method::BasicGetEmpty(BasicGetEmpty {}));
+            return Ok(());
+        };
+        let tag = self.take_tags(1);
+        for message in run.messages() {
+            let ok = BasicGetOk {
+                delivery_tag: tag,
+                redelivered: run.is_redelivered(),
+                exchange: message.exchange,
+                routing_key: message.routing_key,
+                message_count: u32::try_from(remaining).unwrap_or(u32::MAX),
+            };
+            link.send(self.number, &Method::BasicGetOk(ok));
+            link.out.content(self.number, &message, link.frame_max);
+        }
+        if get.no_ack {
+            link.settlement(&queue).settled(&run);
+            return Ok(());
+        }
+        if self.has_window {
+            link.outbox.count_in_window(self.number, 1);
+        }
+        self.unacked.push(Delivered { first_tag: tag, run, holder: Holder::Get(queue) });
+        Ok(())
+    }
+
+    /// Takes consumers away from their queues; those that go with their last consumer are returned.
+    pub(super) fn stop_consumers(
+        link: &mut Link,
+        consumers: impl Iterator<Item = Arc<Consumer>>,
+    ) -> Vec<Arc<Queue>> {
+        let mut unused = Vec::new();
+        for source in consumers.filter_map(|consumer| consumer.source.clone()) {
+            if source.queue.unsubscribe(source.key) {
+                unused.push(source.queue);
+            }
+        }
+        // A consumer that is gone may have been the one that kept others from their turn.
+        link.hand_over();
+        unused
+    }
+
+    pub(super) fn close_reply_consumer(&mut self, link: &Link) {
+        if let Some(address) = self.reply_address.take() {
+            link.broker.replies.unregister(&address);
+        }
+    }
+
+    /// The broker ended a consumer of this channel.
+    pub fn on_cancelled(&mut self, link: &mut Link, consumer: &Consumer) {
+        if self.consumers.remove(&consumer.tag).is_some() && link.notify_cancel {
+            let cancel = BasicCancel { consumer_tag: &consumer.tag, nowait: true };
+            link.send(self.number, &Method::BasicCancel(cancel));
+        }
+    }
+
+    fn check_consumer_count(&self, link: &Link) -> Result<(), Refusal> {
+        let limit = link.node().limits.consumers_per_channel_max;
+        if self.consumers.len() as u64 >= limit as u64 {
+            return Err(BrokerError::TooManyConsumers(limit as u32).into());
+        }
+        Ok(())
+    }
+
+    fn tag_or_new(&self, tag: &str) -> Box<str> {
+        if tag.is_empty() { names::generate("amq.ctag-").into() } else { tag.into() }
+    }
+}

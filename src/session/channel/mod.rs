@@ -1,0 +1,169 @@
+//! One channel: its state, and which file answers which method.
+//!
+//! A channel knows its deliveries, its consumers' tags and what is being published; what it shares with its
+//! siblings is in the [`Link`]. It never closes anything itself: it refuses, and the session decides.
+
+mod confirm;
+mod consume;
+mod content;
+mod deliver;
+mod publish;
+mod settle;
+mod topology;
+mod tx;
+pub mod unacked;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use self::confirm::Confirms;
+use self::publish::Assembly;
+pub use self::publish::Piece;
+use self::tx::Transaction;
+use self::unacked::Unacked;
+use crate::broker::consumer::Consumer;
+use crate::message::place::Lsn;
+use crate::protocol::header::ContentHeader;
+use crate::protocol::methods::{AccessRequestOk, BasicAck, ChannelFlow, ChannelFlowOk, Method};
+use crate::session::link::Link;
+use crate::session::refuse::Refusal;
+
+/// A channel that is open.
+#[derive(Debug)]
+pub struct Channel {
+    number: u16,
+    assembly: Assembly,
+    unacked: Unacked,
+    next_tag: u64,
+    consumers: HashMap<Box<str>, Arc<Consumer>>,
+    /// Prefetch of consumers started from now on; zero is no limit.
+    prefetch: u16,
+    /// All consumers share a prefetch, kept in the outbox.
+    has_window: bool,
+    /// The last queue declared, which an empty name stands for.
+    last_queue: String,
+    confirms: Option<Confirms>,
+    transaction: Option<Transaction>,
+    /// The address of the channel's reply consumer.
+    reply_address: Option<String>,
+}
+
+impl Channel {
+    /// A fresh channel.
+    pub fn new(number: u16) -> Self {
+        Self {
+            number,
+            assembly: Assembly::default(),
+            unacked: Unacked::default(),
+            next_tag: 1,
+            consumers: HashMap::new(),
+            prefetch: 0,
+            has_window: false,
+            last_queue: String::new(),
+            confirms: None,
+            transaction: None,
+            reply_address: None,
+        }
+    }
+
+    /// A method of this channel.
+    ///
+    /// # Errors
+    /// What the method is refused with; the session closes what the code says.
+    pub fn on_method(&mut self, link: &mut Link, method: &Method<'_>) -> Result<(), Refusal> {
+        if self.assembly.is_awaiting() {
+            return Err(self.assembly.unexpected_method());
+        }
+        match method {
+            Method::BasicPublish(publish) => self.on_publish(publish),
+            Method::BasicAck(ack) => self.on_ack(link, ack.delivery_tag, ack.multiple),
+            Method::BasicNack(nack) => self.on_nack(link, nack.delivery_tag, nack.multiple, nack.requeue),
+            Method::BasicReject(reject) => self.on_nack(link, reject.delivery_tag, false, reject.requeue),
+            Method::BasicRecover(recover) => self.on_recover(link, recover.requeue, true),
+            Method::BasicRecoverAsync(recover) => self.on_recover(link, recover.requeue, false),
+            Method::BasicQos(qos) => self.on_qos(link, qos),
+            Method::BasicConsume(consume) => self.on_consume(link, consume),
+            Method::BasicCancel(cancel) => self.on_cancel(link, cancel),
+            // The client agrees that its consumer is gone.
+            Method::BasicCancelOk(_) | Method::ChannelFlowOk(_) => Ok(()),
+            Method::BasicGet(get) => self.on_get(link, get),
+            Method::ConfirmSelect(select) => self.on_confirm_select(link, select.nowait),
+            Method::TxSelect(_) => self.on_tx_select(link),
+            Method::TxCommit(_) => self.on_tx_commit(link),
+            Method::TxRollback(_) => self.on_tx_rollback(link),
+            Method::ChannelFlow(flow) => self.on_flow(link, *flow),
+            Method::AccessRequest(_) => {
+                link.send(self.number, &Method::AccessRequestOk(AccessRequestOk { ticket: 1 }));
+                Ok(())
+            }
+            other => self.on_topology(link, other),
+        }
+    }
+
+    /// A content header.
+    ///
+    /// # Errors
+    /// What the content is refused with.
+    pub fn on_header(&mut self, link: &mut Link, header: &ContentHeader<'_>) -> Result<(), Refusal> {
+        self.assembly.on_header(link, header)?;
+        self.publish_when_whole(link, None)
+    }
+
+    /// A body frame's payload.
+    ///
+    /// # Errors
+    /// What the content is refused with.
+    pub fn on_body(&mut self, link: &mut Link, piece: Piece<'_>) -> Result<(), Refusal> {
+        let whole = self.assembly.on_body(link, piece)?;
+        self.publish_when_whole(link, whole)
+    }
+
+    /// Everything published so far was handed over, the last fact of it at `lsn`.
+    pub fn on_handed_over(&mut self, link: &mut Link, lsn: Lsn) {
+        if let Some(confirms) = &mut self.confirms {
+            confirms.hand_over(lsn);
+            self.on_durable(link);
+        }
+    }
+
+    /// More of the log is durable: publishers are told. `true` while some still wait.
+    pub fn on_durable(&mut self, link: &mut Link) -> bool {
+        let Some(confirms) = &mut self.confirms else { return false };
+        if let Some(confirmed) = confirms.take_confirmed(link.node().log.durable()) {
+            let ack = BasicAck { delivery_tag: confirmed.tag, multiple: confirmed.multiple };
+            link.send(self.number, &Method::BasicAck(ack));
+        }
+        confirms.outstanding() > 0
+    }
+
+    /// Ends the channel: consumers stop, what was not acknowledged goes back.
+    pub fn close(mut self, link: &mut Link) {
+        self.assembly.abandon(link);
+        let consumers = std::mem::take(&mut self.consumers);
+        self.close_reply_consumer(link);
+        let unused = Self::stop_consumers(link, consumers.into_values());
+        self.withdraw_deliveries(link);
+        self.return_unacked(link);
+        link.hand_over();
+        // A window is closed last: what comes back was counted in it.
+        let queues = link.outbox.close_window(self.number);
+        link.resume(queues);
+        for queue in unused {
+            link.vhost.delete_unused_queue(&queue, &mut link.wakes);
+        }
+    }
+
+    fn on_flow(&self, link: &mut Link, flow: ChannelFlow) -> Result<(), Refusal> {
+        if !flow.active {
+            return Err(Refusal::not_implemented("active=false"));
+        }
+        link.send(self.number, &Method::ChannelFlowOk(ChannelFlowOk { active: true }));
+        Ok(())
+    }
+
+    fn take_tags(&mut self, count: u32) -> u64 {
+        let first = self.next_tag;
+        self.next_tag += u64::from(count);
+        first
+    }
+}

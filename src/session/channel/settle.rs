@@ -1,0 +1,105 @@
+//! Acknowledgements: ack, nack, reject, recover.
+
+use crate::protocol::methods::{BasicRecoverOk, Method};
+use crate::session::channel::Channel;
+use crate::session::channel::tx::Verdict;
+use crate::session::channel::unacked::{Delivered, Holder};
+use crate::session::link::Link;
+use crate::session::refuse::Refusal;
+
+impl Channel {
+    pub(super) fn on_ack(&mut self, link: &mut Link, tag: u64, multiple: bool) -> Result<(), Refusal> {
+        self.on_settle(link, tag, multiple, Verdict::Done)
+    }
+
+    pub(super) fn on_nack(
+        &mut self,
+        link: &mut Link,
+        tag: u64,
+        multiple: bool,
+        requeue: bool,
+    ) -> Result<(), Refusal> {
+        self.on_settle(link, tag, multiple, if requeue { Verdict::Return } else { Verdict::Done })
+    }
+
+    fn on_settle(
+        &mut self,
+        link: &mut Link,
+        tag: u64,
+        multiple: bool,
+        verdict: Verdict,
+    ) -> Result<(), Refusal> {
+        let unknown = || Refusal::precondition(format!("unknown delivery tag {tag}"));
+        if !multiple {
+            let one = self.unacked.take(tag).ok_or_else(unknown)?;
+            self.settle(link, one, verdict);
+            return Ok(());
+        }
+        let many = if tag == 0 {
+            self.unacked.take_all()
+        } else {
+            self.unacked.take_through(tag).ok_or_else(unknown)?
+        };
+        for delivered in many {
+            self.settle(link, delivered, verdict);
+        }
+        Ok(())
+    }
+
+    /// Settles at once, or, in a transaction, when it is committed.
+    fn settle(&mut self, link: &mut Link, delivered: Delivered, verdict: Verdict) {
+        match &mut self.transaction {
+            Some(transaction) => transaction.settle(delivered, verdict),
+            None => self.settle_now(link, delivered, verdict),
+        }
+    }
+
+    pub(super) fn settle_now(&self, link: &mut Link, delivered: Delivered, verdict: Verdict) {
+        let count = delivered.run.count();
+        if self.has_window {
+            link.credit_window(self.number, count);
+        }
+        let Some(queue) = delivered.queue() else { return };
+        let settlement = link.settlement(queue);
+        if let Holder::Consumer(consumer) = &delivered.holder
+            && let Some(source) = &consumer.source
+        {
+            settlement.credit(source.key, count);
+        }
+        match verdict {
+            Verdict::Done => settlement.settled(&delivered.run),
+            Verdict::Return => {
+                let mut run = delivered.run;
+                run.mark_redelivered();
+                settlement.returned(run);
+            }
+        }
+    }
+
+    pub(super) fn on_recover(&mut self, link: &mut Link, requeue: bool, reply: bool) -> Result<(), Refusal> {
+        if !requeue {
+            return Err(Refusal::not_implemented("requeue=false"));
+        }
+        self.return_unacked(link);
+        link.hand_over();
+        if reply {
+            link.send(self.number, &Method::BasicRecoverOk(BasicRecoverOk {}));
+        }
+        Ok(())
+    }
+
+    /// Everything not acknowledged goes back, also what a transaction had acknowledged and did not commit.
+    pub(super) fn return_unacked(&mut self, link: &mut Link) {
+        let in_transaction = self.transaction.as_mut().map(|open| open.take_settled()).unwrap_or_default();
+        for delivered in self.unacked.take_all().into_iter().chain(in_transaction) {
+            self.settle_now(link, delivered, Verdict::Return);
+        }
+    }
+
+    /// What waits for this channel and was not sent goes back as if it had never been taken.
+    pub(super) fn withdraw_deliveries(&self, link: &mut Link) {
+        for item in link.withdraw(self.number) {
+            link.give_back(item);
+        }
+    }
+}

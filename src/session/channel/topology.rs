@@ -1,0 +1,183 @@
+//! Declaring, binding, purging, deleting: classes exchange and queue.
+
+use crate::broker::error::{BrokerError, ResourceKind};
+use crate::broker::reply_to::{REPLY_TO, is_reply_name};
+use crate::broker::vhost::{BindingRequest, DeclaredQueue, ExchangeRequest, QueueRequest};
+use crate::protocol::methods::{
+    ExchangeBindOk, ExchangeDeclare, ExchangeDeclareOk, ExchangeDelete, ExchangeDeleteOk, ExchangeUnbindOk,
+    Method, QueueBindOk, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge, QueuePurgeOk,
+    QueueUnbindOk,
+};
+use crate::protocol::reply::ReplyCode;
+use crate::protocol::table::Table;
+use crate::session::channel::Channel;
+use crate::session::link::Link;
+use crate::session::refuse::Refusal;
+
+impl Channel {
+    pub(super) fn on_topology(&mut self, link: &mut Link, method: &Method<'_>) -> Result<(), Refusal> {
+        match method {
+            Method::ExchangeDeclare(declare) => self.on_exchange_declare(link, declare),
+            Method::ExchangeDelete(delete) => self.on_exchange_delete(link, delete),
+            Method::ExchangeBind(bind) => {
+                let (source, destination) =
+                    (without_line_ends(bind.source), without_line_ends(bind.destination));
+                let request = exchange_binding(&source, &destination, bind.routing_key, bind.arguments);
+                link.vhost.bind(&link.actor, &request)?;
+                self.reply(link, bind.nowait, &Method::ExchangeBindOk(ExchangeBindOk {}));
+                Ok(())
+            }
+            Method::ExchangeUnbind(unbind) => {
+                let (source, destination) =
+                    (without_line_ends(unbind.source), without_line_ends(unbind.destination));
+                let request = exchange_binding(&source, &destination, unbind.routing_key, unbind.arguments);
+                link.vhost.unbind(&link.actor, &request)?;
+                self.reply(link, unbind.nowait, &Method::ExchangeUnbindOk(ExchangeUnbindOk {}));
+                Ok(())
+            }
+            Method::QueueDeclare(declare) => self.on_queue_declare(link, declare),
+            Method::QueueDelete(delete) => self.on_queue_delete(link, delete),
+            Method::QueuePurge(purge) => self.on_queue_purge(link, purge),
+            Method::QueueBind(bind) => {
+                let (queue, key) = self.binding_names(bind.queue, bind.routing_key)?;
+                let source = without_line_ends(bind.exchange);
+                link.vhost.bind(&link.actor, &queue_binding(&source, &queue, &key, bind.arguments))?;
+                self.reply(link, bind.nowait, &Method::QueueBindOk(QueueBindOk {}));
+                Ok(())
+            }
+            Method::QueueUnbind(unbind) => {
+                let (queue, key) = self.binding_names(unbind.queue, unbind.routing_key)?;
+                let source = without_line_ends(unbind.exchange);
+                link.vhost.unbind(&link.actor, &queue_binding(&source, &queue, &key, unbind.arguments))?;
+                self.reply(link, false, &Method::QueueUnbindOk(QueueUnbindOk {}));
+                Ok(())
+            }
+            _ => Err(Refusal::new(ReplyCode::CommandInvalid, "unimplemented method")),
+        }
+    }
+
+    fn on_exchange_declare(&self, link: &mut Link, declare: &ExchangeDeclare<'_>) -> Result<(), Refusal> {
+        let name = without_line_ends(declare.exchange);
+        if declare.passive {
+            link.vhost.check_exchange(&name)?;
+        } else {
+            let request = ExchangeRequest {
+                name: &name,
+                kind: declare.kind,
+                durable: declare.durable,
+                auto_delete: declare.auto_delete,
+                internal: declare.internal,
+                arguments: declare.arguments,
+            };
+            link.vhost.declare_exchange(&link.actor, &request)?;
+        }
+        self.reply(link, declare.nowait, &Method::ExchangeDeclareOk(ExchangeDeclareOk {}));
+        Ok(())
+    }
+
+    fn on_exchange_delete(&self, link: &mut Link, delete: &ExchangeDelete<'_>) -> Result<(), Refusal> {
+        link.vhost.delete_exchange(&link.actor, &without_line_ends(delete.exchange), delete.if_unused)?;
+        self.reply(link, delete.nowait, &Method::ExchangeDeleteOk(ExchangeDeleteOk {}));
+        Ok(())
+    }
+
+    fn on_queue_declare(&mut self, link: &mut Link, declare: &QueueDeclare<'_>) -> Result<(), Refusal> {
+        let name = without_line_ends(declare.queue);
+        let declared = if is_reply_name(&name) {
+            declare_reply_queue(link, &name)?
+        } else if declare.passive {
+            link.vhost.check_queue(&link.actor, &name)?
+        } else {
+            let request = QueueRequest {
+                name: &name,
+                durable: declare.durable,
+                exclusive: declare.exclusive,
+                auto_delete: declare.auto_delete,
+                arguments: declare.arguments,
+            };
+            link.vhost.declare_queue(&link.actor, &request)?
+        };
+        if declare.exclusive && !link.exclusive_queues.iter().any(|known| **known == *declared.name) {
+            link.exclusive_queues.push(declared.name.as_str().into());
+        }
+        let ok = QueueDeclareOk {
+            queue: &declared.name,
+            message_count: u32::try_from(declared.messages).unwrap_or(u32::MAX),
+            consumer_count: u32::try_from(declared.consumers).unwrap_or(u32::MAX),
+        };
+        self.reply(link, declare.nowait, &Method::QueueDeclareOk(ok));
+        self.last_queue = declared.name;
+        Ok(())
+    }
+
+    fn on_queue_delete(&self, link: &mut Link, delete: &QueueDelete<'_>) -> Result<(), Refusal> {
+        let name = self.queue_or_last(delete.queue)?;
+        let (unused, empty) = (delete.if_unused, delete.if_empty);
+        let removed = link.vhost.delete_queue(&link.actor, &name, unused, empty, &mut link.wakes)?;
+        link.exclusive_queues.retain(|known| **known != *name);
+        let message_count = u32::try_from(removed.messages).unwrap_or(u32::MAX);
+        self.reply(link, delete.nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count }));
+        Ok(())
+    }
+
+    fn on_queue_purge(&self, link: &mut Link, purge: &QueuePurge<'_>) -> Result<(), Refusal> {
+        let name = self.queue_or_last(purge.queue)?;
+        let purged = link.vhost.purge_queue(&link.actor, &name)?;
+        let message_count = u32::try_from(purged).unwrap_or(u32::MAX);
+        self.reply(link, purge.nowait, &Method::QueuePurgeOk(QueuePurgeOk { message_count }));
+        Ok(())
+    }
+
+    fn reply(&self, link: &mut Link, nowait: bool, method: &Method<'_>) {
+        if !nowait {
+            link.send(self.number, method);
+        }
+    }
+
+    /// The named queue; an empty name stands for the last one declared on this channel.
+    pub(super) fn queue_or_last(&self, name: &str) -> Result<String, Refusal> {
+        match (name.is_empty(), self.last_queue.is_empty()) {
+            (true, true) => Err(BrokerError::NoPreviousQueue.into()),
+            (true, false) => Ok(self.last_queue.clone()),
+            (false, _) => Ok(without_line_ends(name)),
+        }
+    }
+
+    /// Where both the queue's name and the key are empty, the last queue's name is both.
+    fn binding_names(&self, queue: &str, key: &str) -> Result<(String, String), Refusal> {
+        let resolved = self.queue_or_last(queue)?;
+        let key = if queue.is_empty() && key.is_empty() { resolved.clone() } else { key.to_owned() };
+        Ok((resolved, key))
+    }
+}
+
+fn queue_binding<'a>(
+    source: &'a str,
+    queue: &'a str,
+    key: &'a str,
+    arguments: Table<'a>,
+) -> BindingRequest<'a> {
+    BindingRequest { source, kind: ResourceKind::Queue, destination: queue, key, arguments }
+}
+
+fn exchange_binding<'a>(
+    source: &'a str,
+    destination: &'a str,
+    key: &'a str,
+    arguments: Table<'a>,
+) -> BindingRequest<'a> {
+    BindingRequest { source, kind: ResourceKind::Exchange, destination, key, arguments }
+}
+
+/// A reply consumer looks like a queue with one consumer.
+fn declare_reply_queue(link: &Link, name: &str) -> Result<DeclaredQueue, Refusal> {
+    if name == REPLY_TO || link.broker.replies.contains(name) {
+        return Ok(DeclaredQueue { name: name.to_owned(), messages: 0, consumers: 1 });
+    }
+    Err(Refusal::new(ReplyCode::NotFound, format!("no queue '{name}' in vhost '{}'", link.vhost.name())))
+}
+
+/// RabbitMQ strips line ends from names.
+fn without_line_ends(name: &str) -> String {
+    name.replace(['\r', '\n'], "")
+}

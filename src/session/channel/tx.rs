@@ -1,0 +1,77 @@
+//! Transactions (class tx): publishes and acknowledgements that happen together or not at all.
+
+use crate::broker::publish::Burst;
+use crate::protocol::methods::{Method, TxCommitOk, TxRollbackOk, TxSelectOk};
+use crate::session::channel::Channel;
+use crate::session::channel::publish::{Unroutable, send_return};
+use crate::session::channel::unacked::Delivered;
+use crate::session::link::Link;
+use crate::session::refuse::Refusal;
+
+/// What an acknowledgement decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The messages are done with.
+    Done,
+    /// The messages go back to their queue.
+    Return,
+}
+
+/// What a transaction has collected.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    pub(super) burst: Burst,
+    pub(super) messages: usize,
+    pub(super) unroutable: Vec<Unroutable>,
+    settled: Vec<(Delivered, Verdict)>,
+}
+
+impl Transaction {
+    pub(super) fn settle(&mut self, delivered: Delivered, verdict: Verdict) {
+        self.settled.push((delivered, verdict));
+    }
+
+    pub(super) fn take_settled(&mut self) -> Vec<Delivered> {
+        self.settled.drain(..).map(|(delivered, _)| delivered).collect()
+    }
+}
+
+impl Channel {
+    pub(super) fn on_tx_select(&mut self, link: &mut Link) -> Result<(), Refusal> {
+        if self.confirms.is_some() {
+            return Err(Refusal::precondition("cannot switch from confirm to tx mode"));
+        }
+        self.transaction.get_or_insert_default();
+        link.send(self.number, &Method::TxSelectOk(TxSelectOk {}));
+        Ok(())
+    }
+
+    /// Publishes first, then acknowledgements, all in one hold of the log.
+    pub(super) fn on_tx_commit(&mut self, link: &mut Link) -> Result<(), Refusal> {
+        let transaction = self.transaction.as_mut().ok_or_else(not_transactional)?;
+        let mut committed = std::mem::take(transaction);
+        for (delivered, verdict) in committed.settled.drain(..) {
+            self.settle_now(link, delivered, verdict);
+        }
+        for unroutable in &committed.unroutable {
+            send_return(link, self.number, &unroutable.view());
+        }
+        link.commit(&mut committed.burst);
+        link.send(self.number, &Method::TxCommitOk(TxCommitOk {}));
+        Ok(())
+    }
+
+    /// Publishes are forgotten, acknowledgements taken back.
+    pub(super) fn on_tx_rollback(&mut self, link: &mut Link) -> Result<(), Refusal> {
+        let transaction = self.transaction.as_mut().ok_or_else(not_transactional)?;
+        for delivered in std::mem::take(transaction).take_settled() {
+            self.unacked.push(delivered);
+        }
+        link.send(self.number, &Method::TxRollbackOk(TxRollbackOk {}));
+        Ok(())
+    }
+}
+
+fn not_transactional() -> Refusal {
+    Refusal::precondition("channel is not transactional")
+}

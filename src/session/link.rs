@@ -1,0 +1,271 @@
+//! What all channels of one connection share: who it is, what it has collected in this read chunk, and the bytes
+//! on their way out.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::broker::Broker;
+use crate::broker::error::BrokerError;
+use crate::broker::exchange::Exchange;
+use crate::broker::node::Node;
+use crate::broker::outbox::{Item, Outbox, Wakes};
+use crate::broker::publish::Burst;
+use crate::broker::queue::handle::Queue;
+use crate::broker::queue::settle::Settlement;
+use crate::broker::route::{self, Targets};
+use crate::broker::vhost::{Actor, Vhost};
+use crate::message::place::Lsn;
+use crate::protocol::methods::Method;
+use crate::protocol::table::Table;
+use crate::session::output::Output;
+
+/// Routes kept before all are forgotten.
+const CACHED_ROUTES_MAX: usize = 4096;
+
+/// What the channels of a connection share.
+#[derive(Debug)]
+pub struct Link {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// The user and the connection's number.
+    pub actor: Actor,
+    /// The virtual host it opened.
+    pub vhost: Arc<Vhost>,
+    /// Where deliveries for it wait.
+    pub outbox: Arc<Outbox>,
+    /// Deliveries taken from the outbox and not yet encoded.
+    pub arriving: VecDeque<Item>,
+    /// Bytes for the socket.
+    pub out: Output,
+    /// Frames to the client are no larger.
+    pub frame_max: u32,
+    /// The client can be told that the broker cancelled its consumer.
+    pub notify_cancel: bool,
+    /// Names of the queues that die with the connection.
+    pub exclusive_queues: Vec<Box<str>>,
+    /// Wakes owed to other connections.
+    pub wakes: Wakes,
+    /// What was encoded for the socket and still takes room in the outbox, in bytes.
+    pub unreleased_bytes: u64,
+    /// Channels that wait to have this chunk's publishes confirmed.
+    pub confirming: Vec<u16>,
+    /// Something was published since this was last reset: alarms concern this connection.
+    pub has_published: bool,
+    burst: Burst,
+    settlements: Vec<Settlement>,
+    window_credits: SmallVec<[(u16, u32); 2]>,
+    routes: Routes,
+}
+
+/// Where messages with certain names go.
+#[derive(Debug)]
+pub struct Route {
+    /// The exchange published to.
+    pub exchange: Arc<Exchange>,
+    /// The queues; unused when the message's headers decide.
+    pub targets: Targets,
+    /// Headers decide: the queues must be found for each message.
+    pub by_headers: bool,
+}
+
+#[derive(Debug, Default)]
+struct Routes {
+    version: u64,
+    count: usize,
+    by_names: HashMap<Box<[u8]>, HashMap<Box<[u8]>, Arc<Route>>>,
+}
+
+impl Link {
+    /// A connection that has opened its virtual host.
+    pub fn new(
+        broker: Arc<Broker>,
+        actor: Actor,
+        vhost: Arc<Vhost>,
+        outbox: Arc<Outbox>,
+        out: Output,
+    ) -> Self {
+        Self {
+            frame_max: broker.config.limits.frame_max_bytes,
+            broker,
+            actor,
+            vhost,
+            outbox,
+            arriving: VecDeque::new(),
+            out,
+            notify_cancel: false,
+            exclusive_queues: Vec::new(),
+            wakes: Wakes::default(),
+            unreleased_bytes: 0,
+            confirming: Vec::new(),
+            has_published: false,
+            burst: Burst::default(),
+            settlements: Vec::new(),
+            window_credits: SmallVec::new(),
+            routes: Routes::default(),
+        }
+    }
+
+    /// The parts all objects share.
+    pub fn node(&self) -> &Node {
+        &self.broker.node
+    }
+
+    /// Sends a method.
+    pub fn send(&mut self, channel: u16, method: &Method<'_>) {
+        self.out.method(channel, method);
+    }
+
+    /// What was published and is not yet handed over, and the node it goes to.
+    pub fn burst(&mut self) -> (&mut Burst, &Node) {
+        (&mut self.burst, &self.broker.node)
+    }
+
+    /// What acknowledgements of this chunk change at a queue.
+    pub fn settlement(&mut self, queue: &Arc<Queue>) -> &mut Settlement {
+        let known = self.settlements.iter().rposition(|settlement| Arc::ptr_eq(&settlement.queue, queue));
+        let at = known.unwrap_or_else(|| {
+            self.settlements.push(Settlement::new(Arc::clone(queue)));
+            self.settlements.len() - 1
+        });
+        #[expect(clippy::indexing_slicing, reason = "the position was just found or made")]
+        &mut self.settlements[at]
+    }
+
+    /// Settlements handed over together with a transaction's publishes.
+    pub fn commit(&mut self, burst: &mut Burst) -> Lsn {
+        let lsn = burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
+        self.credit_windows();
+        lsn
+    }
+
+    /// A channel with a shared prefetch holds `count` messages less, once the chunk is handed over.
+    pub fn credit_window(&mut self, channel: u16, count: u32) {
+        match self.window_credits.iter_mut().find(|(number, _)| *number == channel) {
+            Some((_, credit)) => *credit += count,
+            None => self.window_credits.push((channel, count)),
+        }
+    }
+
+    /// Hands over what the chunk collected: one lock and one dispatch for each queue it touched.
+    pub fn hand_over(&mut self) -> Lsn {
+        let lsn = if self.burst.is_empty() && self.settlements.is_empty() {
+            Lsn::default()
+        } else {
+            self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes)
+        };
+        self.credit_windows();
+        self.broker.check_memory();
+        lsn
+    }
+
+    fn credit_windows(&mut self) {
+        for (channel, count) in std::mem::take(&mut self.window_credits) {
+            let queues = self.outbox.credit_window(channel, count);
+            self.resume(queues);
+        }
+    }
+
+    /// The log is durable up to here.
+    pub fn on_durable(&mut self, durable: Lsn) {
+        self.burst.on_durable(durable, &mut self.wakes);
+    }
+
+    /// Whether messages of ours wait for the log.
+    pub fn awaits_log(&self) -> bool {
+        self.burst.awaits_log()
+    }
+
+    /// A channel published a message.
+    pub fn on_publish(&mut self, channel: u16, confirms: bool) {
+        self.has_published = true;
+        if confirms && self.confirming.last() != Some(&channel) {
+            self.confirming.push(channel);
+        }
+    }
+
+    /// Takes out what waits for one channel, in order.
+    pub fn withdraw(&mut self, channel: u16) -> Vec<Item> {
+        self.outbox.drain_into(&mut self.arriving);
+        let (withdrawn, kept) =
+            std::mem::take(&mut self.arriving).into_iter().partition(|item| item.channel() == channel);
+        self.arriving = VecDeque::from_iter::<Vec<Item>>(kept);
+        withdrawn
+    }
+
+    /// How many messages that will need an acknowledgement wait for a channel outside the outbox.
+    pub fn arriving_for(&self, channel: u16) -> u32 {
+        let counts = self.arriving.iter().map(|item| match item {
+            Item::Delivery { consumer, run } if consumer.channel == channel && !consumer.no_ack => {
+                run.count()
+            }
+            _ => 0,
+        });
+        counts.sum()
+    }
+
+    /// Puts back what was taken for a consumer and will not be sent.
+    pub fn give_back(&mut self, item: Item) {
+        let Item::Delivery { consumer, run } = item else { return };
+        self.unreleased_bytes += run.delivery_bytes();
+        self.credit_window(consumer.channel, run.count());
+        let Some(source) = &consumer.source else { return };
+        let settlement = self.settlement(&source.queue);
+        settlement.credit(source.key, run.count());
+        settlement.returned(run);
+    }
+
+    /// What was encoded is written: there is room again.
+    pub fn on_written(&mut self) {
+        let released = std::mem::take(&mut self.unreleased_bytes);
+        if released > 0 {
+            let queues = self.outbox.release_room(released);
+            self.resume(queues);
+        }
+    }
+
+    /// Lets queues try again that found no credit here.
+    pub fn resume(&mut self, queues: Vec<Arc<Queue>>) {
+        for queue in queues {
+            queue.resume(&mut self.wakes);
+        }
+    }
+
+    /// The route for these names, found once and kept until definitions change. `check` judges the exchange when
+    /// the route is found.
+    pub fn route<E: From<BrokerError>>(
+        &mut self,
+        exchange: &[u8],
+        key: &[u8],
+        check: impl FnOnce(&Self, &[u8]) -> Result<Arc<Exchange>, E>,
+    ) -> Result<Arc<Route>, E> {
+        self.refresh_routes();
+        if let Some(route) = self.routes.by_names.get(exchange).and_then(|by_key| by_key.get(key)) {
+            return Ok(Arc::clone(route));
+        }
+        let found = check(self, exchange)?;
+        let routed = route::route(&self.vhost, &found, &[key], Table::EMPTY);
+        let route =
+            Arc::new(Route { exchange: found, targets: routed.targets, by_headers: routed.by_headers });
+        if self.routes.count >= CACHED_ROUTES_MAX {
+            self.routes = Routes { version: self.routes.version, ..Routes::default() };
+        }
+        self.routes.count += 1;
+        let by_key = self.routes.by_names.entry(exchange.into()).or_default();
+        by_key.insert(key.into(), Arc::clone(&route));
+        Ok(route)
+    }
+
+    /// Forgets routes that are older than a change of definitions. Only between bursts: what was routed is handed
+    /// over first.
+    fn refresh_routes(&mut self) {
+        if !self.burst.is_empty() {
+            return;
+        }
+        let version = self.vhost.version();
+        if self.routes.version != version {
+            self.routes = Routes { version, ..Routes::default() };
+        }
+    }
+}

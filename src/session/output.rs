@@ -1,0 +1,140 @@
+//! Bytes on their way to the socket: small frames behind each other in one buffer, large bodies by reference.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::message::record::{BodyView, MessageView};
+use crate::protocol::frame::{self, FRAME_END, FRAME_OVERHEAD};
+use crate::protocol::methods::Method;
+
+/// Pieces of a body from this size on are written from where they lie.
+const SHARED_BYTES_MIN: usize = 16 * 1024;
+/// A buffer that grew past this is given back once it is written.
+const KEPT_BYTES_MAX: usize = 256 * 1024;
+
+/// What is to be written, in order.
+#[derive(Debug, Default)]
+pub struct Output {
+    segments: VecDeque<Bytes>,
+    segment_bytes: usize,
+    tail: BytesMut,
+}
+
+impl Output {
+    /// Adds a method frame.
+    pub fn method(&mut self, channel: u16, method: &Method<'_>) {
+        frame::put_method(&mut self.tail, channel, method);
+    }
+
+    /// Adds a heartbeat frame.
+    pub fn heartbeat(&mut self) {
+        frame::put_heartbeat(&mut self.tail);
+    }
+
+    /// Adds bytes that are no frame: the protocol header.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+    }
+
+    /// Adds a content header and body frames, none larger than `frame_max` allows (AMQP 0-9-1 §4.2.6).
+    pub fn content(&mut self, channel: u16, message: &MessageView<'_>, frame_max: u32) {
+        let payload_max = frame_max as usize - FRAME_OVERHEAD;
+        frame::put_header(&mut self.tail, channel, message.body.len() as u64, message.properties);
+        match message.body {
+            BodyView::Slice(body) => {
+                for payload in body.chunks(payload_max) {
+                    self.body_frame(channel, payload);
+                }
+            }
+            BodyView::Chunks(pieces) => {
+                for piece in pieces {
+                    self.piece(channel, piece, payload_max);
+                }
+            }
+        }
+    }
+
+    fn piece(&mut self, channel: u16, piece: &Bytes, payload_max: usize) {
+        let mut rest = piece.clone();
+        while !rest.is_empty() {
+            let payload = rest.split_to(payload_max.min(rest.len()));
+            if payload.len() < SHARED_BYTES_MIN {
+                self.body_frame(channel, &payload);
+                continue;
+            }
+            frame::put_body_head(&mut self.tail, channel, payload.len() as u32);
+            self.share(payload);
+            self.tail.extend_from_slice(&[FRAME_END]);
+        }
+    }
+
+    fn body_frame(&mut self, channel: u16, payload: &[u8]) {
+        frame::put_body_head(&mut self.tail, channel, payload.len() as u32);
+        self.tail.extend_from_slice(payload);
+        self.tail.extend_from_slice(&[FRAME_END]);
+    }
+
+    fn share(&mut self, bytes: Bytes) {
+        let before = self.tail.split().freeze();
+        self.segment_bytes += before.len() + bytes.len();
+        self.segments.push_back(before);
+        self.segments.push_back(bytes);
+    }
+
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.segment_bytes + self.tail.len()
+    }
+
+    /// Whether all is written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `slices` with what is to be written next; how many were filled.
+    pub fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let waiting = self.segments.iter().map(Bytes::as_ref).chain(std::iter::once(self.tail.as_ref()));
+        let mut filled = 0;
+        for (slice, bytes) in slices.iter_mut().zip(waiting.filter(|bytes: &&[u8]| !bytes.is_empty())) {
+            *slice = IoSlice::new(bytes);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// `count` bytes were written.
+    pub fn advance(&mut self, mut count: usize) {
+        while let Some(segment) = self.segments.front_mut() {
+            let step = count.min(segment.len());
+            segment.advance(step);
+            self.segment_bytes -= step;
+            count -= step;
+            if !segment.is_empty() {
+                return;
+            }
+            self.segments.pop_front();
+        }
+        self.tail.advance(count.min(self.tail.len()));
+        if self.tail.is_empty() {
+            if self.tail.capacity() > KEPT_BYTES_MAX {
+                self.tail = BytesMut::new();
+            } else {
+                self.tail.clear();
+            }
+        }
+    }
+
+    /// Gives the buffer back: the connection is idle.
+    pub fn shrink(&mut self) {
+        if self.is_empty() {
+            self.tail = BytesMut::new();
+        }
+    }
+
+    /// Forgets what was not written: nobody reads any more.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

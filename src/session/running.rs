@@ -1,0 +1,372 @@
+//! A connection that is open: its channels, and which frame goes to which.
+//!
+//! Work is done per read chunk: publishes and acknowledgements are collected, and handed over when another
+//! method needs to see their effect or the chunk ends.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::broker::outbox::Item;
+use crate::protocol::frame::{FrameKind, FrameView};
+use crate::protocol::header::ContentHeader;
+use crate::protocol::methods::{
+    ChannelClose, ChannelCloseOk, ChannelOpenOk, ConnectionBlocked, ConnectionUnblocked,
+    ConnectionUpdateSecretOk, Method,
+};
+use crate::protocol::reply::ReplyCode;
+use crate::session::channel::{Channel, Piece};
+use crate::session::handshake::{Client, Tuned};
+use crate::session::link::Link;
+use crate::session::refuse::Refusal;
+
+/// Deliveries are encoded until this much waits for the socket.
+const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// What a client may still send on a channel that was closed under it.
+const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Running {
+    /// What its channels share.
+    pub link: Link,
+    /// In order of their numbers.
+    channels: Vec<(u16, Slot)>,
+    channel_max: u16,
+    client: Client,
+    is_blocked: bool,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Open(Box<Channel>),
+    /// channel.close is sent; what arrives until its answer is discarded.
+    Closing {
+        discarded_bytes: usize,
+    },
+}
+
+/// What follows from a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The next frame.
+    Continue,
+    /// The client closes the connection.
+    Closed,
+}
+
+/// A refusal that closes the connection, and the method that was refused.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub refusal: Refusal,
+    /// The method's class id, or zero.
+    pub class_id: u16,
+    /// The method's id, or zero.
+    pub method_id: u16,
+}
+
+impl Failure {
+    fn new(refusal: Refusal, (class_id, method_id): (u16, u16)) -> Self {
+        Self { refusal, class_id, method_id }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal, (0, 0))
+    }
+}
+
+const PUBLISH_ID: (u16, u16) = (60, 40);
+
+impl Running {
+    /// A connection without channels.
+    pub fn new(mut link: Link, tuned: Tuned, client: Client) -> Self {
+        link.frame_max = tuned.frame_max;
+        link.notify_cancel = client.consumer_cancel_notify;
+        Self { link, channels: Vec::new(), channel_max: tuned.channel_max, client, is_blocked: false }
+    }
+
+    /// Whether the client must wait: its socket is not read.
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// A frame from the client.
+    ///
+    /// # Errors
+    /// What closes the connection. What closes a channel is done here.
+    pub fn on_frame(&mut self, frame: &FrameView<'_>) -> Result<Step, Failure> {
+        match frame.kind {
+            FrameKind::Heartbeat if frame.channel == 0 => Ok(Step::Continue),
+            FrameKind::Heartbeat => Err(Refusal::unexpected_frame("type 8, all octets = <<>>").into()),
+            FrameKind::Method => self.on_method_frame(frame),
+            FrameKind::Header | FrameKind::Body if frame.channel == 0 => {
+                Err(Refusal::unexpected_frame("content on channel 0").into())
+            }
+            FrameKind::Header => {
+                let header = ContentHeader::parse(frame.payload)
+                    .map_err(|error| Refusal::new(ReplyCode::FrameError, error.to_string()))?;
+                self.on_content(frame, |channel, link| channel.on_header(link, &header))
+            }
+            FrameKind::Body => {
+                self.on_content(frame, |channel, link| channel.on_body(link, Piece::Slice(frame.payload)))
+            }
+        }
+    }
+
+    /// A body frame whose payload was cut out of the read buffer.
+    ///
+    /// # Errors
+    /// As [`Running::on_frame`].
+    pub fn on_shared_body(&mut self, number: u16, payload: Bytes) -> Result<Step, Failure> {
+        let frame = FrameView { kind: FrameKind::Body, channel: number, payload: &payload.clone() };
+        self.on_content(&frame, |channel, link| channel.on_body(link, Piece::Shared(payload)))
+    }
+
+    fn on_content(
+        &mut self,
+        frame: &FrameView<'_>,
+        take: impl FnOnce(&mut Channel, &mut Link) -> Result<(), Refusal>,
+    ) -> Result<Step, Failure> {
+        let Some(at) = self.open_channel_or_discard(frame)? else { return Ok(Step::Continue) };
+        let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else { return Ok(Step::Continue) };
+        match take(channel, &mut self.link) {
+            Ok(()) => Ok(Step::Continue),
+            Err(refusal) => self.refuse(frame.channel, refusal, PUBLISH_ID),
+        }
+    }
+
+    fn on_method_frame(&mut self, frame: &FrameView<'_>) -> Result<Step, Failure> {
+        let method = Method::parse(frame.payload).map_err(|error| {
+            Failure::new(error.into(), Method::peek_id(frame.payload).unwrap_or_default())
+        })?;
+        if !matches!(
+            method,
+            Method::BasicPublish(_) | Method::BasicAck(_) | Method::BasicNack(_) | Method::BasicReject(_)
+        ) {
+            self.hand_over();
+        }
+        if frame.channel == 0 {
+            return self.on_connection_method(&method);
+        }
+        match method {
+            Method::ChannelOpen(_) => self.on_channel_open(frame.channel),
+            Method::ChannelClose(_) => self.on_channel_close(frame),
+            Method::ChannelCloseOk(_) => self.on_channel_close_ok(frame),
+            _ => {
+                let Some(at) = self.open_channel_or_discard(frame)? else { return Ok(Step::Continue) };
+                let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else {
+                    return Ok(Step::Continue);
+                };
+                match channel.on_method(&mut self.link, &method) {
+                    Ok(()) => Ok(Step::Continue),
+                    Err(refusal) => self.refuse(frame.channel, refusal, method.id()),
+                }
+            }
+        }
+    }
+
+    fn on_connection_method(&mut self, method: &Method<'_>) -> Result<Step, Failure> {
+        match method {
+            Method::ConnectionClose(_) => Ok(Step::Closed),
+            // There are no tokens to refresh: passwords are checked once.
+            Method::ConnectionUpdateSecret(_) => {
+                self.link.send(0, &Method::ConnectionUpdateSecretOk(ConnectionUpdateSecretOk {}));
+                Ok(Step::Continue)
+            }
+            other => {
+                let refusal = Refusal::channel_error("unexpected method in connection state running");
+                Err(Failure::new(refusal, other.id()))
+            }
+        }
+    }
+
+    fn on_channel_open(&mut self, number: u16) -> Result<Step, Failure> {
+        const ID: (u16, u16) = (20, 10);
+        let at = match self.find(number) {
+            Ok(at) => match self.channels.get_mut(at) {
+                Some((_, Slot::Closing { .. })) => return Ok(Step::Continue),
+                _ => return Err(Failure::new(Refusal::channel_error("second 'channel.open' seen"), ID)),
+            },
+            Err(at) => at,
+        };
+        let open = self.channels.len();
+        if open >= usize::from(self.channel_max) {
+            let text = format!(
+                "number of channels opened ({open}) has reached the negotiated channel_max ({})",
+                self.channel_max
+            );
+            return Err(Failure::new(Refusal::not_allowed(text), ID));
+        }
+        self.channels.insert(at, (number, Slot::Open(Box::new(Channel::new(number)))));
+        self.link.send(number, &Method::ChannelOpenOk(ChannelOpenOk {}));
+        Ok(Step::Continue)
+    }
+
+    fn on_channel_close(&mut self, frame: &FrameView<'_>) -> Result<Step, Failure> {
+        let at = self.find(frame.channel).map_err(|_| expected_open(frame))?;
+        if matches!(self.channels.get(at), Some((_, Slot::Open(_)))) {
+            let (number, slot) = self.channels.remove(at);
+            self.close_slot(number, slot);
+        }
+        // Closes that cross are both answered; the number is free when ours is.
+        self.link.send(frame.channel, &Method::ChannelCloseOk(ChannelCloseOk {}));
+        Ok(Step::Continue)
+    }
+
+    fn on_channel_close_ok(&mut self, frame: &FrameView<'_>) -> Result<Step, Failure> {
+        let at = self.find(frame.channel).map_err(|_| expected_open(frame))?;
+        if matches!(self.channels.get(at), Some((_, Slot::Closing { .. }))) {
+            self.channels.remove(at);
+        }
+        Ok(Step::Continue)
+    }
+
+    /// Where the frame's channel is, if it is open; frames of one that is closing are counted and dropped.
+    fn open_channel_or_discard(&mut self, frame: &FrameView<'_>) -> Result<Option<usize>, Failure> {
+        let at = self.find(frame.channel).map_err(|_| expected_open(frame))?;
+        match self.channels.get_mut(at) {
+            Some((_, Slot::Closing { discarded_bytes })) => {
+                *discarded_bytes += frame.wire_bytes();
+                if *discarded_bytes > DISCARDED_BYTES_MAX {
+                    return Err(Refusal::channel_error("too much sent on a closed channel").into());
+                }
+                Ok(None)
+            }
+            _ => Ok(Some(at)),
+        }
+    }
+
+    fn find(&self, number: u16) -> Result<usize, usize> {
+        self.channels.binary_search_by_key(&number, |&(number, _)| number)
+    }
+
+    /// Soft refusals close the channel, hard ones the connection.
+    fn refuse(&mut self, number: u16, refusal: Refusal, id: (u16, u16)) -> Result<Step, Failure> {
+        if refusal.code.is_hard() {
+            return Err(Failure::new(refusal, id));
+        }
+        tracing::info!(channel = number, code = refusal.code.code(), text = %refusal.explanation, "channel closed");
+        self.hand_over();
+        if let Ok(at) = self.find(number)
+            && let Some((_, slot)) = self.channels.get_mut(at)
+        {
+            let closed = std::mem::replace(slot, Slot::Closing { discarded_bytes: 0 });
+            self.close_slot(number, closed);
+        }
+        let close = ChannelClose {
+            reply_code: refusal.code.code(),
+            reply_text: &refusal.text(),
+            class_id: id.0,
+            method_id: id.1,
+        };
+        self.link.send(number, &Method::ChannelClose(close));
+        Ok(Step::Continue)
+    }
+
+    fn close_slot(&mut self, number: u16, slot: Slot) {
+        self.link.confirming.retain(|&other| other != number);
+        if let Slot::Open(channel) = slot {
+            channel.close(&mut self.link);
+        }
+    }
+
+    /// Hands over what the chunk collected so far, and confirms what is safe already.
+    pub fn hand_over(&mut self) {
+        let lsn = self.link.hand_over();
+        for number in std::mem::take(&mut self.link.confirming) {
+            if let Ok(at) = self.find(number)
+                && let Some((_, Slot::Open(channel))) = self.channels.get_mut(at)
+            {
+                channel.on_handed_over(&mut self.link, lsn);
+            }
+        }
+    }
+
+    /// The chunk ends, or something else has happened: hand over, deliver, look at the alarm, pay the wakes.
+    pub fn pump(&mut self) {
+        self.hand_over();
+        self.deliver();
+        self.hand_over();
+        self.look_at_alarm();
+        self.link.wakes.fire();
+    }
+
+    fn deliver(&mut self) {
+        while self.link.out.len() < OUTPUT_BYTES_MAX {
+            if self.link.arriving.is_empty() {
+                let outbox = Arc::clone(&self.link.outbox);
+                outbox.drain_into(&mut self.link.arriving);
+            }
+            let Some(item) = self.link.arriving.pop_front() else { return };
+            let at = self.find(item.channel());
+            let slot = at.ok().and_then(|at| self.channels.get_mut(at));
+            match (item, slot) {
+                (Item::Delivery { consumer, run }, Some((_, Slot::Open(channel)))) => {
+                    channel.deliver(&mut self.link, consumer, run);
+                }
+                (Item::Cancelled(consumer), Some((_, Slot::Open(channel)))) => {
+                    channel.on_cancelled(&mut self.link, &consumer);
+                }
+                (item, _) => self.link.give_back(item),
+            }
+        }
+    }
+
+    /// The log is durable further than before. `true` while something still waits for it.
+    pub fn on_durable(&mut self) -> bool {
+        let durable = self.link.node().log.durable();
+        self.link.on_durable(durable);
+        let mut waiting = self.link.awaits_log();
+        for (_, slot) in &mut self.channels {
+            if let Slot::Open(channel) = slot {
+                waiting |= channel.on_durable(&mut self.link);
+            }
+        }
+        waiting
+    }
+
+    /// Blocks a connection that has published during an alarm, and lets it go on afterwards.
+    fn look_at_alarm(&mut self) {
+        let alarmed = self.link.node().memory.is_alarmed();
+        let block = alarmed && (self.is_blocked || self.link.has_published);
+        self.link.has_published = false;
+        if block == self.is_blocked {
+            return;
+        }
+        self.is_blocked = block;
+        if !self.client.connection_blocked {
+            return;
+        }
+        if block {
+            self.link.send(0, &Method::ConnectionBlocked(ConnectionBlocked { reason: "low on memory" }));
+        } else {
+            self.link.send(0, &Method::ConnectionUnblocked(ConnectionUnblocked {}));
+        }
+    }
+
+    /// Ends all channels and what dies with the connection.
+    pub fn close(&mut self) {
+        for (number, slot) in std::mem::take(&mut self.channels) {
+            self.close_slot(number, slot);
+        }
+        for item in self.link.outbox.close() {
+            self.link.give_back(item);
+        }
+        self.link.hand_over();
+        let names = std::mem::take(&mut self.link.exclusive_queues);
+        let owner = self.link.actor.connection;
+        self.link.vhost.delete_exclusive_queues(owner, &names, &mut self.link.wakes);
+        self.link.wakes.fire();
+    }
+}
+
+fn expected_open(frame: &FrameView<'_>) -> Failure {
+    let id = match frame.kind {
+        FrameKind::Method => Method::peek_id(frame.payload).unwrap_or_default(),
+        _ => (0, 0),
+    };
+    Failure::new(Refusal::channel_error("expected 'channel.open'"), id)
+}
