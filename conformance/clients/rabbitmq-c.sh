@@ -137,8 +137,8 @@ case_queue.delete/if-empty() {
 
 case_queue.delete/if-unused() {
   declare_queue
-  start_consumer -A sh -c "cat; echo"
-  refused "PRECONDITION_FAILED - queue '$queue' in vhost '/' in use" amqp-delete-queue -u "$url" -q "$queue" -u
+  start_consumer -A -- sh -c "cat; echo"
+  refused "PRECONDITION_FAILED - queue '$queue' in vhost '/' in use" amqp-delete-queue -u "$url" -q "$queue" --if-unused
 }
 
 # A consumer in the background; it is there once it has written the message sent to it.
@@ -154,29 +154,27 @@ case_route/default() {
   equal "get" "$(take)" "by name"
 }
 
+# What a queue bound to EXCHANGE with BINDING gets of a message with KEY and of one with another key.
 bound_through() {
   local exchange=$1 binding=$2 key=$3
-  declare_queue
-  # amqp-consume binds, and leaves when its command has failed on the message it waits for.
-  amqp-consume -u "$url" -q "$queue" -e "$exchange" -r "$binding" -c 2 cat > "$scratch/bound" 2>&1 &
-  consumer=$!
-  # It has bound and consumes once a message to the queue itself is acked; queue order keeps the two apart.
-  put -b "first"
-  until_true "the consumer is there" grep -q first "$scratch/bound"
+  # With -e amqp-consume declares the queue itself, auto-delete.
+  amqp-consume -u "$url" -q "conformance-$$" -e "$exchange" -r "$binding" cat > "$scratch/bound" 2>&1 &
+  arrived() {
+    amqp-publish -u "$url" -e "$exchange" -r "$key" -b "$1" && grep -q "$1" "$scratch/bound"
+  }
+  until_true "the queue is bound" arrived "bound"
   amqp-publish -u "$url" -e "$exchange" -r "not-$key" -b "elsewhere"
-  amqp-publish -u "$url" -e "$exchange" -r "$key" -b " second"
-  until_true "the routed message" grep -q second "$scratch/bound"
-  wait "$consumer"
+  until_true "the last message" arrived "last"
+  grep -q "elsewhere" "$scratch/bound" && fail "got a message with another key"
+  return 0
 }
 
 case_route/direct() {
   bound_through amq.direct "red-$$" "red-$$"
-  equal "consumed" "$(cat "$scratch/bound")" "first second"
 }
 
 case_route/topic() {
   bound_through amq.topic "order-$$.*.#" "order-$$.new.eu"
-  equal "consumed" "$(cat "$scratch/bound")" "first second"
 }
 
 case_route/bad-exchange() {
@@ -215,7 +213,7 @@ case_basic.qos/per-consumer() {
   declare_queue
   seq 1 5 | amqp-publish -u "$url" -r "$queue" -l || fail "amqp-publish -l failed"
   mkfifo "$scratch/gate"
-  amqp-consume -u "$url" -q "$queue" -p 2 sh -c "cat; cat '$scratch/gate' > '$scratch/opened'" > "$scratch/consumed" 2>&1 &
+  amqp-consume -u "$url" -q "$queue" -p 2 -- sh -c "cat; cat '$scratch/gate' > '$scratch/opened'" > "$scratch/consumed" 2>&1 &
   until_true "the first delivery" has_lines "$scratch/consumed" 1
   # It holds one and has one waiting; the others are still in the queue.
   equal "what others find" "$(take)$(take)$(take)" "345"
@@ -265,7 +263,7 @@ case_story/image-work-queue() {
   seq 1 20 > "$scratch/images"
   # The first worker takes a task and never ends with it.
   mkfifo "$scratch/never"
-  amqp-consume -u "$url" -q "$queue" -p 1 sh -c "cat; cat '$scratch/never' > '$scratch/opened'" > "$scratch/held" 2>&1 &
+  amqp-consume -u "$url" -q "$queue" -p 1 -- sh -c "cat; cat '$scratch/never' > '$scratch/opened'" > "$scratch/held" 2>&1 &
   slow=$!
   amqp-publish -u "$url" -r "$queue" -p -l < "$scratch/images" || fail "amqp-publish failed"
   until_true "the first worker has a task" has_lines "$scratch/held" 1
