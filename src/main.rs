@@ -1,21 +1,11 @@
-//! The binary: parses arguments, starts tracing, runs.
+//! The binary: chooses the allocator and hands over to the command line.
 
-use std::sync::Arc;
+use std::process::ExitCode;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().init();
-    let mut config = sluicemq::config::Config::default();
-    if let Some(a) = std::env::args().nth(1) {
-        config.listeners = vec![a.parse()?];
-    }
-    sluicemq::net::serve(Arc::new(config), async {
-        let _ = tokio::signal::ctrl_c().await;
-    })
-    .await?;
-    Ok(())
+fn main() -> ExitCode {
+    sluicemq::cli::main()
 }

@@ -1,1 +1,46 @@
-//! (to be written)
+//! A load tool for any AMQP 0-9-1 broker: it makes load, measures it, and checks what comes back.
+//!
+//! [`run`] is the way in. `target` reads the URL and `client` connects; `producer` and `consumer` are a
+//! connection each, and `confirms` what a producer waits for; `stamp` is what messages carry and `check` what
+//! is made of it; `meter` counts, `progress` and `report` show. It knows no broker but by the protocol.
+
+mod args;
+mod check;
+mod client;
+mod confirms;
+mod consumer;
+mod meter;
+mod producer;
+mod progress;
+mod report;
+mod run;
+mod stamp;
+mod target;
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use tokio::runtime::Runtime;
+
+pub use crate::bench::args::Args;
+
+use crate::bench::report::Report;
+
+/// Runs the load and prints the report; `false` when what came back is not what was sent.
+///
+/// # Errors
+/// The broker cannot be reached, refuses, or goes away.
+pub fn run(args: &Args) -> anyhow::Result<bool> {
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let report = runtime.block_on(run::load(args))?;
+    print(&report, args.json).context("cannot write to stdout")?;
+    Ok(!report.check.is_failed())
+}
+
+fn print(report: &Report, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match json {
+        true => writeln!(out, "{}", serde_json::to_string_pretty(report)?),
+        false => write!(out, "{report}"),
+    }
+}

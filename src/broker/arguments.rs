@@ -217,10 +217,7 @@ fn meaning<'a>(name: &str, value: Option<Field<'a>>) -> Option<Field<'a>> {
 }
 
 fn not_yet(what: &str, value: Field<'_>, resource: &Resource) -> BrokerError {
-    BrokerError::NotImplemented(format!(
-        "{what} with value {} of {resource} is not supported yet",
-        format!("'{value}'")
-    ))
+    BrokerError::NotImplemented(format!("{what} with value '{value}' of {resource} is not supported yet"))
 }
 
 fn described(value: Option<Field<'_>>) -> String {

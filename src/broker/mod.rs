@@ -119,7 +119,9 @@ impl Broker {
 
     /// Asks every connection to look around.
     pub fn signal_all(&self) {
-        for outbox in &self.connections {
+        // Collected first: no registry's guard is held across a lock.
+        let outboxes: Vec<_> = self.connections.iter().map(|entry| Arc::clone(&entry)).collect();
+        for outbox in outboxes {
             outbox.signal();
         }
     }

@@ -1,1 +1,88 @@
-//! (to be written)
+//! The command line: what a person types, what they are told, and the exit code.
+//!
+//! 0 is success, 2 a mistake in flags, environment or file, 1 everything that went wrong later. The only room
+//! that reads the configuration file and the environment. It knows the rooms below by their entry points.
+
+mod args;
+mod load;
+mod logging;
+mod serve;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::bench;
+use crate::cli::args::{Args, Command};
+use crate::cli::load::load;
+
+/// Why a command ended without success.
+#[derive(Debug)]
+enum Failure {
+    /// The person must change what they wrote.
+    Usage(String),
+    /// Something went wrong while running.
+    Runtime(anyhow::Error),
+    /// The command ran and said itself what is wrong.
+    Told,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Runtime(error)
+    }
+}
+
+/// Parses the arguments, runs the command and says in one sentence what went wrong.
+pub fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(why)) => {
+            tell(&why);
+            ExitCode::from(2)
+        }
+        Err(Failure::Runtime(error)) => {
+            tell(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+        Err(Failure::Told) => ExitCode::FAILURE,
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    match args.command.unwrap_or(Command::Serve(args.settings)) {
+        Command::Serve(settings) => {
+            let loaded = load(&settings).map_err(Failure::Usage)?;
+            logging::start(&loaded.config.log);
+            for warning in &loaded.warnings {
+                tracing::warn!("{warning}");
+            }
+            serve::run(loaded.config)?;
+        }
+        Command::Config(settings) => {
+            let loaded = load(&settings).map_err(Failure::Usage)?;
+            for warning in &loaded.warnings {
+                tell(warning);
+            }
+            print(&loaded.config.to_commented_toml())?;
+        }
+        Command::Bench(args) => {
+            args.check().map_err(Failure::Usage)?;
+            if !bench::run(&args)? {
+                return Err(Failure::Told);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tell(what: &dyn Display) {
+    // Nobody is left to be told when stderr is closed.
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("sluicemq: {what}\n"));
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()).context("cannot write to stdout")
+}

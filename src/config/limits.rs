@@ -198,10 +198,6 @@ limits! {
     per_address_connections_max: usize = 0, Count, 0..=10_000_000;
     /// Most connections accepted in a second from one address (IPv6: one /64); loopback is exempt; 0 sets no limit.
     per_address_accepts_per_second_max: u32 = 0, Count, 0..=1_000_000;
-    /// Most answers a connection waits to write before its requests are no longer read.
-    parked_replies_max: usize = 64, Count, 1..=65_536;
-    /// Most publishes of one channel that wait for their confirm before it is no longer read.
-    outstanding_confirms_max: usize = 100_000, Count, 1..=10_000_000;
 }
 
 impl Limits {

@@ -3,7 +3,7 @@
 //! The file is the weakest, the environment is above it, flags are above both. This room reads no file, no
 //! environment and no clock itself: `cli` brings the text and the variables, and sets what flags say.
 //!
-//! [`Config`] is the tree, [`limits`] its table of bounds, [`unit`] how sizes and durations are written,
+//! [`Config`] is the tree, [`limits`] its table of bounds, [`mod@unit`] how sizes and durations are written,
 //! [`error`] what a mistake is told, `environment` and `print` the two other ways in and out.
 
 use std::collections::HashSet;

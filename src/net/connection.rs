@@ -193,8 +193,8 @@ impl Connection {
                 return ControlFlow::Break(());
             }
             Event::Work => {
-                let session = &mut self.session;
-                std::future::poll_fn(|context| Poll::Ready(session.on_wake(context))).await;
+                let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+                self.session.on_wake(&waker);
             }
             Event::Verified(user) => {
                 if user.is_some() {

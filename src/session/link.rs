@@ -7,7 +7,6 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
-use crate::broker::error::BrokerError;
 use crate::broker::exchange::Exchange;
 use crate::broker::node::Node;
 use crate::broker::outbox::{Item, Outbox, Wakes};
@@ -16,6 +15,7 @@ use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::Settlement;
 use crate::broker::route::{self, Targets};
 use crate::broker::vhost::{Actor, Vhost};
+use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
 use crate::protocol::methods::Method;
 use crate::protocol::table::Table;
@@ -73,8 +73,9 @@ pub struct Route {
 #[derive(Debug, Default)]
 struct Routes {
     version: u64,
-    count: usize,
-    by_names: HashMap<Box<[u8]>, HashMap<Box<[u8]>, Arc<Route>>>,
+    by_names: HashMap<Box<[u8]>, Arc<Route>>,
+    /// The last one asked for: most messages go where the one before went.
+    last: Option<(NamesBuf, Arc<Route>)>,
 }
 
 impl Link {
@@ -234,27 +235,39 @@ impl Link {
 
     /// The route for these names, found once and kept until definitions change. `check` judges the exchange when
     /// the route is found.
-    pub fn route<E: From<BrokerError>>(
+    ///
+    /// # Errors
+    /// Those of `check`.
+    pub fn route<E>(
         &mut self,
-        exchange: &[u8],
-        key: &[u8],
+        names: Names<'_>,
         check: impl FnOnce(&Self, &[u8]) -> Result<Arc<Exchange>, E>,
     ) -> Result<Arc<Route>, E> {
         self.refresh_routes();
-        if let Some(route) = self.routes.by_names.get(exchange).and_then(|by_key| by_key.get(key)) {
+        if let Some((last, route)) = &self.routes.last
+            && last.view() == names
+        {
             return Ok(Arc::clone(route));
         }
-        let found = check(self, exchange)?;
-        let routed = route::route(&self.vhost, &found, &[key], Table::EMPTY);
-        let route =
-            Arc::new(Route { exchange: found, targets: routed.targets, by_headers: routed.by_headers });
-        if self.routes.count >= CACHED_ROUTES_MAX {
-            self.routes = Routes { version: self.routes.version, ..Routes::default() };
-        }
-        self.routes.count += 1;
-        let by_key = self.routes.by_names.entry(exchange.into()).or_default();
-        by_key.insert(key.into(), Arc::clone(&route));
+        let known = self.routes.by_names.get(names.as_bytes()).map(Arc::clone);
+        let route = match known {
+            Some(route) => route,
+            None => self.find_route(check(self, names.exchange())?, names),
+        };
+        let mut last = self.routes.last.take().map(|(names, _)| names).unwrap_or_default();
+        last.copy(names);
+        self.routes.last = Some((last, Arc::clone(&route)));
         Ok(route)
+    }
+
+    fn find_route(&mut self, exchange: Arc<Exchange>, names: Names<'_>) -> Arc<Route> {
+        let routed = route::route(&self.vhost, &exchange, &[names.routing_key()], Table::EMPTY);
+        let route = Arc::new(Route { exchange, targets: routed.targets, by_headers: routed.by_headers });
+        if self.routes.by_names.len() >= CACHED_ROUTES_MAX {
+            self.routes.by_names.clear();
+        }
+        self.routes.by_names.insert(names.as_bytes().into(), Arc::clone(&route));
+        route
     }
 
     /// Forgets routes that are older than a change of definitions. Only between bursts: what was routed is handed

@@ -23,7 +23,7 @@ pub mod refuse;
 pub mod running;
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
@@ -277,11 +277,11 @@ impl Session {
     }
 
     /// Something waits in the outbox, more is durable, or the alarm has changed.
-    pub fn on_wake(&mut self, context: &Context<'_>) {
+    pub fn on_wake(&mut self, waker: &Waker) {
         if let Phase::Running(running) = &mut self.phase
             && running.on_durable()
         {
-            self.broker.node.log.wake_when_durable(context.waker());
+            self.broker.node.log.wake_when_durable(waker);
         }
         self.pump();
     }
@@ -331,7 +331,7 @@ impl Session {
     /// When [`Session::on_timeout`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
         let heartbeat = match &self.phase {
-            Phase::Running(running) => self.heartbeat.deadline(!running.is_blocked()),
+            Phase::Running(_) => self.heartbeat.deadline(self.wants_input()),
             _ => None,
         };
         [self.phase_deadline, heartbeat].into_iter().flatten().min()
@@ -346,13 +346,22 @@ impl Session {
             self.abandon();
             return;
         }
-        let Phase::Running(running) = &mut self.phase else { return };
-        match self.heartbeat.due(now.instant, !running.is_blocked()) {
+        if !self.is_running() {
+            return;
+        }
+        let listening = self.wants_input();
+        match self.heartbeat.due(now.instant, listening) {
             Some(Due::PeerIsGone) => {
                 tracing::warn!("no heartbeat from the client, connection closed");
                 self.abandon();
             }
-            Some(Due::Beat) => running.link.out.heartbeat(),
+            Some(Due::Beat) => {
+                self.output().heartbeat();
+                self.heartbeat.on_sent(now.instant);
+                if !listening {
+                    self.heartbeat.on_received(now.instant);
+                }
+            }
             None => {}
         }
     }

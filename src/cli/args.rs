@@ -1,0 +1,58 @@
+//! The grammar of the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::bench;
+use crate::config::{environment, parse_address};
+
+const AFTER_HELP: &str = "\
+`sluicemq config` prints every setting with its default and what it means. Each can be set in the file of \
+--config, and by a variable SLUICEMQ_ and its name in capitals, such as SLUICEMQ_LIMITS_FRAME_MAX_BYTES=\"64KiB\". \
+A flag is above the environment, and that is above the file.";
+
+/// A message broker for AMQP 0-9-1 clients.
+#[derive(Debug, Parser)]
+#[command(name = "sluicemq", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Runs the broker; the same as no command at all
+    #[command(after_help = AFTER_HELP)]
+    Serve(Settings),
+    /// Prints the configuration in effect as commented TOML
+    #[command(after_help = AFTER_HELP)]
+    Config(Settings),
+    /// Loads an AMQP 0-9-1 broker, measures it and checks what comes back
+    Bench(bench::Args),
+}
+
+/// What flags can set.
+#[derive(Debug, clap::Args)]
+pub(super) struct Settings {
+    /// Serve AMQP here; may be given more than once [env: SLUICEMQ_LISTEN, comma-separated]
+    /// [default: 127.0.0.1:5672]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub(super) listen: Vec<SocketAddr>,
+
+    /// Serve the management API here [env: SLUICEMQ_MGMT] [default: not served]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub(super) mgmt: Option<SocketAddr>,
+
+    /// Keep everything durable in this directory [env: SLUICEMQ_DATA_DIR] [default: all in memory]
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+
+    /// Read settings from this TOML file [default: no file]
+    #[arg(long, value_name = "FILE", env = environment::CONFIG_FILE, hide_env_values = true)]
+    pub(super) config: Option<PathBuf>,
+}

@@ -1,0 +1,82 @@
+//! Puts the configuration together: defaults, file, environment, flags, each above the one before.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::cli::args::Settings;
+use crate::config::Config;
+
+/// A configuration file is a page or two; more than this is some other file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Readable by group or others.
+const READABLE_BY_OTHERS: u32 = 0o044;
+
+/// A configuration that holds together, and what is allowed but should be known.
+pub(super) struct Loaded {
+    pub(super) config: Config,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Reads the file and the environment, and sets what flags say. The error is one sentence for the person.
+pub(super) fn load(settings: &Settings) -> Result<Loaded, String> {
+    let mut warnings = Vec::new();
+    let mut config = match &settings.config {
+        Some(path) => {
+            let (text, readable_by_others) = read(path)?;
+            let config = Config::from_toml(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+            if readable_by_others && text.contains("password") {
+                let path = path.display();
+                warnings.push(format!("{path} holds passwords and others can read it: chmod 600 {path}"));
+            }
+            config
+        }
+        None => Config::default(),
+    };
+    let unknown = config.overlay(variables()?).map_err(|error| error.to_string())?;
+    warnings.extend(
+        unknown.into_iter().map(|name| format!("environment variable {name} means nothing and is ignored")),
+    );
+    if !settings.listen.is_empty() {
+        config.listeners.clone_from(&settings.listen);
+    }
+    config.mgmt = settings.mgmt.or(config.mgmt);
+    config.data_dir = settings.data_dir.clone().or(config.data_dir);
+    config.validate().map_err(|error| error.to_string())?;
+    for listener in config.listeners.iter().filter(|listener| !listener.ip().is_loopback()) {
+        warnings.push(format!("listening on {listener} without TLS: passwords travel as clear text"));
+    }
+    Ok(Loaded { config, warnings })
+}
+
+fn read(path: &Path) -> Result<(String, bool), String> {
+    let refused = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let file = File::open(path).map_err(refused)?;
+    let mode = file.metadata().map_err(refused)?.permissions().mode();
+    let mut text = String::new();
+    let bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(refused)?;
+    if u64::try_from(bytes).is_ok_and(|bytes| bytes > FILE_BYTES_MAX) {
+        return Err(format!(
+            "{} is no configuration file: it is over {FILE_BYTES_MAX} bytes",
+            path.display()
+        ));
+    }
+    Ok((text, mode & READABLE_BY_OTHERS != 0))
+}
+
+/// Our variables. Others may hold any bytes; ours must be text.
+fn variables() -> Result<Vec<(String, String)>, String> {
+    let mut found = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(crate::config::environment::PREFIX))
+        else {
+            continue;
+        };
+        let value =
+            value.into_string().map_err(|_| format!("environment variable {name}: is no UTF-8 text"))?;
+        found.push((name.to_owned(), value));
+    }
+    Ok(found)
+}

@@ -1,0 +1,66 @@
+//! Runs the broker until a signal says to stop; a second signal does not wait.
+
+use std::io;
+use std::process;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::Config;
+use crate::net;
+
+/// Serves until SIGTERM or SIGINT, and until every connection was told.
+pub(super) fn run(config: Config) -> anyhow::Result<()> {
+    raise_file_limit();
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let served = runtime.block_on(async {
+        let signals = Signals::new().context("cannot listen for signals")?;
+        net::serve(Arc::new(config), signals.first()).await.context("cannot serve")
+    });
+    // What still runs then has had its time: do not wait for it.
+    runtime.shutdown_background();
+    served
+}
+
+/// Every connection is a file descriptor, and many systems start a process with a soft limit of 1024.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        tracing::warn!(%error, soft_limit = limit.current, "cannot raise the limit on open files");
+    }
+}
+
+/// The signals that ask to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on the signals no longer kill the process.
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Ends at the first signal, and from then on a second one ends the process.
+    async fn first(mut self) {
+        let name = self.next().await;
+        tracing::info!(signal = name, "stopping");
+        tokio::spawn(async move {
+            let name = self.next().await;
+            tracing::warn!(signal = name, "stopping at once");
+            process::exit(1);
+        });
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

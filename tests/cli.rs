@@ -1,0 +1,253 @@
+//! The binary as a person meets it: what they type, what they are told, and the exit code.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// The binary with no environment but what a test sets.
+fn sluicemq(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicemq"));
+    command.args(arguments).env_clear();
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    sluicemq(arguments).output().expect("the binary runs")
+}
+
+/// Checks the exit code and the one sentence on stderr.
+fn check_refused(command: &mut Command, code: i32, sentence: &str) {
+    let output = command.output().expect("the binary runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert!(told.contains(sentence), "told: {told}\nexpected: {sentence}");
+    assert!(output.stdout.is_empty());
+}
+
+struct ConfigFile {
+    _dir: TempDir,
+    path: PathBuf,
+}
+
+fn config_file(text: &str, mode: u32) -> ConfigFile {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("sluicemq.toml");
+    fs::write(&path, text).expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
+    ConfigFile { _dir: dir, path }
+}
+
+impl ConfigFile {
+    fn argument(&self) -> &str {
+        self.path.to_str().expect("a path of ours is text")
+    }
+}
+
+/// A broker in a process of its own, killed when the test ends early.
+struct Broker(Child);
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Broker {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary starts"))
+    }
+
+    /// The log up to the line with this text.
+    fn log_until(&mut self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        for line in BufReader::new(self.0.stderr.as_mut().expect("piped")).lines() {
+            lines.push(line.expect("the log is text"));
+            if lines.last().is_some_and(|line| line.contains(text)) {
+                return lines;
+            }
+        }
+        panic!("the log ended without {text:?}: {lines:#?}");
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.0.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+}
+
+#[test]
+fn help_shows_the_flags_and_their_defaults() {
+    for arguments in [&["--help"][..], &["serve", "--help"]] {
+        let help = output(arguments);
+        assert!(help.status.success());
+        let text = String::from_utf8_lossy(&help.stdout);
+        for expected in ["--listen", "127.0.0.1:5672", "--mgmt", "--data-dir", "--config", "SLUICEMQ_LISTEN"]
+        {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
+    }
+    assert!(String::from_utf8_lossy(&output(&["bench", "--help"]).stdout).contains("[default: 16]"));
+    assert!(String::from_utf8_lossy(&output(&["--version"]).stdout).starts_with("sluicemq "));
+}
+
+#[test]
+fn config_prints_what_is_in_effect_with_comments() {
+    let file =
+        config_file("vhosts = [\"/\", \"orders\"]\nlimits.channel_max = 5\nlog.level = \"debug\"\n", 0o600);
+    let printed = sluicemq(&["config", "--config", file.argument(), "--listen", "127.0.0.1:7"])
+        .env("SLUICEMQ_LISTEN", "127.0.0.1:8")
+        .env("SLUICEMQ_LIMITS_CHANNEL_MAX", "6")
+        .env("SLUICEMQ_PORT", "tcp://10.0.0.1:5672")
+        .output()
+        .expect("the binary runs");
+    assert!(printed.status.success());
+    let text = String::from_utf8_lossy(&printed.stdout);
+    for expected in [
+        "listeners = [\"127.0.0.1:7\"]",
+        "channel_max = 6",
+        "vhosts = [\"/\", \"orders\"]",
+        "level = \"debug\"",
+        "# Largest message body, in bytes.",
+        "message_bytes_max = \"128MiB\"",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    let told = String::from_utf8_lossy(&printed.stderr);
+    assert_eq!(told, "sluicemq: environment variable SLUICEMQ_PORT means nothing and is ignored\n");
+}
+
+#[test]
+fn the_file_can_be_named_by_the_environment() {
+    let file = config_file("limits.channel_max = 5\n", 0o600);
+    let printed = sluicemq(&["config"]).env("SLUICEMQ_CONFIG", &file.path).output().expect("the binary runs");
+    assert!(String::from_utf8_lossy(&printed.stdout).contains("channel_max = 5"));
+}
+
+#[test]
+fn a_mistake_is_one_sentence_and_exit_code_2() {
+    let unknown = config_file("[limits]\nframes = 1\n", 0o600);
+    let place = format!("sluicemq: {}: line 2: limits.frames: unknown key `frames`", unknown.argument());
+    check_refused(&mut sluicemq(&["--config", unknown.argument()]), 2, &place);
+    check_refused(&mut sluicemq(&["serve", "--config", unknown.argument()]), 2, &place);
+
+    let unit = config_file("\n[limits]\nframe_max_bytes = \"10s\"\n", 0o600);
+    let sentence =
+        "line 3: limits.frame_max_bytes: expected a size such as \"64KiB\" or a whole number of bytes";
+    check_refused(&mut sluicemq(&["config", "--config", unit.argument()]), 2, sentence);
+
+    check_refused(
+        &mut sluicemq(&["--config", "/nowhere.toml"]),
+        2,
+        "cannot read /nowhere.toml: No such file",
+    );
+    check_refused(
+        &mut sluicemq(&["--listen", "5672"]),
+        2,
+        "expected an address and port such as \"127.0.0.1:5672\"",
+    );
+    check_refused(&mut sluicemq(&["--frobnicate"]), 2, "unexpected argument '--frobnicate'");
+    check_refused(
+        sluicemq(&["config"]).env("SLUICEMQ_MEMORY_WATERMARK", "lots"),
+        2,
+        "environment variable SLUICEMQ_MEMORY_WATERMARK: expected a share of memory",
+    );
+    check_refused(
+        &mut sluicemq(&["bench", "--ack-every", "10", "--prefetch", "5"]),
+        2,
+        "no delivery would ever",
+    );
+}
+
+#[test]
+fn a_port_in_use_is_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    check_refused(&mut sluicemq(&["--listen", &address]), 1, &address);
+    check_refused(&mut sluicemq(&["--listen", &address]), 1, "Address already in use");
+}
+
+#[test]
+fn a_file_with_passwords_that_others_can_read_is_warned_about() {
+    let text = "[[users]]\nname = \"a\"\npassword = \"12345\"\n";
+    for (mode, warned) in [(0o600, false), (0o644, true)] {
+        let file = config_file(text, mode);
+        let output = output(&["config", "--config", file.argument()]);
+        assert!(output.status.success());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(told.contains("holds passwords and others can read it"), warned, "{told}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("12345"));
+    }
+}
+
+#[test]
+fn a_broker_serves_until_it_is_told_to_stop() {
+    for (command, signal) in [(&["serve"][..], "-TERM"), (&[], "-INT")] {
+        let mut broker = Broker::start(sluicemq(command).env("SLUICEMQ_LISTEN", "127.0.0.1:0"));
+        broker.log_until("Server startup complete");
+        broker.signal(signal);
+        assert!(broker.0.wait().expect("it ends").success());
+    }
+}
+
+#[test]
+fn the_log_can_be_json() {
+    let mut broker = Broker::start(
+        sluicemq(&["--listen", "127.0.0.1:0"])
+            .env("SLUICEMQ_LOG_FORMAT", "json")
+            .env("SLUICEMQ_LOG_LEVEL", "info"),
+    );
+    let lines = broker.log_until("Server startup complete");
+    for line in &lines {
+        let parsed: serde_json::Value = serde_json::from_str(line).expect("each line is an object");
+        assert!(parsed.get("message").is_some(), "{line}");
+    }
+}
+
+#[test]
+fn bench_loads_a_broker_and_checks_what_comes_back() {
+    let mut broker = Broker::start(&mut sluicemq(&["--listen", "127.0.0.1:0"]));
+    let log = broker.log_until("Server startup complete");
+    let address = log.iter().find_map(|line| line.split_once("address=")).expect("the port is logged").1;
+    let url = format!("amqp://guest:guest@{}/%2f", address.trim());
+    for load in [
+        &["--auto-ack", "--size", "16"][..],
+        &[
+            "--confirms",
+            "--persistent",
+            "--producers",
+            "2",
+            "--consumers",
+            "3",
+            "--queues",
+            "2",
+            "--size",
+            "5000",
+        ],
+        &["--rate", "500", "--ack-every", "1", "--queues", "3", "--size", "0"],
+    ] {
+        let run = sluicemq(&["bench", "--json", "--seconds", "1", "--url", &url]).args(load).output();
+        let run = run.expect("the binary runs");
+        assert!(run.status.success(), "{load:?}: {}", String::from_utf8_lossy(&run.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&run.stdout).expect("the report is JSON");
+        assert_eq!(report["published"], report["received"], "{report}");
+        assert!(report["published"].as_u64() > Some(0), "{report}");
+        let passed = report["check"]["result"].as_str().expect("a result");
+        assert!(["passed", "count_passed"].contains(&passed), "{report}");
+    }
+}
+
+#[test]
+fn bench_says_why_it_cannot_run() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    drop(taken);
+    let url = format!("amqp://guest:secret@{address}");
+    check_refused(&mut sluicemq(&["bench", "--url", &url]), 1, "Connection refused");
+    check_refused(&mut sluicemq(&["bench", "--url", "http://secret"]), 2, "--url must start with amqp://");
+}
