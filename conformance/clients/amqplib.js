@@ -351,10 +351,10 @@ refused('queue.declare/inequivalent', 406, "PRECONDITION_FAILED - inequivalent a
     return { values: [name], act: (channel) => channel.assertQueue(name, { durable: true }) };
   });
 
-refused('queue.declare/inequivalent-argument', 406, "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue '%' in vhost '/': received '200000' but current is '100000'",
+refused('queue.declare/inequivalent-argument', 406, "PRECONDITION_FAILED - inequivalent arg 'x-queue-mode' for queue '%' in vhost '/': received 'default' but current is 'lazy'",
   async (world, setup) => {
-    const name = await world.queue(setup, { messageTtl: 100000 });
-    return { values: [name], act: (channel) => channel.assertQueue(name, { durable: false, messageTtl: 200000 }) };
+    const name = await world.queue(setup, { arguments: { 'x-queue-mode': 'lazy' } });
+    return { values: [name], act: (channel) => channel.assertQueue(name, { durable: false, arguments: { 'x-queue-mode': 'default' } }) };
   });
 
 refused('queue.declare/exclusive', 405,

@@ -238,13 +238,12 @@ def inequivalent_queue(world):
 @case("queue.declare/inequivalent-argument")
 def inequivalent_argument(world):
     connection = world.connect()
-    with_ttl = world.queue(connection.channel(), arguments={"x-message-ttl": 100_000})
-    prefix = f"PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue '{with_ttl}' in vhost '/': received"
-    with channel_closed(406, f"{prefix} '200000' but current is '100000'"):
-        connection.channel().queue_declare(with_ttl, arguments={"x-message-ttl": 200_000})
-    with channel_closed(406, *(f"{prefix} none but current is the value '100000' of type '{kind}'"
-                               for kind in ("signedint", "long"))):
-        connection.channel().queue_declare(with_ttl)
+    lazy = world.queue(connection.channel(), arguments={"x-queue-mode": "lazy"})
+    prefix = f"PRECONDITION_FAILED - inequivalent arg 'x-queue-mode' for queue '{lazy}' in vhost '/': received"
+    with channel_closed(406, f"{prefix} 'default' but current is 'lazy'"):
+        connection.channel().queue_declare(lazy, arguments={"x-queue-mode": "default"})
+    with channel_closed(406, f"{prefix} none but current is the value 'lazy' of type 'longstr'"):
+        connection.channel().queue_declare(lazy)
     still_usable(connection)
 
 
