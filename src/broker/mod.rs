@@ -3,7 +3,7 @@
 //!
 //! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
 //! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`] and [`consumer`] (the way
-//! out), [`memory`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`].
+//! out), [`wakes`], [`memory`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox or the log). No lock is held while a wake is paid.
@@ -22,6 +22,7 @@ pub mod queue;
 pub mod reply_to;
 pub mod route;
 pub mod vhost;
+pub mod wakes;
 
 use std::sync::Arc;
 

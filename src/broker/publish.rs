@@ -13,10 +13,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::broker::node::Node;
-use crate::broker::outbox::Wakes;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::Settlement;
 use crate::broker::route::Targets;
+use crate::broker::wakes::Wakes;
 use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
 use crate::message::fact::Fact;
 use crate::message::place::{Lsn, QueueId, Seq};

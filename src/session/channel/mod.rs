@@ -8,6 +8,7 @@ mod consume;
 mod content;
 mod deliver;
 mod publish;
+mod returns;
 mod settle;
 mod topology;
 mod tx;
