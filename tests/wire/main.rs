@@ -10,7 +10,8 @@
 
 mod harness;
 
-mod handshake;
-
+mod contents;
 mod errors;
+mod framing;
+mod handshake;
 mod traps;
