@@ -14,4 +14,5 @@ mod contents;
 mod errors;
 mod framing;
 mod handshake;
+mod semantics;
 mod traps;

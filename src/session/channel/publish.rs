@@ -317,10 +317,7 @@ impl Channel {
         let (own, node) = link.burst();
         let burst = match &mut self.transaction {
             Some(transaction) => {
-                transaction.messages += 1;
-                if transaction.messages > limit {
-                    return Err(Refusal::precondition(format!("transaction of more than {limit} messages")));
-                }
+                transaction.count(limit)?;
                 &mut transaction.burst
             }
             None => own,
