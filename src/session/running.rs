@@ -79,6 +79,7 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// A frame that breaks a content is refused in the name of the method that began it.
 const PUBLISH_ID: (u16, u16) = (60, 40);
 
 impl Running {
@@ -133,9 +134,10 @@ impl Running {
     ) -> Result<Step, Failure> {
         let Some(at) = self.open_channel_or_discard(frame)? else { return Ok(Step::Continue) };
         let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else { return Ok(Step::Continue) };
+        let id = if channel.awaits_content() { PUBLISH_ID } else { (0, 0) };
         match take(channel, &mut self.link) {
             Ok(()) => Ok(Step::Continue),
-            Err(refusal) => self.refuse(frame.channel, refusal, PUBLISH_ID),
+            Err(refusal) => self.refuse(frame.channel, refusal, id),
         }
     }
 
@@ -161,9 +163,10 @@ impl Running {
                 let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else {
                     return Ok(Step::Continue);
                 };
+                let id = if channel.awaits_content() { PUBLISH_ID } else { method.id() };
                 match channel.on_method(&mut self.link, &method) {
                     Ok(()) => Ok(Step::Continue),
-                    Err(refusal) => self.refuse(frame.channel, refusal, method.id()),
+                    Err(refusal) => self.refuse(frame.channel, refusal, id),
                 }
             }
         }
@@ -199,7 +202,7 @@ impl Running {
                 "number of channels opened ({open}) has reached the negotiated channel_max ({})",
                 self.channel_max
             );
-            return Err(Failure::new(Refusal::not_allowed(text), ID));
+            return Err(Refusal::not_allowed(text).into());
         }
         self.channels.insert(at, (number, Slot::Open(Box::new(Channel::new(number)))));
         self.link.send(number, &Method::ChannelOpenOk(ChannelOpenOk {}));

@@ -1,10 +1,7 @@
 //! Clients that are not yet in: the handshake, and what must not get through it.
 
-use std::net::SocketAddr;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use sluicemq::config::{Config, Secret, UserConfig};
 use sluicemq::protocol::field::Field;
 use sluicemq::protocol::frame::PROTOCOL_HEADER;
 use sluicemq::protocol::methods::{
@@ -12,7 +9,7 @@ use sluicemq::protocol::methods::{
 };
 use sluicemq::protocol::table::{Table, TableBuf};
 
-use crate::harness::broker::{OwnBroker, address, expected_of, is_ours, only_here};
+use crate::harness::broker::{OwnBroker, address, expected_of, impatient, is_ours, only_here};
 use crate::harness::client::{Client, assert_usable, expect_connection_close};
 use crate::harness::content::content_frames;
 use crate::harness::login::{Login, started};
@@ -24,27 +21,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(400);
 const START_OK: (u16, u16) = (10, 11);
 const REFUSED: &str = "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the \
                        broker logfile.";
-
-/// A broker that waits for nobody long, and has a user who may go nowhere.
-static IMPATIENT: LazyLock<OwnBroker> = LazyLock::new(|| {
-    OwnBroker::start(|config: &mut Config| {
-        config.limits.header_timeout_ms = 200;
-        config.limits.handshake_timeout_ms = 400;
-        config.limits.close_timeout_ms = 200;
-        config.limits.auth_failure_delay_ms = 100;
-        config.users.push(UserConfig {
-            name: "nowhere".to_owned(),
-            password: Secret::new("secret"),
-            vhosts: Vec::new(),
-            tags: Vec::new(),
-        });
-    })
-});
-
-/// The broker for tests that wait until one loses patience; RabbitMQ's takes ten seconds for that.
-fn impatient() -> SocketAddr {
-    if is_ours() { IMPATIENT.address } else { address() }
-}
 
 fn connect_with_patience() -> Wire {
     let wire = Wire::connect(impatient());
@@ -215,7 +191,7 @@ fn a_pool_bounds_those_who_are_not_in_and_nobody_else() {
 
 #[test]
 fn row_07_a_huge_length_ends_the_connection_at_once() {
-    let mut wire = started(address());
+    let mut wire = started(impatient());
     wire.send_bytes(&[1, 0, 0, 0xff, 0xff, 0xff, 0xff]);
     let text = "FRAME_ERROR - type 1, all octets = <<>>: {frame_too_large,4294967295,4088}";
     expect_end(&mut wire, (0, 0), 501, text);
@@ -223,7 +199,7 @@ fn row_07_a_huge_length_ends_the_connection_at_once() {
 
 #[test]
 fn row_08_a_start_ok_over_4096_is_501() {
-    let mut wire = started(address());
+    let mut wire = started(impatient());
     wire.send_bytes(&raw_frame(1, 0, &[0; 4097]));
     let text = "FRAME_ERROR - type 1, all octets = <<>>: {frame_too_large,4097,4088}";
     expect_end(&mut wire, (0, 0), 501, text);
@@ -242,12 +218,12 @@ fn row_09_nested_tables_end_at_depth_16() {
         return;
     }
     for levels in [17, 600] {
-        let mut wire = started(address());
+        let mut wire = started(impatient());
         wire.send_bytes(&start_ok_frame(nested(levels).as_table(), "PLAIN", b"\0guest\0guest"));
         let text = "SYNTAX_ERROR - field table nested deeper than 16 levels";
         expect_connection_close(&mut wire, START_OK, 502, text);
     }
-    let mut wire = started(address());
+    let mut wire = started(impatient());
     wire.send_bytes(&start_ok_frame(nested(16).as_table(), "PLAIN", b"\0guest\0guest"));
     assert!(matches!(wire.frame().method(), Method::ConnectionTune(_)));
 }
@@ -264,12 +240,12 @@ fn row_10_a_table_ends_at_1024_entries() {
         }
         table
     };
-    let mut wire = started(address());
+    let mut wire = started(impatient());
     wire.send_bytes(&start_ok_frame(entries(1025).as_table(), "PLAIN", b"\0guest\0guest"));
     let text = "SYNTAX_ERROR - field table of more than 1024 entries";
     expect_connection_close(&mut wire, START_OK, 502, text);
 
-    let mut wire = started(address());
+    let mut wire = started(impatient());
     wire.send_to_the_dying(&start_ok_frame(entries(100_000).as_table(), "PLAIN", b"\0guest\0guest"));
     let frame = wire.frame();
     let Method::ConnectionClose(close) = frame.method() else { panic!("{frame:?}") };
@@ -287,12 +263,12 @@ fn row_11_an_unknown_mechanism_ends_without_a_word() {
 #[test]
 fn row_12_a_malformed_plain_response_is_502_and_an_empty_user_403() {
     for response in [b"guest".as_slice(), b"", b"\0guest", b"guest\0guest", b"\0guest\0gu\0est"] {
-        let mut wire = started(address());
+        let mut wire = started(impatient());
         Login::default().start_ok(&mut wire, "PLAIN", response);
         expect_end(&mut wire, START_OK, 502, "SYNTAX_ERROR - response <<...>> invalid");
     }
     for response in [b"\0\0".as_slice(), b"\0\0guest", b"\0guest\0"] {
-        let mut wire = started(address());
+        let mut wire = started(impatient());
         Login::default().start_ok(&mut wire, "PLAIN", response);
         expect_connection_close(&mut wire, (0, 0), 403, REFUSED);
     }
@@ -305,18 +281,18 @@ fn amqplain_is_a_way_in() {
         table.insert("LOGIN", Field::LongStr(b"guest")).insert("PASSWORD", Field::LongStr(password));
         table.into_bytes()
     };
-    let mut wire = started(address());
+    let mut wire = started(impatient());
     Login::default().start_ok(&mut wire, "AMQPLAIN", &response(b"guest"));
     assert!(matches!(wire.frame().method(), Method::ConnectionTune(_)));
 
-    let mut wire = started(address());
+    let mut wire = started(impatient());
     Login::default().start_ok(&mut wire, "AMQPLAIN", &response(b"wrong"));
     expect_connection_close(&mut wire, (0, 0), 403, &REFUSED.replace("PLAIN", "AMQPLAIN"));
 }
 
 #[test]
 fn row_13_a_user_name_of_a_megabyte_does_not_fit() {
-    let mut wire = started(address());
+    let mut wire = started(impatient());
     let response = [b"\0".as_slice(), &[b'u'; 1024 * 1024], b"\0p"].concat();
     wire.send_to_the_dying(&start_ok_frame(Table::EMPTY, "PLAIN", &response));
     let text = "FRAME_ERROR - type 1, all octets = <<>>: {frame_too_large,1048603,4088}";
@@ -332,7 +308,7 @@ fn row_13_a_user_name_of_a_megabyte_does_not_fit() {
 
 #[test]
 fn row_14_a_user_name_with_escapes_is_just_unknown() {
-    let mut wire = started(address());
+    let mut wire = started(impatient());
     Login::default().start_ok(&mut wire, "PLAIN", b"\0\x1b[31mroot\r\nx\0secret");
     expect_connection_close(&mut wire, (0, 0), 403, REFUSED);
 }
@@ -367,7 +343,7 @@ fn row_16_an_unknown_user_is_answered_like_a_wrong_password() {
     let median = |response: &[u8]| {
         let mut times: Vec<Duration> = (0..15)
             .map(|_| {
-                let mut wire = started(address());
+                let mut wire = started(impatient());
                 let asked = Instant::now();
                 Login::default().start_ok(&mut wire, "PLAIN", response);
                 expect_connection_close(&mut wire, (0, 0), 403, REFUSED);
@@ -467,7 +443,7 @@ fn row_22_a_vhost_that_is_missing_or_closed_to_the_user_is_530() {
     if !only_here("the user without a vhost is this broker's configuration") {
         return;
     }
-    let login = Login { address: IMPATIENT.address, user: "nowhere", password: "secret", ..Login::default() };
+    let login = Login { address: impatient(), user: "nowhere", password: "secret", ..Login::default() };
     let mut wire = login.tuned();
     wire.send(0, &Method::ConnectionOpen(ConnectionOpen { virtual_host: "/" }));
     let text = "NOT_ALLOWED - access to vhost '/' refused for user 'nowhere'";

@@ -10,7 +10,9 @@
 
 mod harness;
 
-mod handshake;
-
+mod contents;
 mod errors;
+mod framing;
+mod handshake;
+mod semantics;
 mod traps;

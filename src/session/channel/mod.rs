@@ -67,12 +67,17 @@ impl Channel {
         }
     }
 
+    /// Whether a publish waits for its header or body.
+    pub fn awaits_content(&self) -> bool {
+        self.assembly.is_awaiting()
+    }
+
     /// A method of this channel.
     ///
     /// # Errors
     /// What the method is refused with; the session closes what the code says.
     pub fn on_method(&mut self, link: &mut Link, method: &Method<'_>) -> Result<(), Refusal> {
-        if self.assembly.is_awaiting() {
+        if self.awaits_content() {
             return Err(self.assembly.unexpected_method());
         }
         match method {

@@ -293,10 +293,7 @@ fn hand_to_burst(
     let (own, node) = link.burst();
     let burst = match transaction {
         Some(transaction) => {
-            transaction.messages += 1;
-            if transaction.messages > limit {
-                return Err(Refusal::precondition(format!("transaction of more than {limit} messages")));
-            }
+            transaction.count(limit)?;
             &mut transaction.burst
         }
         None => own,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use sluicemq::broker::Broker;
-use sluicemq::config::Config;
+use sluicemq::config::{Config, Secret, UserConfig};
 use sluicemq::net::Server;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -29,6 +29,22 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| match std::env::var(TARGET_VA
     Err(_) => Target::Own(OwnBroker::start(|_| {})),
 });
 
+/// One that waits for nobody long, and has a user who may go nowhere.
+static IMPATIENT: LazyLock<OwnBroker> = LazyLock::new(|| {
+    OwnBroker::start(|config| {
+        config.limits.header_timeout_ms = 200;
+        config.limits.handshake_timeout_ms = 400;
+        config.limits.close_timeout_ms = 200;
+        config.limits.auth_failure_delay_ms = 100;
+        config.users.push(UserConfig {
+            name: "nowhere".to_owned(),
+            password: Secret::new("secret"),
+            vhosts: Vec::new(),
+            tags: Vec::new(),
+        });
+    })
+});
+
 enum Target {
     Own(OwnBroker),
     Other(SocketAddr),
@@ -45,6 +61,11 @@ pub(crate) fn address() -> SocketAddr {
 /// Whether the broker under test is this crate's.
 pub(crate) fn is_ours() -> bool {
     matches!(&*TARGET, Target::Own(_))
+}
+
+/// The broker for tests that wait until it loses patience; RabbitMQ's takes three or ten seconds for that.
+pub(crate) fn impatient() -> SocketAddr {
+    if is_ours() { IMPATIENT.address } else { address() }
 }
 
 /// What is expected here, and what of RabbitMQ.
