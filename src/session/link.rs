@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -38,6 +39,8 @@ pub struct Link {
     pub outbox: Arc<Outbox>,
     /// Deliveries taken from the outbox and not yet encoded.
     pub arriving: VecDeque<Item>,
+    /// When the present frame was read.
+    pub now: Instant,
     /// Bytes for the socket.
     pub out: Output,
     /// Frames to the client are no larger.
@@ -87,6 +90,7 @@ impl Link {
         vhost: Arc<Vhost>,
         outbox: Arc<Outbox>,
         out: Output,
+        now: Instant,
     ) -> Self {
         Self {
             frame_max: broker.config.limits.frame_max_bytes,
@@ -95,6 +99,7 @@ impl Link {
             vhost,
             outbox,
             arriving: VecDeque::new(),
+            now,
             out,
             notify_cancel: false,
             exclusive_queues: Vec::new(),

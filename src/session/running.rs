@@ -252,7 +252,10 @@ impl Running {
         if refusal.code.is_hard() {
             return Err(Failure::new(refusal, id));
         }
-        tracing::info!(channel = number, code = refusal.code.code(), text = %refusal.explanation, "channel closed");
+        if let Some(left_out) = self.link.broker.complaints.allow(self.link.now) {
+            let (code, text) = (refusal.code.code(), &refusal.explanation);
+            tracing::info!(channel = number, code, text = ?text, left_out, "channel closed");
+        }
         self.hand_over();
         if let Ok(at) = self.find(number)
             && let Some((_, slot)) = self.channels.get_mut(at)
