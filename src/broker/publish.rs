@@ -113,9 +113,14 @@ impl Burst {
         }
     }
 
-    /// Whether messages wait for the log.
-    pub fn awaits_log(&self) -> bool {
-        !self.undelivered.is_empty()
+    /// The first position of the log that messages wait for.
+    pub fn awaited(&self) -> Option<Lsn> {
+        self.undelivered.front().map(|&(lsn, _)| lsn)
+    }
+
+    /// Takes over what another burst handed over and the log has not made durable.
+    pub fn adopt(&mut self, other: &mut Self) {
+        self.undelivered.append(&mut other.undelivered);
     }
 
     fn append(&mut self, node: &Node, settlements: &[Settlement]) -> Lsn {

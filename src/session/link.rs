@@ -55,6 +55,8 @@ pub struct Link {
     pub unreleased_bytes: u64,
     /// Channels that wait to have this chunk's publishes confirmed.
     pub confirming: Vec<u16>,
+    /// The first position of the log that messages or confirms wait for.
+    pub awaited: Option<Lsn>,
     /// Something was published since this was last reset: alarms concern this connection.
     pub has_published: bool,
     burst: Burst,
@@ -106,6 +108,7 @@ impl Link {
             wakes: Wakes::default(),
             unreleased_bytes: 0,
             confirming: Vec::new(),
+            awaited: None,
             has_published: false,
             burst: Burst::default(),
             settlements: Vec::new(),
@@ -141,10 +144,11 @@ impl Link {
     }
 
     /// Settlements handed over together with a transaction's publishes.
-    pub fn commit(&mut self, burst: &mut Burst) -> Lsn {
+    pub fn commit(&mut self, burst: &mut Burst) {
         let lsn = burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
+        self.burst.adopt(burst);
+        self.await_log(lsn);
         self.credit_windows();
-        lsn
     }
 
     /// A channel with a shared prefetch holds `count` messages less, once the chunk is handed over.
@@ -162,6 +166,7 @@ impl Link {
         } else {
             self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes)
         };
+        self.await_log(lsn);
         self.credit_windows();
         self.broker.check_memory();
         lsn
@@ -174,14 +179,16 @@ impl Link {
         }
     }
 
-    /// The log is durable up to here.
-    pub fn on_durable(&mut self, durable: Lsn) {
-        self.burst.on_durable(durable, &mut self.wakes);
+    fn await_log(&mut self, lsn: Lsn) {
+        if lsn > self.broker.node.log.durable() {
+            self.awaited.get_or_insert(lsn);
+        }
     }
 
-    /// Whether messages of ours wait for the log.
-    pub fn awaits_log(&self) -> bool {
-        self.burst.awaits_log()
+    /// The log is durable up to here: messages that waited for it are delivered.
+    pub fn on_durable(&mut self, durable: Lsn) {
+        self.burst.on_durable(durable, &mut self.wakes);
+        self.awaited = self.burst.awaited();
     }
 
     /// A channel published a message.

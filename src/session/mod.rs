@@ -22,8 +22,11 @@ pub mod output;
 pub mod refuse;
 pub mod running;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
@@ -299,17 +302,24 @@ impl Session {
     }
 
     /// Something waits in the outbox, more is durable, or the alarm has changed.
-    pub fn on_wake(&mut self, waker: &Waker) {
-        if let Phase::Running(running) = &mut self.phase
-            && running.on_durable()
-        {
-            self.broker.node.log.wake_when_durable(waker);
+    pub fn on_wake(&mut self) {
+        if let Phase::Running(running) = &mut self.phase {
+            running.on_durable();
         }
         self.pump();
     }
 
     /// Ready when [`Session::on_wake`] has something to do; otherwise its task will be woken.
     pub fn poll_work(&self, context: &mut Context<'_>) -> Poll<()> {
+        if let Phase::Running(running) = &self.phase
+            && let Some(awaited) = running.link.awaited
+        {
+            let log = &self.broker.node.log;
+            log.wake_when_durable(context.waker());
+            if awaited <= log.durable() {
+                return Poll::Ready(());
+            }
+        }
         self.outbox.poll_work(context)
     }
 

@@ -322,17 +322,19 @@ impl Running {
         }
     }
 
-    /// The log is durable further than before. `true` while something still waits for it.
-    pub fn on_durable(&mut self) -> bool {
+    /// The log may be durable further than before: what waited for that goes on.
+    pub fn on_durable(&mut self) {
         let durable = self.link.node().log.durable();
+        if self.link.awaited.is_none_or(|awaited| awaited > durable) {
+            return;
+        }
         self.link.on_durable(durable);
-        let mut waiting = self.link.awaits_log();
         for (_, slot) in &mut self.channels {
             if let Slot::Open(channel) = slot {
-                waiting |= channel.on_durable(&mut self.link);
+                channel.on_durable(&mut self.link);
+                self.link.awaited = self.link.awaited.into_iter().chain(channel.awaited()).min();
             }
         }
-        waiting
     }
 
     /// Blocks a connection that has published during an alarm, and lets it go on afterwards.
