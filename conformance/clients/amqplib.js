@@ -288,6 +288,12 @@ refused('exchange.declare/inequivalent', 406, "PRECONDITION_FAILED - inequivalen
     return { values: [name], act: (channel) => channel.assertExchange(name, 'fanout', { durable: false }) };
   });
 
+refused('exchange.declare/inequivalent-argument', 406, "PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange '%' in vhost '/': received 'two' but current is 'one'",
+  async (world, setup) => {
+    const name = await world.exchange(setup, 'direct', { alternateExchange: 'one' });
+    return { values: [name], act: (channel) => channel.assertExchange(name, 'direct', { durable: false, alternateExchange: 'two' }) };
+  });
+
 refused('exchange.declare/reserved-name', 403, "ACCESS_REFUSED - exchange name 'amq.conformance' contains reserved prefix 'amq.*'",
   () => ({ act: (channel) => channel.assertExchange('amq.conformance', 'direct') }));
 
@@ -349,12 +355,6 @@ refused('queue.declare/inequivalent', 406, "PRECONDITION_FAILED - inequivalent a
   async (world, setup) => {
     const name = await world.queue(setup);
     return { values: [name], act: (channel) => channel.assertQueue(name, { durable: true }) };
-  });
-
-refused('queue.declare/inequivalent-argument', 406, "PRECONDITION_FAILED - inequivalent arg 'x-queue-mode' for queue '%' in vhost '/': received 'default' but current is 'lazy'",
-  async (world, setup) => {
-    const name = await world.queue(setup, { arguments: { 'x-queue-mode': 'lazy' } });
-    return { values: [name], act: (channel) => channel.assertQueue(name, { durable: false, arguments: { 'x-queue-mode': 'default' } }) };
   });
 
 refused('queue.declare/exclusive', 405,

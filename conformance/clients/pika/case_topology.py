@@ -47,6 +47,18 @@ def inequivalent_exchange(world):
     still_usable(connection)
 
 
+@case("exchange.declare/inequivalent-argument")
+def inequivalent_exchange_argument(world):
+    connection = world.connect()
+    name = world.exchange(connection.channel(), "direct", arguments={"alternate-exchange": "one"})
+    prefix = f"PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange '{name}' in vhost '/': received"
+    with channel_closed(406, f"{prefix} 'two' but current is 'one'"):
+        connection.channel().exchange_declare(name, "direct", arguments={"alternate-exchange": "two"})
+    with channel_closed(406, f"{prefix} none but current is the value 'one' of type 'longstr'"):
+        connection.channel().exchange_declare(name, "direct")
+    still_usable(connection)
+
+
 @case("exchange.declare/unknown-type")
 def unknown_type(world):
     channel = world.channel()
@@ -232,18 +244,6 @@ def inequivalent_queue(world):
         connection.channel().queue_declare(name, durable=True)
     with channel_closed(406, f"PRECONDITION_FAILED - inequivalent arg 'auto_delete' {where}"):
         connection.channel().queue_declare(name, auto_delete=True)
-    still_usable(connection)
-
-
-@case("queue.declare/inequivalent-argument")
-def inequivalent_argument(world):
-    connection = world.connect()
-    lazy = world.queue(connection.channel(), arguments={"x-queue-mode": "lazy"})
-    prefix = f"PRECONDITION_FAILED - inequivalent arg 'x-queue-mode' for queue '{lazy}' in vhost '/': received"
-    with channel_closed(406, f"{prefix} 'default' but current is 'lazy'"):
-        connection.channel().queue_declare(lazy, arguments={"x-queue-mode": "default"})
-    with channel_closed(406, f"{prefix} none but current is the value 'lazy' of type 'longstr'"):
-        connection.channel().queue_declare(lazy)
     still_usable(connection)
 
 
