@@ -48,3 +48,8 @@ fn amqplib() {
 fn rabbitmq_c() {
     run("rabbitmq-c");
 }
+
+#[test]
+fn rabbitmq_java() {
+    run("rabbitmq-java");
+}

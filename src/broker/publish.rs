@@ -77,6 +77,11 @@ impl Burst {
         pending.stage(Run::of_big(big, persistent));
     }
 
+    /// Gives back the room of emptied builders.
+    pub fn shrink(&mut self) {
+        self.spare = Vec::new();
+    }
+
     /// Whether there is nothing to hand over.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()

@@ -170,7 +170,7 @@ impl Connection {
         if read.is_pending() && self.input.is_empty() {
             // An idle connection holds no buffer.
             self.input = BytesMut::new();
-            self.session.output().shrink();
+            self.session.on_idle();
         }
         read
     }

@@ -239,6 +239,11 @@ impl Link {
         }
     }
 
+    /// Gives back the room of what was handed over.
+    pub fn shrink(&mut self) {
+        self.burst.shrink();
+    }
+
     /// Lets queues try again that found no credit here.
     pub fn resume(&mut self, queues: Vec<Arc<Queue>>) {
         for queue in queues {

@@ -332,6 +332,14 @@ impl Session {
         }
     }
 
+    /// Nothing has arrived for now: buffers are given back, so that ten thousand idle connections cost little.
+    pub fn on_idle(&mut self) {
+        if let Phase::Running(running) = &mut self.phase {
+            running.link.shrink();
+        }
+        self.output().shrink();
+    }
+
     /// What is to be written.
     pub fn output(&mut self) -> &mut Output {
         match &mut self.phase {
