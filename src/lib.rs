@@ -6,7 +6,7 @@
 //! # Shape: synchronous core, async rim
 //!
 //! One call stack carries a frame from the socket's buffer into a queue and on into a consumer's outbox. Only
-//! [`net`], [`bench`] and [`cli`] are async; every lock is short, nothing waits under one, and time is an argument.
+//! [`net`], [mod@bench] and [`cli`] are async; every lock is short, nothing waits under one, and time is an argument.
 //! A test runs the whole broker in one thread with a clock it makes up.
 //!
 //! # The rooms, from the ground up
@@ -20,7 +20,7 @@
 //! 4. [`queue`]: order, counts and turns as pure state machines. [`auth`]: who may do what. [`storage`]: the log.
 //! 5. [`broker`]: virtual hosts, exchanges, the locks around queues, outboxes, credit.
 //! 6. [`session`]: one AMQP connection as a state machine, bytes in and bytes out.
-//! 7. [`net`]: sockets and tasks. [`bench`]: a load tool for any AMQP broker.
+//! 7. [`net`]: sockets and tasks. [mod@bench]: a load tool for any AMQP broker.
 //! 8. [`cli`]: what a person types.
 //!
 //! # A publish, hop by hop

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::broker::node::Node;
-use crate::broker::outbox::Wakes;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::Settlement;
 use crate::broker::route::Targets;
+use crate::broker::wakes::Wakes;
 use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
 use crate::message::fact::Fact;
 use crate::message::place::{Lsn, QueueId, Seq};
@@ -29,6 +29,8 @@ pub struct Burst {
     pending: Vec<Pending>,
     /// Where in `pending` the messages for one queue alone are collected.
     singles: HashMap<QueueId, usize>,
+    /// The last of those: most messages go where the one before went.
+    last_single: Option<(QueueId, usize)>,
     /// Emptied builders, kept for their room.
     spare: Vec<BlockBuilder>,
     /// Queues that hold messages of ours until the log is durable up to a position.
@@ -56,20 +58,9 @@ impl Burst {
     /// Adds a message whose body is in one piece.
     pub fn publish(&mut self, node: &Node, targets: &Targets, content: &Content<'_>, persistent: bool) {
         if content.body.len() > SMALL_BODY_BYTES_MAX {
-            let piece = bytes::Bytes::copy_from_slice(content.body);
-            let (exchange, key) = (content.exchange, content.routing_key);
-            return self.publish_big(
-                node,
-                targets,
-                Big::new(
-                    exchange,
-                    key,
-                    content.properties,
-                    Pieces::from_iter([piece]),
-                    &node.memory.messages,
-                ),
-                persistent,
-            );
+            let pieces = Pieces::from_iter([bytes::Bytes::copy_from_slice(content.body)]);
+            let big = Big::new(content.names, content.properties, pieces, &node.memory.messages);
+            return self.publish_big(node, targets, big, persistent);
         }
         let Some(pending) = self.pending_for(targets) else { return };
         if pending.persistent != persistent || pending.builder.is_full_for(content) {
@@ -99,7 +90,7 @@ impl Burst {
             pending.reserve();
         }
         let lsn = self.append(node, settlements);
-        self.singles.clear();
+        self.forget_singles();
         for pending in self.pending.drain(..) {
             pending.enqueue(wakes);
             if lsn > node.log.durable() {
@@ -122,9 +113,14 @@ impl Burst {
         }
     }
 
-    /// Whether messages wait for the log.
-    pub fn awaits_log(&self) -> bool {
-        !self.undelivered.is_empty()
+    /// The first position of the log that messages wait for.
+    pub fn awaited(&self) -> Option<Lsn> {
+        self.undelivered.front().map(|&(lsn, _)| lsn)
+    }
+
+    /// Takes over what another burst handed over and the log has not made durable.
+    pub fn adopt(&mut self, other: &mut Self) {
+        self.undelivered.append(&mut other.undelivered);
     }
 
     fn append(&mut self, node: &Node, settlements: &[Settlement]) -> Lsn {
@@ -162,20 +158,34 @@ impl Burst {
     /// The pending block for these targets, after everything that must go before it.
     fn pending_for(&mut self, targets: &Targets) -> Option<&mut Pending> {
         if let [queue] = targets.as_slice() {
-            let known = self.singles.get(&queue.id).copied();
-            let at = known.unwrap_or(self.pending.len());
-            if known.is_none() {
-                self.singles.insert(queue.id, at);
-                self.start(targets);
-            }
+            let at = match self.last_single {
+                Some((last, at)) if last == queue.id => at,
+                _ => self.single_for(queue.id, targets),
+            };
+            self.last_single = Some((queue.id, at));
             return self.pending.get_mut(at);
         }
         if self.pending.last().is_none_or(|pending| !same(&pending.targets, targets)) {
             // What is published to one of these queues alone from now on must come after this.
-            self.singles.clear();
+            self.forget_singles();
             self.start(targets);
         }
         self.pending.last_mut()
+    }
+
+    fn single_for(&mut self, queue: QueueId, targets: &Targets) -> usize {
+        if let Some(&at) = self.singles.get(&queue) {
+            return at;
+        }
+        let at = self.pending.len();
+        self.singles.insert(queue, at);
+        self.start(targets);
+        at
+    }
+
+    fn forget_singles(&mut self) {
+        self.singles.clear();
+        self.last_single = None;
     }
 
     fn start(&mut self, targets: &Targets) {

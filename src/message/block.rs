@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::message::names::{Names, NamesBuf};
 use crate::message::record::{self, Content};
 use crate::stats::Gauge;
 
@@ -37,8 +38,7 @@ impl Block {
 /// One message whose body is too large to copy: names, properties, and the pieces the body came in.
 #[derive(Debug)]
 pub struct Big {
-    pub(super) exchange: Box<[u8]>,
-    pub(super) routing_key: Box<[u8]>,
+    pub(super) names: NamesBuf,
     pub(super) properties: Box<[u8]>,
     pub(super) pieces: Pieces,
     _charge: Charge,
@@ -49,20 +49,15 @@ pub type Pieces = SmallVec<[Bytes; 1]>;
 
 impl Big {
     /// Makes a large message of its parts; pieces that would pin much more than themselves are copied.
-    pub fn new(
-        exchange: &[u8],
-        routing_key: &[u8],
-        properties: &[u8],
-        pieces: Pieces,
-        gauge: &Arc<Gauge>,
-    ) -> Arc<Self> {
+    pub fn new(names: Names<'_>, properties: &[u8], pieces: Pieces, gauge: &Arc<Gauge>) -> Arc<Self> {
         let pieces =
             if pieces.iter().any(|piece| piece.len() < PIECE_BYTES_MIN) { compact(&pieces) } else { pieces };
         let body_bytes: usize = pieces.iter().map(Bytes::len).sum();
-        let bytes = (body_bytes + properties.len() + exchange.len() + routing_key.len()) as u64;
+        let bytes = (body_bytes + properties.len() + names.as_bytes().len()) as u64;
+        let mut owned = NamesBuf::default();
+        owned.copy(names);
         Arc::new(Self {
-            exchange: exchange.into(),
-            routing_key: routing_key.into(),
+            names: owned,
             properties: properties.into(),
             pieces,
             _charge: Charge::new(gauge, bytes + OVERHEAD_BYTES),
@@ -100,8 +95,7 @@ pub struct BlockBuilder {
     records: Vec<u8>,
     count: u32,
     body_bytes: u64,
-    exchange: Vec<u8>,
-    routing_key: Vec<u8>,
+    names: NamesBuf,
 }
 
 impl BlockBuilder {
@@ -114,14 +108,10 @@ impl BlockBuilder {
 
     /// Adds a message whose body is at most [`SMALL_BODY_BYTES_MAX`].
     pub fn push(&mut self, content: &Content<'_>) {
-        let same_names =
-            self.count > 0 && self.exchange == content.exchange && self.routing_key == content.routing_key;
+        let same_names = self.count > 0 && self.names.view() == content.names;
         record::write(&mut self.records, content, !same_names);
         if !same_names {
-            self.exchange.clear();
-            self.exchange.extend_from_slice(content.exchange);
-            self.routing_key.clear();
-            self.routing_key.extend_from_slice(content.routing_key);
+            self.names.copy(content.names);
         }
         self.count += 1;
         self.body_bytes += content.body.len() as u64;

@@ -1,8 +1,8 @@
 //! One small message inside a block, and the view of a message that readers get.
 //!
 //! ```text
-//! u8 flags | [u8 len, exchange | u8 len, routing key] | varint body bytes | varint property bytes | properties | body
-//!            '- only when they differ from the record before -'
+//! u8 flags | [names] | varint body bytes | varint property bytes | properties | body
+//!            '- only when they differ from the record before
 //! ```
 //!
 //! Properties are kept as they came, from the flags word on: what the broker does not understand it relays.
@@ -10,15 +10,15 @@
 
 use bytes::Bytes;
 
-const NAMES: u8 = 1;
+use crate::message::names::Names;
+
+const HAS_NAMES: u8 = 1;
 
 /// What a publisher hands over: names, raw properties, body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content<'a> {
-    /// The exchange published to, at most 255 bytes.
-    pub exchange: &'a [u8],
-    /// The routing key, at most 255 bytes.
-    pub routing_key: &'a [u8],
+    /// The exchange published to, and the routing key.
+    pub names: Names<'a>,
     /// The content header's payload from the property flags on (AMQP 0-9-1 §4.2.6.1).
     pub properties: &'a [u8],
     /// The whole body.
@@ -62,13 +62,6 @@ pub struct MessageView<'a> {
     pub body: BodyView<'a>,
 }
 
-/// The names in force while records are read one after the other.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Names<'a> {
-    pub(super) exchange: &'a [u8],
-    pub(super) routing_key: &'a [u8],
-}
-
 /// A record taken apart.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record<'a> {
@@ -83,10 +76,9 @@ pub(super) struct Record<'a> {
 
 /// Appends a record; the names are left out when `with_names` is false.
 pub(super) fn write(out: &mut Vec<u8>, content: &Content<'_>, with_names: bool) {
-    out.push(if with_names { NAMES } else { 0 });
+    out.push(if with_names { HAS_NAMES } else { 0 });
     if with_names {
-        write_short(out, content.exchange);
-        write_short(out, content.routing_key);
+        out.extend_from_slice(content.names.as_bytes());
     }
     write_varint(out, content.body.len());
     write_varint(out, content.properties.len());
@@ -98,30 +90,16 @@ pub(super) fn write(out: &mut Vec<u8>, content: &Content<'_>, with_names: bool) 
 /// making never is.
 pub(super) fn read<'a>(bytes: &'a [u8], before: Names<'a>) -> Option<Record<'a>> {
     let (&flags, mut rest) = bytes.split_first()?;
-    let has_names = flags & NAMES != 0;
+    let has_names = flags & HAS_NAMES != 0;
     let mut names = before;
     if has_names {
-        names.exchange = read_short(&mut rest)?;
-        names.routing_key = read_short(&mut rest)?;
+        (names, rest) = Names::split_from(rest)?;
     }
     let body_bytes = read_varint(&mut rest)?;
     let property_bytes = read_varint(&mut rest)?;
     let (properties, rest) = rest.split_at_checked(property_bytes)?;
     let (body, rest) = rest.split_at_checked(body_bytes)?;
     Some(Record { names, has_names, properties, body, wire_bytes: bytes.len() - rest.len() })
-}
-
-fn write_short(out: &mut Vec<u8>, bytes: &[u8]) {
-    debug_assert!(bytes.len() <= 255, "names come from short strings");
-    out.push(bytes.len() as u8);
-    out.extend_from_slice(bytes);
-}
-
-fn read_short<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (&len, tail) = rest.split_first()?;
-    let (bytes, tail) = tail.split_at_checked(usize::from(len))?;
-    *rest = tail;
-    Some(bytes)
 }
 
 /// Seven bits an octet, lowest first: one octet for what is below 128, as most lengths here are.

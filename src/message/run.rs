@@ -11,8 +11,9 @@
 use std::sync::Arc;
 
 use crate::message::block::{Big, Block};
+use crate::message::names::Names;
 use crate::message::place::Seq;
-use crate::message::record::{self, BodyView, MessageView, Names};
+use crate::message::record::{self, BodyView, MessageView};
 
 /// What one message costs an outbox beside its body: the frames around it.
 const DELIVERY_OVERHEAD_BYTES: u64 = 64;
@@ -146,7 +147,7 @@ impl Run {
         let mut names_at = self.names_at;
         let mut body_bytes = 0;
         for _ in 0..self.count {
-            let Some(record) = block.bytes().get(at..).and_then(|rest| record::read(rest, Names::default()))
+            let Some(record) = block.bytes().get(at..).and_then(|rest| record::read(rest, Names::EMPTY))
             else {
                 break;
             };
@@ -182,9 +183,9 @@ impl Run {
             Body::Block(block) => block
                 .bytes()
                 .get(self.names_at as usize..)
-                .and_then(|rest| record::read(rest, Names::default()))
-                .map_or(Names::default(), |record| record.names),
-            Body::Big(_) | Body::Absent => Names::default(),
+                .and_then(|rest| record::read(rest, Names::EMPTY))
+                .map_or(Names::EMPTY, |record| record.names),
+            Body::Big(_) | Body::Absent => Names::EMPTY,
         };
         Messages { run: self, at: self.offset as usize, left: self.count, names }
     }
@@ -210,15 +211,15 @@ impl<'a> Iterator for Messages<'a> {
                 self.at += record.wire_bytes;
                 self.names = record.names;
                 Some(MessageView {
-                    exchange: record.names.exchange,
-                    routing_key: record.names.routing_key,
+                    exchange: record.names.exchange(),
+                    routing_key: record.names.routing_key(),
                     properties: record.properties,
                     body: BodyView::Slice(record.body),
                 })
             }
             Body::Big(big) => Some(MessageView {
-                exchange: &big.exchange,
-                routing_key: &big.routing_key,
+                exchange: big.names.view().exchange(),
+                routing_key: big.names.view().routing_key(),
                 properties: &big.properties,
                 body: BodyView::Chunks(&big.pieces),
             }),
@@ -233,6 +234,7 @@ mod tests {
 
     use super::{BodyView, Run};
     use crate::message::block::{Big, BlockBuilder};
+    use crate::message::names::{Names, NamesBuf};
     use crate::message::record::Content;
     use crate::stats::Gauge;
     use std::sync::Arc;
@@ -241,8 +243,10 @@ mod tests {
 
     fn run_of(samples: &[Sample], gauge: &Arc<Gauge>) -> Run {
         let mut builder = BlockBuilder::default();
+        let mut names = NamesBuf::default();
         for (key, properties, body) in samples {
-            builder.push(&Content { exchange: b"x", routing_key: key, properties, body });
+            names.set(b"x", key);
+            builder.push(&Content { names: names.view(), properties, body });
         }
         let (block, count, body_bytes) = builder.seal(gauge);
         Run::of_block(block, count, body_bytes, false)
@@ -315,7 +319,7 @@ mod tests {
     fn a_body_of_many_small_pieces_becomes_one() {
         let gauge = Arc::new(Gauge::default());
         let pieces = (0..1000u32).map(|n| bytes::Bytes::from(vec![n as u8; 3])).collect();
-        let big = Big::new(b"x", b"k", &[0, 0], pieces, &gauge);
+        let big = Big::new(Names::EMPTY, &[0, 0], pieces, &gauge);
         assert_eq!((big.pieces.len(), big.body_bytes()), (1, 3000));
     }
 }

@@ -125,6 +125,7 @@ mod tests {
 
     use super::Classic;
     use crate::message::block::BlockBuilder;
+    use crate::message::names::Names;
     use crate::message::place::{Lsn, Seq};
     use crate::message::record::Content;
     use crate::message::run::Run;
@@ -132,7 +133,7 @@ mod tests {
     fn run(first: u64, count: u32) -> Run {
         let mut builder = BlockBuilder::default();
         for _ in 0..count {
-            builder.push(&Content { exchange: b"", routing_key: b"q", properties: &[0, 0], body: b"m" });
+            builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
         }
         let (block, count, body_bytes) = builder.seal(&Arc::default());
         Run::of_block(block, count, body_bytes, true).numbered_from(Seq(first))

@@ -3,19 +3,21 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
-use crate::broker::error::BrokerError;
 use crate::broker::exchange::Exchange;
 use crate::broker::node::Node;
-use crate::broker::outbox::{Item, Outbox, Wakes};
+use crate::broker::outbox::{Item, Outbox};
 use crate::broker::publish::Burst;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::Settlement;
 use crate::broker::route::{self, Targets};
 use crate::broker::vhost::{Actor, Vhost};
+use crate::broker::wakes::Wakes;
+use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
 use crate::protocol::methods::Method;
 use crate::protocol::table::Table;
@@ -37,6 +39,8 @@ pub struct Link {
     pub outbox: Arc<Outbox>,
     /// Deliveries taken from the outbox and not yet encoded.
     pub arriving: VecDeque<Item>,
+    /// When the present frame was read.
+    pub now: Instant,
     /// Bytes for the socket.
     pub out: Output,
     /// Frames to the client are no larger.
@@ -51,6 +55,8 @@ pub struct Link {
     pub unreleased_bytes: u64,
     /// Channels that wait to have this chunk's publishes confirmed.
     pub confirming: Vec<u16>,
+    /// The first position of the log that messages or confirms wait for.
+    pub awaited: Option<Lsn>,
     /// Something was published since this was last reset: alarms concern this connection.
     pub has_published: bool,
     burst: Burst,
@@ -70,13 +76,12 @@ pub struct Route {
     pub by_headers: bool,
 }
 
-type ByKey = HashMap<Box<[u8]>, Arc<Route>>;
-
 #[derive(Debug, Default)]
 struct Routes {
     version: u64,
-    count: usize,
-    by_exchange: HashMap<Box<[u8]>, ByKey>,
+    by_names: HashMap<Box<[u8]>, Arc<Route>>,
+    /// The last one asked for: most messages go where the one before went.
+    last: Option<(NamesBuf, Arc<Route>)>,
 }
 
 impl Link {
@@ -87,6 +92,7 @@ impl Link {
         vhost: Arc<Vhost>,
         outbox: Arc<Outbox>,
         out: Output,
+        now: Instant,
     ) -> Self {
         Self {
             frame_max: broker.config.limits.frame_max_bytes,
@@ -95,12 +101,14 @@ impl Link {
             vhost,
             outbox,
             arriving: VecDeque::new(),
+            now,
             out,
             notify_cancel: false,
             exclusive_queues: Vec::new(),
             wakes: Wakes::default(),
             unreleased_bytes: 0,
             confirming: Vec::new(),
+            awaited: None,
             has_published: false,
             burst: Burst::default(),
             settlements: Vec::new(),
@@ -136,10 +144,11 @@ impl Link {
     }
 
     /// Settlements handed over together with a transaction's publishes.
-    pub fn commit(&mut self, burst: &mut Burst) -> Lsn {
+    pub fn commit(&mut self, burst: &mut Burst) {
         let lsn = burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
+        self.burst.adopt(burst);
+        self.await_log(lsn);
         self.credit_windows();
-        lsn
     }
 
     /// A channel with a shared prefetch holds `count` messages less, once the chunk is handed over.
@@ -157,6 +166,7 @@ impl Link {
         } else {
             self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes)
         };
+        self.await_log(lsn);
         self.credit_windows();
         self.broker.check_memory();
         lsn
@@ -169,14 +179,16 @@ impl Link {
         }
     }
 
-    /// The log is durable up to here.
-    pub fn on_durable(&mut self, durable: Lsn) {
-        self.burst.on_durable(durable, &mut self.wakes);
+    fn await_log(&mut self, lsn: Lsn) {
+        if lsn > self.broker.node.log.durable() {
+            self.awaited.get_or_insert(lsn);
+        }
     }
 
-    /// Whether messages of ours wait for the log.
-    pub fn awaits_log(&self) -> bool {
-        self.burst.awaits_log()
+    /// The log is durable up to here: messages that waited for it are delivered.
+    pub fn on_durable(&mut self, durable: Lsn) {
+        self.burst.on_durable(durable, &mut self.wakes);
+        self.awaited = self.burst.awaited();
     }
 
     /// A channel published a message.
@@ -236,27 +248,39 @@ impl Link {
 
     /// The route for these names, found once and kept until definitions change. `check` judges the exchange when
     /// the route is found.
-    pub fn route<E: From<BrokerError>>(
+    ///
+    /// # Errors
+    /// Those of `check`.
+    pub fn route<E>(
         &mut self,
-        exchange: &[u8],
-        key: &[u8],
+        names: Names<'_>,
         check: impl FnOnce(&Self, &[u8]) -> Result<Arc<Exchange>, E>,
     ) -> Result<Arc<Route>, E> {
         self.refresh_routes();
-        if let Some(route) = self.routes.by_exchange.get(exchange).and_then(|by_key| by_key.get(key)) {
+        if let Some((last, route)) = &self.routes.last
+            && last.view() == names
+        {
             return Ok(Arc::clone(route));
         }
-        let found = check(self, exchange)?;
-        let routed = route::route(&self.vhost, &found, &[key], Table::EMPTY);
-        let route =
-            Arc::new(Route { exchange: found, targets: routed.targets, by_headers: routed.by_headers });
-        if self.routes.count >= CACHED_ROUTES_MAX {
-            self.routes = Routes { version: self.routes.version, ..Routes::default() };
-        }
-        self.routes.count += 1;
-        let by_key = self.routes.by_exchange.entry(exchange.into()).or_default();
-        by_key.insert(key.into(), Arc::clone(&route));
+        let known = self.routes.by_names.get(names.as_bytes()).map(Arc::clone);
+        let route = match known {
+            Some(route) => route,
+            None => self.find_route(check(self, names.exchange())?, names),
+        };
+        let mut last = self.routes.last.take().map(|(names, _)| names).unwrap_or_default();
+        last.copy(names);
+        self.routes.last = Some((last, Arc::clone(&route)));
         Ok(route)
+    }
+
+    fn find_route(&mut self, exchange: Arc<Exchange>, names: Names<'_>) -> Arc<Route> {
+        let routed = route::route(&self.vhost, &exchange, &[names.routing_key()], Table::EMPTY);
+        let route = Arc::new(Route { exchange, targets: routed.targets, by_headers: routed.by_headers });
+        if self.routes.by_names.len() >= CACHED_ROUTES_MAX {
+            self.routes.by_names.clear();
+        }
+        self.routes.by_names.insert(names.as_bytes().into(), Arc::clone(&route));
+        route
     }
 
     /// Forgets routes that are older than a change of definitions. Only between bursts: what was routed is handed

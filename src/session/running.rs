@@ -252,7 +252,10 @@ impl Running {
         if refusal.code.is_hard() {
             return Err(Failure::new(refusal, id));
         }
-        tracing::info!(channel = number, code = refusal.code.code(), text = %refusal.explanation, "channel closed");
+        if let Some(left_out) = self.link.broker.complaints.allow(self.link.now) {
+            let (code, text) = (refusal.code.code(), &refusal.explanation);
+            tracing::info!(channel = number, code, text = ?text, left_out, "channel closed");
+        }
         self.hand_over();
         if let Ok(at) = self.find(number)
             && let Some((_, slot)) = self.channels.get_mut(at)
@@ -319,17 +322,19 @@ impl Running {
         }
     }
 
-    /// The log is durable further than before. `true` while something still waits for it.
-    pub fn on_durable(&mut self) -> bool {
+    /// The log may be durable further than before: what waited for that goes on.
+    pub fn on_durable(&mut self) {
         let durable = self.link.node().log.durable();
+        if self.link.awaited.is_none_or(|awaited| awaited > durable) {
+            return;
+        }
         self.link.on_durable(durable);
-        let mut waiting = self.link.awaits_log();
         for (_, slot) in &mut self.channels {
             if let Slot::Open(channel) = slot {
-                waiting |= channel.on_durable(&mut self.link);
+                channel.on_durable(&mut self.link);
+                self.link.awaited = self.link.awaited.into_iter().chain(channel.awaited()).min();
             }
         }
-        waiting
     }
 
     /// Blocks a connection that has published during an alarm, and lets it go on afterwards.

@@ -5,6 +5,8 @@
 //!                      '-----header of an empty body-----------> Idle
 //! ```
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::auth::permissions::Access;
@@ -13,24 +15,28 @@ use crate::broker::exchange::Exchange;
 use crate::broker::reply_to;
 use crate::broker::route::{self, Targets};
 use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
+use crate::message::names::NamesBuf;
 use crate::message::record::{BodyView, Content, MessageView};
 use crate::message::run::Run;
 use crate::protocol::header::ContentHeader;
-use crate::protocol::methods::{BasicPublish, BasicReturn, Method};
+use crate::protocol::methods::BasicPublish;
 use crate::protocol::properties::Properties;
 use crate::protocol::reply::ReplyCode;
 use crate::protocol::table::Table;
 use crate::session::channel::Channel;
 use crate::session::channel::content::{self, BASIC_CLASS};
+use crate::session::channel::returns::{Unroutable, send_return};
+use crate::session::channel::tx::Transaction;
 use crate::session::link::{Link, Route};
 use crate::session::refuse::Refusal;
-
-use std::sync::Arc;
 
 /// No body is larger, whatever the configuration says.
 const BODY_BYTES_CAP: u64 = 512 * 1024 * 1024;
 /// A connection with less than this in unfinished bodies is not the one that fills the node with them.
 const BLAMED_PARTIAL_BYTES_MIN: u64 = 1024 * 1024;
+
+/// The delivery mode of messages that are to survive; every other one is transient.
+const PERSISTENT: u8 = 2;
 
 /// A body frame's payload.
 #[derive(Debug)]
@@ -45,8 +51,7 @@ pub enum Piece<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     stage: Stage,
-    exchange: Vec<u8>,
-    routing_key: Vec<u8>,
+    names: NamesBuf,
     mandatory: bool,
     properties: Vec<u8>,
     body_bytes: u64,
@@ -61,26 +66,6 @@ enum Stage {
     Idle,
     Header,
     Body,
-}
-
-/// A mandatory message that no queue takes, kept until its transaction commits.
-#[derive(Debug)]
-pub(super) struct Unroutable {
-    pub(super) exchange: Vec<u8>,
-    pub(super) routing_key: Vec<u8>,
-    properties: Vec<u8>,
-    body: Pieces,
-}
-
-impl Unroutable {
-    pub(super) fn view(&self) -> MessageView<'_> {
-        MessageView {
-            exchange: &self.exchange,
-            routing_key: &self.routing_key,
-            properties: &self.properties,
-            body: BodyView::Chunks(&self.body),
-        }
-    }
 }
 
 impl Assembly {
@@ -237,10 +222,7 @@ impl Channel {
             return Err(Refusal::not_implemented("immediate=true"));
         }
         let assembly = &mut self.assembly;
-        assembly.exchange.clear();
-        assembly.exchange.extend_from_slice(publish.exchange);
-        assembly.routing_key.clear();
-        assembly.routing_key.extend_from_slice(publish.routing_key);
+        assembly.names.set(publish.exchange, publish.routing_key);
         assembly.mandatory = publish.mandatory;
         assembly.stage = Stage::Header;
         Ok(())
@@ -260,135 +242,114 @@ impl Channel {
             None => Body::Pieces(self.assembly.take_pieces(link)),
         };
         self.assembly.stage = Stage::Idle;
-        // The buffers go on a short journey, so that the message may borrow them while the channel changes.
-        let mut assembly = std::mem::take(&mut self.assembly);
-        let published = self.publish(link, &mut assembly, body);
-        self.assembly = assembly;
-        published
+        self.publish(link, body)
     }
 
-    fn publish(&mut self, link: &mut Link, assembly: &mut Assembly, body: Body<'_>) -> Result<(), Refusal> {
+    fn publish(&mut self, link: &mut Link, body: Body<'_>) -> Result<(), Refusal> {
         link.on_publish(self.number, self.confirms.is_some());
-        let route = link.route(&assembly.exchange, &assembly.routing_key, check_exchange)?;
-        let properties = Properties::unchecked(&assembly.properties);
-        content::check(&properties, &link.actor.user)?;
-        let rewritten = content::rewrite(&properties, self.reply_address.as_deref())?;
-        let headers = properties.headers().unwrap_or(Table::EMPTY);
+        let Assembly { names, mandatory, properties, .. } = &self.assembly;
+        let route = link.route(names.view(), check_exchange)?;
+        let parsed = Properties::unchecked(properties);
+        content::check(&parsed, &link.actor.user)?;
+        let rewritten = content::rewrite(&parsed, self.reply_address.as_deref())?;
+        let headers = parsed.headers().unwrap_or(Table::EMPTY);
         let more_keys = content::more_keys(headers)?;
-        let persistent = properties.delivery_mode() == Some(2);
-        let message = Content {
-            exchange: &assembly.exchange,
-            routing_key: &assembly.routing_key,
-            properties: rewritten.as_deref().unwrap_or(&assembly.properties),
-            body: &[],
-        };
+        let persistent = parsed.delivery_mode() == Some(PERSISTENT);
+        let properties = rewritten.as_deref().unwrap_or(properties);
+        let message = Content { names: names.view(), properties, body: &[] };
         if let Some(confirms) = &mut self.confirms {
             confirms.publish();
         }
-        if route.exchange.is_default() && reply_to::is_address(&assembly.routing_key) {
-            self.reply_directly(link, assembly.mandatory, &message, body);
-            return Ok(());
-        }
         let found;
         let targets = if route.by_headers || !more_keys.is_empty() {
-            found = find_targets(link, &route, message.routing_key, &more_keys, headers);
+            found = find_targets(link, &route, names.view().routing_key(), &more_keys, headers);
             &found
         } else {
             &route.targets
         };
-        if !targets.is_empty() {
-            return self.hand_to_burst(link, targets, &message, body, persistent);
-        }
-        if assembly.mandatory {
-            self.give_back(link, &message, body);
+        let taken = if !targets.is_empty() {
+            return hand_to_burst(link, &mut self.transaction, targets, &message, body, persistent);
+        } else if route.exchange.is_default() {
+            reply(link, &message, &body)
+        } else {
+            false
+        };
+        if !taken && *mandatory {
+            give_back(link, &mut self.transaction, self.number, &message, body);
         }
         Ok(())
-    }
-
-    fn hand_to_burst(
-        &mut self,
-        link: &mut Link,
-        targets: &Targets,
-        message: &Content<'_>,
-        body: Body<'_>,
-        persistent: bool,
-    ) -> Result<(), Refusal> {
-        let limit = link.node().limits.tx_messages_max;
-        let (own, node) = link.burst();
-        let burst = match &mut self.transaction {
-            Some(transaction) => {
-                transaction.count(limit)?;
-                &mut transaction.burst
-            }
-            None => own,
-        };
-        match body {
-            Body::Slice(body) => burst.publish(node, targets, &Content { body, ..*message }, persistent),
-            Body::Pieces(pieces) => {
-                let (exchange, key) = (message.exchange, message.routing_key);
-                let big = Big::new(exchange, key, message.properties, pieces, &node.memory.messages);
-                burst.publish_big(node, targets, big, persistent);
-            }
-        }
-        Ok(())
-    }
-
-    /// basic.return: a mandatory message that no queue took.
-    fn give_back(&mut self, link: &mut Link, message: &Content<'_>, body: Body<'_>) {
-        if let Some(transaction) = &mut self.transaction {
-            transaction.unroutable.push(Unroutable {
-                exchange: message.exchange.to_vec(),
-                routing_key: message.routing_key.to_vec(),
-                properties: message.properties.to_vec(),
-                body: body.into_pieces(),
-            });
-            return;
-        }
-        send_return(link, self.number, &view(message, &body));
-    }
-
-    /// An answer to a direct reply-to consumer.
-    fn reply_directly(&mut self, link: &mut Link, mandatory: bool, message: &Content<'_>, body: Body<'_>) {
-        let address = String::from_utf8_lossy(message.routing_key).into_owned();
-        if !link.broker.replies.contains(&address) {
-            if mandatory {
-                self.give_back(link, message, body);
-            }
-            return;
-        }
-        let gauge = &link.broker.node.memory.messages;
-        let run = match body {
-            Body::Slice(body) => {
-                let mut builder = BlockBuilder::default();
-                builder.push(&Content { body, ..*message });
-                let (block, count, body_bytes) = builder.seal(gauge);
-                Run::of_block(block, count, body_bytes, false)
-            }
-            Body::Pieces(pieces) => {
-                let (exchange, key) = (message.exchange, message.routing_key);
-                Run::of_big(Big::new(exchange, key, message.properties, pieces, gauge), false)
-            }
-        };
-        link.broker.replies.deliver(&address, run, &mut link.wakes);
     }
 }
 
-/// Sends a message back to its publisher.
-pub(super) fn send_return(link: &mut Link, channel: u16, message: &MessageView<'_>) {
-    let method = BasicReturn {
-        reply_code: ReplyCode::NoRoute.code(),
-        reply_text: ReplyCode::NoRoute.name(),
-        exchange: message.exchange,
-        routing_key: message.routing_key,
+fn hand_to_burst(
+    link: &mut Link,
+    transaction: &mut Option<Transaction>,
+    targets: &Targets,
+    message: &Content<'_>,
+    body: Body<'_>,
+    persistent: bool,
+) -> Result<(), Refusal> {
+    let limit = link.node().limits.tx_messages_max;
+    let (own, node) = link.burst();
+    let burst = match transaction {
+        Some(transaction) => {
+            transaction.count(limit)?;
+            &mut transaction.burst
+        }
+        None => own,
     };
-    link.send(channel, &Method::BasicReturn(method));
-    link.out.content(channel, message, link.frame_max);
+    match body {
+        Body::Slice(body) => burst.publish(node, targets, &Content { body, ..*message }, persistent),
+        Body::Pieces(pieces) => {
+            let big = Big::new(message.names, message.properties, pieces, &node.memory.messages);
+            burst.publish_big(node, targets, big, persistent);
+        }
+    }
+    Ok(())
+}
+
+/// basic.return: a mandatory message that nobody takes, at once or when its transaction commits.
+fn give_back(
+    link: &mut Link,
+    transaction: &mut Option<Transaction>,
+    channel: u16,
+    message: &Content<'_>,
+    body: Body<'_>,
+) {
+    let Some(transaction) = transaction else {
+        return send_return(link, channel, &view(message, &body));
+    };
+    let mut names = NamesBuf::default();
+    names.copy(message.names);
+    let properties = message.properties.to_vec();
+    transaction.unroutable.push(Unroutable { names, properties, body: body.into_pieces() });
+}
+
+/// Hands an answer to the direct reply-to consumer that the routing key addresses. `false` when it addresses none.
+fn reply(link: &mut Link, message: &Content<'_>, body: &Body<'_>) -> bool {
+    let key = message.names.routing_key();
+    if !reply_to::is_address(key) {
+        return false;
+    }
+    let gauge = &link.broker.node.memory.messages;
+    let run = match body {
+        Body::Slice(body) => {
+            let mut builder = BlockBuilder::default();
+            builder.push(&Content { body, ..*message });
+            let (block, count, body_bytes) = builder.seal(gauge);
+            Run::of_block(block, count, body_bytes, false)
+        }
+        Body::Pieces(pieces) => {
+            Run::of_big(Big::new(message.names, message.properties, pieces.clone(), gauge), false)
+        }
+    };
+    link.broker.replies.deliver(&String::from_utf8_lossy(key), run, &mut link.wakes)
 }
 
 fn view<'a>(message: &Content<'a>, body: &'a Body<'_>) -> MessageView<'a> {
     MessageView {
-        exchange: message.exchange,
-        routing_key: message.routing_key,
+        exchange: message.names.exchange(),
+        routing_key: message.names.routing_key(),
         properties: message.properties,
         body: body.view(),
     }

@@ -3,7 +3,7 @@
 use crate::broker::publish::Burst;
 use crate::protocol::methods::{Method, TxCommitOk, TxRollbackOk, TxSelectOk};
 use crate::session::channel::Channel;
-use crate::session::channel::publish::{Unroutable, send_return};
+use crate::session::channel::returns::{Unroutable, send_return};
 use crate::session::channel::unacked::Delivered;
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;

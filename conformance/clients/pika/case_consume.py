@@ -1,0 +1,286 @@
+"""Consumers: prefetch, order, priorities, cancelling, getting."""
+
+from collections import Counter
+
+import pika
+from setting import Inbox, barrier, case, channel_closed, connection_closed, drain, get, ready, still_usable, until
+from setting import DEADLINE_SECONDS, until_ready
+
+
+def fill(world, queue, count):
+    """Put `count` numbered messages into the queue, all confirmed."""
+    channel = world.channel(confirms=True)
+    for number in range(count):
+        channel.basic_publish("", queue, b"%d" % number)
+    channel.connection.close()
+
+
+def numbered(*numbers):
+    """The bodies of those messages of `fill`."""
+    return [b"%d" % number for number in numbers]
+
+
+@case("basic.qos/per-consumer")
+def prefetch_per_consumer(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    channel.basic_qos(prefetch_count=3)
+    inboxes = [Inbox(channel, queue), Inbox(channel, queue)]
+    fill(world, queue, 10)
+    for inbox in inboxes:
+        inbox.wait_for(3)
+    barrier(channel, queue)
+    assert ([len(inbox) for inbox in inboxes], ready(channel, queue)) == ([3, 3], 4)
+    channel.basic_ack(inboxes[0].tags[0])
+    inboxes[0].wait_for(4)
+    barrier(channel, queue)
+    assert ([len(inbox) for inbox in inboxes], ready(channel, queue)) == ([4, 3], 3)
+
+
+@case("basic.qos/per-channel")
+def prefetch_per_channel(world):
+    channel = world.channel()
+    first, second = world.queue(channel), world.queue(channel)
+    channel.basic_qos(prefetch_count=3, global_qos=True)
+    inboxes = [Inbox(channel, first), Inbox(channel, second)]
+    fill(world, first, 5)
+    fill(world, second, 5)
+    until(channel.connection, lambda: sum(map(len, inboxes)) >= 3, "three deliveries")
+    barrier(channel, first)
+    barrier(channel, second)
+    assert sum(map(len, inboxes)) == 3, inboxes
+    assert ready(channel, first) + ready(channel, second) == 7
+    held = inboxes[0] if len(inboxes[0]) else inboxes[1]
+    channel.basic_ack(held.tags[0])
+    until(channel.connection, lambda: sum(map(len, inboxes)) >= 4, "one more after an ack")
+    barrier(channel, first)
+    assert sum(map(len, inboxes)) == 4
+
+
+@case("basic.qos/later-consumers")
+def prefetch_later_consumers(world):
+    channel = world.channel()
+    first, second = world.queue(channel), world.queue(channel)
+    channel.basic_qos(prefetch_count=2)
+    early = Inbox(channel, first)
+    channel.basic_qos(prefetch_count=5)
+    late = Inbox(channel, second)
+    fill(world, first, 8)
+    fill(world, second, 8)
+    early.wait_for(2)
+    late.wait_for(5)
+    barrier(channel, first)
+    assert (len(early), ready(channel, first), len(late), ready(channel, second)) == (2, 6, 5, 3)
+
+
+@case("basic.qos/under-load")
+def prefetch_under_load(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    fill(world, queue, 2000)
+    held, most, done = [], 0, []
+
+    def on_message(_channel, method, _properties, body):
+        nonlocal most
+        held.append(method.delivery_tag)
+        done.append(body)
+        most = max(most, len(held))
+        if len(held) == 10 or len(done) == 2000:
+            channel.basic_ack(held[len(held) // 2], multiple=True)
+            del held[:len(held) // 2 + 1]
+
+    channel.basic_qos(prefetch_count=10)
+    channel.basic_consume(queue, on_message)
+    until(channel.connection, lambda: len(done) == 2000, "2,000 deliveries", seconds=60)
+    assert most == 10, f"{most} held at once, expected 10"
+    assert done == numbered(*range(2000))
+
+
+@case("basic.qos/prefetch-size")
+def prefetch_size(world):
+    channel = world.channel()
+    with connection_closed(540, "NOT_IMPLEMENTED - prefetch_size!=0 (1000)"):
+        channel.basic_qos(prefetch_size=1000)
+
+
+@case("basic.consume/order")
+def consume_order(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    inbox = Inbox(channel, queue)
+    fill(world, queue, 500)
+    assert inbox.wait_for(500) == numbered(*range(500))
+    assert inbox.tags == list(range(1, 501))
+    assert not any(method.redelivered for method, _, _ in inbox.messages)
+    assert {method.consumer_tag for method, _, _ in inbox.messages} == {inbox.tag}
+
+
+@case("basic.consume/no-ack")
+def consume_no_ack(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    fill(world, queue, 50)
+    channel.basic_qos(prefetch_count=5)
+    assert Inbox(channel, queue, auto_ack=True).wait_for(50) == numbered(*range(50))
+    channel.connection.close()
+    assert get(world.channel(), queue) is None
+
+
+@case("basic.consume/server-named-tag")
+def server_named_tag(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    # pika makes tags of its own, unless the method is sent as it is.
+    frame = channel._impl._rpc
+    answers = []
+    frame(pika.spec.Basic.Consume(queue=queue, consumer_tag=""), answers.append, [pika.spec.Basic.ConsumeOk])
+    until(channel.connection, lambda: answers, "consume-ok")
+    assert answers[0].method.consumer_tag.startswith("amq.ctag-"), answers
+
+
+@case("basic.consume/missing-queue")
+def consume_missing_queue(world):
+    channel, missing = world.channel(), world.name("missing")
+    with channel_closed(404, f"NOT_FOUND - no queue '{missing}' in vhost '/'"):
+        Inbox(channel, missing)
+    still_usable(channel.connection)
+
+
+@case("basic.consume/exclusive")
+def consume_exclusive(world):
+    connection = world.connect()
+    channel = connection.channel()
+    queue = world.queue(channel)
+    text = f"ACCESS_REFUSED - queue '{queue}' in vhost '/' in exclusive use"
+    shared = Inbox(channel, queue)
+    with channel_closed(403, text):
+        Inbox(connection.channel(), queue, exclusive=True)
+    channel.basic_cancel(shared.tag)
+    Inbox(channel, queue, exclusive=True)
+    with channel_closed(403, text):
+        Inbox(connection.channel(), queue)
+    still_usable(connection)
+
+
+@case("basic.consume/priority")
+def consumer_priority(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    channel.basic_qos(prefetch_count=3)
+    low = Inbox(channel, queue)
+    high = Inbox(channel, queue, arguments={"x-priority": 10})
+    fill(world, queue, 5)
+    until(channel.connection, lambda: len(low) + len(high) == 5, "five deliveries")
+    assert (high.bodies, low.bodies) == (numbered(0, 1, 2), numbered(3, 4))
+
+
+@case("basic.consume/competing")
+def competing(world):
+    setup = world.channel()
+    queue = world.queue(setup)
+    connection = world.connect()
+    inboxes = []
+    for _ in range(4):
+        channel = connection.channel()
+        inboxes.append(Inbox(channel, queue, auto_ack=True))
+    fill(world, queue, 400)
+    until(connection, lambda: sum(map(len, inboxes)) == 400, "400 deliveries")
+    assert [len(inbox) for inbox in inboxes] == [100] * 4
+    assert Counter(body for inbox in inboxes for body in inbox.bodies) == Counter(numbered(*range(400)))
+    for inbox in inboxes:
+        assert inbox.bodies == sorted(inbox.bodies, key=int), "a consumer saw its share out of order"
+
+
+@case("basic.consume/tag-reused")
+def tag_reused(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    Inbox(channel, queue, consumer_tag="taken")
+    with connection_closed(530, "NOT_ALLOWED - attempt to reuse consumer tag 'taken'"):
+        # pika itself refuses to send this.
+        channel._impl._send_method(pika.spec.Basic.Consume(queue=queue, consumer_tag="taken"))
+        channel.connection.process_data_events(time_limit=DEADLINE_SECONDS)
+
+
+@case("basic.cancel/client")
+def cancel_by_client(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    channel.basic_qos(prefetch_count=2)
+    inbox = Inbox(channel, queue)
+    fill(world, queue, 5)
+    inbox.wait_for(2)
+    # pika hands back deliveries that crossed the cancel; with two held there are none.
+    assert channel.basic_cancel(inbox.tag) == []
+    channel.basic_ack(inbox.tags[0])
+    channel.basic_ack(inbox.tags[1])
+    barrier(channel, queue)
+    assert (len(inbox), ready(channel, queue)) == (2, 3)
+    assert channel.queue_declare(queue, passive=True).method.consumer_count == 0
+
+
+@case("basic.cancel/unknown-tag")
+def cancel_unknown(world):
+    channel = world.channel()
+    answers = []
+    channel._impl._rpc(pika.spec.Basic.Cancel(consumer_tag="unknown"), answers.append, [pika.spec.Basic.CancelOk])
+    until(channel.connection, lambda: answers, "cancel-ok")
+    assert answers[0].method.consumer_tag == "unknown"
+
+
+@case("basic.cancel/server")
+def cancel_by_server(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    cancelled = []
+    channel.add_on_cancel_callback(lambda frame: cancelled.append(frame.method.consumer_tag))
+    inbox = Inbox(channel, queue)
+    world.channel().queue_delete(queue)
+    world.forget(queue)
+    until(channel.connection, lambda: cancelled, "the consumer is told")
+    assert cancelled == [inbox.tag]
+    still_usable(channel.connection)
+    assert channel.is_open
+
+
+@case("basic.get/empty")
+def get_empty(world):
+    channel = world.channel()
+    assert channel.basic_get(world.queue(channel)) == (None, None, None)
+
+
+@case("basic.get/message-count")
+def get_message_count(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    fill(world, queue, 3)
+    seen = []
+    for _ in range(3):
+        method, _, body = channel.basic_get(queue)
+        seen.append((method.message_count, method.delivery_tag, method.redelivered, body))
+        assert (method.exchange, method.routing_key) == ("", queue)
+    assert seen == [(2, 1, False, b"0"), (1, 2, False, b"1"), (0, 3, False, b"2")]
+    assert get(channel, queue) is None
+
+
+@case("basic.get/missing-queue")
+def get_missing_queue(world):
+    channel, missing = world.channel(), world.name("missing")
+    with channel_closed(404, f"NOT_FOUND - no queue '{missing}' in vhost '/'"):
+        channel.basic_get(missing)
+    still_usable(channel.connection)
+
+
+@case("channel.close/unacked-requeued")
+def channel_close_requeues(world):
+    connection = world.connect()
+    channel, holder = connection.channel(), connection.channel()
+    queue = world.queue(channel)
+    fill(world, queue, 3)
+    holder.basic_get(queue)
+    Inbox(holder, queue).wait_for(2)
+    holder.close()
+    until_ready(channel, queue, 3)
+    method, _, body = channel.basic_get(queue)
+    assert (method.redelivered, body) == (True, b"0")
+    assert drain(channel, queue) == numbered(1, 2)

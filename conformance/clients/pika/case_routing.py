@@ -1,0 +1,156 @@
+"""Which queues a message reaches."""
+
+from setting import case, channel_closed, drain, still_usable
+
+import pika
+
+
+def publish(channel, exchange, key, body, **properties):
+    """Publish confirmed: the broker has routed when this returns."""
+    channel.basic_publish(exchange, key, body, pika.BasicProperties(**properties))
+
+
+@case("route/default")
+def default(world):
+    channel = world.channel(confirms=True)
+    one, other = world.queue(channel), world.queue(channel)
+    publish(channel, "", one, b"by name")
+    assert (drain(channel, one), drain(channel, other)) == ([b"by name"], [])
+
+
+@case("route/direct")
+def direct(world):
+    channel = world.channel(confirms=True)
+    exchange = world.exchange(channel, "direct")
+    red, both = world.queue(channel, bind_to=exchange, key="red"), world.queue(channel, bind_to=exchange, key="red")
+    channel.queue_bind(both, exchange, "blue")
+    for key in ["red", "blue", "Red", "red.", ""]:
+        publish(channel, exchange, key, key.encode())
+    assert (drain(channel, red), drain(channel, both)) == ([b"red"], [b"red", b"blue"])
+
+
+@case("route/fanout")
+def fanout(world):
+    channel = world.channel(confirms=True)
+    exchange = world.exchange(channel, "fanout")
+    queues = [world.queue(channel, bind_to=exchange, key=key) for key in ["", "ignored", "too"]]
+    publish(channel, exchange, "any key", b"to all")
+    assert [drain(channel, queue) for queue in queues] == [[b"to all"]] * 3
+
+
+@case("route/topic")
+def topic(world):
+    channel = world.channel(confirms=True)
+    exchange = world.exchange(channel, "topic")
+    expected = {
+        "order.*": ["order.new", "order."],
+        "order.#": ["order", "order.new", "order.", "order.new.eu", "order..eu"],
+        "#": ["", "order", "order.new", "order.", "order.new.eu", "order..eu", "invoice.new"],
+        "*": ["order"],  # The empty key has no words at all; "order." has two.
+        "*.new.#": ["order.new", "order.new.eu", "invoice.new"],
+        "#.eu": ["order.new.eu", "order..eu"],
+        "order.*.eu": ["order.new.eu", "order..eu"],
+        "#.#": ["", "order", "order.new", "order.", "order.new.eu", "order..eu", "invoice.new"],
+        "order.new": ["order.new"],
+    }
+    queues = {pattern: world.queue(channel, bind_to=exchange, key=pattern) for pattern in expected}
+    for key in expected["#"]:
+        publish(channel, exchange, key, key.encode())
+    for pattern, keys in expected.items():
+        seen = [body.decode() for body in drain(channel, queues[pattern])]
+        assert seen == keys, f"{pattern!r} took {seen}, expected {keys}"
+
+
+def headers_queue(world, channel, exchange, **binding):
+    """A queue bound by header values; x_match stands for x-match."""
+    queue = world.queue(channel)
+    arguments = {key.replace("x_", "x-"): value for key, value in binding.items()}
+    channel.queue_bind(queue, exchange, "", arguments)
+    return queue
+
+
+@case("route/headers-all")
+def headers_all(world):
+    channel = world.channel(confirms=True)
+    exchange = world.exchange(channel, "headers")
+    both = headers_queue(world, channel, exchange, x_match="all", shape="round", size=3)
+    unsaid = headers_queue(world, channel, exchange, shape="round", size=3)
+    publish(channel, exchange, "", b"both", headers={"shape": "round", "size": 3, "more": True})
+    publish(channel, exchange, "", b"one", headers={"shape": "round"})
+    publish(channel, exchange, "", b"other value", headers={"shape": "round", "size": 4})
+    publish(channel, exchange, "", b"none")
+    assert (drain(channel, both), drain(channel, unsaid)) == ([b"both"], [b"both"])
+
+
+@case("route/headers-any")
+def headers_any(world):
+    channel = world.channel(confirms=True)
+    exchange = world.exchange(channel, "headers")
+    queue = headers_queue(world, channel, exchange, x_match="any", shape="round", size=3)
+    publish(channel, exchange, "", b"both", headers={"shape": "round", "size": 3})
+    publish(channel, exchange, "", b"one", headers={"size": 3})
+    publish(channel, exchange, "", b"wrong", headers={"shape": "square", "size": "3"})
+    publish(channel, exchange, "", b"none")
+    assert drain(channel, queue) == [b"both", b"one"]
+
+
+@case("route/headers-x-match-invalid")
+def x_match_invalid(world):
+    channel = world.channel()
+    exchange = world.exchange(channel, "headers")
+    queue = world.queue(channel)
+    start = "PRECONDITION_FAILED - Invalid x-match field value <<\"most\">>; expected "
+    with channel_closed(406, start + "all or any", start + "all, any, all-with-x, or any-with-x"):
+        channel.queue_bind(queue, exchange, "", {"x-match": "most"})
+    still_usable(channel.connection)
+
+
+@case("route/alternate-exchange")
+def alternate_exchange(world):
+    channel = world.channel(confirms=True)
+    spare = world.exchange(channel, "fanout")
+    main = world.exchange(channel, "direct", arguments={"alternate-exchange": spare})
+    wanted, rest = world.queue(channel, bind_to=main, key="known"), world.queue(channel, bind_to=spare)
+    publish(channel, main, "known", b"taken")
+    publish(channel, main, "unknown", b"left")
+    assert (drain(channel, wanted), drain(channel, rest)) == ([b"taken"], [b"left"])
+
+
+@case("route/one-copy")
+def one_copy(world):
+    channel = world.channel(confirms=True)
+    exchange, behind = world.exchange(channel, "topic"), world.exchange(channel, "fanout")
+    queue = world.queue(channel, bind_to=exchange, key="a.#")
+    channel.queue_bind(queue, exchange, "#.b")
+    channel.queue_bind(queue, behind, "")
+    channel.exchange_bind(behind, exchange, "a.b")
+    publish(channel, exchange, "a.b", b"four ways")
+    assert drain(channel, queue) == [b"four ways"]
+
+
+@case("route/cc-bcc")
+def cc_bcc(world):
+    channel = world.channel(confirms=True)
+    to, copy, blind = (world.queue(channel) for _ in range(3))
+    publish(channel, "", to, b"letter", headers={"CC": [copy, to], "BCC": [blind]})
+    for queue in [to, copy, blind]:
+        _, properties, body = channel.basic_get(queue, auto_ack=True)
+        assert (body, properties.headers) == (b"letter", {"CC": [copy, to]}), properties.headers
+        assert drain(channel, queue) == [], "a second copy"
+
+
+@case("route/cc-invalid")
+def cc_invalid(world):
+    channel = world.channel(confirms=True)
+    text = 'PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,"CC",longstr}'
+    with channel_closed(406, text, text.replace("invalid message: ", "")):
+        publish(channel, "", world.queue(channel), b"", headers={"CC": "not an array"})
+    still_usable(channel.connection)
+
+
+@case("route/bad-exchange")
+def bad_exchange(world):
+    channel, missing = world.channel(confirms=True), world.name("missing")
+    with channel_closed(404, f"NOT_FOUND - no exchange '{missing}' in vhost '/'"):
+        publish(channel, missing, "", b"")
+    still_usable(channel.connection)

@@ -1,0 +1,17 @@
+"""A broker somebody else runs, known by its URL alone."""
+
+
+class Given:
+    """Never started, never stopped, and never put under memory pressure."""
+
+    short_of_memory = None
+
+    def __init__(self, url):
+        self.name = "url"
+        self.url = url.rstrip("/")
+
+    def start(self):
+        """It runs already."""
+
+    def stop(self):
+        """It is not ours to stop."""

@@ -1,0 +1,100 @@
+"""A real RabbitMQ of our own: a free port, its own node and epmd, everything it writes in a temporary folder."""
+
+import os
+import shlex
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import ports, processes, wait
+
+# Debian's commands on PATH switch to another user, who could not write to our folder.
+DIRECT = Path("/usr/lib/rabbitmq/bin")
+APT = ["rabbitmq-server"]
+START_SECONDS = 120
+CONTROL_SECONDS = 30
+
+
+class Missing(Exception):
+    """This machine has no such broker; the message says so in one line."""
+
+
+class RabbitMQ:
+    """A running RabbitMQ without plugins; `stop` leaves nothing behind."""
+
+    name = "rabbitmq"
+
+    def __init__(self):
+        self.server = self._command("rabbitmq-server")
+        self.control = self._command("rabbitmqctl")
+        self.folder = Path(tempfile.mkdtemp(prefix="conformance-rabbitmq-"))
+        self.log = self.folder / "log"
+        self.port, distribution_port, epmd_port = ports.free_ports(3)
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
+        self.node = f"conformance-{self.port}@localhost"
+        (self.folder / "plugins").write_text("[].\n")
+        # rabbitmqctl looks for the cookie in HOME.
+        cookie = self.folder / ".erlang.cookie"
+        cookie.write_text(f"conformance{self.port}")
+        cookie.chmod(0o400)
+        self.settings = {
+            "HOME": str(self.folder),
+            "ERL_EPMD_PORT": str(epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "none"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(distribution_port),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder),
+            "RABBITMQ_LOGS": "-",
+        }
+        self.running = []
+
+    @staticmethod
+    def _command(name):
+        found = shutil.which(name, path=str(DIRECT)) or shutil.which(name)
+        if not found:
+            raise Missing(f"rabbitmq: {name} is not on this machine")
+        return found
+
+    def start(self):
+        """Start the node and wait until it speaks AMQP."""
+        environment = os.environ | self.settings
+        # Our child, so that it can be ended by its id: the node would leave one behind.
+        epmd = shutil.which("epmd")
+        if not epmd:
+            raise Missing("rabbitmq: epmd is not on this machine")
+        port = self.settings["ERL_EPMD_PORT"]
+        self.running.append(processes.start([epmd, "-port", port], self.log, env=environment, cwd=self.folder))
+        node = processes.start([self.server], self.log, env=environment, cwd=self.folder)
+        self.running.append(node)
+        wait.until(lambda: node.poll() is not None or ports.speaks_amqp(self.port), START_SECONDS,
+                   "RabbitMQ speaks AMQP")
+        if node.poll() is not None:
+            raise Missing(f"rabbitmq: did not start: {processes.last_line(self.log.read_text())}")
+
+    @contextmanager
+    def short_of_memory(self):
+        """This broker, and the shell commands that put it under memory pressure and take it away."""
+        control = shlex.join(["env", *(f"{key}={value}" for key, value in self.settings.items()),
+                              self.control, "-q", "-n", self.node])
+        relieve = f"{control} set_vm_memory_high_watermark 0.4"
+        try:
+            yield self.url, {
+                "CONFORMANCE_PRESS": f"{control} set_vm_memory_high_watermark absolute 1",
+                "CONFORMANCE_RELIEVE": relieve,
+            }
+        finally:
+            # A case that failed halfway must not block the publishers of the next.
+            processes.run(relieve, CONTROL_SECONDS)
+
+    def stop(self):
+        """End the node, its epmd and its folder."""
+        while self.running:
+            processes.stop(self.running.pop())
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,60 @@
+"""Our broker, from a built binary, on a free port and in a temporary folder."""
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import ports, processes, wait
+from .rabbitmq import Missing
+
+DEFAULT_BINARY = Path(__file__).resolve().parents[2] / "target" / "release" / "sluicemq"
+READY = "Server startup complete"
+START_SECONDS = 30
+LOW_WATERMARK = '[memory]\nwatermark = "64MiB"\n'
+
+
+class SluiceMQ:
+    """A running SluiceMQ; `stop` leaves nothing behind."""
+
+    name = "sluicemq"
+
+    def __init__(self, binary=None, config=""):
+        self.binary = Path(binary or DEFAULT_BINARY).resolve()
+        if not self.binary.is_file():
+            raise Missing(f"sluicemq: no binary at {self.binary} (cargo build --release, or --sluicemq PATH)")
+        self.config = config
+        self.folder = Path(tempfile.mkdtemp(prefix="conformance-sluicemq-"))
+        self.log = self.folder / "log"
+        [self.port] = ports.free_ports(1)
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
+        self.process = None
+
+    def start(self):
+        """Start the broker and wait for the line that says it serves."""
+        command = [str(self.binary), "--listen", f"127.0.0.1:{self.port}", "--data-dir", str(self.folder / "data")]
+        if self.config:
+            file = self.folder / "sluicemq.toml"
+            file.write_text(self.config)
+            command += ["--config", str(file)]
+        self.process = processes.start(command, self.log, cwd=self.folder)
+        wait.until(lambda: self.process.poll() is not None or READY in self.log.read_text(errors="replace"),
+                   START_SECONDS, f"SluiceMQ logs '{READY}'")
+        if self.process.poll() is not None:
+            raise Missing(f"sluicemq: did not start: {processes.last_line(self.log.read_text(errors='replace'))}")
+
+    @contextmanager
+    def short_of_memory(self):
+        """A second broker whose watermark a client's own spike passes, so no command is needed to press it."""
+        broker = SluiceMQ(self.binary, LOW_WATERMARK)
+        try:
+            broker.start()
+            yield broker.url, {"CONFORMANCE_PRESS": "", "CONFORMANCE_RELIEVE": ""}
+        finally:
+            broker.stop()
+
+    def stop(self):
+        """End the broker and its folder."""
+        if self.process:
+            processes.stop(self.process)
+        shutil.rmtree(self.folder, ignore_errors=True)
