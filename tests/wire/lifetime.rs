@@ -9,9 +9,10 @@ use sluicemq::auth::users::User;
 use sluicemq::config::Watermark;
 use sluicemq::protocol::frame::FrameKind;
 use sluicemq::protocol::methods::{
-    BasicConsume, BasicGet, ChannelClose, ChannelCloseOk, ChannelFlow, ConnectionBlocked, ConnectionClose,
-    ConnectionCloseOk, ConnectionTuneOk, ConnectionUnblocked, ExchangeDeclare, Method, QueueDeclare,
-    QueuePurge, QueuePurgeOk,
+    AccessRequest, AccessRequestOk, BasicConsume, BasicGet, ChannelClose, ChannelCloseOk, ChannelFlow,
+    ConnectionBlocked, ConnectionClose, ConnectionCloseOk, ConnectionTuneOk, ConnectionUnblocked,
+    ConnectionUpdateSecret, ConnectionUpdateSecretOk, ExchangeDeclare, Method, QueueDeclare, QueuePurge,
+    QueuePurgeOk,
 };
 
 use crate::harness::broker::{OwnBroker, only_here, unique};
@@ -99,6 +100,26 @@ fn a_client_that_beats_stays() {
         assert_eq!(client.wire.frame().kind, FrameKind::Heartbeat);
         client.wire.send_bytes(&raw_frame(8, 0, &[]));
     }
+}
+
+#[test]
+fn what_few_clients_ask_is_answered() {
+    let mut client = Client::open();
+    let request = AccessRequest {
+        realm: "/data",
+        exclusive: false,
+        passive: true,
+        active: true,
+        write: true,
+        read: true,
+    };
+    client.call(&Method::AccessRequest(request), &Method::AccessRequestOk(AccessRequestOk { ticket: 1 }));
+    let secret = ConnectionUpdateSecret { new_secret: b"guest", reason: "the old one is worn" };
+    client.on(0).call(
+        &Method::ConnectionUpdateSecret(secret),
+        &Method::ConnectionUpdateSecretOk(ConnectionUpdateSecretOk {}),
+    );
+    client.on(1).barrier();
 }
 
 #[test]
