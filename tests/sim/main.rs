@@ -58,18 +58,15 @@ fn every_seed_agrees_with_the_model() {
 /// How many steps it took, or what led to the failure.
 fn simulate(seed: u64) -> Result<u64, String> {
     let mut world = World::new(seed);
-    match panic::catch_unwind(AssertUnwindSafe(|| world.run())) {
-        Ok(()) => Ok(world.step()),
-        Err(_) => Err(world.story()),
-    }
+    let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| world.run())) else { return Ok(world.step()) };
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let why = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+    Err(format!("seed {seed}, step {}: {why}\nthe last operations:\n{}", world.step(), world.story()))
 }
 
 fn report(seed: u64, result: Result<u64, String>) {
     if let Err(story) = result {
-        let again = format!("SIM_SEED={seed} cargo test --test sim");
-        panic!(
-            "seed {seed} failed; the last operations:\n{story}\nthe failure is above; again:\n    {again}"
-        );
+        panic!("{story}\nagain:\n    SIM_SEED={seed} cargo test --test sim");
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a client can do, and how it says so in bytes.
 
+use std::fmt;
 use std::rc::Rc;
 
 use bytes::BytesMut;
@@ -15,7 +16,6 @@ use sluicemq::protocol::methods::{
 use sluicemq::protocol::table::{Table, TableBuf};
 
 /// A message, known by its number, which travels as its message-id.
-#[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) id: u64,
     pub(crate) exchange: &'static str,
@@ -25,6 +25,15 @@ pub(crate) struct Message {
     pub(crate) mandatory: bool,
     pub(crate) properties: Vec<u8>,
     pub(crate) body: Vec<u8>,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, exchange, key, header, mandatory, body, .. } = self;
+        write!(f, "{id} to {exchange:?} {key:?}, {} bytes", body.len())?;
+        header.map_or(Ok(()), |header| write!(f, ", header {header}"))?;
+        if *mandatory { write!(f, ", mandatory") } else { Ok(()) }
+    }
 }
 
 /// What a binding is known by, beside its queue.

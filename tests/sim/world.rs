@@ -22,8 +22,8 @@ const STEPS: u64 = 1500;
 const STEPS_BETWEEN_RESTS: u32 = 60;
 /// A rest that takes longer never comes.
 const RESTING_STEPS_MAX: u64 = 100_000;
-/// Operations kept for the story of a failure.
-const REMEMBERED_OPS: usize = 40;
+/// Lines kept for the story of a failure.
+const REMEMBERED_LINES: usize = 60;
 
 pub(crate) struct World {
     rng: StdRng,
@@ -66,7 +66,7 @@ impl World {
         self.step
     }
 
-    /// The last operations.
+    /// What happened last, with the steps.
     pub(crate) fn story(&self) -> String {
         let lines: Vec<&str> = self.story.iter().map(String::as_str).collect();
         lines.join("\n")
@@ -100,18 +100,15 @@ impl World {
 
     fn send(&mut self, client: usize, channel: u16, op: Op) {
         let connection = self.clients[client].connection;
-        self.tell(format!("step {}: connection {connection}, channel {channel}: {op:?}", self.step));
+        self.tell(&format!("connection {connection}, channel {channel} sends {op:?}"));
         self.clients[client].send(channel, op, &mut self.rng);
     }
 
-    fn tell(&mut self, mut line: String) {
-        if line.len() > 300 {
-            line = line.chars().take(300).collect();
-        }
-        if self.story.len() == REMEMBERED_OPS {
+    fn tell(&mut self, what: &str) {
+        if self.story.len() == REMEMBERED_LINES {
             self.story.pop_front();
         }
-        self.story.push_back(line);
+        self.story.push_back(format!("  {:5}  {what}", self.step));
     }
 
     /// A client does something.
@@ -135,6 +132,11 @@ impl World {
     fn toggle_stall(&mut self) {
         let client = self.rng.random_range(0..self.clients.len());
         self.clients[client].stalled ^= true;
+        let Client { connection, stalled, .. } = self.clients[client];
+        self.tell(&format!(
+            "connection {connection} {}",
+            if stalled { "stalls" } else { "takes output again" }
+        ));
     }
 
     /// A socket breaks, and its client comes back.
@@ -146,7 +148,7 @@ impl World {
     fn replace(&mut self, client: usize) {
         let fresh = self.connect();
         let old = std::mem::replace(&mut self.clients[client], fresh);
-        self.tell(format!("step {}: connection {} is gone", self.step, old.connection));
+        self.tell(&format!("connection {} is gone", old.connection));
         old.drop_connection(&mut self.model);
     }
 
@@ -158,6 +160,7 @@ impl World {
             return false;
         }
         let client = runnable[self.rng.random_range(0..runnable.len())];
+        self.tell(&format!("connection {} runs", self.clients[client].connection));
         self.clients[client].run(&mut self.model, self.now, &mut self.rng);
         if self.clients[client].closed {
             self.replace(client);
@@ -178,6 +181,7 @@ impl World {
     }
 
     fn rest(&mut self) {
+        self.tell("everything comes to rest");
         self.settle_down();
         self.model.check_rest(&self.broker);
         self.ask_for_counts();

@@ -130,7 +130,11 @@ impl Model {
             self.peer(connection).processed.pop_front();
             self.apply_unanswered((connection, channel), op);
         }
-        self.hand_over_returns();
+        // The broker collects publishes and settlements until another method needs to see their effect.
+        let front = self.peer(connection).processed.front();
+        if !front.is_some_and(|(_, op)| matches!(op, Op::Publish(_) | Op::Settle { .. })) {
+            self.hand_over_returns();
+        }
     }
 
     fn peer(&mut self, connection: u64) -> &mut Peer {
