@@ -258,7 +258,13 @@ impl Model {
             found.entries.remove(&seq);
             return None;
         }
-        self.channel(key).unacked.insert(ok.delivery_tag, Held { queue: id, seq, consumer: None });
+        let since = self.tick();
+        let channel = self.channel(key);
+        channel.unacked.insert(ok.delivery_tag, Held { queue: id, seq, consumer: None });
+        if let Some(window) = &mut channel.window {
+            // A get counts and is not limited: it may come on top of deliveries that are on their way.
+            window.since = since;
+        }
         Some(Event::Delivered { channel: key.1, tag: ok.delivery_tag })
     }
 
