@@ -22,13 +22,27 @@ const HEADERS: i32 = 3;
 const BURST_MAX: u32 = 20;
 
 /// Draws operations, and numbers messages and consumers.
-#[derive(Debug, Default)]
+///
+/// Each seed has its own habits: what is rare on average is common in some.
+#[derive(Debug)]
 pub(crate) struct Draw {
     messages: u64,
     consumers: u64,
+    /// Shares of consumers without acknowledgements, and of prefetches that a channel shares.
+    no_ack: f64,
+    global: f64,
+    /// Share of publishes that go straight to a queue.
+    direct: f64,
 }
 
 impl Draw {
+    /// The habits of a seed.
+    pub(crate) fn new(rng: &mut StdRng) -> Self {
+        let mut share = |shares: [f64; 3]| shares[rng.random_range(0..3)];
+        let (no_ack, global) = (share([0.05, 0.25, 0.5]), share([0.0, 0.3, 0.8]));
+        Self { messages: 0, consumers: 0, no_ack, global, direct: share([0.1, 0.5, 0.9]) }
+    }
+
     /// The next operations of a client on one of its channels.
     pub(crate) fn ops(&mut self, client: &Client, model: &Model, rng: &mut StdRng) -> (u16, Vec<Op>) {
         if rng.random_bool(0.003) {
@@ -38,7 +52,7 @@ impl Draw {
         let view = &client.views[usize::from(channel)];
         match view.stage {
             Stage::Closing => return (channel, Vec::new()),
-            Stage::Closed => return (channel, Self::opening(rng)),
+            Stage::Closed => return (channel, self.opening(rng)),
             Stage::Open => {}
         }
         let ops = match rng.random_range(0..100) {
@@ -53,10 +67,7 @@ impl Draw {
             }
             71..76 => vec![Op::Get { queue: any_queue(model, rng), no_ack: rng.random_bool(0.4) }],
             76..78 => vec![Op::Recover],
-            78..80 => vec![Op::Qos {
-                count: [0, 1, 2, 5, 20][rng.random_range(0..5)],
-                global: rng.random_bool(0.5),
-            }],
+            78..80 => vec![self.qos([0, 1, 2, 5, 20], rng)],
             80..82 => vec![Op::Purge { queue: any_queue(model, rng) }],
             82..84 => vec![Op::Delete {
                 queue: any_queue(model, rng),
@@ -76,10 +87,10 @@ impl Draw {
     }
 
     /// A channel opens, in one of the ways they are used.
-    fn opening(rng: &mut StdRng) -> Vec<Op> {
+    fn opening(&self, rng: &mut StdRng) -> Vec<Op> {
         let mut ops = vec![Op::OpenChannel];
         if rng.random_bool(0.5) {
-            ops.push(Op::Qos { count: [1, 3, 10, 50][rng.random_range(0..4)], global: rng.random_bool(0.3) });
+            ops.push(self.qos([1, 3, 5, 10, 50], rng));
         }
         match rng.random_range(0..6) {
             0..2 => ops.push(Op::ConfirmSelect),
@@ -89,12 +100,16 @@ impl Draw {
         ops
     }
 
+    fn qos(&self, counts: [u16; 5], rng: &mut StdRng) -> Op {
+        Op::Qos { count: counts[rng.random_range(0..5)], global: rng.random_bool(self.global) }
+    }
+
     fn consume(&mut self, model: &Model, rng: &mut StdRng) -> Op {
         self.consumers += 1;
         Op::Consume {
             queue: any_queue(model, rng),
             tag: format!("c{}", self.consumers),
-            no_ack: rng.random_bool(0.25),
+            no_ack: rng.random_bool(self.no_ack),
             exclusive: rng.random_bool(0.1),
             priority: [0, 0, 0, 1, -1][rng.random_range(0..5)],
         }
@@ -105,7 +120,7 @@ impl Draw {
         let id = self.messages;
         let exchange = match rng.random_range(0..100) {
             0 if rng.random_bool(0.2) => MISSING,
-            0..50 => "",
+            _ if rng.random_bool(self.direct) => "",
             _ => EXCHANGES.choose(rng).unwrap(),
         };
         let key = match exchange {
