@@ -7,7 +7,7 @@
 //! are, and the check at rest finds them.
 //!
 //! In reading order: [`op`] what clients do, [`draw`] how it is chosen, [`client`] a client and its socket,
-//! [`world`] who moves next, [`model`] what must be true.
+//! [`world`] who moves next, [`model`] what must be true, [`scripts`] what the dice found once and must not find again.
 //!
 //! ```text
 //! cargo test --test sim                        the seeds of every change
@@ -21,6 +21,7 @@ mod client;
 mod draw;
 mod model;
 mod op;
+mod scripts;
 mod world;
 
 use std::panic::{self, AssertUnwindSafe};

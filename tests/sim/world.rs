@@ -41,25 +41,50 @@ impl World {
     /// The world of a seed: a broker with room for little, and some clients.
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
+        let outbox_bytes = [1, 300, 2000, 10_000, 100_000][rng.random_range(0..5)];
+        let clients = rng.random_range(2..=4);
+        Self::with(rng, outbox_bytes, clients)
+    }
+
+    /// A world for a script.
+    pub(crate) fn scripted(clients: usize) -> Self {
+        Self::with(StdRng::seed_from_u64(0), 100_000, clients)
+    }
+
+    fn with(mut rng: StdRng, outbox_bytes: usize, clients: usize) -> Self {
         let mut config = Config::default();
-        config.limits.outbox_bytes = [1, 300, 2000, 10_000, 100_000][rng.random_range(0..5)];
+        config.limits.outbox_bytes = outbox_bytes;
         let broker = Broker::new(Arc::new(config), WATERMARK_BYTES, WATERMARK_BYTES);
         let mut world = Self {
+            draw: Draw::new(&mut rng),
             rng,
             now: Now::read(),
             broker: Arc::new(broker.expect("the default users can be made")),
             model: Model::default(),
-            draw: Draw::default(),
             clients: Vec::new(),
             connections: 0,
             step: 0,
             story: VecDeque::new(),
         };
-        for _ in 0..world.rng.random_range(2..=4) {
+        for _ in 0..clients {
             let client = world.connect();
             world.clients.push(client);
         }
         world
+    }
+
+    /// A client does these things on its first channel, and everything arrives.
+    pub(crate) fn play(&mut self, client: usize, ops: impl IntoIterator<Item = Op>) {
+        for op in ops {
+            self.send(client, 1, op);
+        }
+        while self.run_someone() {}
+        self.model.check_depths(&self.broker);
+    }
+
+    /// A client's socket takes nothing from now on, or everything.
+    pub(crate) fn stall(&mut self, client: usize, stalled: bool) {
+        self.clients[client].stalled = stalled;
     }
 
     pub(crate) fn step(&self) -> u64 {
@@ -168,7 +193,6 @@ impl World {
         true
     }
 
-    /// Everything arrives and is written, every wake is paid.
     fn settle_down(&mut self) {
         for client in &mut self.clients {
             client.stalled = false;
@@ -180,7 +204,8 @@ impl World {
         }
     }
 
-    fn rest(&mut self) {
+    /// Everything arrives and is written, every wake is paid: nothing sleeps that should not.
+    pub(crate) fn rest(&mut self) {
         self.tell("everything comes to rest");
         self.settle_down();
         self.model.check_rest(&self.broker);
