@@ -45,3 +45,21 @@ fn what_a_transaction_settled_counts_in_a_shared_prefetch_set_later() {
     world.play(0, publish("q", 4..9).chain([Op::TxCommit]));
     world.rest();
 }
+
+#[test]
+fn what_needs_no_acknowledgement_gives_a_shared_prefetch_nothing_back() {
+    let mut world = World::scripted(2);
+    world.play(0, [Op::OpenChannel, declare("q"), declare("gone"), Op::Qos { count: 2, global: true }]);
+    world.play(0, [consume("q", false), consume("gone", true)]);
+    world.play(1, [Op::OpenChannel]);
+    world.play(1, publish("q", 1..2));
+    world.rest();
+    world.stall(0, true);
+    // The first is encoded, the rest waits in the outbox when its queue goes.
+    world.play(1, publish("gone", 2..3));
+    world.play(1, publish("gone", 3..6));
+    world.play(1, [Op::Delete { queue: "gone".to_owned(), if_unused: false, if_empty: false }]);
+    world.rest();
+    world.play(1, publish("q", 6..12));
+    world.rest();
+}
