@@ -50,11 +50,19 @@ impl World {
     pub async fn queue(&self, channel: &Channel) -> Result<String> {
         let name = self.name("queue");
         self.queues.borrow_mut().push(name.clone());
-        channel.queue_declare(name.as_str().into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
+        channel
+            .queue_declare(name.as_str().into(), QueueDeclareOptions::default(), FieldTable::default())
+            .await?;
         Ok(name)
     }
 
-    pub async fn bound(&self, channel: &Channel, exchange: &str, key: &str, arguments: FieldTable) -> Result<String> {
+    pub async fn bound(
+        &self,
+        channel: &Channel,
+        exchange: &str,
+        key: &str,
+        arguments: FieldTable,
+    ) -> Result<String> {
         let name = self.queue(channel).await?;
         let options = QueueBindOptions::default();
         channel.queue_bind(name.as_str().into(), exchange.into(), key.into(), options, arguments).await?;
@@ -123,7 +131,9 @@ pub async fn fill(channel: &Channel, queue: &str, count: usize) -> Result<()> {
     let mut confirms = Vec::new();
     for body in numbered(0, count) {
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-        confirms.push(channel.basic_publish("".into(), queue.into(), options, body.as_bytes(), properties).await?);
+        confirms.push(
+            channel.basic_publish("".into(), queue.into(), options, body.as_bytes(), properties).await?,
+        );
     }
     for confirm in confirms {
         ensure!(within("confirm", confirm).await??.is_ack(), "not acked");
@@ -172,7 +182,9 @@ pub async fn consume_with(
 pub async fn take(consumer: &mut Consumer, count: usize) -> Result<Vec<Delivery>> {
     let mut deliveries = Vec::new();
     for _ in 0..count {
-        let next = within("delivery", consumer.next()).await.with_context(|| format!("after {}", deliveries.len()))?;
+        let next = within("delivery", consumer.next())
+            .await
+            .with_context(|| format!("after {}", deliveries.len()))?;
         deliveries.push(next.context("the consumer ended")??);
     }
     Ok(deliveries)
@@ -193,9 +205,15 @@ pub fn string(value: &str) -> AMQPValue {
 /// What the broker must say when it refuses something.
 pub fn refused<T>(result: lapin::Result<T>, code: u16, explanation: &str) -> Result<()> {
     let Err(error) = result else { bail!("expected {code} {explanation}, nothing was refused") };
-    let ErrorKind::ProtocolError(error) = error.kind() else { bail!("expected {code} {explanation}, got {error:?}") };
+    let ErrorKind::ProtocolError(error) = error.kind() else {
+        bail!("expected {code} {explanation}, got {error:?}")
+    };
     let said = error.get_message().as_str();
-    ensure!(error.get_id() == code && said == explanation, "expected {code} {explanation}, got {} {said}", error.get_id());
+    ensure!(
+        error.get_id() == code && said == explanation,
+        "expected {code} {explanation}, got {} {said}",
+        error.get_id()
+    );
     Ok(())
 }
 
@@ -205,6 +223,9 @@ pub async fn still_usable(connection: &Connection) -> Result<()> {
     let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
     let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
     publish(&channel, "", queue.name().as_str(), b"still here").await?;
-    ensure!(drain(&channel, queue.name().as_str()).await? == ["still here"], "what was published is not there");
+    ensure!(
+        drain(&channel, queue.name().as_str()).await? == ["still here"],
+        "what was published is not there"
+    );
     Ok(())
 }
