@@ -78,6 +78,7 @@ const QUEUE_ARGUMENTS: [(&str, Check); 28] = [
 /// [`BrokerError::InvalidArgument`] for a wrong type or value, [`BrokerError::Precondition`] for an argument of
 /// another type of queue, [`BrokerError::NotImplemented`] for what is valid and not there yet.
 pub fn check_queue_arguments(arguments: Table<'_>, resource: &Resource) -> Result<(), BrokerError> {
+    exchange_name("x-dead-letter-exchange", arguments, resource)?;
     for (name, check) in QUEUE_ARGUMENTS {
         let Some(value) = arguments.get(name) else { continue };
         let invalid = |reason| BrokerError::InvalidArgument {
@@ -127,13 +128,22 @@ pub fn alternate_exchange<'a>(
     arguments: Table<'a>,
     resource: &Resource,
 ) -> Result<Option<&'a str>, BrokerError> {
-    match arguments.get("alternate-exchange") {
+    exchange_name("alternate-exchange", arguments, resource)
+}
+
+/// An argument that names an exchange is refused in words of its own.
+fn exchange_name<'a>(
+    name: &str,
+    arguments: Table<'a>,
+    resource: &Resource,
+) -> Result<Option<&'a str>, BrokerError> {
+    match arguments.get(name) {
         None => Ok(None),
-        Some(Field::LongStr(name)) => std::str::from_utf8(name).map(Some).map_err(|_| {
-            BrokerError::Precondition(format!("invalid name for arg 'alternate-exchange' in {resource}"))
-        }),
+        Some(Field::LongStr(exchange)) => std::str::from_utf8(exchange)
+            .map(Some)
+            .map_err(|_| BrokerError::Precondition(format!("invalid name for arg '{name}' in {resource}"))),
         Some(other) => Err(BrokerError::Precondition(format!(
-            "invalid type '{}' for arg 'alternate-exchange' in {resource}",
+            "invalid type '{}' for arg '{name}' in {resource}",
             other.type_name()
         ))),
     }

@@ -16,7 +16,9 @@ impl Broker {
         let name = &credentials.user;
         let wait = self.backoff.lock().wait(name, from, now);
         if !wait.is_zero() {
-            tracing::warn!(user = ?name, ?wait, "login refused: too many failures");
+            if let Some(left_out) = self.complaints.allow(now) {
+                tracing::warn!(user = ?name, ?wait, left_out, "login refused: too many failures");
+            }
             return None;
         }
         let is_loopback = from.to_canonical().is_loopback();
@@ -32,7 +34,9 @@ impl Broker {
                     AuthError::BadPassword { .. } => "wrong password",
                     AuthError::LoopbackOnly { .. } => "can only connect via localhost",
                 };
-                tracing::warn!(user = ?name, reason, "login refused");
+                if let Some(left_out) = self.complaints.allow(now) {
+                    tracing::warn!(user = ?name, reason, left_out, "login refused");
+                }
                 None
             }
         }

@@ -3,12 +3,13 @@
 //!
 //! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
 //! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`] and [`consumer`] (the way
-//! out), [`memory`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`].
+//! out), [`wakes`], [`memory`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox or the log). No lock is held while a wake is paid.
 
 pub mod arguments;
+pub mod complaints;
 pub mod consumer;
 pub mod error;
 pub mod exchange;
@@ -22,6 +23,7 @@ pub mod queue;
 pub mod reply_to;
 pub mod route;
 pub mod vhost;
+pub mod wakes;
 
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use parking_lot::Mutex;
 
 use crate::auth::backoff::Backoff;
 use crate::auth::users::{UserError, Users};
+use crate::broker::complaints::Complaints;
 use crate::broker::memory::{AlarmChange, Memory};
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
@@ -46,6 +49,8 @@ pub struct Broker {
     pub users: Users,
     /// Who waits for direct replies.
     pub replies: ReplyConsumers,
+    /// The ration of log lines about clients.
+    pub complaints: Complaints,
     /// The configuration it was started with.
     pub config: Arc<Config>,
     backoff: Mutex<Backoff>,
@@ -73,6 +78,7 @@ impl Broker {
         Ok(Self {
             users: Users::from_config(&config)?,
             replies: ReplyConsumers::default(),
+            complaints: Complaints::default(),
             backoff: Mutex::default(),
             connections: DashMap::new(),
             node,

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
 
 use crate::broker::consumer::Consumer;
 use crate::broker::node::ConnectionId;
 use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::Wakes;
 use crate::message::run::Run;
 
 /// Something to be sent.
@@ -71,19 +71,6 @@ struct State {
 struct Window {
     limit: u32,
     used: u32,
-}
-
-/// Wakes owed to connections, paid after the burst and outside every lock.
-#[derive(Debug, Default)]
-pub struct Wakes(SmallVec<[Waker; 4]>);
-
-impl Wakes {
-    /// Wakes them all.
-    pub fn fire(&mut self) {
-        for waker in self.0.drain(..) {
-            waker.wake();
-        }
-    }
 }
 
 impl Outbox {
@@ -249,7 +236,7 @@ impl Slot<'_> {
         if std::mem::take(&mut self.state.idle)
             && let Some(waker) = self.state.waker.take()
         {
-            wakes.0.push(waker);
+            wakes.owe(waker);
         }
     }
 }

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::broker::node::Node;
-use crate::broker::outbox::Wakes;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::Settlement;
 use crate::broker::route::Targets;
+use crate::broker::wakes::Wakes;
 use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
 use crate::message::fact::Fact;
 use crate::message::place::{Lsn, QueueId, Seq};
@@ -77,6 +77,11 @@ impl Burst {
         pending.stage(Run::of_big(big, persistent));
     }
 
+    /// Gives back the room of emptied builders.
+    pub fn shrink(&mut self) {
+        self.spare = Vec::new();
+    }
+
     /// Whether there is nothing to hand over.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
@@ -113,9 +118,14 @@ impl Burst {
         }
     }
 
-    /// Whether messages wait for the log.
-    pub fn awaits_log(&self) -> bool {
-        !self.undelivered.is_empty()
+    /// The first position of the log that messages wait for.
+    pub fn awaited(&self) -> Option<Lsn> {
+        self.undelivered.front().map(|&(lsn, _)| lsn)
+    }
+
+    /// Takes over what another burst handed over and the log has not made durable.
+    pub fn adopt(&mut self, other: &mut Self) {
+        self.undelivered.append(&mut other.undelivered);
     }
 
     fn append(&mut self, node: &Node, settlements: &[Settlement]) -> Lsn {

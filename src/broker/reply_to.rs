@@ -10,7 +10,7 @@ use dashmap::DashMap;
 
 use crate::broker::consumer::Consumer;
 use crate::broker::names;
-use crate::broker::outbox::Wakes;
+use crate::broker::wakes::Wakes;
 use crate::message::run::Run;
 
 /// The name clients consume from, and the prefix of every address.

@@ -109,7 +109,7 @@ impl Connection {
                 tokio::task::yield_now().await;
             }
             let event = std::future::poll_fn(|context| self.poll_event(context)).await?;
-            if self.on_event(event).await.is_break() {
+            if self.on_event(event).is_break() {
                 return Ok(());
             }
         }
@@ -170,7 +170,7 @@ impl Connection {
         if read.is_pending() && self.input.is_empty() {
             // An idle connection holds no buffer.
             self.input = BytesMut::new();
-            self.session.output().shrink();
+            self.session.on_idle();
         }
         read
     }
@@ -185,17 +185,14 @@ impl Connection {
         self.timer.as_mut().poll(context)
     }
 
-    async fn on_event(&mut self, event: Event) -> ControlFlow<()> {
+    fn on_event(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Input => self.on_input(),
             Event::End => {
                 self.session.abandon();
                 return ControlFlow::Break(());
             }
-            Event::Work => {
-                let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-                self.session.on_wake(&waker);
-            }
+            Event::Work => self.session.on_wake(),
             Event::Verified(user) => {
                 if user.is_some() {
                     self.permit.authenticated();

@@ -55,7 +55,9 @@ pub async fn accept(
             }
         };
         let Some(permit) = admission.admit(peer.ip(), Instant::now()) else {
-            tracing::warn!(%peer, "connection refused: a limit on connections is reached");
+            if let Some(left_out) = broker.complaints.allow(Instant::now()) {
+                tracing::warn!(%peer, left_out, "connection refused: a limit on connections is reached");
+            }
             continue;
         };
         if let Err(error) = stream.set_nodelay(true) {

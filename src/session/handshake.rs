@@ -98,8 +98,8 @@ pub enum Step {
     },
     /// It is told why, and closed.
     Refused(Refusal),
-    /// It is closed without a word, after a while.
-    Dropped,
+    /// It is closed without a word, after a while; the reason is for the log.
+    Dropped(&'static str),
     /// It closes the connection itself.
     Closed,
 }
@@ -162,8 +162,7 @@ impl Handshake {
     fn on_start_ok(&mut self, start_ok: &ConnectionStartOk<'_>) -> Step {
         self.client = Client::from_properties(start_ok.client_properties);
         let Ok(mechanism) = start_ok.mechanism.parse::<Mechanism>() else {
-            tracing::warn!(mechanism = ?start_ok.mechanism, "unknown authentication mechanism");
-            return Step::Dropped;
+            return Step::Dropped("unknown authentication mechanism");
         };
         match sasl::parse_response(mechanism, start_ok.response) {
             Ok(credentials) => {
@@ -179,7 +178,7 @@ impl Handshake {
         let Stage::Verify(mechanism) = self.stage else { return Step::Continue };
         let Some(user) = user else {
             if !self.client.authentication_failure_close {
-                return Step::Dropped;
+                return Step::Dropped("login refused");
             }
             let text = format!(
                 "Login was refused using authentication mechanism {}. For details see the broker logfile.",
@@ -266,16 +265,7 @@ impl Client {
 
 /// A frame that has no place before the connection is open.
 fn unexpected(frame: &FrameView<'_>) -> Refusal {
-    let kind = match frame.kind {
-        FrameKind::Method => 1,
-        FrameKind::Header => 2,
-        FrameKind::Body => 3,
-        FrameKind::Heartbeat => 8,
-    };
-    Refusal::unexpected_frame(format!(
-        "type {kind} frame on channel {} before the connection is open",
-        frame.channel
-    ))
+    Refusal::unexpected_frame(frame.to_string())
 }
 
 /// A value of tune-ok: zero would mean no limit, which the server does not allow.

@@ -3,18 +3,20 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
 use crate::broker::exchange::Exchange;
 use crate::broker::node::Node;
-use crate::broker::outbox::{Item, Outbox, Wakes};
+use crate::broker::outbox::{Item, Outbox};
 use crate::broker::publish::Burst;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::Settlement;
 use crate::broker::route::{self, Targets};
 use crate::broker::vhost::{Actor, Vhost};
+use crate::broker::wakes::Wakes;
 use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
 use crate::protocol::methods::Method;
@@ -37,6 +39,8 @@ pub struct Link {
     pub outbox: Arc<Outbox>,
     /// Deliveries taken from the outbox and not yet encoded.
     pub arriving: VecDeque<Item>,
+    /// When the present frame was read.
+    pub now: Instant,
     /// Bytes for the socket.
     pub out: Output,
     /// Frames to the client are no larger.
@@ -51,6 +55,8 @@ pub struct Link {
     pub unreleased_bytes: u64,
     /// Channels that wait to have this chunk's publishes confirmed.
     pub confirming: Vec<u16>,
+    /// The first position of the log that messages or confirms wait for.
+    pub awaited: Option<Lsn>,
     /// Something was published since this was last reset: alarms concern this connection.
     pub has_published: bool,
     burst: Burst,
@@ -86,6 +92,7 @@ impl Link {
         vhost: Arc<Vhost>,
         outbox: Arc<Outbox>,
         out: Output,
+        now: Instant,
     ) -> Self {
         Self {
             frame_max: broker.config.limits.frame_max_bytes,
@@ -94,12 +101,14 @@ impl Link {
             vhost,
             outbox,
             arriving: VecDeque::new(),
+            now,
             out,
             notify_cancel: false,
             exclusive_queues: Vec::new(),
             wakes: Wakes::default(),
             unreleased_bytes: 0,
             confirming: Vec::new(),
+            awaited: None,
             has_published: false,
             burst: Burst::default(),
             settlements: Vec::new(),
@@ -135,10 +144,11 @@ impl Link {
     }
 
     /// Settlements handed over together with a transaction's publishes.
-    pub fn commit(&mut self, burst: &mut Burst) -> Lsn {
+    pub fn commit(&mut self, burst: &mut Burst) {
         let lsn = burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
+        self.burst.adopt(burst);
+        self.await_log(lsn);
         self.credit_windows();
-        lsn
     }
 
     /// A channel with a shared prefetch holds `count` messages less, once the chunk is handed over.
@@ -156,6 +166,7 @@ impl Link {
         } else {
             self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes)
         };
+        self.await_log(lsn);
         self.credit_windows();
         self.broker.check_memory();
         lsn
@@ -168,14 +179,16 @@ impl Link {
         }
     }
 
-    /// The log is durable up to here.
-    pub fn on_durable(&mut self, durable: Lsn) {
-        self.burst.on_durable(durable, &mut self.wakes);
+    fn await_log(&mut self, lsn: Lsn) {
+        if lsn > self.broker.node.log.durable() {
+            self.awaited.get_or_insert(lsn);
+        }
     }
 
-    /// Whether messages of ours wait for the log.
-    pub fn awaits_log(&self) -> bool {
-        self.burst.awaits_log()
+    /// The log is durable up to here: messages that waited for it are delivered.
+    pub fn on_durable(&mut self, durable: Lsn) {
+        self.burst.on_durable(durable, &mut self.wakes);
+        self.awaited = self.burst.awaited();
     }
 
     /// A channel published a message.
@@ -224,6 +237,11 @@ impl Link {
             let queues = self.outbox.release_room(released);
             self.resume(queues);
         }
+    }
+
+    /// Gives back the room of what was handed over.
+    pub fn shrink(&mut self) {
+        self.burst.shrink();
     }
 
     /// Lets queues try again that found no credit here.

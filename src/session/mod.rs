@@ -22,8 +22,11 @@ pub mod output;
 pub mod refuse;
 pub mod running;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
@@ -115,7 +118,10 @@ impl Session {
                     return true;
                 }
                 Some(ProtocolHeader::Refused) => {
-                    tracing::warn!(first_bytes = ?rest.get(..8).unwrap_or(rest), "not a protocol we speak");
+                    if let Some(left_out) = self.broker.complaints.allow(now.instant) {
+                        let first_bytes = rest.get(..8).unwrap_or(rest);
+                        tracing::warn!(?first_bytes, left_out, "not a protocol we speak");
+                    }
                     self.out.raw(&PROTOCOL_HEADER);
                     self.phase = Phase::Closed;
                     return false;
@@ -159,9 +165,11 @@ impl Session {
         match &mut self.phase {
             Phase::Handshake(handshake) => {
                 let step = handshake.on_frame(&self.broker, frame, &mut self.out);
-                self.on_handshake_step(step, now);
+                let id = if frame.channel == 0 { Method::peek_id(frame.payload) } else { None };
+                self.on_handshake_step(step, id.unwrap_or_default(), now);
             }
             Phase::Running(running) => {
+                running.link.now = now.instant;
                 let step = running.on_frame(frame);
                 self.on_running_step(step, now);
             }
@@ -185,7 +193,7 @@ impl Session {
         }
     }
 
-    fn on_handshake_step(&mut self, step: handshake::Step, now: Now) {
+    fn on_handshake_step(&mut self, step: handshake::Step, id: (u16, u16), now: Now) {
         match step {
             handshake::Step::Continue => {}
             handshake::Step::Verify(credentials) => self.verification = Some(credentials),
@@ -195,11 +203,19 @@ impl Session {
                 self.heartbeat.start(tuned.heartbeat, now.instant);
                 let actor = Actor { user, connection: self.outbox.connection() };
                 let out = std::mem::take(&mut self.out);
-                let link = Link::new(Arc::clone(&self.broker), actor, vhost, Arc::clone(&self.outbox), out);
+                let link = Link::new(
+                    Arc::clone(&self.broker),
+                    actor,
+                    vhost,
+                    Arc::clone(&self.outbox),
+                    out,
+                    now.instant,
+                );
                 self.phase = Phase::Running(Box::new(Running::new(link, tuned, client)));
             }
-            handshake::Step::Refused(refusal) => self.fail(&refusal.into(), false, now),
-            handshake::Step::Dropped => {
+            handshake::Step::Refused(refusal) => self.fail(&Failure::new(refusal, id), false, now),
+            handshake::Step::Dropped(reason) => {
+                self.complain(now, reason);
                 let delay = self.broker.config.limits.auth_failure_delay_ms;
                 self.enter_closing(true, Duration::from_millis(delay), now);
             }
@@ -229,7 +245,10 @@ impl Session {
     /// Tells the client why the connection is closed, and waits a while for its answer.
     fn fail(&mut self, failure: &Failure, deaf: bool, now: Now) {
         let Failure { refusal, class_id, method_id } = failure;
-        tracing::warn!(code = refusal.code.code(), text = %refusal.explanation, "connection closed");
+        if let Some(left_out) = self.broker.complaints.allow(now.instant) {
+            let (code, text) = (refusal.code.code(), &refusal.explanation);
+            tracing::warn!(code, text = ?text, left_out, "connection closed");
+        }
         self.leave_running();
         let text = refusal.text();
         let close = ConnectionClose {
@@ -241,6 +260,12 @@ impl Session {
         self.out.method(0, &Method::ConnectionClose(close));
         let limit = self.broker.config.limits.close_timeout_ms;
         self.enter_closing(deaf, Duration::from_millis(limit), now);
+    }
+
+    fn complain(&self, now: Now, about: &str) {
+        if let Some(left_out) = self.broker.complaints.allow(now.instant) {
+            tracing::warn!(left_out, "connection closed: {about}");
+        }
     }
 
     fn enter_closing(&mut self, deaf: bool, limit: Duration, now: Now) {
@@ -272,22 +297,29 @@ impl Session {
     pub fn on_verified(&mut self, user: Option<Arc<User>>, now: Now) {
         if let Phase::Handshake(handshake) = &mut self.phase {
             let step = handshake.on_verified(user, &self.broker.config, &mut self.out);
-            self.on_handshake_step(step, now);
+            self.on_handshake_step(step, (0, 0), now);
         }
     }
 
     /// Something waits in the outbox, more is durable, or the alarm has changed.
-    pub fn on_wake(&mut self, waker: &Waker) {
-        if let Phase::Running(running) = &mut self.phase
-            && running.on_durable()
-        {
-            self.broker.node.log.wake_when_durable(waker);
+    pub fn on_wake(&mut self) {
+        if let Phase::Running(running) = &mut self.phase {
+            running.on_durable();
         }
         self.pump();
     }
 
     /// Ready when [`Session::on_wake`] has something to do; otherwise its task will be woken.
     pub fn poll_work(&self, context: &mut Context<'_>) -> Poll<()> {
+        if let Phase::Running(running) = &self.phase
+            && let Some(awaited) = running.link.awaited
+        {
+            let log = &self.broker.node.log;
+            log.wake_when_durable(context.waker());
+            if awaited <= log.durable() {
+                return Poll::Ready(());
+            }
+        }
         self.outbox.poll_work(context)
     }
 
@@ -298,6 +330,14 @@ impl Session {
             running.link.on_written();
             running.pump();
         }
+    }
+
+    /// Nothing has arrived for now: buffers are given back, so that ten thousand idle connections cost little.
+    pub fn on_idle(&mut self) {
+        if let Phase::Running(running) = &mut self.phase {
+            running.link.shrink();
+        }
+        self.output().shrink();
     }
 
     /// What is to be written.
@@ -341,7 +381,7 @@ impl Session {
     pub fn on_timeout(&mut self, now: Now) {
         if self.phase_deadline.is_some_and(|deadline| now.instant >= deadline) {
             if !matches!(self.phase, Phase::Closing { .. }) {
-                tracing::warn!("handshake took too long");
+                self.complain(now, "handshake took too long");
             }
             self.abandon();
             return;
@@ -352,7 +392,7 @@ impl Session {
         let listening = self.wants_input();
         match self.heartbeat.due(now.instant, listening) {
             Some(Due::PeerIsGone) => {
-                tracing::warn!("no heartbeat from the client, connection closed");
+                self.complain(now, "no heartbeat from the client");
                 self.abandon();
             }
             Some(Due::Beat) => {

@@ -67,7 +67,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(refusal: Refusal, (class_id, method_id): (u16, u16)) -> Self {
+    /// For a method, by its ids.
+    pub fn new(refusal: Refusal, (class_id, method_id): (u16, u16)) -> Self {
         Self { refusal, class_id, method_id }
     }
 }
@@ -78,6 +79,7 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// A frame that breaks a content is refused in the name of the method that began it.
 const PUBLISH_ID: (u16, u16) = (60, 40);
 
 impl Running {
@@ -132,9 +134,10 @@ impl Running {
     ) -> Result<Step, Failure> {
         let Some(at) = self.open_channel_or_discard(frame)? else { return Ok(Step::Continue) };
         let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else { return Ok(Step::Continue) };
+        let id = if channel.awaits_content() { PUBLISH_ID } else { (0, 0) };
         match take(channel, &mut self.link) {
             Ok(()) => Ok(Step::Continue),
-            Err(refusal) => self.refuse(frame.channel, refusal, PUBLISH_ID),
+            Err(refusal) => self.refuse(frame.channel, refusal, id),
         }
     }
 
@@ -160,9 +163,10 @@ impl Running {
                 let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else {
                     return Ok(Step::Continue);
                 };
+                let id = if channel.awaits_content() { PUBLISH_ID } else { method.id() };
                 match channel.on_method(&mut self.link, &method) {
                     Ok(()) => Ok(Step::Continue),
-                    Err(refusal) => self.refuse(frame.channel, refusal, method.id()),
+                    Err(refusal) => self.refuse(frame.channel, refusal, id),
                 }
             }
         }
@@ -198,7 +202,7 @@ impl Running {
                 "number of channels opened ({open}) has reached the negotiated channel_max ({})",
                 self.channel_max
             );
-            return Err(Failure::new(Refusal::not_allowed(text), ID));
+            return Err(Refusal::not_allowed(text).into());
         }
         self.channels.insert(at, (number, Slot::Open(Box::new(Channel::new(number)))));
         self.link.send(number, &Method::ChannelOpenOk(ChannelOpenOk {}));
@@ -248,7 +252,10 @@ impl Running {
         if refusal.code.is_hard() {
             return Err(Failure::new(refusal, id));
         }
-        tracing::info!(channel = number, code = refusal.code.code(), text = %refusal.explanation, "channel closed");
+        if let Some(left_out) = self.link.broker.complaints.allow(self.link.now) {
+            let (code, text) = (refusal.code.code(), &refusal.explanation);
+            tracing::info!(channel = number, code, text = ?text, left_out, "channel closed");
+        }
         self.hand_over();
         if let Ok(at) = self.find(number)
             && let Some((_, slot)) = self.channels.get_mut(at)
@@ -315,17 +322,19 @@ impl Running {
         }
     }
 
-    /// The log is durable further than before. `true` while something still waits for it.
-    pub fn on_durable(&mut self) -> bool {
+    /// The log may be durable further than before: what waited for that goes on.
+    pub fn on_durable(&mut self) {
         let durable = self.link.node().log.durable();
+        if self.link.awaited.is_none_or(|awaited| awaited > durable) {
+            return;
+        }
         self.link.on_durable(durable);
-        let mut waiting = self.link.awaits_log();
         for (_, slot) in &mut self.channels {
             if let Slot::Open(channel) = slot {
-                waiting |= channel.on_durable(&mut self.link);
+                channel.on_durable(&mut self.link);
+                self.link.awaited = self.link.awaited.into_iter().chain(channel.awaited()).min();
             }
         }
-        waiting
     }
 
     /// Blocks a connection that has published during an alarm, and lets it go on afterwards.

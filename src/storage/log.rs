@@ -4,7 +4,7 @@
 //! of one that writes to a disk: facts of one burst are appended in one hold, sequence numbers are drawn
 //! inside it, and nobody acts on a fact before [`Log::durable`] has reached it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -18,6 +18,8 @@ pub struct Log {
     end: Mutex<u64>,
     durable: AtomicU64,
     waiting: Mutex<Vec<Waker>>,
+    /// While set, nothing becomes durable.
+    held: AtomicBool,
 }
 
 /// One hold of the log: facts appended through it are neighbours, and no other fact lies between them.
@@ -38,9 +40,29 @@ impl Log {
         Lsn(self.durable.load(Ordering::Acquire))
     }
 
-    /// Wakes the caller once when [`Log::durable`] has risen.
+    /// Wakes the caller once when [`Log::durable`] has risen. Whoever asks must look at it again afterwards: it
+    /// may have risen in between.
     pub fn wake_when_durable(&self, waker: &Waker) {
         self.waiting.lock().push(waker.clone());
+    }
+
+    /// Keeps what is appended from now on from becoming durable: how a test sees what waits for a disk.
+    pub fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    /// Ends a hold: all that was appended is durable.
+    pub fn release(&self) {
+        self.held.store(false, Ordering::Release);
+        let end = *self.end.lock();
+        self.commit(end);
+    }
+
+    fn commit(&self, end: u64) {
+        self.durable.fetch_max(end, Ordering::AcqRel);
+        for waker in self.waiting.lock().drain(..) {
+            waker.wake();
+        }
     }
 }
 
@@ -55,9 +77,8 @@ impl Append<'_> {
 impl Drop for Append<'_> {
     /// Where a disk would be written to and synced, everything is durable at once.
     fn drop(&mut self) {
-        self.log.durable.store(*self.end, Ordering::Release);
-        for waker in self.log.waiting.lock().drain(..) {
-            waker.wake();
+        if !self.log.held.load(Ordering::Acquire) {
+            self.log.commit(*self.end);
         }
     }
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use crate::broker::consumer::Consumer;
-use crate::broker::outbox::Wakes;
 use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::Wakes;
 use crate::message::run::Run;
 use crate::queue::classic::Classic;
 

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::broker::consumer::Consumer;
 use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::node::{ConnectionId, Node};
+use crate::broker::wakes::Wakes;
 use crate::message::place::{Lsn, QueueId, Seq};
 use crate::message::run::Run;
 use crate::queue::classic::Classic;
@@ -108,7 +109,7 @@ impl Queue {
     pub(crate) fn enqueue(
         self: &Arc<Self>,
         runs: impl Iterator<Item = (Run, Option<Seq>, Option<Lsn>)>,
-        wakes: &mut crate::broker::outbox::Wakes,
+        wakes: &mut Wakes,
     ) {
         let mut state = self.lock();
         if self.is_deleted() {

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use crate::broker::consumer::{Consumer, Source};
 use crate::broker::error::BrokerError;
-use crate::broker::outbox::{Outbox, Wakes};
+use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::Wakes;
 use crate::message::fact::Fact;
 use crate::message::run::Run;
 use crate::queue::classic::Classic;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::broker::outbox::Wakes;
 use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::Wakes;
 use crate::message::fact::Fact;
 use crate::message::place::{Lsn, Seq};
 use crate::message::run::Run;

@@ -21,9 +21,9 @@ use crate::auth::users::User;
 use crate::broker::error::{BrokerError, Resource, ResourceKind};
 use crate::broker::exchange::Exchange;
 use crate::broker::node::{ConnectionId, Node};
-use crate::broker::outbox::Wakes;
 use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::bindings::Definitions;
+use crate::broker::wakes::Wakes;
 
 /// A virtual host.
 #[derive(Debug)]

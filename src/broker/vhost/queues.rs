@@ -7,11 +7,11 @@ use crate::broker::arguments::{self, Equivalence};
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::Destination;
 use crate::broker::names;
-use crate::broker::outbox::Wakes;
 use crate::broker::queue::handle::{Queue, QueueProperties};
 use crate::broker::queue::lifecycle::Removed;
 use crate::broker::vhost::bindings::Definitions;
 use crate::broker::vhost::{Actor, Vhost, check_new_name, check_owner};
+use crate::broker::wakes::Wakes;
 use crate::message::fact::{Definition, Fact};
 use crate::protocol::table::Table;
 

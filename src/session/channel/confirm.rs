@@ -38,9 +38,9 @@ impl Confirms {
         }
     }
 
-    /// How many publishes wait for their ack.
-    pub(super) fn outstanding(&self) -> u64 {
-        self.published - self.acked
+    /// The first position of the log that an ack waits for.
+    pub(super) fn awaited(&self) -> Option<Lsn> {
+        self.pending.front().map(|&(_, lsn)| lsn)
     }
 
     /// What can be acked now: the contiguous prefix whose facts are durable.
@@ -71,6 +71,6 @@ mod tests {
         assert_eq!(confirms.take_confirmed(Lsn(19)), Some(Confirmation { tag: 2, multiple: true }));
         assert_eq!(confirms.take_confirmed(Lsn(30)), Some(Confirmation { tag: 3, multiple: false }));
         assert_eq!(confirms.take_confirmed(Lsn(30)), None, "the fourth was not handed over");
-        assert_eq!(confirms.outstanding(), 1);
+        assert_eq!(confirms.awaited(), None);
     }
 }

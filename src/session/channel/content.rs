@@ -80,7 +80,7 @@ pub(super) fn rewrite(
     Ok(changed.map(PropertiesBuf::into_bytes))
 }
 
-/// The routing keys of the CC and BCC headers.
+/// The routing keys of the CC and BCC headers. What is no string in their arrays is no key, as in RabbitMQ.
 pub(super) fn more_keys(headers: Table<'_>) -> Result<Vec<Vec<u8>>, Refusal> {
     let mut keys = Vec::new();
     if headers.is_empty() {
@@ -92,12 +92,10 @@ pub(super) fn more_keys(headers: Table<'_>) -> Result<Vec<Vec<u8>>, Refusal> {
             Some(Field::Array(array)) => array,
             Some(other) => return Err(unacceptable(name, other)),
         };
-        for key in array.iter() {
-            match key {
-                Field::LongStr(key) => keys.push(key.to_vec()),
-                other => return Err(unacceptable(name, other)),
-            }
-        }
+        keys.extend(array.iter().filter_map(|key| match key {
+            Field::LongStr(key) => Some(key.to_vec()),
+            _ => None,
+        }));
     }
     if keys.len() > MORE_KEYS_MAX {
         return Err(Refusal::precondition(format!("more than {MORE_KEYS_MAX} keys in CC and BCC")));

@@ -8,6 +8,7 @@ mod consume;
 mod content;
 mod deliver;
 mod publish;
+mod returns;
 mod settle;
 mod topology;
 mod tx;
@@ -66,12 +67,17 @@ impl Channel {
         }
     }
 
+    /// Whether a publish waits for its header or body.
+    pub fn awaits_content(&self) -> bool {
+        self.assembly.is_awaiting()
+    }
+
     /// A method of this channel.
     ///
     /// # Errors
     /// What the method is refused with; the session closes what the code says.
     pub fn on_method(&mut self, link: &mut Link, method: &Method<'_>) -> Result<(), Refusal> {
-        if self.assembly.is_awaiting() {
+        if self.awaits_content() {
             return Err(self.assembly.unexpected_method());
         }
         match method {
@@ -126,14 +132,19 @@ impl Channel {
         }
     }
 
-    /// More of the log is durable: publishers are told. `true` while some still wait.
-    pub fn on_durable(&mut self, link: &mut Link) -> bool {
-        let Some(confirms) = &mut self.confirms else { return false };
-        if let Some(confirmed) = confirms.take_confirmed(link.node().log.durable()) {
+    /// More of the log is durable: publishers are told.
+    pub fn on_durable(&mut self, link: &mut Link) {
+        let durable = link.node().log.durable();
+        if let Some(confirmed) = self.confirms.as_mut().and_then(|confirms| confirms.take_confirmed(durable))
+        {
             let ack = BasicAck { delivery_tag: confirmed.tag, multiple: confirmed.multiple };
             link.send(self.number, &Method::BasicAck(ack));
         }
-        confirms.outstanding() > 0
+    }
+
+    /// The first position of the log that a confirm waits for.
+    pub fn awaited(&self) -> Option<Lsn> {
+        self.confirms.as_ref().and_then(Confirms::awaited)
     }
 
     /// Ends the channel: consumers stop, what was not acknowledged goes back.

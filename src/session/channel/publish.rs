@@ -19,12 +19,13 @@ use crate::message::names::NamesBuf;
 use crate::message::record::{BodyView, Content, MessageView};
 use crate::message::run::Run;
 use crate::protocol::header::ContentHeader;
-use crate::protocol::methods::{BasicPublish, BasicReturn, Method};
+use crate::protocol::methods::BasicPublish;
 use crate::protocol::properties::Properties;
 use crate::protocol::reply::ReplyCode;
 use crate::protocol::table::Table;
 use crate::session::channel::Channel;
 use crate::session::channel::content::{self, BASIC_CLASS};
+use crate::session::channel::returns::{Unroutable, send_return};
 use crate::session::channel::tx::Transaction;
 use crate::session::link::{Link, Route};
 use crate::session::refuse::Refusal;
@@ -65,25 +66,6 @@ enum Stage {
     Idle,
     Header,
     Body,
-}
-
-/// A mandatory message that no queue takes, kept until its transaction commits.
-#[derive(Debug)]
-pub(super) struct Unroutable {
-    names: NamesBuf,
-    properties: Vec<u8>,
-    body: Pieces,
-}
-
-impl Unroutable {
-    pub(super) fn view(&self) -> MessageView<'_> {
-        MessageView {
-            exchange: self.names.view().exchange(),
-            routing_key: self.names.view().routing_key(),
-            properties: &self.properties,
-            body: BodyView::Chunks(&self.body),
-        }
-    }
 }
 
 impl Assembly {
@@ -311,10 +293,7 @@ fn hand_to_burst(
     let (own, node) = link.burst();
     let burst = match transaction {
         Some(transaction) => {
-            transaction.messages += 1;
-            if transaction.messages > limit {
-                return Err(Refusal::precondition(format!("transaction of more than {limit} messages")));
-            }
+            transaction.count(limit)?;
             &mut transaction.burst
         }
         None => own,
@@ -365,18 +344,6 @@ fn reply(link: &mut Link, message: &Content<'_>, body: &Body<'_>) -> bool {
         }
     };
     link.broker.replies.deliver(&String::from_utf8_lossy(key), run, &mut link.wakes)
-}
-
-/// Sends a message back to its publisher.
-pub(super) fn send_return(link: &mut Link, channel: u16, message: &MessageView<'_>) {
-    let method = BasicReturn {
-        reply_code: ReplyCode::NoRoute.code(),
-        reply_text: ReplyCode::NoRoute.name(),
-        exchange: message.exchange,
-        routing_key: message.routing_key,
-    };
-    link.send(channel, &Method::BasicReturn(method));
-    link.out.content(channel, message, link.frame_max);
 }
 
 fn view<'a>(message: &Content<'a>, body: &'a Body<'_>) -> MessageView<'a> {

@@ -29,6 +29,9 @@ impl Channel {
         multiple: bool,
         verdict: Verdict,
     ) -> Result<(), Refusal> {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.count(link.node().limits.tx_messages_max)?;
+        }
         let unknown = || Refusal::precondition(format!("unknown delivery tag {tag}"));
         if !multiple {
             let one = self.unacked.take(tag).ok_or_else(unknown)?;

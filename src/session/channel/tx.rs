@@ -3,7 +3,7 @@
 use crate::broker::publish::Burst;
 use crate::protocol::methods::{Method, TxCommitOk, TxRollbackOk, TxSelectOk};
 use crate::session::channel::Channel;
-use crate::session::channel::publish::{Unroutable, send_return};
+use crate::session::channel::returns::{Unroutable, send_return};
 use crate::session::channel::unacked::Delivered;
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
@@ -21,12 +21,21 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     pub(super) burst: Burst,
-    pub(super) messages: usize,
+    messages: usize,
     pub(super) unroutable: Vec<Unroutable>,
     settled: Vec<(Delivered, Verdict)>,
 }
 
 impl Transaction {
+    /// One more publish or acknowledgement, if there is a place for it.
+    pub(super) fn count(&mut self, limit: usize) -> Result<(), Refusal> {
+        self.messages += 1;
+        if self.messages > limit {
+            return Err(Refusal::precondition(format!("transaction of more than {limit} messages")));
+        }
+        Ok(())
+    }
+
     pub(super) fn settle(&mut self, delivered: Delivered, verdict: Verdict) {
         self.settled.push((delivered, verdict));
     }

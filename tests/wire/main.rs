@@ -1,0 +1,18 @@
+//! What clients see on the wire: every rule of the protocol as a script of frames and the frames expected back.
+//!
+//! The scripts run against a broker of this process. With `SLUICEMQ_WIRE_TARGET=host:port` the very same scripts
+//! run against another one, with guest/guest and the virtual host `/`: a RabbitMQ settles what a rule really is.
+//! Where the two must differ, the test says why.
+//!
+//! `trap_NN` are the traps of the behaviour map, `row_NN` the bad inputs of the hardening rules.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod harness;
+
+mod contents;
+mod errors;
+mod framing;
+mod handshake;
+mod semantics;
+mod traps;
