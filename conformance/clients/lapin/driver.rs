@@ -1,7 +1,8 @@
 // lapin, the Rust client: async, one future for each answer and each confirm.
 //
 // needs:    cargo
-// install:  CARGO_TARGET_DIR="$WORK/target" cargo build --quiet --locked --manifest-path "$DIR/Cargo.toml"
+// install:  cargo fetch --quiet --locked --manifest-path "$DIR/Cargo.toml"
+// build:    CARGO_TARGET_DIR="$WORK/target" cargo build --quiet --offline --locked --manifest-path "$DIR/Cargo.toml"
 // run:      "$WORK/target/debug/driver"
 //! The two verbs of a driver, and the cases.
 
