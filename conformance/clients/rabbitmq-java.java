@@ -1,8 +1,8 @@
 // RabbitMQ's own Java client: blocking calls, callbacks on the client's threads.
 //
-// needs:    javac java
+// needs:    javac java /usr/share/java/amqp-client.jar /usr/share/java/slf4j-nop.jar
 // apt:      default-jdk-headless librabbitmq-client-java libslf4j-java
-// install:  javac -encoding UTF-8 -cp /usr/share/java/amqp-client.jar -d "$WORK" "$FILE"
+// build:    javac -encoding UTF-8 -cp /usr/share/java/amqp-client.jar -d "$WORK" "$FILE"
 // run:      java -XX:TieredStopAtLevel=1 -cp "$WORK:/usr/share/java/amqp-client.jar:/usr/share/java/slf4j-api.jar:/usr/share/java/slf4j-nop.jar" Driver
 
 import com.rabbitmq.client.AMQP;

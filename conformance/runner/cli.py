@@ -2,15 +2,18 @@
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
 
 from . import catalogue, column, drivers, report
+from .faults import Failed, Missing
 from .given import Given
 from .progress import Progress
-from .rabbitmq import APT, Missing, RabbitMQ
+from .rabbitmq import APT, RabbitMQ
 from .sluicemq import SluiceMQ
+from .wait import TimedOut
 
 FAILED, NOT_INSTALLABLE = 1, 3
 
@@ -33,28 +36,21 @@ def run_command():
         parser.error("say --url URL or --broker NAME")
     makers = {"rabbitmq": RabbitMQ, "sluicemq": lambda: SluiceMQ(arguments.sluicemq)}
     make = (lambda: Given(arguments.url)) if arguments.url else makers[arguments.broker]
-    results, missing = _run(_pick(parser, arguments.client), [make], arguments)
-    if any(result.outcome == column.FAIL for result in results):
-        return FAILED
-    return NOT_INSTALLABLE if missing else 0
+    return _run(_pick(parser, arguments.client), [make], arguments).exit_code()
 
 
 def all_command():
-    """conformance/all; exit code 1 when a case passes on RabbitMQ and fails on SluiceMQ."""
+    """conformance/all; exit code 1 when a case fails, above all one that passes on RabbitMQ and fails on SluiceMQ."""
     parser = argparse.ArgumentParser(prog="conformance/all", description="All clients, SluiceMQ beside RabbitMQ.")
     parser.add_argument("--case", action="append", metavar="PATTERN", help="only such cases, e.g. 'tx/*'")
     parser.add_argument("--json", metavar="FILE", help="also write the results there, machine-readable")
     parser.add_argument("--sluicemq", metavar="PATH", help="the broker's binary (default: target/release/sluicemq)")
     arguments = parser.parse_args()
     everyone = list(drivers.find_all().values())
-    _apt_install(sorted({package for driver in everyone for package in driver.apt} | set(APT)))
-    results, missing = _run(everyone, [RabbitMQ, lambda: SluiceMQ(arguments.sluicemq)], arguments)
-    worse = report.regressions(results)
-    for result in worse:
+    outcome = _run(everyone, [RabbitMQ, lambda: SluiceMQ(arguments.sluicemq)], arguments, _apt_install)
+    for result in report.regressions(outcome.results):
         print(f"passes on RabbitMQ, fails here: {result.client}: {result.case}: {result.detail}")
-    if worse:
-        return FAILED
-    return NOT_INSTALLABLE if missing else 0
+    return outcome.exit_code()
 
 
 def _pick(parser, names):
@@ -69,50 +65,96 @@ def _list():
     for name, driver in drivers.find_all().items():
         print(f"client {name} ({driver.file.relative_to(drivers.ROOT)})")
     for name, meaning in catalogue.read().items():
-        print(f"  {name.ljust(36)} {meaning}")
+        print(f"  {name.ljust(42)} {meaning}")
     return 0
 
 
-def _run(clients, makers, arguments):
-    """(results, reasons why something was left out); prints the table and the reasons."""
+class Outcome:
+    """What a run of clients and brokers came to."""
+
+    def __init__(self):
+        self.results = []
+        self.left_out = []
+        self.broken = []
+
+    def exit_code(self):
+        """Broken and failed before left out: nothing that went wrong may pass for something not tried."""
+        if self.broken or any(result.outcome == column.FAIL for result in self.results):
+            return FAILED
+        return NOT_INSTALLABLE if self.left_out else 0
+
+
+def _run(clients, makers, arguments, bring=lambda packages: None):
+    """Run these clients at these brokers; prints the table and what was left out or is broken.
+
+    `bring` is called with the Debian packages of what is missing, before it is tried once more.
+    """
     # SIGTERM must end what we started too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    progress, names = Progress(), catalogue.read()
-    results, missing, ready, ran = [], [], [], []
-    for driver in clients:
-        progress.show(f"install {driver.name}: {driver.install_command}")
-        try:
-            driver.install()
-            ready.append((driver, column.plan(driver, names, arguments.case)))
-        except drivers.NotInstallable as reason:
-            missing.append(f"left out: client {driver.name}: {reason}")
+    progress, outcome = Progress(), Outcome()
+    ready, ran = _prepare(clients, arguments, progress, outcome, bring), []
     for make in makers if ready else []:
         broker = None
         try:
-            broker = make()
+            broker = _have(make, Missing, lambda: bring(APT))
             progress.show(f"start {broker.name}: {broker.url}")
             broker.start()
             ran.append(broker.name)
             for driver, planned in ready:
-                results += column.run(driver, broker, planned, progress)
+                outcome.results += column.run(driver, broker, planned, progress)
+            broker.check_alive()
         except Missing as reason:
-            missing.append(f"left out: broker {reason}")
+            outcome.left_out.append(f"left out: broker {reason}")
+        except (Failed, TimedOut, drivers.Broken) as reason:
+            outcome.broken.append(f"broken: {reason}")
         finally:
             if broker:
                 broker.stop()
     progress.done()
-    if results:
-        print(report.table(results, ran))
-    print("\n".join(missing), end="\n" if missing else "")
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump([result.as_json() for result in results], file, indent=1)
-    return results, missing
+    _report(outcome, ran, arguments.json)
+    return outcome
+
+
+def _prepare(clients, arguments, progress, outcome, bring):
+    """(driver, its planned cases) for each client that can be had."""
+    names, ready = catalogue.read(), []
+    for driver in clients:
+        progress.show(f"install {driver.name}: {driver.install_command}")
+        try:
+            _have(driver.install, drivers.NotInstallable, lambda: bring(driver.apt))
+            planned = column.plan(driver, names, arguments.case)
+            if planned:
+                ready.append((driver, planned))
+            else:
+                outcome.left_out.append(f"left out: client {driver.name}: none of its cases was asked for")
+        except drivers.NotInstallable as reason:
+            outcome.left_out.append(f"left out: client {driver.name}: {reason}")
+        except drivers.Broken as reason:
+            outcome.broken.append(f"broken: driver {driver.name}: {reason}")
+    return ready
+
+
+def _have(attempt, absent, bring):
+    """What `attempt` gives; when it is absent, once more after it was brought."""
+    try:
+        return attempt()
+    except absent:
+        bring()
+        return attempt()
+
+
+def _report(outcome, ran, json_file):
+    if outcome.results:
+        print(report.table(outcome.results, ran))
+    for line in outcome.left_out + outcome.broken:
+        print(line)
+    if json_file:
+        with open(json_file, "w") as file:
+            json.dump([result.as_json() for result in outcome.results], file, indent=1)
 
 
 def _apt_install(packages):
-    """Debian's clients and broker, where Debian is there to ask and they are not."""
-    for package in packages:
-        query = subprocess.run(["dpkg-query", "-W", "-f=${Status}", package], capture_output=True, text=True)
-        if "install ok installed" not in query.stdout:
-            subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", package], check=False)
+    """Debian's packages, where Debian is there to ask; what comes of it shows when the client is tried again."""
+    if packages and shutil.which("apt-get"):
+        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+        subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=sys.stderr)

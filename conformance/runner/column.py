@@ -5,6 +5,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from . import processes
+from .drivers import Broken
 
 PASS, FAIL, LEFT_OUT = "pass", "FAIL", "left out"
 SHORT_OF_MEMORY = "short-of-memory"
@@ -32,7 +33,7 @@ def plan(driver, catalogue, patterns):
     runnable, left_out = driver.cases()
     unknown = runnable.keys() - catalogue.keys()
     if unknown:
-        raise SystemExit(f"{driver.name}: not in cases.txt: {', '.join(sorted(unknown))}")
+        raise Broken(f"not in cases.txt: {', '.join(sorted(unknown))}")
     planned = []
     for name in catalogue:
         if patterns and not any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
@@ -69,7 +70,7 @@ def _run_case(driver, broker, result, need):
     elif need is None:
         passed, output = driver.run_case(result.case, broker.url, {})
     else:
-        raise SystemExit(f"{driver.name}: {result.case} needs {need}, which the runner does not know")
+        raise Broken(f"{result.case} needs {need}, which the runner does not know")
     result.seconds = round(time.monotonic() - started, 2)
     result.outcome = PASS if passed else FAIL
     if not passed:

@@ -3,13 +3,15 @@
 A driver is `clients/NAME.EXT`, or `clients/NAME/driver.EXT` when its language wants a folder. Its
 first comment lines say how it is installed and run (shell, with $FILE, $DIR and $WORK set):
 
-    needs:    programs that must be on the machine, else the client is left out
-    apt:      Debian packages that bring them (`conformance/all` installs these)
-    install:  run once into $WORK, again when a file of the driver changes
+    needs:    programs and files that must be on the machine, else the client is left out
+    apt:      Debian packages that bring what is missing (`conformance/all` installs them)
+    install:  fetches the client into $WORK, once and again when a file of the driver changes
+    build:    compiles the driver; when this fails the driver is broken, not the machine
     run:      the driver, given `cases` or `run CASE URL`
     seconds:  how long one case may take (default 60)
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -21,13 +23,17 @@ from . import processes
 ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = ROOT / "clients"
 WORK = ROOT / ".work"
-HEADER = re.compile(r"^\W*(needs|apt|install|run|seconds):\s+(.*\S)")
+HEADER = re.compile(r"^\W*(needs|apt|install|build|run|seconds):\s+(.*\S)")
 INSTALL_SECONDS = 1800
 BUILD_LEFTOVERS = {"target", "node_modules", "__pycache__"}
 
 
 class NotInstallable(Exception):
     """The client cannot be had on this machine; the message says why in one line."""
+
+
+class Broken(Exception):
+    """The driver itself is at fault, so this must not pass for a client left out."""
 
 
 class Driver:
@@ -41,6 +47,7 @@ class Driver:
         self.needs = header.get("needs", "").split()
         self.apt = header.get("apt", "").split()
         self.install_command = header.get("install", "true")
+        self.build_command = header.get("build", "true")
         self.run_command = header["run"]
         self.seconds = float(header.get("seconds", 60))
 
@@ -52,30 +59,38 @@ class Driver:
                 key, value = match.groups()
                 header[key] = f"{header[key]} && {value}" if key == "install" and key in header else value
         if "run" not in header:
-            raise SystemExit(f"{self.file.name}: its header has no `run:` line")
+            raise Broken(f"{self.file.name}: its header has no `run:` line")
         return header
 
     def install(self):
         """Make the client ready in its work folder, once for each state of its files."""
-        missing = [program for program in self.needs if not shutil.which(program)]
+        missing = [need for need in self.needs if not (shutil.which(need) or Path(need).is_file())]
         if missing:
             raise NotInstallable(f"not on this machine: {', '.join(missing)}")
+        self.work.mkdir(parents=True, exist_ok=True)
+        with open(self.work / "lock", "w") as lock:
+            # Two runs may want the same client at once.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._install_once()
+
+    def _install_once(self):
         stamp = self.work / "installed"
         state = self._state()
         if stamp.exists() and stamp.read_text() == state:
             return
-        self.work.mkdir(parents=True, exist_ok=True)
-        code, output = processes.run(self.install_command, INSTALL_SECONDS, env=self._environment())
-        (self.work / "install.log").write_text(output)
-        if code != 0:
-            raise NotInstallable(f"install failed: {processes.last_line(output)}")
+        for what, command, blame in [("install", self.install_command, NotInstallable),
+                                     ("build", self.build_command, Broken)]:
+            code, output = processes.run(command, INSTALL_SECONDS, env=self._environment())
+            (self.work / f"{what}.log").write_text(output)
+            if code != 0:
+                raise blame(f"{what} failed: {processes.last_line(output)}")
         stamp.write_text(state)
 
     def cases(self):
         """(runnable name -> need or None, left out pattern -> reason), as the driver tells them."""
         code, output = processes.run(f"{self.run_command} cases", 60, env=self._environment())
         if code != 0:
-            raise NotInstallable(f"cannot list its cases: {processes.last_line(output)}")
+            raise Broken(f"cannot list its cases: {processes.last_line(output)}")
         runnable, left_out = {}, {}
         for line in output.splitlines():
             verb, name, *rest = line.split(None, 2)
@@ -84,7 +99,7 @@ class Driver:
             elif verb == "without":
                 left_out[name] = rest[0]
             else:
-                raise SystemExit(f"{self.name}: cannot read its line: {line}")
+                raise Broken(f"cannot read its line: {line}")
         return runnable, left_out
 
     def run_case(self, case, url, extra):

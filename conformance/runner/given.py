@@ -13,5 +13,8 @@ class Given:
     def start(self):
         """It runs already."""
 
+    def check_alive(self):
+        """Its cases tell."""
+
     def stop(self):
         """It is not ours to stop."""

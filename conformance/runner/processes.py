@@ -5,10 +5,6 @@ import signal
 import subprocess
 
 
-class Failed(Exception):
-    """A command ended badly; the message is one line of reason."""
-
-
 def last_line(text):
     """The last line that says something, for a one-line reason."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

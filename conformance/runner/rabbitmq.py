@@ -8,16 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import ports, processes, wait
+from .faults import Failed, Missing
 
 # Debian's commands on PATH switch to another user, who could not write to our folder.
 DIRECT = Path("/usr/lib/rabbitmq/bin")
 APT = ["rabbitmq-server"]
 START_SECONDS = 120
 CONTROL_SECONDS = 30
-
-
-class Missing(Exception):
-    """This machine has no such broker; the message says so in one line."""
 
 
 class RabbitMQ:
@@ -76,7 +73,7 @@ class RabbitMQ:
         wait.until(lambda: node.poll() is not None or ports.speaks_amqp(self.port), START_SECONDS,
                    "RabbitMQ speaks AMQP")
         if node.poll() is not None:
-            raise Missing(f"rabbitmq: did not start: {processes.last_line(self.log.read_text())}")
+            raise Failed(f"rabbitmq did not start: {processes.last_line(self.log.read_text())}")
 
     @contextmanager
     def short_of_memory(self):
@@ -92,6 +89,11 @@ class RabbitMQ:
         finally:
             # A case that failed halfway must not block the publishers of the next.
             processes.run(relieve, CONTROL_SECONDS)
+
+    def check_alive(self):
+        """A broker that died on the way must not look like one that passed."""
+        if any(process.poll() is not None for process in self.running):
+            raise Failed(f"rabbitmq died: {processes.last_line(self.log.read_text())}")
 
     def stop(self):
         """End the node, its epmd and its folder."""

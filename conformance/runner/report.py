@@ -2,7 +2,7 @@
 
 from .column import FAIL, LEFT_OUT, PASS
 
-WIDTH = 40
+WIDTH = 44
 
 
 def table(results, brokers):

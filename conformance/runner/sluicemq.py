@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import ports, processes, wait
-from .rabbitmq import Missing
+from .faults import Failed, Missing
 
 DEFAULT_BINARY = Path(__file__).resolve().parents[2] / "target" / "release" / "sluicemq"
 READY = "Server startup complete"
@@ -41,7 +41,7 @@ class SluiceMQ:
         wait.until(lambda: self.process.poll() is not None or READY in self.log.read_text(errors="replace"),
                    START_SECONDS, f"SluiceMQ logs '{READY}'")
         if self.process.poll() is not None:
-            raise Missing(f"sluicemq: did not start: {processes.last_line(self.log.read_text(errors='replace'))}")
+            raise Failed(f"sluicemq did not start: {processes.last_line(self.log.read_text(errors='replace'))}")
 
     @contextmanager
     def short_of_memory(self):
@@ -50,8 +50,14 @@ class SluiceMQ:
         try:
             broker.start()
             yield broker.url, {"CONFORMANCE_PRESS": "", "CONFORMANCE_RELIEVE": ""}
+            broker.check_alive()
         finally:
             broker.stop()
+
+    def check_alive(self):
+        """A broker that died on the way must not look like one that passed."""
+        if self.process.poll() is not None:
+            raise Failed(f"sluicemq died: {processes.last_line(self.log.read_text(errors='replace'))}")
 
     def stop(self):
         """End the broker and its folder."""

@@ -32,5 +32,5 @@ try:
     main()
 except Exception as problem:
     traceback.print_exc()
-    print(f"{type(problem).__name__}: {problem}".replace("\n", " "), file=sys.stderr)
+    print(f"{type(problem).__name__}: {str(problem) or repr(problem)}".replace("\n", " "), file=sys.stderr)
     sys.exit(1)
