@@ -30,7 +30,7 @@ use std::thread;
 use crate::world::World;
 
 /// Seeds of a run that names none.
-const SEEDS: u64 = 64;
+const SEEDS: u64 = 600;
 const THREADS: u64 = 2;
 
 #[test]
