@@ -56,6 +56,18 @@ fn every_seed_agrees_with_the_model() {
     println!("{seeds} seeds, {steps} steps");
 }
 
+#[test]
+fn a_seed_plays_the_same_twice() {
+    let digest = |seed| {
+        let mut world = World::new(seed);
+        world.run();
+        world.digest()
+    };
+    for seed in 0..20 {
+        assert_eq!(digest(seed), digest(seed), "seed {seed}");
+    }
+}
+
 /// How many steps it took, or what led to the failure.
 fn simulate(seed: u64) -> Result<u64, String> {
     let mut world = World::new(seed);

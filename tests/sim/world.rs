@@ -1,6 +1,7 @@
 //! The broker, its clients, and the dice that say who moves next.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(crate) struct World {
     notified: f64,
     step: u64,
     story: VecDeque<String>,
+    /// Of the whole story.
+    digest: DefaultHasher,
 }
 
 impl World {
@@ -70,6 +73,7 @@ impl World {
             notified,
             step: 0,
             story: VecDeque::new(),
+            digest: DefaultHasher::new(),
         };
         for _ in 0..clients {
             let client = world.connect();
@@ -100,6 +104,11 @@ impl World {
     pub(crate) fn story(&self) -> String {
         let lines: Vec<&str> = self.story.iter().map(String::as_str).collect();
         lines.join("\n")
+    }
+
+    /// Two worlds with the same one had the same story.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest.finish()
     }
 
     pub(crate) fn run(&mut self) {
@@ -141,7 +150,9 @@ impl World {
         if self.story.len() == REMEMBERED_LINES {
             self.story.pop_front();
         }
-        self.story.push_back(format!("  {:5}  {what}", self.step));
+        let line = format!("  {:5}  {what}", self.step);
+        line.hash(&mut self.digest);
+        self.story.push_back(line);
     }
 
     /// A client does something.
