@@ -64,6 +64,16 @@ pub(crate) enum Stage {
     Closing,
 }
 
+/// What is settled when a client connects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    /// The connection's number in the model.
+    pub(crate) connection: u64,
+    pub(crate) frame_max: u32,
+    /// It can be told that the broker cancelled a consumer.
+    pub(crate) notify_cancel: bool,
+}
+
 pub(crate) struct Client {
     /// The connection's number in the model.
     pub(crate) connection: u64,
@@ -94,15 +104,8 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client that has logged in.
-    pub(crate) fn connect(
-        broker: &Arc<Broker>,
-        model: &mut Model,
-        connection: u64,
-        now: Now,
-        rng: &mut StdRng,
-    ) -> Self {
-        let frame_max = [4096, 8192, 131_072][rng.random_range(0..3)];
-        let notify_cancel = rng.random_bool(0.7);
+    pub(crate) fn connect(broker: &Arc<Broker>, model: &mut Model, who: Identity, now: Now) -> Self {
+        let Identity { connection, frame_max, notify_cancel } = who;
         let flag = Arc::new(Flag::default());
         let mut client = Self {
             connection,

@@ -30,7 +30,7 @@ use std::thread;
 use crate::world::World;
 
 /// Seeds of a run that names none.
-const SEEDS: u64 = 64;
+const SEEDS: u64 = 600;
 const THREADS: u64 = 2;
 
 #[test]
@@ -54,6 +54,18 @@ fn every_seed_agrees_with_the_model() {
         threads.into_iter().map(|thread| thread.join().expect("a seed failed; see above")).sum()
     });
     println!("{seeds} seeds, {steps} steps");
+}
+
+#[test]
+fn a_seed_plays_the_same_twice() {
+    let digest = |seed| {
+        let mut world = World::new(seed);
+        world.run();
+        world.digest()
+    };
+    for seed in 0..20 {
+        assert_eq!(digest(seed), digest(seed), "seed {seed}");
+    }
 }
 
 /// How many steps it took, or what led to the failure.

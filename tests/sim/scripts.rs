@@ -7,6 +7,9 @@ use sluicemq::protocol::properties::PropertiesBuf;
 use crate::op::{Message, Op, Verdict};
 use crate::world::World;
 
+/// An outbox that takes everything.
+const ROOM_BYTES: usize = 100_000;
+
 fn declare(queue: &str) -> Op {
     Op::Declare { queue: queue.to_owned() }
 }
@@ -35,7 +38,7 @@ fn ack(tag: u64) -> Op {
 
 #[test]
 fn what_a_transaction_settled_counts_in_a_shared_prefetch_set_later() {
-    let mut world = World::scripted(1);
+    let mut world = World::scripted(1, ROOM_BYTES);
     world.play(0, [Op::OpenChannel, Op::TxSelect, declare("q"), consume("q", false)]);
     world.play(0, publish("q", 1..4).chain([Op::TxCommit]));
     world.play(0, [ack(1), ack(2), Op::Qos { count: 3, global: true }]);
@@ -48,7 +51,7 @@ fn what_a_transaction_settled_counts_in_a_shared_prefetch_set_later() {
 
 #[test]
 fn what_needs_no_acknowledgement_gives_a_shared_prefetch_nothing_back() {
-    let mut world = World::scripted(2);
+    let mut world = World::scripted(2, ROOM_BYTES);
     world.play(0, [Op::OpenChannel, declare("q"), declare("gone"), Op::Qos { count: 2, global: true }]);
     world.play(0, [consume("q", false), consume("gone", true)]);
     world.play(1, [Op::OpenChannel]);
@@ -61,5 +64,23 @@ fn what_needs_no_acknowledgement_gives_a_shared_prefetch_nothing_back() {
     world.play(1, [Op::Delete { queue: "gone".to_owned(), if_unused: false, if_empty: false }]);
     world.rest();
     world.play(1, publish("q", 6..12));
+    world.rest();
+}
+
+#[test]
+fn deliveries_of_a_deleted_queue_give_their_room_back_though_nothing_is_written() {
+    let mut world = World::scripted(2, 1000);
+    world.play(
+        0,
+        [Op::OpenChannel, declare("q"), declare("gone"), consume("gone", false), consume("q", false)],
+    );
+    world.play(1, [Op::OpenChannel]);
+    world.rest();
+    world.stall(0, true);
+    // One is encoded, five fill more than half of the outbox, and there is no room for the other queue's.
+    world.play(1, publish("gone", 1..2));
+    world.play(1, publish("gone", 2..7));
+    world.play(1, publish("q", 7..8));
+    world.play(1, [Op::Delete { queue: "gone".to_owned(), if_unused: false, if_empty: false }]);
     world.rest();
 }

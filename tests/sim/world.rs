@@ -1,6 +1,7 @@
 //! The broker, its clients, and the dice that say who moves next.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use sluicemq::broker::Broker;
 use sluicemq::clock::Now;
 use sluicemq::config::Config;
 
-use crate::client::{Client, Stage};
+use crate::client::{Client, Identity, Stage};
 use crate::draw::{Draw, QUEUES};
 use crate::model::Model;
 use crate::op::{Op, Verdict, is_exclusive};
@@ -18,6 +19,8 @@ use crate::op::{Op, Verdict, is_exclusive};
 /// No alarm is raised: publishers are never blocked.
 const WATERMARK_BYTES: u64 = 1 << 40;
 const STEPS: u64 = 1500;
+const NOTIFIED: f64 = 0.7;
+const FRAME_MAXES: [u32; 3] = [4096, 8192, 131_072];
 /// Everything comes to rest about once in so many steps.
 const STEPS_BETWEEN_RESTS: u32 = 60;
 /// A rest that takes longer never comes.
@@ -33,8 +36,12 @@ pub(crate) struct World {
     draw: Draw,
     clients: Vec<Client>,
     connections: u64,
+    /// Share of clients that can be told that a consumer was cancelled.
+    notified: f64,
     step: u64,
     story: VecDeque<String>,
+    /// Of the whole story.
+    digest: DefaultHasher,
 }
 
 impl World {
@@ -43,15 +50,15 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let outbox_bytes = [1, 300, 2000, 10_000, 100_000][rng.random_range(0..5)];
         let clients = rng.random_range(2..=4);
-        Self::with(rng, outbox_bytes, clients)
+        Self::with(rng, outbox_bytes, clients, NOTIFIED)
     }
 
-    /// A world for a script.
-    pub(crate) fn scripted(clients: usize) -> Self {
-        Self::with(StdRng::seed_from_u64(0), 100_000, clients)
+    /// A world for a script. Its clients cannot be told that a consumer was cancelled.
+    pub(crate) fn scripted(clients: usize, outbox_bytes: usize) -> Self {
+        Self::with(StdRng::seed_from_u64(0), outbox_bytes, clients, 0.0)
     }
 
-    fn with(mut rng: StdRng, outbox_bytes: usize, clients: usize) -> Self {
+    fn with(mut rng: StdRng, outbox_bytes: usize, clients: usize, notified: f64) -> Self {
         let mut config = Config::default();
         config.limits.outbox_bytes = outbox_bytes;
         let broker = Broker::new(Arc::new(config), WATERMARK_BYTES, WATERMARK_BYTES);
@@ -63,8 +70,10 @@ impl World {
             model: Model::default(),
             clients: Vec::new(),
             connections: 0,
+            notified,
             step: 0,
             story: VecDeque::new(),
+            digest: DefaultHasher::new(),
         };
         for _ in 0..clients {
             let client = world.connect();
@@ -97,6 +106,11 @@ impl World {
         lines.join("\n")
     }
 
+    /// Two worlds with the same one had the same story.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest.finish()
+    }
+
     pub(crate) fn run(&mut self) {
         for queue in QUEUES {
             let client = self.rng.random_range(0..self.clients.len());
@@ -120,7 +134,10 @@ impl World {
 
     fn connect(&mut self) -> Client {
         self.connections += 1;
-        Client::connect(&self.broker, &mut self.model, self.connections, self.now, &mut self.rng)
+        let notify_cancel = self.rng.random_bool(self.notified);
+        let frame_max = FRAME_MAXES[self.rng.random_range(0..FRAME_MAXES.len())];
+        let who = Identity { connection: self.connections, frame_max, notify_cancel };
+        Client::connect(&self.broker, &mut self.model, who, self.now)
     }
 
     fn send(&mut self, client: usize, channel: u16, op: Op) {
@@ -133,7 +150,9 @@ impl World {
         if self.story.len() == REMEMBERED_LINES {
             self.story.pop_front();
         }
-        self.story.push_back(format!("  {:5}  {what}", self.step));
+        let line = format!("  {:5}  {what}", self.step);
+        line.hash(&mut self.digest);
+        self.story.push_back(line);
     }
 
     /// A client does something.

@@ -80,6 +80,8 @@ impl Model {
                 "{op:?} was refused with {}, expected {code}",
                 close.reply_text
             );
+            // What the turn collected so far is handed over before the channel closes.
+            self.hand_over_returns();
             self.close_channel(key);
             self.channels.insert(key, Channel { refused: true, ..Channel::default() });
             return Some(Event::Refused { channel });
