@@ -23,6 +23,9 @@
 //! 7. [`net`]: sockets and tasks. [mod@bench]: a load tool for any AMQP broker.
 //! 8. [`cli`]: what a person types.
 //!
+//! Beside them: `tests/wire` asks frame by frame (this broker or another), `tests/sim` plays the whole broker in one
+//! thread against a model, `conformance` drives stock client libraries, `fuzz` feeds the parsers and whole sessions.
+//!
 //! # A publish, hop by hop
 //!
 //! ```text

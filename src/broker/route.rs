@@ -38,6 +38,8 @@ pub fn route(vhost: &Vhost, exchange: &Arc<Exchange>, keys: &[&[u8]], headers: T
         next += 1;
         search.ask(vhost, &exchange, keys, headers);
     }
+    // Tables are hashed, and hashes differ from run to run; what a seed plays must not.
+    search.targets.sort_unstable_by_key(|queue| queue.id);
     let by_headers =
         search.exchanges.iter().any(|exchange| exchange.properties.kind == ExchangeKind::Headers);
     Routed { targets: search.targets, by_headers }

@@ -1,6 +1,6 @@
 //! Bindings come and go: the tables of the exchanges, and the index that finds a binding by its ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::auth::permissions::Access;
@@ -29,13 +29,13 @@ pub struct BindingRequest<'a> {
 /// All bindings of a virtual host, by both ends. Guarded by its definitions lock.
 #[derive(Debug, Default)]
 pub(super) struct Definitions {
-    by_destination: HashMap<Destination, HashSet<Record>>,
+    by_destination: HashMap<Destination, BTreeSet<Record>>,
     by_source: HashMap<Box<str>, HashSet<(Destination, Record)>>,
     count: u64,
 }
 
 /// One binding, without the end it is found by. Arguments are in canonical order.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Record {
     source: Box<str>,
     key: Box<str>,

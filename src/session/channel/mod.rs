@@ -14,7 +14,7 @@ mod topology;
 mod tx;
 pub mod unacked;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::confirm::Confirms;
@@ -36,7 +36,8 @@ pub struct Channel {
     assembly: Assembly,
     unacked: Unacked,
     next_tag: u64,
-    consumers: HashMap<Box<str>, Arc<Consumer>>,
+    /// By tag, in order: closing the channel does the same whenever it is played again.
+    consumers: BTreeMap<Box<str>, Arc<Consumer>>,
     /// Prefetch of consumers started from now on; zero is no limit.
     prefetch: u16,
     /// All consumers share a prefetch, kept in the outbox.
@@ -57,7 +58,7 @@ impl Channel {
             assembly: Assembly::default(),
             unacked: Unacked::default(),
             next_tag: 1,
-            consumers: HashMap::new(),
+            consumers: BTreeMap::new(),
             prefetch: 0,
             has_window: false,
             last_queue: String::new(),
