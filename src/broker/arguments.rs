@@ -113,10 +113,10 @@ pub fn consumer_priority(arguments: Table<'_>, resource: &Resource) -> Result<i6
         }
     }
     let Some(value) = arguments.get("x-priority") else { return Ok(0) };
-    value.as_int().ok_or_else(|| BrokerError::InvalidArgument {
+    integer(value).map_err(|reason| BrokerError::InvalidArgument {
         argument: "x-priority".to_owned(),
         resource: resource.clone(),
-        reason: unacceptable(value),
+        reason,
     })
 }
 

@@ -120,9 +120,9 @@ pub enum BrokerError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A limit on how many objects there may be.
-    #[error("cannot declare {0}: limit of {1} is reached")]
-    LimitReached(Resource, u64),
+    /// A limit on how many exchanges there may be.
+    #[error("cannot declare exchange '{0}': exchange limit of {1} is reached")]
+    ExchangeLimit(String, u64),
     /// Refused by a rule that has its words already.
     #[error("{0}")]
     Precondition(String),

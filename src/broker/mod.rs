@@ -112,10 +112,14 @@ impl Broker {
 
     /// Compares memory with the watermark and tells every connection when the alarm changed. Publishers call
     /// it after each burst; a periodic caller also counts what the queues' lists cost.
-    pub fn check_memory(&self) -> Option<AlarmChange> {
-        let change = self.node.memory.check()?;
+    pub fn check_memory(&self) {
+        let Some(change) = self.node.memory.check() else { return };
+        let held_bytes = self.node.memory.held_bytes();
+        match change {
+            AlarmChange::Raised => tracing::warn!(held_bytes, "memory alarm: publishers wait"),
+            AlarmChange::Cleared => tracing::info!(held_bytes, "memory alarm cleared: publishers go on"),
+        }
         self.signal_all();
-        Some(change)
     }
 
     /// Counts what the queues' lists cost, for the next [`Broker::check_memory`].

@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
-use crate::broker::memory::AlarmChange;
 use crate::config::Config;
 use crate::net::admission::Admission;
 
@@ -107,11 +106,6 @@ async fn watch_memory(broker: Arc<Broker>) {
     loop {
         ticks.tick().await;
         broker.measure_index();
-        let held_bytes = broker.node.memory.held_bytes();
-        match broker.check_memory() {
-            Some(AlarmChange::Raised) => tracing::warn!(held_bytes, "memory alarm: publishers wait"),
-            Some(AlarmChange::Cleared) => tracing::info!(held_bytes, "memory alarm cleared"),
-            None => {}
-        }
+        broker.check_memory();
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
+use crate::broker::consumer::Consumer;
 use crate::broker::exchange::Exchange;
 use crate::broker::node::Node;
 use crate::broker::outbox::{Item, Outbox};
@@ -159,6 +160,14 @@ impl Link {
         }
     }
 
+    /// `count` messages put in the outbox for a consumer will not be sent. Those without acknowledgements were never
+    /// counted in a shared prefetch.
+    pub fn uncount(&mut self, consumer: &Consumer, count: u32) {
+        if !consumer.no_ack {
+            self.credit_window(consumer.channel, count);
+        }
+    }
+
     /// Hands over what the chunk collected: one lock and one dispatch for each queue it touched.
     pub fn hand_over(&mut self) -> Lsn {
         let lsn = if self.burst.is_empty() && self.settlements.is_empty() {
@@ -223,7 +232,7 @@ impl Link {
     pub fn give_back(&mut self, item: Item) {
         let Item::Delivery { consumer, run } = item else { return };
         self.unreleased_bytes += run.delivery_bytes();
-        self.credit_window(consumer.channel, run.count());
+        self.uncount(&consumer, run.count());
         let Some(source) = &consumer.source else { return };
         let settlement = self.settlement(&source.queue);
         settlement.credit(source.key, run.count());

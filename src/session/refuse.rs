@@ -72,7 +72,7 @@ impl From<BrokerError> for Refusal {
             | BrokerError::NotEmpty(_)
             | BrokerError::UnknownExchangeType(_)
             | BrokerError::InvalidArgument { .. }
-            | BrokerError::LimitReached(..)
+            | BrokerError::ExchangeLimit(..)
             | BrokerError::Precondition(_) => ReplyCode::PreconditionFailed,
         };
         Self::new(code, error.to_string())

@@ -297,6 +297,10 @@ impl Running {
         self.hand_over();
         self.deliver();
         self.hand_over();
+        if self.link.out.is_empty() {
+            // Deliveries of a queue that is gone were skipped: no write will give their room back.
+            self.link.on_written();
+        }
         self.look_at_alarm();
         self.link.wakes.fire();
     }

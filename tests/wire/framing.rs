@@ -211,7 +211,9 @@ fn row_37_a_flood_on_a_closed_channel_ends_the_connection() {
     let none = unique("none");
     client.send(&Method::QueuePurge(QueuePurge { queue: &none, nowait: false }));
     assert!(matches!(client.next_method().method(), Method::ChannelClose(_)));
-    client.wire.send_to_the_dying(&raw_frame(3, 1, &[0; 100_000]).repeat(11));
+    let mut publishes = method_frame(1, &Method::BasicPublish(publish("", &none)));
+    publishes.extend(content_frames(1, NO_PROPERTIES, &[0; 100_000]));
+    client.wire.send_to_the_dying(&publishes.repeat(11));
     client.expect_connection_close((0, 0), 504, "CHANNEL_ERROR - too much sent on a closed channel");
 }
 

@@ -10,9 +10,13 @@
 
 mod harness;
 
+mod consuming;
 mod contents;
 mod errors;
 mod framing;
 mod handshake;
+mod lifetime;
+mod routing;
 mod semantics;
+mod settling;
 mod traps;

@@ -1,7 +1,5 @@
 //! Where brokers that mean to speak AMQP 0-9-1 as RabbitMQ does go wrong first.
 
-use std::time::{Duration, Instant};
-
 use sluicemq::protocol::field::Field;
 use sluicemq::protocol::frame::FrameKind;
 use sluicemq::protocol::methods::{
@@ -283,10 +281,9 @@ fn trap_18_the_client_says_how_often_hearts_beat() {
     let (_, offered) = login.authenticated();
     assert_eq!(offered.heartbeat, 60, "offered, and not taken");
     let mut client = login.connect();
-    let connected = Instant::now();
     let beat = client.wire.frame();
+    // The offered minute would be past the read deadline.
     assert_eq!((beat.kind, beat.channel, beat.payload.len()), (FrameKind::Heartbeat, 0, 0));
-    assert!(connected.elapsed() < Duration::from_secs(5), "within its second, on the slowest machine");
 }
 
 #[test]

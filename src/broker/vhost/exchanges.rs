@@ -88,7 +88,7 @@ impl Vhost {
         let limit = self.node.limits.exchanges_per_vhost_max as u64;
         let resource = self.resource(ResourceKind::Exchange, request.name);
         if self.exchanges.len() as u64 >= limit {
-            return Err(BrokerError::LimitReached(resource, limit));
+            return Err(BrokerError::ExchangeLimit(request.name.to_owned(), limit));
         }
         let alternate = arguments::alternate_exchange(request.arguments, &resource)?;
         if let Some(alternate) = alternate {

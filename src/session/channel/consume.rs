@@ -16,6 +16,7 @@ use crate::protocol::methods::{
 };
 use crate::queue::consumers::Terms;
 use crate::session::channel::Channel;
+use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Holder};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
@@ -44,7 +45,10 @@ impl Channel {
             self.prefetch = count;
         }
         let queues = if self.has_window {
-            let used = u32::try_from(self.unacked.messages()).unwrap_or(u32::MAX);
+            // What a transaction has settled is held until it commits.
+            let in_transaction = self.transaction.as_ref().map_or(0, Transaction::settled_messages);
+            let held = self.unacked.messages() + in_transaction;
+            let used = u32::try_from(held).unwrap_or(u32::MAX);
             link.outbox.open_window(
                 self.number,
                 u32::from(count),

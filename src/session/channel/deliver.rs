@@ -15,7 +15,7 @@ impl Channel {
     pub fn deliver(&mut self, link: &mut Link, consumer: Arc<Consumer>, run: Run) {
         link.unreleased_bytes += run.delivery_bytes();
         if consumer.source.as_ref().is_some_and(|source| source.queue.is_deleted()) {
-            link.credit_window(self.number, run.count());
+            link.uncount(&consumer, run.count());
             return;
         }
         let first_tag = self.take_tags(run.count());

@@ -40,6 +40,10 @@ impl Transaction {
         self.settled.push((delivered, verdict));
     }
 
+    pub(super) fn settled_messages(&self) -> u64 {
+        self.settled.iter().map(|(delivered, _)| u64::from(delivered.run.count())).sum()
+    }
+
     pub(super) fn take_settled(&mut self) -> Vec<Delivered> {
         self.settled.drain(..).map(|(delivered, _)| delivered).collect()
     }

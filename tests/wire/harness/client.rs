@@ -234,13 +234,18 @@ impl Client {
         self.publish("", queue, body);
     }
 
+    /// Publishes many through the default exchange.
+    pub(crate) fn put_all(&mut self, queue: &str, bodies: &[&str]) {
+        for body in bodies {
+            self.put(queue, body);
+        }
+    }
+
     /// Puts messages into a queue, and returns when they are there. (Counting overtakes publishes in RabbitMQ.)
     pub(crate) fn fill(&mut self, queue: &str, bodies: &[&str]) {
         let channel = self.channel;
         self.open_channel(FILL_CHANNEL).select_confirms();
-        for body in bodies {
-            self.put(queue, body);
-        }
+        self.put_all(queue, bodies);
         self.expect_confirm(bodies.len() as u64);
         self.close_channel();
         self.on(channel);

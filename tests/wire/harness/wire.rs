@@ -1,7 +1,7 @@
 //! A socket that sends bytes and reads frames, and knows nothing of what they mean.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -76,11 +76,6 @@ impl Wire {
 
     pub(crate) fn send(&mut self, channel: u16, method: &Method<'_>) {
         self.send_bytes(&method_frame(channel, method));
-    }
-
-    /// No more will be sent.
-    pub(crate) fn shut(&self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
     /// The next frame, or `None` when the broker has closed the socket.

@@ -1,0 +1,280 @@
+//! From exchanges to queues: the kinds, bindings between exchanges, alternates, more keys, direct replies.
+
+use sluicemq::protocol::field::Field;
+use sluicemq::protocol::methods::{
+    BasicConsume, BasicPublish, ExchangeDeclare, ExchangeUnbind, ExchangeUnbindOk, Method, QueueBind,
+    QueueDeclare, QueueUnbindOk,
+};
+use sluicemq::protocol::table::{ArrayBuf, Table, TableBuf};
+
+use crate::harness::broker::unique;
+use crate::harness::client::{Client, NO_PROPERTIES};
+use crate::harness::content::properties;
+use crate::harness::methods::{
+    consume, exchange_declare, publish, queue_bind, queue_declare, queue_delete, queue_unbind,
+};
+
+const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+/// Binds a queue to an exchange of that kind by each pattern, publishes with each key, and sees what arrives.
+fn check_keys(kind: &str, patterns: &[&str], keys: &[&str], expected: &[&str]) {
+    let mut client = Client::open();
+    let (exchange, queue) = (client.exchange(kind), client.queue());
+    for pattern in patterns {
+        client.bind(&queue, &exchange, pattern);
+    }
+    for key in keys {
+        client.publish(&exchange, key, key);
+    }
+    client.barrier();
+    assert_eq!(client.take_all(&queue), expected, "{kind} {patterns:?}");
+}
+
+#[test]
+fn each_kind_matches_keys_its_way() {
+    check_keys("direct", &["a", "b"], &["a", "b", "a.b", ""], &["a", "b"]);
+    check_keys("fanout", &["a", "b"], &["a", "", "z"], &["a", "", "z"]);
+    check_keys("topic", &["a.*"], &["a.b", "a", "a.b.c", "a."], &["a.b", "a."]);
+    check_keys("topic", &["a.#"], &["a", "a.b", "a.b.c", "b.a"], &["a", "a.b", "a.b.c"]);
+    check_keys(
+        "topic",
+        &["#.z", "*.*"],
+        &["z", "y.z", "x.y.z", "a.b", "a.b.c"],
+        &["z", "y.z", "x.y.z", "a.b"],
+    );
+    check_keys("topic", &["#"], &["", "a", "a.b"], &["", "a", "a.b"]);
+}
+
+/// Whether a binding with these arguments lets a message with those headers through.
+fn check_headers(binding: &[(&str, Field<'_>)], headers: &[(&str, Field<'_>)], matches: bool) {
+    let table = |entries: &[(&str, Field<'_>)]| {
+        let mut table = TableBuf::new();
+        for (key, value) in entries {
+            table.insert(key, *value);
+        }
+        table
+    };
+    let mut client = Client::open();
+    let (exchange, queue) = (client.exchange("headers"), client.queue());
+    let arguments = table(binding);
+    client.bind_as(QueueBind { arguments: arguments.as_table(), ..queue_bind(&queue, &exchange, "") });
+    let sent = properties(|p| _ = p.headers(table(headers).as_table()));
+    client.publish_as(publish(&exchange, ""), &sent, b"x");
+    client.barrier();
+    assert_eq!(client.take_all(&queue).len(), usize::from(matches), "{binding:?} and {headers:?}");
+}
+
+#[test]
+fn headers_match_all_or_any_with_x_or_without() {
+    let (one, two) = (("k", Field::I32(1)), ("l", Field::LongStr(b"v")));
+    let x = ("x-k", Field::I32(1));
+    let how = |name: &'static [u8]| ("x-match", Field::LongStr(name));
+    check_headers(&[one, two], &[one, two], true);
+    check_headers(&[one, two], &[one], false);
+    check_headers(&[how(b"all"), one, two], &[one], false);
+    check_headers(&[how(b"any"), one, two], &[one], true);
+    check_headers(&[how(b"any"), one, two], &[("k", Field::I32(2))], false);
+    check_headers(&[how(b"all"), one, x], &[one], true);
+    check_headers(&[how(b"all-with-x"), one, x], &[one], false);
+    check_headers(&[how(b"all-with-x"), one, x], &[one, x], true);
+    check_headers(&[how(b"any-with-x"), one, x], &[x], true);
+    check_headers(&[how(b"any"), one, x], &[x], false);
+    check_headers(&[("k", Field::Void)], &[one], true);
+    check_headers(&[], &[], true);
+}
+
+#[test]
+fn a_queue_gets_one_copy_however_many_bindings_match() {
+    let mut client = Client::open();
+    let (exchange, queue) = (client.exchange("topic"), client.queue());
+    for key in ["a.*", "*.b", "#", "a.b", "a.b"] {
+        client.bind(&queue, &exchange, key);
+    }
+    client.publish(&exchange, "a.b", "once");
+    assert_eq!(client.take_all(&queue), ["once"]);
+}
+
+#[test]
+fn an_unbound_queue_gets_no_more() {
+    let mut client = Client::open();
+    let (exchange, queue) = (client.exchange("direct"), client.queue());
+    client.bind(&queue, &exchange, "a");
+    client.bind(&queue, &exchange, "b");
+    client.publish(&exchange, "a", "before");
+    let unbind = Method::QueueUnbind(queue_unbind(&queue, &exchange, "a"));
+    client.call(&unbind, &Method::QueueUnbindOk(QueueUnbindOk {}));
+    client.publish(&exchange, "a", "after");
+    client.publish(&exchange, "b", "other");
+    assert_eq!(client.take_all(&queue), ["before", "other"]);
+}
+
+#[test]
+fn the_default_exchange_knows_every_queue_by_its_name() {
+    let mut client = Client::open();
+    let queue = client.queue();
+    client.put(&queue, "by name");
+    let arrived = client.take(&queue);
+    let Method::BasicGetOk(got) = arrived.method() else { panic!("{arrived:?}") };
+    assert_eq!((got.exchange, got.routing_key), (b"".as_slice(), queue.as_bytes()));
+    client.delete(queue_delete(&queue));
+    client.publish_as(BasicPublish { mandatory: true, ..publish("", &queue) }, NO_PROPERTIES, b"back");
+    assert_eq!(client.returned().text(), "back");
+}
+
+#[test]
+fn exchanges_bound_to_exchanges_pass_on() {
+    let mut client = Client::open();
+    let (source, destination, queue) = (client.exchange("topic"), client.exchange("direct"), client.queue());
+    client.bind_exchange(&destination, &source, "a.#");
+    client.bind(&queue, &destination, "a.b");
+    client.publish(&source, "a.b", "through");
+    client.publish(&source, "a.c", "not bound");
+    assert_eq!(client.take_all(&queue), ["through"]);
+    let unbind = ExchangeUnbind {
+        destination: &destination,
+        source: &source,
+        routing_key: "a.#",
+        nowait: false,
+        arguments: Table::EMPTY,
+    };
+    client.call(&Method::ExchangeUnbind(unbind), &Method::ExchangeUnbindOk(ExchangeUnbindOk {}));
+    client.publish(&source, "a.b", "cut");
+    client.barrier();
+    assert!(client.take_all(&queue).is_empty());
+}
+
+/// Declares an exchange with an alternate.
+fn with_alternate(client: &mut Client, kind: &str, alternate: &str) -> String {
+    let exchange = client.leave_exchange(unique("with-alternate"));
+    let mut arguments = TableBuf::new();
+    arguments.insert("alternate-exchange", Field::LongStr(alternate.as_bytes()));
+    client.declare_exchange(ExchangeDeclare {
+        arguments: arguments.as_table(),
+        ..exchange_declare(&exchange, kind)
+    });
+    exchange
+}
+
+#[test]
+fn alternates_follow_each_other_and_never_in_circles() {
+    let mut client = Client::open();
+    let last = client.exchange("fanout");
+    let middle = with_alternate(&mut client, "direct", &last);
+    let first = with_alternate(&mut client, "direct", &middle);
+    let queue = client.queue();
+    client.bind(&queue, &last, "");
+    client.publish(&first, "k", "three hops");
+    assert_eq!(client.take_all(&queue), ["three hops"]);
+
+    let (one, two) = (unique("circle"), unique("circle"));
+    for (exchange, alternate) in [(&one, &two), (&two, &one)] {
+        client.leave_exchange(exchange.clone());
+        let mut arguments = TableBuf::new();
+        arguments.insert("alternate-exchange", Field::LongStr(alternate.as_bytes()));
+        client.declare_exchange(ExchangeDeclare {
+            arguments: arguments.as_table(),
+            ..exchange_declare(exchange, "direct")
+        });
+    }
+    client.publish_as(BasicPublish { mandatory: true, ..publish(&one, "k") }, NO_PROPERTIES, b"round");
+    assert_eq!(client.returned().text(), "round");
+}
+
+#[test]
+fn a_missing_alternate_is_no_obstacle() {
+    let mut client = Client::open();
+    let exchange = with_alternate(&mut client, "direct", &unique("none"));
+    client.publish_as(BasicPublish { mandatory: true, ..publish(&exchange, "k") }, NO_PROPERTIES, b"back");
+    assert_eq!(client.returned().text(), "back");
+}
+
+#[test]
+fn mandatory_is_satisfied_by_any_queue() {
+    let mut client = Client::open();
+    let queue = client.queue();
+    client.select_confirms();
+    client.publish_as(BasicPublish { mandatory: true, ..publish("", &queue) }, NO_PROPERTIES, b"kept");
+    client.expect_confirm(1);
+    assert_eq!(client.take(&queue).text(), "kept");
+}
+
+#[test]
+fn cc_and_bcc_are_more_keys_and_bcc_is_not_shown() {
+    let mut client = Client::open();
+    let queues = [client.queue(), client.queue(), client.queue()];
+    let [first, second, third] = queues.each_ref().map(String::as_str);
+    let mut cc = ArrayBuf::new();
+    cc.push(Field::LongStr(second.as_bytes())).push(Field::LongStr(first.as_bytes()));
+    let mut bcc = ArrayBuf::new();
+    bcc.push(Field::LongStr(third.as_bytes()));
+    let mut headers = TableBuf::new();
+    headers
+        .insert("a", Field::I32(1))
+        .insert("BCC", Field::Array(bcc.as_array()))
+        .insert("CC", Field::Array(cc.as_array()));
+    let sent = properties(|p| _ = p.headers(headers.as_table()));
+    client.publish_as(publish("", first), &sent, b"copies");
+    let mut shown = TableBuf::new();
+    shown.insert("a", Field::I32(1)).insert("CC", Field::Array(cc.as_array()));
+    for queue in [first, second, third] {
+        let copy = client.take(queue);
+        assert_eq!(copy.properties().headers().unwrap().as_bytes(), shown.as_table().as_bytes());
+        assert!(client.get(queue).is_none(), "one copy each");
+    }
+}
+
+#[test]
+fn a_direct_reply_finds_its_way() {
+    let (mut asker, mut answerer) = (Client::open(), Client::open());
+    let queue = answerer.shared_queue("requests");
+    answerer.consume(&queue);
+    asker.consume_as(BasicConsume { consumer_tag: "replies", no_ack: true, ..consume(REPLY_TO) });
+    let request = properties(|p| _ = p.reply_to(REPLY_TO).correlation_id("7"));
+    asker.publish_as(publish("", &queue), &request, b"question");
+
+    let asked = answerer.delivery();
+    let address = String::from_utf8(asked.properties().reply_to().unwrap().to_vec()).unwrap();
+    assert!(address.starts_with("amq.rabbitmq.reply-to."), "{address}");
+    assert_eq!(answerer.counts(&address), (0, 1), "whether someone waits can be asked");
+    let reply = properties(|p| _ = p.correlation_id("7"));
+    answerer.publish_as(publish("", &address), &reply, b"answer");
+
+    let answered = asker.delivery();
+    assert_eq!((answered.text(), answered.consumer_tag()), ("answer", "replies"));
+    assert_eq!(answered.properties, reply);
+
+    asker.close();
+    let passive = Method::QueueDeclare(QueueDeclare { passive: true, ..queue_declare(&address) });
+    answerer.check_channel_close(&passive, 404, &format!("NOT_FOUND - no queue '{address}' in vhost '/'"));
+}
+
+#[test]
+fn an_auto_delete_exchange_goes_with_its_last_binding_as_a_source() {
+    let mut client = Client::open();
+    let (exchange, queue) = (unique("auto"), client.queue());
+    client.declare_exchange(ExchangeDeclare { auto_delete: true, ..exchange_declare(&exchange, "direct") });
+    client.bind_exchange(&exchange, "amq.fanout", "");
+    client.declare_exchange(ExchangeDeclare { passive: true, ..exchange_declare(&exchange, "direct") });
+    client.bind(&queue, &exchange, "k");
+    client.delete(queue_delete(&queue));
+    let passive =
+        Method::ExchangeDeclare(ExchangeDeclare { passive: true, ..exchange_declare(&exchange, "") });
+    client.check_channel_close(&passive, 404, &format!("NOT_FOUND - no exchange '{exchange}' in vhost '/'"));
+}
+
+#[test]
+fn the_predeclared_exchanges_are_there() {
+    let mut client = Client::open();
+    for (exchange, kind) in [
+        ("amq.direct", "direct"),
+        ("amq.fanout", "fanout"),
+        ("amq.topic", "topic"),
+        ("amq.headers", "headers"),
+        ("amq.match", "headers"),
+    ] {
+        client.declare_exchange(ExchangeDeclare { durable: true, ..exchange_declare(exchange, kind) });
+    }
+    let trace =
+        ExchangeDeclare { durable: true, internal: true, ..exchange_declare("amq.rabbitmq.trace", "topic") };
+    client.declare_exchange(trace);
+}

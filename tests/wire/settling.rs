@@ -1,0 +1,273 @@
+//! Acknowledgements and what comes back: tags, order, the redelivered flag, confirms, transactions.
+
+use sluicemq::protocol::methods::{
+    BasicAck, BasicNack, BasicPublish, BasicRecover, BasicRecoverAsync, BasicRecoverOk, BasicReject, Method,
+    TxCommit, TxCommitOk, TxRollback, TxRollbackOk, TxSelect, TxSelectOk,
+};
+
+use crate::harness::broker::unique;
+use crate::harness::client::{Client, NO_PROPERTIES};
+use crate::harness::methods::{publish, queue_delete};
+
+/// A client whose queue holds these messages.
+fn with_queue(bodies: &[&str]) -> (Client, String) {
+    let mut client = Client::open();
+    let queue = client.queue();
+    client.fill(&queue, bodies);
+    (client, queue)
+}
+
+fn commit(client: &mut Client) {
+    client.call(&Method::TxCommit(TxCommit {}), &Method::TxCommitOk(TxCommitOk {}));
+}
+
+fn rollback(client: &mut Client) {
+    client.call(&Method::TxRollback(TxRollback {}), &Method::TxRollbackOk(TxRollbackOk {}));
+}
+
+fn select(client: &mut Client) {
+    client.call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+}
+
+#[test]
+fn tags_begin_at_one_and_are_shared_by_get_and_deliver() {
+    let (mut client, queue) = with_queue(&["a", "b", "c"]);
+    assert_eq!(client.get(&queue).unwrap().tag(), 1);
+    client.consume(&queue);
+    assert_eq!((client.delivery().tag(), client.delivery().tag()), (2, 3));
+    client.open_channel(2);
+    client.on(1).ack_through(3);
+    client.barrier();
+}
+
+#[test]
+fn what_goes_back_goes_to_its_place_and_is_redelivered() {
+    let (mut client, queue) = with_queue(&["a", "b", "c", "d"]);
+    for _ in 0..3 {
+        assert!(!client.get(&queue).unwrap().is_redelivered());
+    }
+    client.requeue(2);
+    client.requeue(1);
+    let first = client.take(&queue);
+    assert_eq!((first.text(), first.is_redelivered()), ("a", true));
+    client.requeue(3);
+    for (body, redelivered) in [("b", true), ("c", true), ("d", false)] {
+        let next = client.take(&queue);
+        assert_eq!((next.text(), next.is_redelivered()), (body, redelivered));
+    }
+}
+
+#[test]
+fn many_go_back_at_once_in_their_order() {
+    let (mut client, queue) = with_queue(&["a", "b", "c", "d"]);
+    for _ in 0..3 {
+        client.get(&queue).unwrap();
+    }
+    client.requeue_through(2);
+    assert_eq!(client.take_all(&queue), ["a", "b", "d"]);
+    client.requeue_through(0);
+    assert_eq!(client.take_all(&queue), ["c"]);
+}
+
+#[test]
+fn what_is_rejected_for_good_is_gone() {
+    let (mut client, queue) = with_queue(&["a", "b", "c"]);
+    for _ in 0..3 {
+        client.get(&queue).unwrap();
+    }
+    client.send(&Method::BasicReject(BasicReject { delivery_tag: 1, requeue: false }));
+    client.send(&Method::BasicNack(BasicNack { delivery_tag: 3, multiple: true, requeue: false }));
+    client.close_channel();
+    client.open_channel(1);
+    assert!(client.take_all(&queue).is_empty());
+}
+
+#[test]
+fn a_channel_that_closes_gives_back_what_it_holds() {
+    let (mut client, queue) = with_queue(&["a", "b"]);
+    client.open_channel(2).get(&queue).unwrap();
+    client.consume(&queue);
+    client.delivery();
+    client.close_channel();
+    client.on(1);
+    for body in ["a", "b"] {
+        let back = client.take(&queue);
+        assert_eq!((back.text(), back.is_redelivered()), (body, true));
+    }
+}
+
+#[test]
+fn a_connection_that_is_lost_gives_back_what_it_holds() {
+    let mut owner = Client::open();
+    let queue = owner.shared_queue("lost");
+    owner.fill(&queue, &["a", "b"]);
+    let mut lost = Client::open();
+    lost.consume(&queue);
+    lost.delivery();
+    drop(lost);
+    owner.consume(&queue);
+    let back = owner.delivery();
+    assert_eq!((back.text(), back.is_redelivered()), ("a", true));
+    assert_eq!(owner.delivery().text(), "b");
+}
+
+#[test]
+fn recover_gives_back_all_of_the_channel() {
+    let (mut client, queue) = with_queue(&["a", "b"]);
+    client.get(&queue).unwrap();
+    client.get(&queue).unwrap();
+    let recover = Method::BasicRecover(BasicRecover { requeue: true });
+    client.call(&recover, &Method::BasicRecoverOk(BasicRecoverOk {}));
+    let back = client.get(&queue).unwrap();
+    assert_eq!((back.text(), back.is_redelivered(), back.tag()), ("a", true, 3));
+    client.send(&Method::BasicRecoverAsync(BasicRecoverAsync { requeue: true }));
+    client.barrier();
+    assert_eq!(client.take_all(&queue), ["a", "b"]);
+}
+
+#[test]
+fn recover_redelivers_to_the_consumer() {
+    let (mut client, queue) = with_queue(&["a"]);
+    client.consume(&queue);
+    client.delivery();
+    client.send(&Method::BasicRecover(BasicRecover { requeue: true }));
+    client.expect(&Method::BasicRecoverOk(BasicRecoverOk {}));
+    let again = client.delivery();
+    assert_eq!((again.text(), again.is_redelivered(), again.tag()), ("a", true, 2));
+}
+
+#[test]
+fn get_ok_counts_what_is_left() {
+    let (mut client, queue) = with_queue(&["a", "b", "c"]);
+    for left in [2, 1, 0] {
+        let got = client.take(&queue);
+        let Method::BasicGetOk(method) = got.method() else { panic!("{got:?}") };
+        assert_eq!(method.message_count, left);
+    }
+    assert!(client.get(&queue).is_none());
+}
+
+#[test]
+fn an_ack_after_its_queue_is_gone_is_fine() {
+    let (mut client, queue) = with_queue(&["a"]);
+    client.get(&queue).unwrap();
+    client.delete(queue_delete(&queue));
+    client.ack(1);
+    client.barrier();
+}
+
+#[test]
+fn every_publish_is_confirmed_once_and_in_numbers_from_one() {
+    let mut client = Client::open();
+    let queue = client.queue();
+    client.select_confirms();
+    client.select_confirms();
+    for _ in 0..100 {
+        client.put(&queue, "x");
+    }
+    let mut confirmed = 0;
+    while confirmed < 100 {
+        let frame = client.next_method();
+        let Method::BasicAck(ack) = frame.method() else { panic!("{frame:?}") };
+        if ack.multiple {
+            assert!(ack.delivery_tag > confirmed);
+        } else {
+            assert_eq!(ack.delivery_tag, confirmed + 1);
+        }
+        confirmed = ack.delivery_tag;
+    }
+    client.barrier();
+    assert_eq!(client.counts(&queue), (100, 0), "what is confirmed is in its queue");
+}
+
+#[test]
+fn an_unroutable_publish_is_confirmed() {
+    let mut client = Client::open();
+    client.select_confirms();
+    client.publish("amq.direct", &unique("nowhere"), "lost");
+    client.expect(&Method::BasicAck(BasicAck { delivery_tag: 1, multiple: false }));
+}
+
+#[test]
+fn a_transaction_publishes_when_it_commits() {
+    let mut client = Client::open();
+    let queue = client.queue();
+    select(&mut client);
+    client.put(&queue, "a");
+    client.barrier();
+    assert_eq!(client.counts(&queue), (0, 0));
+    commit(&mut client);
+    assert_eq!(client.counts(&queue), (1, 0));
+    client.put(&queue, "b");
+    rollback(&mut client);
+    commit(&mut client);
+    assert_eq!(client.take_all(&queue), ["a"]);
+}
+
+#[test]
+fn a_transaction_settles_when_it_commits() {
+    let (mut client, queue) = with_queue(&["a", "b", "c"]);
+    select(&mut client);
+    for _ in 0..3 {
+        client.get(&queue).unwrap();
+    }
+    client.ack(1);
+    client.requeue(2);
+    client.barrier();
+    assert_eq!(client.counts(&queue), (0, 0), "nothing went back yet");
+    commit(&mut client);
+    client.close_channel();
+    client.open_channel(1);
+    assert_eq!(client.take_all(&queue), ["b", "c"]);
+}
+
+#[test]
+fn a_rollback_takes_acknowledgements_back() {
+    let (mut client, queue) = with_queue(&["a", "b"]);
+    select(&mut client);
+    client.get(&queue).unwrap();
+    client.ack(1);
+    rollback(&mut client);
+    assert_eq!(client.counts(&queue), (1, 0), "unacknowledged again, and not requeued");
+    client.ack(1);
+    commit(&mut client);
+    client.close_channel();
+    client.open_channel(1);
+    assert_eq!(client.take_all(&queue), ["b"]);
+}
+
+#[test]
+fn an_open_transaction_is_forgotten_with_its_channel() {
+    let (mut client, queue) = with_queue(&["a"]);
+    select(&mut client);
+    client.get(&queue).unwrap();
+    client.ack(1);
+    client.put(&queue, "never");
+    client.close_channel();
+    client.open_channel(1);
+    assert_eq!(client.take_all(&queue), ["a"]);
+}
+
+#[test]
+fn a_transaction_returns_when_it_commits() {
+    let mut client = Client::open();
+    select(&mut client);
+    let nowhere = unique("nowhere");
+    client.publish_as(BasicPublish { mandatory: true, ..publish("", &nowhere) }, NO_PROPERTIES, b"back");
+    client.barrier();
+    client.send(&Method::TxCommit(TxCommit {}));
+    assert_eq!(client.returned().text(), "back");
+    client.expect(&Method::TxCommitOk(TxCommitOk {}));
+}
+
+#[test]
+fn errors_in_a_transaction_are_raised_at_once() {
+    let mut client = Client::open();
+    let none = unique("none");
+    select(&mut client);
+    client.publish(&none, "k", "refused");
+    client.expect_channel_close((60, 40), 404, &format!("NOT_FOUND - no exchange '{none}' in vhost '/'"));
+    select(&mut client);
+    let ack = Method::BasicAck(BasicAck { delivery_tag: 5, multiple: false });
+    client.check_channel_close(&ack, 406, "PRECONDITION_FAILED - unknown delivery tag 5");
+}
