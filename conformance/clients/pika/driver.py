@@ -15,6 +15,7 @@ from pathlib import Path
 
 import setting
 
+
 def main():
     """`cases` or `run CASE URL`."""
     for file in sorted(Path(__file__).parent.glob("case_*.py")):
@@ -32,5 +33,7 @@ try:
     main()
 except Exception as problem:
     traceback.print_exc()
-    print(f"{type(problem).__name__}: {str(problem) or repr(problem)}".replace("\n", " "), file=sys.stderr)
+    # An assertion without words is best explained by itself.
+    words = str(problem) or traceback.extract_tb(problem.__traceback__)[-1].line
+    print(f"{type(problem).__name__}: {words}".replace("\n", " "), file=sys.stderr)
     sys.exit(1)

@@ -39,7 +39,16 @@ class Setting:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, problem, *_):
+        try:
+            self._clean_up()
+        except errors.AMQPError as untidy:
+            # After a failure the failure is what counts.
+            if not problem:
+                raise
+            print(f"could not clean up: {untidy!r}")
+
+    def _clean_up(self):
         for connection in self.connections:
             if connection.is_open:
                 try:
