@@ -58,6 +58,11 @@ impl Exchange {
         }
     }
 
+    /// Lets go of everything it sends to.
+    pub(super) fn unbind_everything(&self) {
+        self.bindings.store(Arc::new(Bindings::new(self.properties.kind)));
+    }
+
     /// Whether it is the one that knows every queue by its name.
     pub fn is_default(&self) -> bool {
         self.properties.name.is_empty()

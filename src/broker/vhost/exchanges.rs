@@ -160,7 +160,7 @@ impl Vhost {
             }
             self.exchanges.remove(name);
             definitions.forget_source(name);
-            exchange.bindings.store(Arc::new(crate::routing::Bindings::new(exchange.properties.kind)));
+            exchange.unbind_everything();
             doomed.extend(self.unbind_all(definitions, &Destination::Exchange(exchange)));
         }
         self.routes_changed();

@@ -145,6 +145,15 @@ impl Vhost {
     }
 }
 
+impl Drop for Vhost {
+    /// Exchanges bound in a ring hold each other; whoever drops the registry must let go of all of them.
+    fn drop(&mut self) {
+        for exchange in &self.exchanges {
+            exchange.unbind_everything();
+        }
+    }
+}
+
 fn check_owner(queue: &Queue, actor: &Actor) -> Result<(), BrokerError> {
     match queue.properties.exclusive_to {
         Some(owner) if owner != actor.connection => Err(BrokerError::Locked(queue.resource())),
@@ -161,4 +170,43 @@ fn check_new_name(kind: ResourceKind, name: &str) -> Result<(), BrokerError> {
         return Err(BrokerError::InvalidName(kind, "control characters are not allowed"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Actor, BindingRequest, ExchangeRequest};
+    use crate::broker::Broker;
+    use crate::broker::error::ResourceKind;
+    use crate::config::Config;
+    use crate::protocol::table::Table;
+
+    #[test]
+    fn exchanges_in_a_ring_go_with_their_broker() {
+        let broker = Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap();
+        let vhost = broker.vhost("/").unwrap();
+        let user = broker.users.get("guest").unwrap();
+        let actor = Actor { user, connection: broker.connect().connection() };
+        let exchange = ExchangeRequest {
+            name: "ring",
+            kind: "fanout",
+            durable: false,
+            auto_delete: false,
+            internal: false,
+            arguments: Table::EMPTY,
+        };
+        vhost.declare_exchange(&actor, &exchange).unwrap();
+        let binding = BindingRequest {
+            source: "ring",
+            kind: ResourceKind::Exchange,
+            destination: "ring",
+            key: "",
+            arguments: Table::EMPTY,
+        };
+        vhost.bind(&actor, &binding).unwrap();
+        let ring = Arc::downgrade(&vhost.exchange("ring").unwrap());
+        drop((vhost, broker));
+        assert!(ring.upgrade().is_none());
+    }
 }
