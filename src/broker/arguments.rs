@@ -102,8 +102,8 @@ pub fn check_queue_arguments(arguments: Table<'_>, resource: &Resource) -> Resul
 /// The `x-priority` of basic.consume; zero without one.
 ///
 /// # Errors
-/// [`BrokerError::InvalidArgument`] when it is not an integer, [`BrokerError::NotImplemented`] for the
-/// arguments of stream consumers.
+/// [`BrokerError::InvalidArgument`] when it is not an integer, [`BrokerError::Precondition`] for the arguments of
+/// stream consumers, which no classic queue takes.
 pub fn consumer_priority(arguments: Table<'_>, resource: &Resource) -> Result<i64, BrokerError> {
     for name in ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"] {
         if arguments.get(name).is_some() {
