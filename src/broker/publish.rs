@@ -19,9 +19,10 @@ use crate::broker::route::Targets;
 use crate::broker::wakes::Wakes;
 use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
 use crate::message::fact::Fact;
-use crate::message::place::{Lsn, QueueId, Seq};
+use crate::message::place::{Logged, Lsn, QueueId, Seq};
 use crate::message::record::Content;
 use crate::message::run::Run;
+use crate::storage::log::Applying;
 
 /// Messages published and not yet handed to their queues.
 #[derive(Debug, Default)]
@@ -49,7 +50,7 @@ struct Pending {
 #[derive(Debug)]
 struct Staged {
     run: Run,
-    logged: Option<Lsn>,
+    logged: Option<Logged>,
     /// For each target, the number it draws inside the log's hold, if it does.
     seqs: SmallVec<[Option<Seq>; 1]>,
 }
@@ -94,7 +95,7 @@ impl Burst {
             pending.seal(node);
             pending.reserve();
         }
-        let lsn = self.append(node, settlements);
+        let (lsn, applying) = self.append(node, settlements);
         self.forget_singles();
         for pending in self.pending.drain(..) {
             pending.enqueue(wakes);
@@ -108,6 +109,7 @@ impl Burst {
         for settlement in settlements.drain(..) {
             settlement.apply(wakes);
         }
+        drop(applying);
         lsn
     }
 
@@ -128,12 +130,12 @@ impl Burst {
         self.undelivered.append(&mut other.undelivered);
     }
 
-    fn append(&mut self, node: &Node, settlements: &[Settlement]) -> Lsn {
+    fn append<'a>(&mut self, node: &'a Node, settlements: &[Settlement]) -> (Lsn, Option<Applying<'a>>) {
         let is_logged =
             self.pending.iter().any(Pending::is_logged) || settlements.iter().any(Settlement::is_logged);
         let mut last = Lsn::default();
         if !is_logged {
-            return last;
+            return (last, None);
         }
         let mut log = node.log.append();
         let mut facts = Vec::new();
@@ -149,15 +151,16 @@ impl Burst {
                     }
                 }
                 if !facts.is_empty() {
-                    last = log.push(&Fact::Published { run: &staged.run, targets: &facts });
-                    staged.logged = Some(last);
+                    let logged = log.push(&Fact::Published { run: &staged.run, targets: &facts });
+                    staged.logged = Some(logged);
+                    last = logged.end;
                 }
             }
         }
         for settlement in settlements {
             last = settlement.append(&mut log).unwrap_or(last);
         }
-        last
+        (last, Some(log.finish()))
     }
 
     /// The pending block for these targets, after everything that must go before it.

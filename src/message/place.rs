@@ -22,9 +22,25 @@ impl Seq {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(pub u64);
 
+/// Where the log put a fact: the bytes `start..end` of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Where its record starts: how it is found again.
+    pub start: Lsn,
+    /// Where its record ends: the fact is durable when the durable position has reached this.
+    pub end: Lsn,
+}
+
 /// Where a message that is not in memory can be read back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In the log, in the record that ends at this position.
+    /// In the log, in the record that starts at this position.
     Log(Lsn),
+    /// In a pack, in the block whose prefix starts at `offset`.
+    Pack {
+        /// The pack's number.
+        number: u64,
+        /// In bytes from the start of its file.
+        offset: u64,
+    },
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::message::place::{Lsn, Place, Seq};
+use crate::message::place::{Logged, Lsn, Place, Seq};
 use crate::message::run::Run;
 use crate::queue::consumers::Consumers;
 use crate::queue::lane::Lane;
@@ -37,11 +37,11 @@ impl<C> Default for Classic<C> {
 
 impl<C> Classic<C> {
     /// Takes in new messages. `logged` is their position in the log, when they are in it.
-    pub fn enqueue(&mut self, run: Run, logged: Option<Lsn>) {
-        if let Some(lsn) = logged {
-            self.ledger.insert(run.first_seq(), run.end_seq(), Place::Log(lsn));
+    pub fn enqueue(&mut self, run: Run, logged: Option<Logged>) {
+        if let Some(Logged { start, end }) = logged {
+            self.ledger.insert(run.first_seq(), run.end_seq(), Place::Log(start));
             let at = self.undurable.partition_point(|&(seq, _)| seq < run.first_seq());
-            self.undurable.insert(at, (run.first_seq(), lsn));
+            self.undurable.insert(at, (run.first_seq(), end));
         }
         self.ready.insert(run);
     }
@@ -126,7 +126,7 @@ mod tests {
     use super::Classic;
     use crate::message::block::BlockBuilder;
     use crate::message::names::Names;
-    use crate::message::place::{Lsn, Seq};
+    use crate::message::place::{Logged, Lsn, Seq};
     use crate::message::record::Content;
     use crate::message::run::Run;
 
@@ -137,6 +137,10 @@ mod tests {
         }
         let (block, count, body_bytes) = builder.seal(&Arc::default());
         Run::of_block(block, count, body_bytes, true).numbered_from(Seq(first))
+    }
+
+    fn ends_at(end: u64) -> Option<Logged> {
+        Some(Logged { start: Lsn(end - 1), end: Lsn(end) })
     }
 
     /// Takes everything that may be delivered, one message at a time.
@@ -166,9 +170,9 @@ mod tests {
     fn nothing_passes_a_message_that_is_not_durable() {
         let mut queue = Classic::default();
         queue.enqueue(run(1, 1), None);
-        queue.enqueue(run(2, 2), Some(Lsn(10)));
+        queue.enqueue(run(2, 2), ends_at(10));
         queue.enqueue(run(4, 1), None);
-        queue.enqueue(run(5, 1), Some(Lsn(20)));
+        queue.enqueue(run(5, 1), ends_at(20));
         assert_eq!(numbers(&drain(&mut queue, Lsn(9))), [1]);
         assert_eq!(numbers(&drain(&mut queue, Lsn(10))), [2, 3, 4]);
         assert_eq!(numbers(&drain(&mut queue, Lsn(20))), [5]);
@@ -188,7 +192,7 @@ mod tests {
     #[test]
     fn a_purge_takes_only_what_is_ready() {
         let mut queue = Classic::<()>::default();
-        queue.enqueue(run(1, 4), Some(Lsn(1)));
+        queue.enqueue(run(1, 4), ends_at(1));
         assert_eq!(queue.deliverable(), 0);
         queue.on_durable(Lsn(1));
         assert_eq!(queue.deliverable(), 4);

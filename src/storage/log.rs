@@ -10,7 +10,7 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use crate::message::fact::Fact;
-use crate::message::place::Lsn;
+use crate::message::place::{Logged, Lsn};
 
 /// The node's log.
 #[derive(Debug, Default)]
@@ -22,17 +22,33 @@ pub struct Log {
     held: AtomicBool,
 }
 
-/// One hold of the log: facts appended through it are neighbours, and no other fact lies between them.
+/// One hold of the log: facts appended through it are neighbours, no other fact lies between them, and after a
+/// crash all of them are there or none.
 #[derive(Debug)]
 pub struct Append<'a> {
     log: &'a Log,
     end: parking_lot::MutexGuard<'a, u64>,
 }
 
+/// Facts that are appended and not yet applied to the state in memory: until this drops, no checkpoint takes the
+/// log's slot that holds them.
+#[derive(Debug)]
+#[must_use = "dropped when the facts are applied"]
+pub struct Applying<'a> {
+    log: &'a Log,
+}
+
 impl Log {
     /// Takes the log for a burst of facts. A leaf lock: nothing else is locked while it is held.
     pub fn append(&self) -> Append<'_> {
         Append { log: self, end: self.end.lock() }
+    }
+
+    /// Appends one fact that stands alone.
+    pub fn append_one(&self, fact: &Fact<'_>) -> (Logged, Applying<'_>) {
+        let mut append = self.append();
+        let logged = append.push(fact);
+        (logged, append.finish())
     }
 
     /// Facts at or before this position survive a crash.
@@ -59,6 +75,9 @@ impl Log {
     }
 
     fn commit(&self, end: u64) {
+        if self.held.load(Ordering::Acquire) {
+            return;
+        }
         self.durable.fetch_max(end, Ordering::AcqRel);
         for waker in self.waiting.lock().drain(..) {
             waker.wake();
@@ -66,19 +85,27 @@ impl Log {
     }
 }
 
-impl Append<'_> {
-    /// Appends one fact; it is durable when [`Log::durable`] reaches the position returned.
-    pub fn push(&mut self, _fact: &Fact<'_>) -> Lsn {
+impl<'a> Append<'a> {
+    /// Appends one fact; it is durable when [`Log::durable`] reaches the end of the position returned.
+    pub fn push(&mut self, _fact: &Fact<'_>) -> Logged {
+        let start = *self.end;
         *self.end += 1;
-        Lsn(*self.end)
+        Logged { start: Lsn(start), end: Lsn(*self.end) }
+    }
+
+    /// Ends the hold. What the guard returned is kept until the facts are applied to the state in memory.
+    pub fn finish(self) -> Applying<'a> {
+        let Self { log, end } = self;
+        let reached = *end;
+        drop(end);
+        // Where a disk would be written to and synced, everything is durable at once.
+        log.commit(reached);
+        Applying { log }
     }
 }
 
-impl Drop for Append<'_> {
-    /// Where a disk would be written to and synced, everything is durable at once.
+impl Drop for Applying<'_> {
     fn drop(&mut self) {
-        if !self.log.held.load(Ordering::Acquire) {
-            self.log.commit(*self.end);
-        }
+        debug_assert!(self.log.durable() <= Lsn(*self.log.end.lock()));
     }
 }

@@ -10,7 +10,7 @@ use crate::broker::consumer::Consumer;
 use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::wakes::Wakes;
-use crate::message::place::{Lsn, QueueId, Seq};
+use crate::message::place::{Logged, QueueId, Seq};
 use crate::message::run::Run;
 use crate::queue::classic::Classic;
 use crate::stats::Gauge;
@@ -108,7 +108,7 @@ impl Queue {
     /// Takes in runs that have their numbers, or draws them now.
     pub(crate) fn enqueue(
         self: &Arc<Self>,
-        runs: impl Iterator<Item = (Run, Option<Seq>, Option<Lsn>)>,
+        runs: impl Iterator<Item = (Run, Option<Seq>, Option<Logged>)>,
         wakes: &mut Wakes,
     ) {
         let mut state = self.lock();

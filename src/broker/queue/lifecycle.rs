@@ -90,7 +90,7 @@ impl Queue {
             .map(|run| (run.first_seq(), run.end_seq()))
             .collect();
         if !ranges.is_empty() {
-            self.node.log.append().push(&Fact::Settled { queue: self.id, ranges: &ranges });
+            let _logged = self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges });
         }
         self.index_bytes.set(state.index_bytes());
         runs.iter().map(|run| u64::from(Run::count(run))).sum()

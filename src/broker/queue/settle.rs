@@ -63,7 +63,7 @@ impl Settlement {
     /// Tells the log, before anything is changed. `None` when the log need not know.
     pub fn append(&self, log: &mut Append<'_>) -> Option<Lsn> {
         let fact = Fact::Settled { queue: self.queue.id, ranges: &self.logged };
-        (!self.logged.is_empty()).then(|| log.push(&fact))
+        (!self.logged.is_empty()).then(|| log.push(&fact).end)
     }
 
     /// Whether the log must know.

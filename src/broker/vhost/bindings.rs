@@ -210,7 +210,7 @@ impl Vhost {
                 key: &record.key,
                 arguments: &record.arguments,
             };
-            self.node.log.append().push(&Fact::Defined(definition(binding)));
+            let _logged = self.node.log.append_one(&Fact::Defined(definition(binding)));
         }
     }
 }

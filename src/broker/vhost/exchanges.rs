@@ -101,7 +101,7 @@ impl Vhost {
 
     fn insert_exchange(&self, request: &ExchangeRequest<'_>, kind: ExchangeKind, alternate: Option<&str>) {
         if request.durable {
-            self.node.log.append().push(&Fact::Defined(Definition::ExchangeDeclared {
+            let _logged = self.node.log.append_one(&Fact::Defined(Definition::ExchangeDeclared {
                 vhost: &self.name,
                 name: request.name,
                 kind: kind.name(),
@@ -156,7 +156,7 @@ impl Vhost {
             let name = &exchange.properties.name;
             if exchange.properties.durable {
                 let fact = Definition::ExchangeDeleted { vhost: &self.name, name };
-                self.node.log.append().push(&Fact::Defined(fact));
+                let _logged = self.node.log.append_one(&Fact::Defined(fact));
             }
             self.exchanges.remove(name);
             definitions.forget_source(name);

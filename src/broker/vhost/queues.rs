@@ -96,7 +96,7 @@ impl Vhost {
     ) -> Arc<Queue> {
         let id = self.node.next_queue_id();
         if durable {
-            self.node.log.append().push(&Fact::Defined(Definition::QueueDeclared {
+            let _logged = self.node.log.append_one(&Fact::Defined(Definition::QueueDeclared {
                 queue: id,
                 vhost: &self.name,
                 name,
@@ -172,7 +172,8 @@ impl Vhost {
         }
         let removed = queue.remove(if_unused, if_empty, wakes)?;
         if queue.properties.durable {
-            self.node.log.append().push(&Fact::Defined(Definition::QueueDeleted { queue: queue.id }));
+            let _logged =
+                self.node.log.append_one(&Fact::Defined(Definition::QueueDeleted { queue: queue.id }));
         }
         self.queues.remove(&queue.properties.name);
         for exchange in self.unbind_all(definitions, &Destination::Queue(Arc::clone(queue))) {

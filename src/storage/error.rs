@@ -1,0 +1,57 @@
+//! What goes wrong between the store and its disk.
+
+use std::io;
+
+/// Why the store cannot go on. Each says in one line what, where and why.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A call to the operating system failed.
+    #[error("{action} {file}: {source}")]
+    Io {
+        /// What was tried, in the present: "write", "sync".
+        action: &'static str,
+        /// The file or directory.
+        file: String,
+        /// The system's own words, with its number.
+        #[source]
+        source: io::Error,
+    },
+    /// A file does not say what it must.
+    #[error("{file} at byte {offset}: {problem}")]
+    Corrupt {
+        /// The file.
+        file: String,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The data was written by a newer version.
+    #[error(
+        "{file} is of format {found}, and this version knows formats up to {known}: run the newer version"
+    )]
+    Newer {
+        /// The file.
+        file: String,
+        /// Its format.
+        found: u32,
+        /// The newest this version knows.
+        known: u32,
+    },
+    /// Another process has the data directory.
+    #[error("the data directory {0} is in use by another process")]
+    InUse(String),
+}
+
+impl StoreError {
+    /// Wraps a failed call on a file or directory; for `map_err`.
+    pub fn io(action: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, file: file.to_owned(), source }
+    }
+
+    /// Whether the disk had no room: nothing was harmed, and there may be room later.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
