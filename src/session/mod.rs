@@ -169,7 +169,7 @@ impl Session {
                 self.on_handshake_step(step, id.unwrap_or_default(), now);
             }
             Phase::Running(running) => {
-                running.link.now = now.instant;
+                running.link.now = now;
                 let step = running.on_frame(frame);
                 self.on_running_step(step, now);
             }
@@ -203,14 +203,8 @@ impl Session {
                 self.heartbeat.start(tuned.heartbeat, now.instant);
                 let actor = Actor { user, connection: self.outbox.connection() };
                 let out = std::mem::take(&mut self.out);
-                let link = Link::new(
-                    Arc::clone(&self.broker),
-                    actor,
-                    vhost,
-                    Arc::clone(&self.outbox),
-                    out,
-                    now.instant,
-                );
+                let link =
+                    Link::new(Arc::clone(&self.broker), actor, vhost, Arc::clone(&self.outbox), out, now);
                 self.phase = Phase::Running(Box::new(Running::new(link, tuned, client)));
             }
             handshake::Step::Refused(refusal) => self.fail(&Failure::new(refusal, id), false, now),
