@@ -1,0 +1,360 @@
+//! Letting the log's oldest slots be used again: what still lives in them moves to a pack, definitions and what is
+//! settled to the tables.
+//!
+//! ```text
+//! Idle -> Capturing -> Waiting -> (commit, move) -> Retiring -> Idle
+//!           |            |            |                '- until nobody reads the slots
+//!           |            |            '- one transaction of the tables, then places in the ledgers
+//!           |            '- until the log is durable past everything the capture may have seen
+//!           '- queue by queue, under its lock in bounded steps; bodies are copied outside of it
+//! ```
+//!
+//! The order is the rule: pack durable, tables durable, places moved, leases drained, slots reused. Definitions are not
+//! captured from memory: the log remembers those of each slot, and the tables take them in its order. Only queues that
+//! a slot names are visited.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::broker::queue::handle::Queue;
+use crate::broker::read_ahead::read_record;
+use crate::message::place::{Extent, Lsn, QueueId, Seq};
+use crate::message::run::Run;
+use crate::queue::ledger::NewExtent;
+use crate::stats::Gauge;
+use crate::storage::error::StoreError;
+use crate::storage::log::{LogReader, Retiring};
+use crate::storage::meta::{Changes, Meta, QueueRow};
+use crate::storage::pack::Kind;
+use crate::storage::pack::writer::{PackSummary, PackWriter};
+
+/// Ranges that are captured in one hold of a queue's lock.
+const RANGES_PER_HOLD: usize = 1000;
+/// A pack with less than this share of its messages alive is merged into the next one.
+const LIVE_SHARE_MIN: u64 = 4;
+
+/// The checkpoints of one broker: where the present one stands.
+#[derive(Debug)]
+pub struct Checkpoint {
+    meta: Meta,
+    stage: Stage,
+    packs: BTreeMap<u64, PackUse>,
+    next_pack: u64,
+}
+
+/// What is known of a pack.
+#[derive(Debug)]
+pub(super) struct PackUse {
+    /// Messages of it that live.
+    pub(super) live: Arc<Gauge>,
+    /// Messages it was written with.
+    pub(super) count: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Idle,
+    Capturing(Box<Capture>),
+    Waiting(Box<Captured>),
+    Retiring(Retiring),
+}
+
+/// What a step has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing: no checkpoint is due.
+    Idle,
+    /// Something; there is more.
+    Working,
+    /// Nothing: the log is not durable so far yet.
+    WaitsForLog(Lsn),
+    /// Nothing: somebody still reads the slots.
+    WaitsForReaders,
+}
+
+#[derive(Debug)]
+struct Capture {
+    retiring: Retiring,
+    /// Queues to visit, the next one last.
+    queues: Vec<QueueId>,
+    merged: BTreeSet<u64>,
+    writer: Option<PackWriter>,
+    reader: LogReader,
+    changes: Changes,
+    /// Bitmaps that were captured: queue, first number of the extent, version.
+    versions: Vec<(QueueId, Seq, u64)>,
+}
+
+#[derive(Debug)]
+struct Captured {
+    retiring: Retiring,
+    merged: BTreeSet<u64>,
+    pack: Option<PackSummary>,
+    changes: Changes,
+    versions: Vec<(QueueId, Seq, u64)>,
+    /// The log's end when the last queue had been captured.
+    seen: Lsn,
+}
+
+impl Checkpoint {
+    /// None yet, on these tables and packs.
+    pub(super) fn new(meta: Meta, packs: BTreeMap<u64, PackUse>, next_pack: u64) -> Self {
+        Self { meta, stage: Stage::Idle, packs, next_pack }
+    }
+
+    /// Goes one step further. Only whoever owns the checkpoint writes packs and tables.
+    ///
+    /// # Errors
+    /// What the disk says. When it is full ([`StoreError::is_full`]) the checkpoint is given up and can be tried again;
+    /// nothing was recycled.
+    pub fn step(&mut self, broker: &Broker) -> Result<Progress, StoreError> {
+        let stepped = match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Idle => self.begin(broker),
+            Stage::Capturing(capture) => self.capture(broker, *capture),
+            Stage::Waiting(captured) => self.commit(broker, *captured),
+            Stage::Retiring(retiring) => self.retire(broker, retiring),
+        };
+        if stepped.is_err() {
+            // What was written of a pack is known to nobody.
+            broker.node.shelf.doom(Kind::Durable, self.next_pack);
+            self.next_pack += 1;
+        }
+        stepped
+    }
+
+    fn begin(&mut self, broker: &Broker) -> Result<Progress, StoreError> {
+        let log = &broker.node.log;
+        if !log.is_checkpoint_due() {
+            return Ok(Progress::Idle);
+        }
+        let window = log.window_slots();
+        let wanted = (log.slots_in_use() - window / 2).max(1);
+        let Some(retiring) = log.retirable(wanted) else { return Ok(Progress::Idle) };
+        self.start(broker, retiring).map(|()| Progress::Working)
+    }
+
+    fn start(&mut self, broker: &Broker, retiring: Retiring) -> Result<(), StoreError> {
+        let mut queues: BTreeSet<QueueId> = retiring.facts().queues().collect();
+        let sparse = |pack: &PackUse| {
+            let live = pack.live.read();
+            live > 0 && live * LIVE_SHARE_MIN < pack.count
+        };
+        let merged: BTreeSet<u64> =
+            self.packs.iter().filter(|(_, pack)| sparse(pack)).map(|(number, _)| *number).collect();
+        for &number in &merged {
+            let pack = broker.node.shelf.lease(Kind::Durable, number)?;
+            queues.extend(pack.index()?.iter().map(|record| record.queue));
+        }
+        let changes = Changes {
+            definitions: retiring.facts().definitions().to_vec(),
+            replay: Some(retiring.replay()),
+            ..Changes::default()
+        };
+        self.stage = Stage::Capturing(Box::new(Capture {
+            retiring,
+            queues: queues.into_iter().rev().collect(),
+            merged,
+            writer: None,
+            reader: LogReader::default(),
+            changes,
+            versions: Vec::new(),
+        }));
+        Ok(())
+    }
+
+    /// Captures the next queue, or closes the capture after the last.
+    fn capture(&mut self, broker: &Broker, mut capture: Capture) -> Result<Progress, StoreError> {
+        if let Some(id) = capture.queues.pop() {
+            if let Some(queue) = broker.node.durable_queue(id) {
+                self.capture_queue(broker, &mut capture, &queue)?;
+            }
+            self.stage = Stage::Capturing(Box::new(capture));
+            return Ok(Progress::Working);
+        }
+        let Capture { retiring, merged, writer, mut changes, versions, .. } = capture;
+        let pack = writer.map(|writer| writer.finish(&*broker.node.disk)).transpose()?;
+        if let Some(pack) = &pack {
+            self.next_pack = pack.number + 1;
+            changes.extents = pack.extents.clone();
+        }
+        let dead = self.packs.iter().filter(|(_, pack)| pack.live.read() == 0).map(|(number, _)| *number);
+        changes.forgotten_packs = dead.chain(merged.iter().copied()).collect();
+        changes.next_queue = broker.node.peek_queue_id();
+        let seen = broker.node.log.end();
+        self.stage =
+            Stage::Waiting(Box::new(Captured { retiring, merged, pack, changes, versions, seen }));
+        Ok(Progress::Working)
+    }
+
+    fn capture_queue(
+        &self,
+        broker: &Broker,
+        capture: &mut Capture,
+        queue: &Arc<Queue>,
+    ) -> Result<(), StoreError> {
+        let mut last = None;
+        for (at, live) in queue.extents_of(&capture.merged) {
+            self.copy_extent(broker, capture, queue, &at, &live, &mut last)?;
+        }
+        let before = capture.retiring.replay().lsn;
+        let mut from = Some(Seq(0));
+        while let Some(seq) = from {
+            let held = queue.placed_before(before, seq, RANGES_PER_HOLD);
+            from = held.next;
+            for (first, end, start) in held.ranges {
+                let node = &broker.node;
+                // The slots cannot be retired while they are being so.
+                let Some(lease) = node.log.lease(start) else { continue };
+                let run = match read_record(&mut capture.reader, &lease, start, queue.id, node) {
+                    Ok(run) => run,
+                    Err(damage @ StoreError::Corrupt { .. }) => {
+                        tracing::error!(%damage, "messages are damaged and left out of the checkpoint");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                if let Some(run) = run.part(first, end) {
+                    self.push(broker, capture, queue, &run, Some(start), &mut last)?;
+                }
+            }
+        }
+        for (first, version, settled) in queue.dirty_extents() {
+            capture.versions.push((queue.id, first, version));
+            match settled {
+                Some(settled) => capture.changes.settled.push((queue.id, first, settled)),
+                None => capture.changes.forgotten_extents.push((queue.id, first)),
+            }
+        }
+        let row = QueueRow { next_seq: queue.peek_seq(), delivered_hi: queue.delivered_hi() };
+        capture.changes.queues.push((queue.id, row));
+        Ok(())
+    }
+
+    fn copy_extent(
+        &self,
+        broker: &Broker,
+        capture: &mut Capture,
+        queue: &Arc<Queue>,
+        at: &Extent,
+        live: &[(Seq, Seq)],
+        last: &mut Option<Seq>,
+    ) -> Result<(), StoreError> {
+        let pack = broker.node.shelf.lease(Kind::Durable, at.pack)?;
+        let read = pack.read_extent(queue.id, at, &broker.node.memory.messages)?;
+        for damage in &read.damaged {
+            tracing::error!(%damage, "a pack is damaged: what it had there is left out");
+        }
+        for run in read.runs {
+            for &(first, end) in live {
+                if let Some(part) = run.part(first, end) {
+                    self.push(broker, capture, queue, &part, None, last)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn push(
+        &self,
+        broker: &Broker,
+        capture: &mut Capture,
+        queue: &Arc<Queue>,
+        run: &Run,
+        origin: Option<Lsn>,
+        last: &mut Option<Seq>,
+    ) -> Result<(), StoreError> {
+        let writer = match &mut capture.writer {
+            Some(writer) => writer,
+            none => none.insert(PackWriter::create(&*broker.node.disk, Kind::Durable, self.next_pack)?),
+        };
+        if let Some(last) = *last
+            && !capture.merged.is_empty()
+            && queue.has_extent_between(last, run.first_seq(), &capture.merged)
+        {
+            writer.cut_extent()?;
+        }
+        *last = Some(run.end_seq());
+        writer.push(queue.id, run, origin)
+    }
+
+    /// Once the log is durable past all that was seen: the tables, then the places.
+    fn commit(&mut self, broker: &Broker, captured: Captured) -> Result<Progress, StoreError> {
+        let seen = captured.seen;
+        if broker.node.log.durable() < seen {
+            self.stage = Stage::Waiting(Box::new(captured));
+            return Ok(Progress::WaitsForLog(seen));
+        }
+        let Captured { retiring, merged, pack, changes, versions, .. } = captured;
+        self.meta.commit(&changes)?;
+        if let Some(pack) = pack {
+            self.move_places(broker, pack);
+        }
+        for (id, first, version) in versions {
+            if let Some(queue) = broker.node.durable_queue(id) {
+                queue.mark_saved(first, version);
+            }
+        }
+        for number in changes.forgotten_packs {
+            self.packs.remove(&number);
+            broker.node.shelf.doom(Kind::Durable, number);
+        }
+        drop(merged);
+        self.stage = Stage::Retiring(retiring);
+        Ok(Progress::Working)
+    }
+
+    fn move_places(&mut self, broker: &Broker, pack: PackSummary) {
+        let live = Arc::new(Gauge::default());
+        let mut by_queue: BTreeMap<QueueId, Vec<NewExtent>> = BTreeMap::new();
+        let mut count = 0;
+        for extent in pack.extents {
+            count += u64::from(extent.record.at.count);
+            by_queue.entry(extent.record.queue).or_default().push(NewExtent {
+                at: extent.record.at,
+                gaps: extent.gaps,
+                pack_live: Arc::clone(&live),
+            });
+        }
+        for (id, extents) in by_queue {
+            if let Some(queue) = broker.node.durable_queue(id) {
+                queue.move_to_extents(extents);
+            }
+        }
+        broker.node.counters.packed_messages.add(count);
+        self.packs.insert(pack.number, PackUse { live, count });
+    }
+
+    fn retire(&mut self, broker: &Broker, retiring: Retiring) -> Result<Progress, StoreError> {
+        match broker.node.log.try_retire(retiring)? {
+            None => {
+                // Publishers that were held back for want of slots look again.
+                broker.signal_all();
+                Ok(Progress::Working)
+            }
+            Some(leased) => {
+                self.stage = Stage::Retiring(leased);
+                Ok(Progress::WaitsForReaders)
+            }
+        }
+    }
+
+    /// The last word before a clean stop, when nothing changes any more: what was handed out once, so that the next
+    /// start need not call every message redelivered.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn close(&mut self, broker: &Broker) -> Result<(), StoreError> {
+        while !matches!(self.stage, Stage::Idle) && self.step(broker)? == Progress::Working {}
+        let rows = broker.node.durable_queues().map(|queue| {
+            (queue.id, QueueRow { next_seq: queue.peek_seq(), delivered_hi: queue.delivered_hi() })
+        });
+        let changes = Changes {
+            queues: rows.collect(),
+            next_queue: broker.node.peek_queue_id(),
+            clean: Some(broker.node.log.durable()),
+            ..Changes::default()
+        };
+        self.meta.commit(&changes)
+    }
+}
