@@ -3,7 +3,7 @@
 //!
 //! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
 //! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`] and [`consumer`] (the way
-//! out), [`wakes`], [`memory`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
+//! out), [`wakes`], [`release`] (for publishers that are gone), [`memory`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox or the log). No lock is held while a wake is paid.
@@ -20,6 +20,7 @@ pub mod node;
 pub mod outbox;
 pub mod publish;
 pub mod queue;
+pub mod release;
 pub mod reply_to;
 pub mod route;
 pub mod vhost;
@@ -36,6 +37,7 @@ use crate::broker::complaints::Complaints;
 use crate::broker::memory::{AlarmChange, Memory};
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
+use crate::broker::release::Releases;
 use crate::broker::reply_to::ReplyConsumers;
 use crate::broker::vhost::Vhost;
 use crate::config::Config;
@@ -49,6 +51,8 @@ pub struct Broker {
     pub users: Users,
     /// Who waits for direct replies.
     pub replies: ReplyConsumers,
+    /// What ended connections left to be delivered.
+    pub releases: Releases,
     /// The ration of log lines about clients.
     pub complaints: Complaints,
     /// The configuration it was started with.
@@ -78,6 +82,7 @@ impl Broker {
         Ok(Self {
             users: Users::from_config(&config)?,
             replies: ReplyConsumers::default(),
+            releases: Releases::default(),
             complaints: Complaints::default(),
             backoff: Mutex::default(),
             connections: DashMap::new(),

@@ -125,6 +125,11 @@ impl Burst {
         self.undelivered.front().map(|&(lsn, _)| lsn)
     }
 
+    /// Takes out what waits for the log, with the position each queue waits for.
+    pub fn take_undelivered(&mut self) -> VecDeque<(Lsn, Arc<Queue>)> {
+        std::mem::take(&mut self.undelivered)
+    }
+
     /// Takes over what another burst handed over and the log has not made durable.
     pub fn adopt(&mut self, other: &mut Self) {
         self.undelivered.append(&mut other.undelivered);

@@ -76,6 +76,7 @@ impl Server {
             ));
         }
         accepting.spawn(watch_memory(Arc::clone(&self.broker)));
+        accepting.spawn(release(Arc::clone(&self.broker)));
         shutdown.await;
         accepting.shutdown().await;
         stop.cancel();
@@ -99,6 +100,14 @@ pub async fn serve(config: Arc<Config>, shutdown: impl Future<Output = ()>) -> i
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watermark_bytes, "Server startup complete");
     server.run(shutdown).await;
     Ok(())
+}
+
+/// Delivers what ended connections had published, when it is durable.
+async fn release(broker: Arc<Broker>) {
+    loop {
+        std::future::poll_fn(|context| broker.poll_release(context)).await;
+        broker.release();
+    }
 }
 
 async fn watch_memory(broker: Arc<Broker>) {

@@ -11,13 +11,13 @@ use crate::broker::outbox::Item;
 use crate::protocol::frame::{FrameKind, FrameView};
 use crate::protocol::header::ContentHeader;
 use crate::protocol::methods::{
-    ChannelClose, ChannelCloseOk, ChannelOpenOk, ConnectionBlocked, ConnectionUnblocked,
+    BasicGet, ChannelClose, ChannelCloseOk, ChannelOpenOk, ConnectionBlocked, ConnectionUnblocked,
     ConnectionUpdateSecretOk, Method,
 };
 use crate::protocol::reply::ReplyCode;
 use crate::session::channel::{Channel, Piece};
 use crate::session::handshake::{Client, Tuned};
-use crate::session::link::Link;
+use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
 
 /// Deliveries are encoded until this much waits for the socket.
@@ -95,6 +95,30 @@ impl Running {
         self.is_blocked
     }
 
+    /// Whether the next frame may be taken, even in the middle of what was read.
+    pub fn takes_frames(&self) -> bool {
+        self.link.waiting_get.is_none() && !self.link.parked.is_full()
+    }
+
+    /// Tries a basic.get again that waits for its queue's head.
+    ///
+    /// # Errors
+    /// As [`Running::on_frame`].
+    pub fn retry_get(&mut self) -> Result<Step, Failure> {
+        let Some(WaitingGet { channel: number, queue, no_ack, .. }) = self.link.waiting_get.take() else {
+            return Ok(Step::Continue);
+        };
+        let at = self.find(number).ok();
+        let Some((_, Slot::Open(channel))) = at.and_then(|at| self.channels.get_mut(at)) else {
+            return Ok(Step::Continue);
+        };
+        let get = BasicGet { queue: &queue, no_ack };
+        match channel.on_get(&mut self.link, &get) {
+            Ok(()) => Ok(Step::Continue),
+            Err(refusal) => self.refuse(number, refusal, Method::BasicGet(get).id()),
+        }
+    }
+
     /// A frame from the client.
     ///
     /// # Errors
@@ -133,6 +157,10 @@ impl Running {
         take: impl FnOnce(&mut Channel, &mut Link) -> Result<(), Refusal>,
     ) -> Result<Step, Failure> {
         let Some(at) = self.open_channel_or_discard(frame)? else { return Ok(Step::Continue) };
+        // What was returned in this chunk is in its queue before what is published behind it.
+        if self.link.has_returns {
+            self.hand_over();
+        }
         let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else { return Ok(Step::Continue) };
         let id = if channel.awaits_content() { PUBLISH_ID } else { (0, 0) };
         match take(channel, &mut self.link) {
@@ -306,7 +334,7 @@ impl Running {
     }
 
     fn deliver(&mut self) {
-        while self.link.out.len() < OUTPUT_BYTES_MAX {
+        while self.link.out.len() + self.link.parked.bytes() < OUTPUT_BYTES_MAX {
             if self.link.arriving.is_empty() {
                 let outbox = Arc::clone(&self.link.outbox);
                 outbox.drain_into(&mut self.link.arriving);
@@ -362,6 +390,9 @@ impl Running {
 
     /// Ends all channels and what dies with the connection.
     pub fn close(&mut self) {
+        if let Some(get) = self.link.waiting_get.take() {
+            get.noted_at.forget_getter(&self.link.outbox);
+        }
         for (number, slot) in std::mem::take(&mut self.channels) {
             self.close_slot(number, slot);
         }
@@ -369,6 +400,7 @@ impl Running {
             self.link.give_back(item);
         }
         self.link.hand_over();
+        self.link.leave_undelivered();
         let names = std::mem::take(&mut self.link.exclusive_queues);
         let owner = self.link.actor.connection;
         self.link.vhost.delete_exclusive_queues(owner, &names, &mut self.link.wakes);

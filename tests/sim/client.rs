@@ -187,8 +187,14 @@ impl Client {
             return self.closed = true;
         }
         let mut context = Context::from_waker(&self.waker);
-        if self.session.output().is_empty() && self.session.poll_work(&mut context).is_ready() {
-            self.session.on_wake();
+        let has_work = if self.session.output().is_empty() {
+            self.session.poll_work(&mut context)
+        } else {
+            self.session.poll_durable(&mut context)
+        };
+        if has_work.is_ready() {
+            self.session.on_wake(now);
+            self.session.on_rest(&mut self.input, now);
         } else if self.session.wants_input() && !self.travelling.is_empty() {
             let bytes = self.travelling.len().min(chunk_bytes(rng));
             self.fed_bytes += bytes as u64;

@@ -59,7 +59,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Publishes first, then acknowledgements, all in one hold of the log.
+    /// Publishes first, then acknowledgements, all in one hold of the log. The answer waits until it is durable.
     pub(super) fn on_tx_commit(&mut self, link: &mut Link) -> Result<(), Refusal> {
         let transaction = self.transaction.as_mut().ok_or_else(not_transactional)?;
         let mut committed = std::mem::take(transaction);
@@ -69,8 +69,8 @@ impl Channel {
         for unroutable in &committed.unroutable {
             send_return(link, self.number, &unroutable.view());
         }
-        link.commit(&mut committed.burst);
-        link.send(self.number, &Method::TxCommitOk(TxCommitOk {}));
+        let lsn = link.commit(&mut committed.burst);
+        link.send_after(self.number, lsn, &Method::TxCommitOk(TxCommitOk {}));
         Ok(())
     }
 

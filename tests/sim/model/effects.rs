@@ -17,7 +17,10 @@ impl Model {
             return;
         }
         match op {
-            Op::Publish(message) => self.publish(key, &message),
+            Op::Publish(message) => {
+                self.hand_over_returns();
+                self.publish(key, &message);
+            }
             Op::Settle { tag, multiple, verdict } => self.settle(key, tag, multiple, verdict),
             other => panic!("{other:?} has an answer"),
         }

@@ -317,6 +317,7 @@ impl Model {
         let message = match front {
             Some((channel, Op::Publish(message))) if channel == key.1 => {
                 self.peer(key.0).processed.pop_front();
+                self.hand_over_returns();
                 self.publish(key, &message);
                 message
             }

@@ -78,7 +78,7 @@ pub(crate) struct Model {
     clock: u64,
     /// Names queues and consumers, never twice.
     ids: u64,
-    /// Came back in this turn and not yet available: the broker hands them over after the turn's publishes.
+    /// Came back in this turn and not yet available: the broker hands them over before the next publish.
     returning: Vec<Held>,
     /// Nothing is on its way: counts are exact.
     at_rest: bool,
