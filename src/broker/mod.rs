@@ -3,11 +3,12 @@
 //!
 //! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
 //! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`] and [`consumer`] (the way
-//! out), [`wakes`], [`release`] (for publishers that are gone), [`memory`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
+//! out), [`wakes`], [`release`] (for publishers that are gone), [`memory`] and [`alarms`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox or the log). No lock is held while a wake is paid.
 
+pub mod alarms;
 pub mod arguments;
 pub mod complaints;
 pub mod consumer;
@@ -33,8 +34,9 @@ use parking_lot::Mutex;
 
 use crate::auth::backoff::Backoff;
 use crate::auth::users::{UserError, Users};
+use crate::broker::alarms::Shortage;
 use crate::broker::complaints::Complaints;
-use crate::broker::memory::{AlarmChange, Memory};
+use crate::broker::memory::Memory;
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
 use crate::broker::release::Releases;
@@ -118,11 +120,31 @@ impl Broker {
     /// Compares memory with the watermark and tells every connection when the alarm changed. Publishers call
     /// it after each burst; a periodic caller also counts what the queues' lists cost.
     pub fn check_memory(&self) {
-        let Some(change) = self.node.memory.check() else { return };
+        let short = self.node.memory.is_short();
+        if !self.node.alarms.set(Shortage::Memory, short) {
+            return;
+        }
         let held_bytes = self.node.memory.held_bytes();
-        match change {
-            AlarmChange::Raised => tracing::warn!(held_bytes, "memory alarm: publishers wait"),
-            AlarmChange::Cleared => tracing::info!(held_bytes, "memory alarm cleared: publishers go on"),
+        if short {
+            tracing::warn!(held_bytes, "memory alarm: publishers wait");
+        } else {
+            tracing::info!(held_bytes, "memory alarm cleared");
+        }
+        self.signal_all();
+    }
+
+    /// Compares what is free on the disk with the configured limit and tells every connection when the alarm
+    /// changed. Called now and then by who knows the disk, and more often when it fills.
+    pub fn check_disk(&self, free_bytes: u64) {
+        let limit_bytes = self.config.storage.disk_free_limit_bytes();
+        let short = free_bytes < limit_bytes;
+        if !self.node.alarms.set(Shortage::Disk, short) {
+            return;
+        }
+        if short {
+            tracing::warn!(free_bytes, limit_bytes, "disk alarm: publishers wait");
+        } else {
+            tracing::info!(free_bytes, limit_bytes, "disk alarm cleared");
         }
         self.signal_all();
     }

@@ -66,6 +66,8 @@ pub struct Link {
     pub awaited: Option<Lsn>,
     /// Something was published since this was last reset: alarms concern this connection.
     pub has_published: bool,
+    /// Something was published that the log must hold, since this was last reset: its pace concerns this connection.
+    pub has_logged: bool,
     /// Messages that were rejected in this chunk will go back to their queues: before the next publish, so that
     /// they are there before it.
     pub has_returns: bool,
@@ -135,6 +137,7 @@ impl Link {
             confirming: Vec::new(),
             awaited: None,
             has_published: false,
+            has_logged: false,
             has_returns: false,
             burst: Burst::default(),
             settlements: Vec::new(),
@@ -204,6 +207,7 @@ impl Link {
     pub fn commit(&mut self, burst: &mut Burst) -> Lsn {
         let lsn = burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
         self.burst.adopt(burst);
+        self.has_logged |= lsn > Lsn::default();
         self.has_returns = false;
         self.await_log(lsn);
         self.credit_windows();
@@ -231,7 +235,10 @@ impl Link {
         let lsn = if self.burst.is_empty() && self.settlements.is_empty() {
             Lsn::default()
         } else {
-            self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes)
+            let published = !self.burst.is_empty();
+            let lsn = self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
+            self.has_logged |= published && lsn > Lsn::default();
+            lsn
         };
         self.has_returns = false;
         self.await_log(lsn);

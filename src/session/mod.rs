@@ -349,14 +349,17 @@ impl Session {
     /// The part of [`Session::poll_work`] that does not wait for the socket: others may wait for what this connection
     /// has published.
     pub fn poll_durable(&self, context: &mut Context<'_>) -> Poll<()> {
-        let awaited = match &self.phase {
-            Phase::Running(running) => running.link.awaited,
-            _ => self.parked.awaited(),
+        let (awaited, is_held_back) = match &self.phase {
+            Phase::Running(running) => (running.link.awaited, running.is_held_back()),
+            _ => (self.parked.awaited(), false),
         };
-        let Some(awaited) = awaited else { return Poll::Pending };
+        if awaited.is_none() && !is_held_back {
+            return Poll::Pending;
+        }
         let log = &self.broker.node.log;
         log.wake_when_durable(context.waker());
-        if awaited <= log.durable() { Poll::Ready(()) } else { Poll::Pending }
+        let is_durable = awaited.is_some_and(|awaited| awaited <= log.durable());
+        if is_durable || (is_held_back && !log.is_congested()) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// All output was written.

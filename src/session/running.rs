@@ -35,6 +35,7 @@ pub struct Running {
     channel_max: u16,
     client: Client,
     is_blocked: bool,
+    is_held_back: bool,
 }
 
 #[derive(Debug)]
@@ -87,12 +88,24 @@ impl Running {
     pub fn new(mut link: Link, tuned: Tuned, client: Client) -> Self {
         link.frame_max = tuned.frame_max;
         link.notify_cancel = client.consumer_cancel_notify;
-        Self { link, channels: Vec::new(), channel_max: tuned.channel_max, client, is_blocked: false }
+        Self {
+            link,
+            channels: Vec::new(),
+            channel_max: tuned.channel_max,
+            client,
+            is_blocked: false,
+            is_held_back: false,
+        }
     }
 
     /// Whether the client must wait: its socket is not read.
     pub fn is_blocked(&self) -> bool {
-        self.is_blocked
+        self.is_blocked || self.is_held_back
+    }
+
+    /// Whether it waits for the log to keep up.
+    pub fn is_held_back(&self) -> bool {
+        self.is_held_back
     }
 
     /// Whether the next frame may be taken, even in the middle of what was read.
@@ -329,7 +342,7 @@ impl Running {
             // Deliveries of a queue that is gone were skipped: no write will give their room back.
             self.link.on_written();
         }
-        self.look_at_alarm();
+        self.look_at_alarms();
         self.link.wakes.fire();
     }
 
@@ -369,11 +382,14 @@ impl Running {
         }
     }
 
-    /// Blocks a connection that has published during an alarm, and lets it go on afterwards.
-    fn look_at_alarm(&mut self) {
-        let alarmed = self.link.node().memory.is_alarmed();
-        let block = alarmed && (self.is_blocked || self.link.has_published);
-        self.link.has_published = false;
+    /// Blocks a connection that has published during an alarm, and lets it go on when no reason is left. One that
+    /// has published to a log that cannot keep up is held back too, and not told: that passes in a moment.
+    fn look_at_alarms(&mut self) {
+        let node = self.link.node();
+        let (reason, congested) = (node.alarms.reason(), node.log.is_congested());
+        let block = reason.is_some() && (self.is_blocked || self.link.has_published);
+        self.is_held_back = congested && (self.is_held_back || self.link.has_logged);
+        (self.link.has_published, self.link.has_logged) = (false, false);
         if block == self.is_blocked {
             return;
         }
@@ -381,8 +397,8 @@ impl Running {
         if !self.client.connection_blocked {
             return;
         }
-        if block {
-            self.link.send(0, &Method::ConnectionBlocked(ConnectionBlocked { reason: "low on memory" }));
+        if let Some(reason) = reason.filter(|_| block) {
+            self.link.send(0, &Method::ConnectionBlocked(ConnectionBlocked { reason }));
         } else {
             self.link.send(0, &Method::ConnectionUnblocked(ConnectionUnblocked {}));
         }

@@ -15,7 +15,7 @@ use crate::protocol::frame::{self, FrameKind, PROTOCOL_HEADER};
 use crate::protocol::methods::{
     BasicConsume, BasicGet, BasicNack, BasicPublish, ChannelClose, ChannelOpen, ConfirmSelect,
     ConnectionClose, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Method, QueueDeclare, QueueDelete,
-    TxCommit, TxSelect,
+    TxCommit, TxRollback, TxSelect,
 };
 use crate::protocol::table::Table;
 use crate::session::Session;
@@ -371,6 +371,44 @@ fn what_is_returned_is_there_before_what_is_published_behind_it() {
     bytes.unsplit(publish(b"q", b"second"));
     client.feed(bytes);
     assert_eq!(client.bodies, [&b"first"[..], b"first", b"second"]);
+}
+
+#[test]
+fn publishers_wait_while_the_disk_is_short_or_the_log_behind() {
+    let broker = broker();
+    let (mut publisher, mut other) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
+    declare_durable(&mut publisher, "q");
+    broker.check_disk(0);
+    publisher.publish_persistent(b"q");
+    other.say(1, &get("none"));
+    assert!(!publisher.session.wants_input() && other.session.wants_input());
+    broker.check_disk(u64::MAX);
+    assert!(publisher.has_work());
+    publisher.wake();
+    assert!(publisher.session.wants_input());
+    broker.node.log.set_congested(true);
+    publisher.publish_persistent(b"q");
+    assert!(!publisher.session.wants_input() && !publisher.has_work());
+    broker.node.log.set_congested(false);
+    assert!(publisher.has_work(), "as the log's own wake would have it look");
+    publisher.wake();
+    assert!(publisher.session.wants_input());
+}
+
+#[test]
+fn a_transaction_has_room_for_so_many_bytes() {
+    let mut config = Config::default();
+    config.limits.tx_bytes_max = 1000;
+    let broker = Arc::new(Broker::new(Arc::new(config), u64::MAX, u64::MAX).unwrap());
+    let mut client = Client::log_in(&broker, 0);
+    declare_durable(&mut client, "q");
+    client.say(1, &Method::TxSelect(TxSelect {}));
+    client.feed(publish(b"q", &[b'm'; 800]));
+    client.say(1, &Method::TxRollback(TxRollback {}));
+    client.feed(publish(b"q", &[b'm'; 800]));
+    assert_eq!(client.told(), ["tx.select-ok", "tx.rollback-ok"]);
+    client.feed(publish(b"q", &[b'm'; 800]));
+    assert_eq!(client.told(), ["channel.close"]);
 }
 
 #[test]

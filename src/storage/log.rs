@@ -20,6 +20,7 @@ pub struct Log {
     waiting: Mutex<Vec<Waker>>,
     /// While set, nothing becomes durable.
     held: AtomicBool,
+    congested: AtomicBool,
 }
 
 /// One hold of the log: facts appended through it are neighbours, no other fact lies between them, and after a
@@ -60,6 +61,16 @@ impl Log {
     /// may have risen in between.
     pub fn wake_when_durable(&self, waker: &Waker) {
         self.waiting.lock().push(waker.clone());
+    }
+
+    /// Whether more waits for the disk than should: publishers are held back.
+    pub fn is_congested(&self) -> bool {
+        self.congested.load(Ordering::Acquire)
+    }
+
+    /// Says that the disk does not keep up, or does: how a test sees publishers held back.
+    pub fn set_congested(&self, congested: bool) {
+        self.congested.store(congested, Ordering::Release);
     }
 
     /// Keeps what is appended from now on from becoming durable: how a test sees what waits for a disk.
