@@ -205,13 +205,10 @@ impl Link {
     /// Settlements handed over together with a transaction's publishes, in one hold of the log. When the returned
     /// position is durable, so is all of it.
     pub fn commit(&mut self, burst: &mut Burst) -> Lsn {
-        let lsn = burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
+        let handed_over = burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
         self.burst.adopt(burst);
-        self.has_logged |= lsn > Lsn::default();
-        self.has_returns = false;
-        self.await_log(lsn);
-        self.credit_windows();
-        lsn
+        self.after_hand_over(handed_over.published);
+        handed_over.all
     }
 
     /// A channel with a shared prefetch holds `count` messages less, once the chunk is handed over.
@@ -230,21 +227,24 @@ impl Link {
         }
     }
 
-    /// Hands over what the chunk collected: one lock and one dispatch for each queue it touched.
+    /// Hands over what the chunk collected: one lock and one dispatch for each queue it touched. When the returned
+    /// position is durable, so are all its messages.
     pub fn hand_over(&mut self) -> Lsn {
-        let lsn = if self.burst.is_empty() && self.settlements.is_empty() {
+        let published = if self.burst.is_empty() && self.settlements.is_empty() {
             Lsn::default()
         } else {
-            let published = !self.burst.is_empty();
-            let lsn = self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
-            self.has_logged |= published && lsn > Lsn::default();
-            lsn
+            self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes).published
         };
-        self.has_returns = false;
-        self.await_log(lsn);
-        self.credit_windows();
+        self.after_hand_over(published);
         self.broker.check_memory();
-        lsn
+        published
+    }
+
+    fn after_hand_over(&mut self, published: Lsn) {
+        self.has_returns = false;
+        self.has_logged |= published > Lsn::default();
+        self.await_log(published);
+        self.credit_windows();
     }
 
     fn credit_windows(&mut self) {

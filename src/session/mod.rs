@@ -387,6 +387,14 @@ impl Session {
         }
     }
 
+    /// What waits for the log before it may be written.
+    pub fn parked(&self) -> &Parked {
+        match &self.phase {
+            Phase::Running(running) => &running.link.parked,
+            _ => &self.parked,
+        }
+    }
+
     /// Whether the socket should be read.
     pub fn wants_input(&self) -> bool {
         match &self.phase {

@@ -62,6 +62,11 @@ impl Parked {
         self.push(0, after, method);
     }
 
+    /// What each channel says once it may, oldest first: for whoever watches the session.
+    pub fn outputs(&self) -> impl Iterator<Item = (u16, &Output)> {
+        self.replies.iter().map(|reply| (reply.channel, &reply.out))
+    }
+
     /// Where a channel's frames go while it has a parked reply.
     pub fn output(&mut self, channel: u16) -> Option<&mut Output> {
         self.last_of(channel).map(|reply| &mut reply.out)

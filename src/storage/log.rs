@@ -57,6 +57,11 @@ impl Log {
         Lsn(self.durable.load(Ordering::Acquire))
     }
 
+    /// The end of everything appended so far.
+    pub fn end(&self) -> Lsn {
+        Lsn(*self.end.lock())
+    }
+
     /// Wakes the caller once when [`Log::durable`] has risen. Whoever asks must look at it again afterwards: it
     /// may have risen in between.
     pub fn wake_when_durable(&self, waker: &Waker) {
