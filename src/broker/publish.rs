@@ -18,6 +18,7 @@ use crate::broker::queue::settle::Settlement;
 use crate::broker::route::Targets;
 use crate::broker::wakes::Wakes;
 use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
+use crate::message::block_header::Stamp;
 use crate::message::fact::Fact;
 use crate::message::place::{Logged, Lsn, QueueId, Seq};
 use crate::message::record::Content;
@@ -36,13 +37,15 @@ pub struct Burst {
     spare: Vec<BlockBuilder>,
     /// Queues that hold messages of ours until the log is durable up to a position.
     undelivered: VecDeque<(Lsn, Arc<Queue>)>,
+    /// When what is published from now on was received, in milliseconds since 1970.
+    received_ms: u64,
 }
 
 #[derive(Debug)]
 struct Pending {
     targets: Targets,
     builder: BlockBuilder,
-    persistent: bool,
+    stamp: Stamp,
     runs: Vec<Staged>,
 }
 
@@ -65,26 +68,38 @@ pub struct HandedOver {
 }
 
 impl Burst {
+    /// What is published from now on was received at this time, in milliseconds since 1970.
+    pub fn received_at(&mut self, unix_ms: u64) {
+        self.received_ms = unix_ms;
+    }
+
+    /// What the block headers of messages published now say.
+    pub fn stamp(&self, persistent: bool) -> Stamp {
+        Stamp { persistent, received_ms: self.received_ms }
+    }
+
     /// Adds a message whose body is in one piece.
     pub fn publish(&mut self, node: &Node, targets: &Targets, content: &Content<'_>, persistent: bool) {
         if content.body.len() > SMALL_BODY_BYTES_MAX {
             let pieces = Pieces::from_iter([bytes::Bytes::copy_from_slice(content.body)]);
-            let big = Big::new(content.names, content.properties, pieces, &node.memory.messages);
-            return self.publish_big(node, targets, big, persistent);
+            let stamp = self.stamp(persistent);
+            let big = Big::new(content.names, content.properties, pieces, stamp, &node.memory.messages);
+            return self.publish_big(node, targets, big);
         }
+        let stamp = self.stamp(persistent);
         let Some(pending) = self.pending_for(targets) else { return };
-        if pending.persistent != persistent || pending.builder.is_full_for(content) {
+        if pending.stamp.persistent != persistent || pending.builder.is_full_for(content) {
             pending.seal(node);
         }
-        pending.persistent = persistent;
+        pending.stamp = stamp;
         pending.builder.push(content);
     }
 
     /// Adds a large message.
-    pub fn publish_big(&mut self, node: &Node, targets: &Targets, big: Arc<Big>, persistent: bool) {
+    pub fn publish_big(&mut self, node: &Node, targets: &Targets, big: Arc<Big>) {
         let Some(pending) = self.pending_for(targets) else { return };
         pending.seal(node);
-        pending.stage(Run::of_big(big, persistent));
+        pending.stage(Run::of_big(big));
     }
 
     /// Gives back the room of emptied builders.
@@ -223,7 +238,12 @@ impl Burst {
 
     fn start(&mut self, targets: &Targets) {
         let builder = self.spare.pop().unwrap_or_default();
-        self.pending.push(Pending { targets: targets.clone(), builder, persistent: false, runs: Vec::new() });
+        self.pending.push(Pending {
+            targets: targets.clone(),
+            builder,
+            stamp: Stamp::default(),
+            runs: Vec::new(),
+        });
     }
 }
 
@@ -237,8 +257,8 @@ fn same(one: &Targets, two: &Targets) -> bool {
 impl Pending {
     fn seal(&mut self, node: &Node) {
         if !self.builder.is_empty() {
-            let (block, count, body_bytes) = self.builder.seal(&node.memory.messages);
-            self.stage(Run::of_block(block, count, body_bytes, self.persistent));
+            let (block, count, body_bytes) = self.builder.seal(self.stamp, &node.memory.messages);
+            self.stage(Run::of_block(block, count, body_bytes));
         }
     }
 

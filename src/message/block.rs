@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::message::block_header::{BlockHeader, HEADER_BYTES, Stamp};
 use crate::message::names::{Names, NamesBuf};
-use crate::message::record::{self, Content};
+use crate::message::record::{self, Content, Head};
 use crate::stats::Gauge;
 
 /// Bodies up to this size are copied into blocks; larger ones become a [`Big`] (copying wins at 1 KiB,
@@ -25,22 +26,34 @@ const PIECE_BYTES_MIN: usize = 32 * 1024;
 /// What a block or a large message costs beside its bytes: the owner, its counters, the handle in a queue.
 const OVERHEAD_BYTES: u64 = 160;
 
-/// Records behind each other in one exactly-sized allocation.
+/// A header and its records behind each other, in one exactly-sized allocation.
 #[derive(Clone, Debug)]
 pub struct Block(Bytes);
 
 impl Block {
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// A block of bytes that were verified, charged to the gauge.
+    pub(super) fn of_verified(block: Box<[u8]>, gauge: &Arc<Gauge>) -> Self {
+        let charge = Charge::new(gauge, block.len() as u64 + OVERHEAD_BYTES);
+        Self(Bytes::from_owner(Charged { block, _charge: charge }))
+    }
+
+    /// All of it, the header included.
+    pub(super) fn bytes(&self) -> &Bytes {
         &self.0
+    }
+
+    pub(super) fn header(&self) -> BlockHeader {
+        BlockHeader::read(&self.0).expect("every block is sealed with its header")
     }
 }
 
-/// One message whose body is too large to copy: names, properties, and the pieces the body came in.
+/// One message whose body is too large to copy: the pieces the body came in, behind what a block of this one
+/// message has before it.
 #[derive(Debug)]
 pub struct Big {
-    pub(super) names: NamesBuf,
-    pub(super) properties: Box<[u8]>,
-    pub(super) pieces: Pieces,
+    /// A block's header, then the record's own head.
+    head: Box<[u8]>,
+    pieces: Pieces,
     _charge: Charge,
 }
 
@@ -49,24 +62,48 @@ pub type Pieces = SmallVec<[Bytes; 1]>;
 
 impl Big {
     /// Makes a large message of its parts; pieces that would pin much more than themselves are copied.
-    pub fn new(names: Names<'_>, properties: &[u8], pieces: Pieces, gauge: &Arc<Gauge>) -> Arc<Self> {
+    pub fn new(
+        names: Names<'_>,
+        properties: &[u8],
+        pieces: Pieces,
+        stamp: Stamp,
+        gauge: &Arc<Gauge>,
+    ) -> Arc<Self> {
         let pieces =
             if pieces.iter().any(|piece| piece.len() < PIECE_BYTES_MIN) { compact(&pieces) } else { pieces };
         let body_bytes: usize = pieces.iter().map(Bytes::len).sum();
-        let bytes = (body_bytes + properties.len() + names.as_bytes().len()) as u64;
-        let mut owned = NamesBuf::default();
-        owned.copy(names);
-        Arc::new(Self {
-            names: owned,
-            properties: properties.into(),
-            pieces,
-            _charge: Charge::new(gauge, bytes + OVERHEAD_BYTES),
-        })
+        let mut record = Vec::new();
+        record::write_head(&mut record, Some(names), properties, body_bytes);
+        let header = BlockHeader::new(stamp, 1, record.len() + body_bytes);
+        let header = if stamp.persistent { header.checked(parts(&record, &pieces)) } else { header };
+        let head = [&header.to_bytes()[..], &record].concat();
+        let charge = Charge::new(gauge, (head.len() + body_bytes) as u64 + OVERHEAD_BYTES);
+        Arc::new(Self { head: head.into(), pieces, _charge: charge })
     }
 
     pub(super) fn body_bytes(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.len() as u64).sum()
     }
+
+    pub(super) fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    pub(super) fn header(&self) -> BlockHeader {
+        let bytes = self.head.first_chunk().expect("a large message starts with a header");
+        BlockHeader::from_bytes(bytes).expect("the header is our own")
+    }
+
+    /// The record's part before the body, as bytes and taken apart.
+    pub(super) fn record_head(&self) -> (&[u8], Head<'_>) {
+        let bytes = self.head.get(HEADER_BYTES..).unwrap_or_default();
+        let (head, _) = record::read_head(bytes, Names::EMPTY).expect("the head is our own");
+        (bytes, head)
+    }
+}
+
+fn parts<'a>(head: &'a [u8], pieces: &'a [Bytes]) -> impl Iterator<Item = &'a [u8]> {
+    std::iter::once(head).chain(pieces.iter().map(|piece| &piece[..]))
 }
 
 /// Joins neighbouring small pieces: a body of a million one-byte frames becomes one piece.
@@ -92,7 +129,8 @@ fn compact(pieces: &[Bytes]) -> Pieces {
 /// Collects the records of one burst until they are sealed into a [`Block`].
 #[derive(Debug, Default)]
 pub struct BlockBuilder {
-    records: Vec<u8>,
+    /// Room for the header, then the records.
+    block: Vec<u8>,
     count: u32,
     body_bytes: u64,
     names: NamesBuf,
@@ -101,7 +139,7 @@ pub struct BlockBuilder {
 impl BlockBuilder {
     /// Whether `content` belongs into the next block: this one is full enough, or would grow too large.
     pub fn is_full_for(&self, content: &Content<'_>) -> bool {
-        let bytes = self.records.len();
+        let bytes = self.block.len();
         let enough = bytes >= BLOCK_BYTES_MIN && self.count >= BLOCK_MESSAGES_MIN;
         enough || (self.count > 0 && bytes + content.body.len() + content.properties.len() > BLOCK_BYTES_MAX)
     }
@@ -109,7 +147,10 @@ impl BlockBuilder {
     /// Adds a message whose body is at most [`SMALL_BODY_BYTES_MAX`].
     pub fn push(&mut self, content: &Content<'_>) {
         let same_names = self.count > 0 && self.names.view() == content.names;
-        record::write(&mut self.records, content, !same_names);
+        if self.count == 0 {
+            self.block.extend_from_slice(&[0; HEADER_BYTES]);
+        }
+        record::write(&mut self.block, content, !same_names);
         if !same_names {
             self.names.copy(content.names);
         }
@@ -124,12 +165,15 @@ impl BlockBuilder {
 
     /// Closes the block: its handle, the number of messages, the sum of their bodies. The builder is empty
     /// again and keeps its room.
-    pub fn seal(&mut self, gauge: &Arc<Gauge>) -> (Block, u32, u64) {
-        let records: Box<[u8]> = self.records.as_slice().into();
-        let charge = Charge::new(gauge, records.len() as u64 + OVERHEAD_BYTES);
-        let sealed =
-            (Block(Bytes::from_owner(Charged { records, _charge: charge })), self.count, self.body_bytes);
-        self.records.clear();
+    pub fn seal(&mut self, stamp: Stamp, gauge: &Arc<Gauge>) -> (Block, u32, u64) {
+        debug_assert!(self.count > 0, "a block holds at least one message");
+        if let Some((head, records)) = self.block.split_first_chunk_mut::<HEADER_BYTES>() {
+            let header = BlockHeader::new(stamp, self.count, records.len());
+            let header = if stamp.persistent { header.checked(std::iter::once(&*records)) } else { header };
+            *head = header.to_bytes();
+        }
+        let sealed = (Block::of_verified(self.block.as_slice().into(), gauge), self.count, self.body_bytes);
+        self.block.clear();
         self.count = 0;
         self.body_bytes = 0;
         sealed
@@ -137,13 +181,13 @@ impl BlockBuilder {
 }
 
 struct Charged {
-    records: Box<[u8]>,
+    block: Box<[u8]>,
     _charge: Charge,
 }
 
 impl AsRef<[u8]> for Charged {
     fn as_ref(&self) -> &[u8] {
-        &self.records
+        &self.block
     }
 }
 

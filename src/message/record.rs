@@ -74,22 +74,44 @@ pub(super) struct Record<'a> {
     pub(super) wire_bytes: usize,
 }
 
+/// A record's part before its body, taken apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head<'a> {
+    pub(super) names: Names<'a>,
+    pub(super) has_names: bool,
+    pub(super) properties: &'a [u8],
+    pub(super) body_bytes: usize,
+}
+
 /// Appends a record; the names are left out when `with_names` is false.
 pub(super) fn write(out: &mut Vec<u8>, content: &Content<'_>, with_names: bool) {
-    out.push(if with_names { HAS_NAMES } else { 0 });
-    if with_names {
-        out.extend_from_slice(content.names.as_bytes());
-    }
-    write_varint(out, content.body.len());
-    write_varint(out, content.properties.len());
-    out.extend_from_slice(content.properties);
+    write_head(out, with_names.then_some(content.names), content.properties, content.body.len());
     out.extend_from_slice(content.body);
+}
+
+/// Appends what stands before a body.
+pub(super) fn write_head(out: &mut Vec<u8>, names: Option<Names<'_>>, properties: &[u8], body_bytes: usize) {
+    out.push(if names.is_some() { HAS_NAMES } else { 0 });
+    out.extend_from_slice(names.map_or(&[], Names::as_bytes));
+    write_varint(out, body_bytes);
+    write_varint(out, properties.len());
+    out.extend_from_slice(properties);
 }
 
 /// Reads the record at the head of `bytes`. `None` when the bytes are not a record, which a block of our own
 /// making never is.
 pub(super) fn read<'a>(bytes: &'a [u8], before: Names<'a>) -> Option<Record<'a>> {
+    let (Head { names, has_names, properties, body_bytes }, rest) = read_head(bytes, before)?;
+    let (body, rest) = rest.split_at_checked(body_bytes)?;
+    Some(Record { names, has_names, properties, body, wire_bytes: bytes.len() - rest.len() })
+}
+
+/// Reads what stands before a body, and returns what follows it.
+pub(super) fn read_head<'a>(bytes: &'a [u8], before: Names<'a>) -> Option<(Head<'a>, &'a [u8])> {
     let (&flags, mut rest) = bytes.split_first()?;
+    if flags & !HAS_NAMES != 0 {
+        return None;
+    }
     let has_names = flags & HAS_NAMES != 0;
     let mut names = before;
     if has_names {
@@ -98,8 +120,17 @@ pub(super) fn read<'a>(bytes: &'a [u8], before: Names<'a>) -> Option<Record<'a>>
     let body_bytes = read_varint(&mut rest)?;
     let property_bytes = read_varint(&mut rest)?;
     let (properties, rest) = rest.split_at_checked(property_bytes)?;
-    let (body, rest) = rest.split_at_checked(body_bytes)?;
-    Some(Record { names, has_names, properties, body, wire_bytes: bytes.len() - rest.len() })
+    Some((Head { names, has_names, properties, body_bytes }, rest))
+}
+
+/// Cuts the flags off a record that carries no names, so that a writer can put names before what is left.
+pub(super) fn after_flags(record: &[u8]) -> &[u8] {
+    record.get(1..).unwrap_or_default()
+}
+
+/// What a record with names starts with, up to the lengths.
+pub(super) fn start_with(names: Names<'_>) -> Vec<u8> {
+    [&[HAS_NAMES], names.as_bytes()].concat()
 }
 
 /// Seven bits an octet, lowest first: one octet for what is below 128, as most lengths here are.

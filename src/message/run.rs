@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use crate::message::block::{Big, Block};
+use crate::message::block_header::HEADER_BYTES;
 use crate::message::names::Names;
 use crate::message::place::Seq;
 use crate::message::record::{self, BodyView, MessageView};
@@ -19,19 +20,17 @@ use crate::message::record::{self, BodyView, MessageView};
 const DELIVERY_OVERHEAD_BYTES: u64 = 64;
 
 #[derive(Clone, Debug)]
-enum Body {
+pub(super) enum Body {
     Block(Block),
     Big(Arc<Big>),
-    /// Not in memory: the queue's ledger knows where each message lies.
-    Absent,
 }
 
 /// Consecutive messages of one queue.
 #[derive(Clone, Debug)]
 pub struct Run {
-    body: Body,
+    pub(super) body: Body,
     /// Where the first record starts in its block.
-    offset: u32,
+    pub(super) offset: u32,
     /// Where the record with the names in force at `offset` starts.
     names_at: u32,
     count: u32,
@@ -43,27 +42,23 @@ pub struct Run {
 
 impl Run {
     /// The whole of a block. Its number is given when it enters a queue.
-    pub fn of_block(block: Block, count: u32, body_bytes: u64, persistent: bool) -> Self {
+    pub fn of_block(block: Block, count: u32, body_bytes: u64) -> Self {
+        let persistent = block.header().stamp.persistent;
         Self::new(Body::Block(block), count, body_bytes, persistent)
     }
 
     /// One large message.
-    pub fn of_big(big: Arc<Big>, persistent: bool) -> Self {
-        let body_bytes = big.body_bytes();
+    pub fn of_big(big: Arc<Big>) -> Self {
+        let (body_bytes, persistent) = (big.body_bytes(), big.header().stamp.persistent);
         Self::new(Body::Big(big), 1, body_bytes, persistent)
-    }
-
-    /// Messages whose bytes are elsewhere.
-    pub fn absent(first_seq: Seq, count: u32, body_bytes: u64, persistent: bool) -> Self {
-        Self { first_seq, ..Self::new(Body::Absent, count, body_bytes, persistent) }
     }
 
     fn new(body: Body, count: u32, body_bytes: u64, persistent: bool) -> Self {
         debug_assert!(count > 0, "a run holds at least one message");
         Self {
             body,
-            offset: 0,
-            names_at: 0,
+            offset: HEADER_BYTES as u32,
+            names_at: HEADER_BYTES as u32,
             count,
             first_seq: Seq(0),
             body_bytes,
@@ -127,22 +122,16 @@ impl Run {
         front.count = count;
         self.count -= count;
         self.first_seq = self.first_seq.after(count);
-        front.body_bytes = match &self.body {
-            Body::Block(_) => {
-                let (skipped, body_bytes) = front.walk();
-                (self.offset, self.names_at) = skipped;
-                body_bytes
-            }
-            // An absent run knows only its sum; shares are even until the bodies are read back.
-            Body::Big(_) | Body::Absent => self.body_bytes / u64::from(self.count + count) * u64::from(count),
-        };
+        let (skipped, body_bytes) = front.walk();
+        (self.offset, self.names_at) = skipped;
+        front.body_bytes = body_bytes;
         self.body_bytes -= front.body_bytes;
         front
     }
 
     /// Where the record after this run starts, which names are in force there, and the sum of the bodies.
-    fn walk(&self) -> ((u32, u32), u64) {
-        let Body::Block(block) = &self.body else { return ((0, 0), 0) };
+    pub(super) fn walk(&self) -> ((u32, u32), u64) {
+        let Body::Block(block) = &self.body else { return ((self.offset, self.names_at), self.body_bytes) };
         let mut at = self.offset as usize;
         let mut names_at = self.names_at;
         let mut body_bytes = 0;
@@ -177,17 +166,19 @@ impl Run {
         fitting
     }
 
-    /// The messages in order. Absent ones are not shown: their bytes must be brought back first.
+    /// The messages in order.
     pub fn messages(&self) -> Messages<'_> {
         let names = match &self.body {
-            Body::Block(block) => block
-                .bytes()
-                .get(self.names_at as usize..)
-                .and_then(|rest| record::read(rest, Names::EMPTY))
-                .map_or(Names::EMPTY, |record| record.names),
-            Body::Big(_) | Body::Absent => Names::EMPTY,
+            Body::Block(block) => self.names_in(block),
+            Body::Big(_) => Names::EMPTY,
         };
         Messages { run: self, at: self.offset as usize, left: self.count, names }
+    }
+
+    /// The names in force where the run starts.
+    pub(super) fn names_in<'a>(&self, block: &'a Block) -> Names<'a> {
+        let record = block.bytes().get(self.names_at as usize..);
+        record.and_then(|rest| record::read(rest, Names::EMPTY)).map_or(Names::EMPTY, |record| record.names)
     }
 }
 
@@ -217,13 +208,15 @@ impl<'a> Iterator for Messages<'a> {
                     body: BodyView::Slice(record.body),
                 })
             }
-            Body::Big(big) => Some(MessageView {
-                exchange: big.names.view().exchange(),
-                routing_key: big.names.view().routing_key(),
-                properties: &big.properties,
-                body: BodyView::Chunks(&big.pieces),
-            }),
-            Body::Absent => None,
+            Body::Big(big) => {
+                let (_, head) = big.record_head();
+                Some(MessageView {
+                    exchange: head.names.exchange(),
+                    routing_key: head.names.routing_key(),
+                    properties: head.properties,
+                    body: BodyView::Chunks(big.pieces()),
+                })
+            }
         }
     }
 }
@@ -234,6 +227,7 @@ mod tests {
 
     use super::{BodyView, Run};
     use crate::message::block::{Big, BlockBuilder};
+    use crate::message::block_header::Stamp;
     use crate::message::names::{Names, NamesBuf};
     use crate::message::record::Content;
     use crate::stats::Gauge;
@@ -248,8 +242,8 @@ mod tests {
             names.set(b"x", key);
             builder.push(&Content { names: names.view(), properties, body });
         }
-        let (block, count, body_bytes) = builder.seal(gauge);
-        Run::of_block(block, count, body_bytes, false)
+        let (block, count, body_bytes) = builder.seal(Stamp::default(), gauge);
+        Run::of_block(block, count, body_bytes)
     }
 
     fn read(run: &Run) -> Vec<Sample> {
@@ -319,7 +313,7 @@ mod tests {
     fn a_body_of_many_small_pieces_becomes_one() {
         let gauge = Arc::new(Gauge::default());
         let pieces = (0..1000u32).map(|n| bytes::Bytes::from(vec![n as u8; 3])).collect();
-        let big = Big::new(Names::EMPTY, &[0, 0], pieces, &gauge);
-        assert_eq!((big.pieces.len(), big.body_bytes()), (1, 3000));
+        let big = Big::new(Names::EMPTY, &[0, 0], pieces, Stamp::default(), &gauge);
+        assert_eq!((big.pieces().len(), big.body_bytes()), (1, 3000));
     }
 }

@@ -125,6 +125,7 @@ mod tests {
 
     use super::Classic;
     use crate::message::block::BlockBuilder;
+    use crate::message::block_header::Stamp;
     use crate::message::names::Names;
     use crate::message::place::{Logged, Lsn, Seq};
     use crate::message::record::Content;
@@ -135,8 +136,9 @@ mod tests {
         for _ in 0..count {
             builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
         }
-        let (block, count, body_bytes) = builder.seal(&Arc::default());
-        Run::of_block(block, count, body_bytes, true).numbered_from(Seq(first))
+        let (block, count, body_bytes) =
+            builder.seal(Stamp { persistent: true, received_ms: 0 }, &Arc::default());
+        Run::of_block(block, count, body_bytes).numbered_from(Seq(first))
     }
 
     fn ends_at(end: u64) -> Option<Logged> {

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -18,6 +17,7 @@ use crate::broker::queue::settle::Settlement;
 use crate::broker::route::{self, Targets};
 use crate::broker::vhost::{Actor, Vhost};
 use crate::broker::wakes::Wakes;
+use crate::clock::Now;
 use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
 use crate::message::record::MessageView;
@@ -43,7 +43,7 @@ pub struct Link {
     /// Deliveries taken from the outbox and not yet encoded.
     pub arriving: VecDeque<Item>,
     /// When the present frame was read.
-    pub now: Instant,
+    pub now: Now,
     /// Bytes for the socket. What channels send goes through [`Link::output`], behind what they have parked.
     pub out: Output,
     /// Replies that wait for the log, and what is behind them.
@@ -117,7 +117,7 @@ impl Link {
         vhost: Arc<Vhost>,
         outbox: Arc<Outbox>,
         out: Output,
-        now: Instant,
+        now: Now,
     ) -> Self {
         Self {
             frame_max: broker.config.limits.frame_max_bytes,

@@ -181,7 +181,7 @@ impl Session {
                 self.on_handshake_step(step, id.unwrap_or_default(), now);
             }
             Phase::Running(running) => {
-                running.link.now = now.instant;
+                running.link.now = now;
                 let step = running.on_frame(frame);
                 self.on_running_step(step, now);
             }
@@ -215,14 +215,8 @@ impl Session {
                 self.heartbeat.start(tuned.heartbeat, now.instant);
                 let actor = Actor { user, connection: self.outbox.connection() };
                 let out = std::mem::take(&mut self.out);
-                let link = Link::new(
-                    Arc::clone(&self.broker),
-                    actor,
-                    vhost,
-                    Arc::clone(&self.outbox),
-                    out,
-                    now.instant,
-                );
+                let link =
+                    Link::new(Arc::clone(&self.broker), actor, vhost, Arc::clone(&self.outbox), out, now);
                 self.phase = Phase::Running(Box::new(Running::new(link, tuned, client)));
             }
             handshake::Step::Refused(refusal) => self.fail(&Failure::new(refusal, id), false, now),
@@ -327,7 +321,7 @@ impl Session {
     /// on with what was read and had to wait.
     pub fn on_wake(&mut self, now: Now) {
         if let Phase::Running(running) = &mut self.phase {
-            running.link.now = now.instant;
+            running.link.now = now;
             running.on_durable();
             let step = running.retry_get();
             self.on_running_step(step, now);

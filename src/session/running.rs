@@ -293,7 +293,7 @@ impl Running {
         if refusal.code.is_hard() {
             return Err(Failure::new(refusal, id));
         }
-        if let Some(left_out) = self.link.broker.complaints.allow(self.link.now) {
+        if let Some(left_out) = self.link.broker.complaints.allow(self.link.now.instant) {
             let (code, text) = (refusal.code.code(), &refusal.explanation);
             tracing::info!(channel = number, code, text = ?text, left_out, "channel closed");
         }

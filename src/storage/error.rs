@@ -38,6 +38,9 @@ pub enum StoreError {
         /// The newest this version knows.
         known: u32,
     },
+    /// Something failed before in a way that leaves unknown what the disk holds.
+    #[error("the store is closed until the next start: {0}")]
+    Poisoned(String),
     /// Another process has the data directory.
     #[error("the data directory {0} is in use by another process")]
     InUse(String),

@@ -15,6 +15,7 @@ use crate::broker::exchange::Exchange;
 use crate::broker::reply_to;
 use crate::broker::route::{self, Targets};
 use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
+use crate::message::block_header::Stamp;
 use crate::message::names::NamesBuf;
 use crate::message::record::{BodyView, Content, MessageView};
 use crate::message::run::Run;
@@ -292,6 +293,7 @@ fn hand_to_burst(
     body: Body<'_>,
     persistent: bool,
 ) -> Result<(), Refusal> {
+    let received_ms = link.now.unix_ms;
     let (own, node) = link.burst();
     let burst = match transaction {
         Some(transaction) => {
@@ -301,11 +303,13 @@ fn hand_to_burst(
         }
         None => own,
     };
+    burst.received_at(received_ms);
     match body {
         Body::Slice(body) => burst.publish(node, targets, &Content { body, ..*message }, persistent),
         Body::Pieces(pieces) => {
-            let big = Big::new(message.names, message.properties, pieces, &node.memory.messages);
-            burst.publish_big(node, targets, big, persistent);
+            let stamp = burst.stamp(persistent);
+            let big = Big::new(message.names, message.properties, pieces, stamp, &node.memory.messages);
+            burst.publish_big(node, targets, big);
         }
     }
     Ok(())
@@ -347,11 +351,12 @@ fn reply(link: &mut Link, message: &Content<'_>, body: &Body<'_>) -> bool {
         Body::Slice(body) => {
             let mut builder = BlockBuilder::default();
             builder.push(&Content { body, ..*message });
-            let (block, count, body_bytes) = builder.seal(gauge);
-            Run::of_block(block, count, body_bytes, false)
+            let (block, count, body_bytes) = builder.seal(Stamp::default(), gauge);
+            Run::of_block(block, count, body_bytes)
         }
         Body::Pieces(pieces) => {
-            Run::of_big(Big::new(message.names, message.properties, pieces.clone(), gauge), false)
+            let pieces = pieces.clone();
+            Run::of_big(Big::new(message.names, message.properties, pieces, Stamp::default(), gauge))
         }
     };
     link.broker.replies.deliver(&String::from_utf8_lossy(key), run, &mut link.wakes)

@@ -10,6 +10,9 @@ pub mod simulated;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 
+/// What a disk writes whole or tears: batches and headers start at multiples of it.
+pub const PAGE_BYTES: u64 = 4096;
+
 /// A data directory.
 pub trait Disk: Debug + Send + Sync {
     /// What people call the place: for messages only.
@@ -29,7 +32,7 @@ pub trait Disk: Debug + Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn unlink(&self, name: &str) -> io::Result<()>;
-    /// The names of the files in a directory, without it, in no order.
+    /// The names of the files in a directory (`""` is the data directory itself), without it, in no order.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
@@ -43,7 +46,7 @@ pub trait DiskFile: Debug + Send + Sync {
     fn name(&self) -> &str;
     /// Writes all of `slices` behind each other from `offset` on.
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
-    /// Fills `buffer` from `offset` on; fewer bytes only at the file's end.
+    /// Fills `buffer` from `offset` on and answers with the count of bytes; fewer only at the file's end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// As [`DiskFile::read_at`], but what the device holds: after a failed sync the page cache may show data that
     /// the device lacks.
