@@ -43,6 +43,7 @@ use crate::broker::release::Releases;
 use crate::broker::reply_to::ReplyConsumers;
 use crate::broker::vhost::Vhost;
 use crate::config::Config;
+use crate::storage::log::Log;
 
 /// One broker.
 #[derive(Debug)]
@@ -65,18 +66,31 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker with the users and virtual hosts of the configuration, holding at most `watermark_bytes` before
-    /// publishers wait, and at most `partial_bodies_max` bytes of unfinished messages.
+    /// As [`Broker::with_log`], with a log in memory that forgets: nothing outlives it.
     ///
     /// # Errors
-    /// A user whose password cannot be hashed.
+    /// As [`Broker::with_log`].
     pub fn new(
         config: Arc<Config>,
         watermark_bytes: u64,
         partial_bodies_max: u64,
     ) -> Result<Self, UserError> {
+        Self::with_log(config, Log::default(), watermark_bytes, partial_bodies_max)
+    }
+
+    /// A broker with the users and virtual hosts of the configuration, holding at most `watermark_bytes` before
+    /// publishers wait, and at most `partial_bodies_max` bytes of unfinished messages.
+    ///
+    /// # Errors
+    /// A user whose password cannot be hashed.
+    pub fn with_log(
+        config: Arc<Config>,
+        log: Log,
+        watermark_bytes: u64,
+        partial_bodies_max: u64,
+    ) -> Result<Self, UserError> {
         let memory = Memory::new(watermark_bytes, partial_bodies_max);
-        let node = Arc::new(Node::new(config.limits.clone(), memory));
+        let node = Arc::new(Node::new(config.limits.clone(), memory, log));
         let vhosts = DashMap::new();
         for name in &config.vhosts {
             vhosts.insert(name.as_str().into(), Arc::new(Vhost::new(name, Arc::clone(&node))));

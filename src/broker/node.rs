@@ -29,10 +29,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node with an empty log.
-    pub fn new(limits: Limits, memory: Memory) -> Self {
+    /// A node with this log.
+    pub fn new(limits: Limits, memory: Memory, log: Log) -> Self {
         Self {
-            log: Log::default(),
+            log,
             memory: Arc::new(memory),
             alarms: Alarms::default(),
             limits,

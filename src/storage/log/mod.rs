@@ -155,7 +155,8 @@ impl Log {
     /// Whether publishers should be held back: the disk is behind, or the checkpoint is.
     pub fn is_congested(&self) -> bool {
         self.pending_bytes() > self.options.pending_bytes_max
-            || self.slots_in_use() >= 2 * self.options.window_slots.max(1)
+            // No checkpoint is waited for where slots are forgotten.
+            || (!self.options.forgets && self.slots_in_use() >= 2 * self.options.window_slots.max(1))
             || self.poison.get().is_some()
     }
 
