@@ -6,14 +6,24 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
 /// The binary with no environment but what a test sets.
 fn sluicemq(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluicemq"));
-    command.args(arguments).env_clear();
+    command.args(arguments).env_clear().env("SLUICEMQ_DATA_DIR", fresh_dir());
     command
+}
+
+/// A directory of its own for each process, which no other test uses.
+fn fresh_dir() -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{}-{number}", std::process::id()));
+    let _not_there = fs::remove_dir_all(&dir);
+    dir
 }
 
 fn output(arguments: &[&str]) -> Output {
@@ -162,6 +172,41 @@ fn a_mistake_is_one_sentence_and_exit_code_2() {
         2,
         "no delivery would ever",
     );
+}
+
+#[test]
+fn the_data_directory_has_a_default_and_belongs_to_one_broker() {
+    let home = fresh_dir();
+    let printed = |name: &str| {
+        let mut command = sluicemq(&["config"]);
+        let run = command.env_remove("SLUICEMQ_DATA_DIR").env(name, &home).output().expect("the binary runs");
+        String::from_utf8_lossy(&run.stdout).into_owned()
+    };
+    let home_shown = home.display();
+    assert!(printed("HOME").contains(&format!("data_dir = \"{home_shown}/.local/state/sluicemq\"")));
+    assert!(printed("XDG_STATE_HOME").contains(&format!("data_dir = \"{home_shown}/sluicemq\"")));
+    check_refused(sluicemq(&[]).env_remove("SLUICEMQ_DATA_DIR"), 2, "nowhere to keep what is durable");
+
+    let dir = home.to_str().expect("a path of ours is text");
+    let arguments = ["--listen", "127.0.0.1:0", "--data-dir", dir];
+    let mut first = Broker::start(&mut sluicemq(&arguments));
+    let log = first.log_until("Server startup complete");
+    assert!(log.iter().any(|line| line.contains(dir)), "{log:?}");
+    let in_use = format!("the data directory {dir} is in use by another process");
+    check_refused(&mut sluicemq(&arguments), 1, &in_use);
+    check_refused(
+        &mut sluicemq(&["--listen", "127.0.0.1:0", "--data-dir", "/proc/nowhere"]),
+        1,
+        "open the data directory /proc/nowhere: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn a_durability_that_loses_confirmed_messages_is_warned_about() {
+    let file = config_file("[storage]\ndurability = \"os\"\n", 0o600);
+    let told = output(&["config", "--config", file.argument()]);
+    assert!(String::from_utf8_lossy(&told.stderr).contains("a power cut loses confirmed messages"));
+    assert!(String::from_utf8_lossy(&told.stdout).contains("durability = \"os\""));
 }
 
 #[test]

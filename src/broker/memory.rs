@@ -1,10 +1,9 @@
-//! The memory watermark: when publishers must wait.
+//! The memory watermark: what the node holds, against what it may.
 //!
-//! The alarm is raised by whoever publishes past the watermark, at once, and cleared by a periodic check
-//! when memory has fallen under it: publishers stop quickly, and consumers and acks, which free memory, go on.
+//! Whoever publishes past the watermark raises the alarm at once, and a periodic check clears it when memory has
+//! fallen under it. What an alarm means, [`crate::broker::alarms`] says.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::stats::Gauge;
 
@@ -19,20 +18,10 @@ pub struct Memory {
     pub partial_bodies: Gauge,
     watermark_bytes: u64,
     partial_bodies_max: u64,
-    alarm: AtomicBool,
-}
-
-/// How much the alarm's state changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AlarmChange {
-    /// Publishers must wait from now on.
-    Raised,
-    /// Publishers may go on.
-    Cleared,
 }
 
 impl Memory {
-    /// Nothing held, nothing blocked.
+    /// Nothing held.
     pub fn new(watermark_bytes: u64, partial_bodies_max: u64) -> Self {
         Self {
             messages: Arc::default(),
@@ -40,22 +29,12 @@ impl Memory {
             partial_bodies: Gauge::default(),
             watermark_bytes,
             partial_bodies_max,
-            alarm: AtomicBool::new(false),
         }
     }
 
-    /// Whether publishers must wait.
-    pub fn is_alarmed(&self) -> bool {
-        self.alarm.load(Ordering::Relaxed)
-    }
-
-    /// Compares what is held with the watermark. `Some` for the one caller that saw it crossed.
-    pub fn check(&self) -> Option<AlarmChange> {
-        let above = self.held_bytes() >= self.watermark_bytes;
-        if above == self.is_alarmed() || self.alarm.swap(above, Ordering::Relaxed) == above {
-            return None;
-        }
-        Some(if above { AlarmChange::Raised } else { AlarmChange::Cleared })
+    /// Whether as much is held as may be.
+    pub fn is_short(&self) -> bool {
+        self.held_bytes() >= self.watermark_bytes
     }
 
     /// Whether unfinished messages take more than their share.

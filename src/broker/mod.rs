@@ -3,11 +3,12 @@
 //!
 //! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
 //! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`] and [`consumer`] (the way
-//! out), [`wakes`], [`memory`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
+//! out), [`wakes`], [`release`] (for publishers that are gone), [`memory`] and [`alarms`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox or the log). No lock is held while a wake is paid.
 
+pub mod alarms;
 pub mod arguments;
 pub mod complaints;
 pub mod consumer;
@@ -20,6 +21,7 @@ pub mod node;
 pub mod outbox;
 pub mod publish;
 pub mod queue;
+pub mod release;
 pub mod reply_to;
 pub mod route;
 pub mod vhost;
@@ -32,13 +34,16 @@ use parking_lot::Mutex;
 
 use crate::auth::backoff::Backoff;
 use crate::auth::users::{UserError, Users};
+use crate::broker::alarms::Shortage;
 use crate::broker::complaints::Complaints;
-use crate::broker::memory::{AlarmChange, Memory};
+use crate::broker::memory::Memory;
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
+use crate::broker::release::Releases;
 use crate::broker::reply_to::ReplyConsumers;
 use crate::broker::vhost::Vhost;
 use crate::config::Config;
+use crate::storage::log::Log;
 
 /// One broker.
 #[derive(Debug)]
@@ -49,6 +54,8 @@ pub struct Broker {
     pub users: Users,
     /// Who waits for direct replies.
     pub replies: ReplyConsumers,
+    /// What ended connections left to be delivered.
+    pub releases: Releases,
     /// The ration of log lines about clients.
     pub complaints: Complaints,
     /// The configuration it was started with.
@@ -59,18 +66,31 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker with the users and virtual hosts of the configuration, holding at most `watermark_bytes` before
-    /// publishers wait, and at most `partial_bodies_max` bytes of unfinished messages.
+    /// As [`Broker::with_log`], with a log in memory that forgets: nothing outlives it.
     ///
     /// # Errors
-    /// A user whose password cannot be hashed.
+    /// As [`Broker::with_log`].
     pub fn new(
         config: Arc<Config>,
         watermark_bytes: u64,
         partial_bodies_max: u64,
     ) -> Result<Self, UserError> {
+        Self::with_log(config, Log::default(), watermark_bytes, partial_bodies_max)
+    }
+
+    /// A broker with the users and virtual hosts of the configuration, holding at most `watermark_bytes` before
+    /// publishers wait, and at most `partial_bodies_max` bytes of unfinished messages.
+    ///
+    /// # Errors
+    /// A user whose password cannot be hashed.
+    pub fn with_log(
+        config: Arc<Config>,
+        log: Log,
+        watermark_bytes: u64,
+        partial_bodies_max: u64,
+    ) -> Result<Self, UserError> {
         let memory = Memory::new(watermark_bytes, partial_bodies_max);
-        let node = Arc::new(Node::new(config.limits.clone(), memory));
+        let node = Arc::new(Node::new(config.limits.clone(), memory, log));
         let vhosts = DashMap::new();
         for name in &config.vhosts {
             vhosts.insert(name.as_str().into(), Arc::new(Vhost::new(name, Arc::clone(&node))));
@@ -78,6 +98,7 @@ impl Broker {
         Ok(Self {
             users: Users::from_config(&config)?,
             replies: ReplyConsumers::default(),
+            releases: Releases::default(),
             complaints: Complaints::default(),
             backoff: Mutex::default(),
             connections: DashMap::new(),
@@ -113,11 +134,31 @@ impl Broker {
     /// Compares memory with the watermark and tells every connection when the alarm changed. Publishers call
     /// it after each burst; a periodic caller also counts what the queues' lists cost.
     pub fn check_memory(&self) {
-        let Some(change) = self.node.memory.check() else { return };
+        let short = self.node.memory.is_short();
+        if !self.node.alarms.set(Shortage::Memory, short) {
+            return;
+        }
         let held_bytes = self.node.memory.held_bytes();
-        match change {
-            AlarmChange::Raised => tracing::warn!(held_bytes, "memory alarm: publishers wait"),
-            AlarmChange::Cleared => tracing::info!(held_bytes, "memory alarm cleared: publishers go on"),
+        if short {
+            tracing::warn!(held_bytes, "memory alarm: publishers wait");
+        } else {
+            tracing::info!(held_bytes, "memory alarm cleared");
+        }
+        self.signal_all();
+    }
+
+    /// Compares what is free on the disk with the configured limit and tells every connection when the alarm
+    /// changed. Called now and then by who knows the disk, and more often when it fills.
+    pub fn check_disk(&self, free_bytes: u64) {
+        let limit_bytes = self.config.storage.disk_free_limit_bytes();
+        let short = free_bytes < limit_bytes;
+        if !self.node.alarms.set(Shortage::Disk, short) {
+            return;
+        }
+        if short {
+            tracing::warn!(free_bytes, limit_bytes, "disk alarm: publishers wait");
+        } else {
+            tracing::info!(free_bytes, limit_bytes, "disk alarm cleared");
         }
         self.signal_all();
     }

@@ -1,8 +1,9 @@
-//! What every object of the broker shares: the log, memory, the numbers to give out, the limits.
+//! What every object of the broker shares: the log, memory, alarms, the numbers to give out, the limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::broker::alarms::Alarms;
 use crate::broker::memory::Memory;
 use crate::config::Limits;
 use crate::message::place::QueueId;
@@ -17,8 +18,10 @@ pub struct ConnectionId(pub u64);
 pub struct Node {
     /// The log of facts.
     pub log: Log,
-    /// Bytes held and the alarm.
+    /// Bytes held.
     pub memory: Arc<Memory>,
+    /// Why publishers must wait.
+    pub alarms: Alarms,
     /// Bounds from the configuration.
     pub limits: Limits,
     queue_ids: AtomicU64,
@@ -26,11 +29,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node with an empty log.
-    pub fn new(limits: Limits, memory: Memory) -> Self {
+    /// A node with this log.
+    pub fn new(limits: Limits, memory: Memory, log: Log) -> Self {
         Self {
-            log: Log::default(),
+            log,
             memory: Arc::new(memory),
+            alarms: Alarms::default(),
             limits,
             queue_ids: AtomicU64::new(1),
             connection_ids: AtomicU64::new(1),

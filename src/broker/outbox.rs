@@ -59,7 +59,7 @@ struct State {
     bytes: u64,
     windows: HashMap<u16, Window>,
     stalled: Vec<Arc<Queue>>,
-    /// Something beside items asks for the task: an alarm, a shutdown.
+    /// Something beside items asks for the task: an alarm, a message for its basic.get.
     signalled: bool,
     closed: bool,
     idle: bool,
@@ -147,13 +147,19 @@ impl Outbox {
 
     /// Asks the connection's task to look around: an alarm changed, the broker stops.
     pub fn signal(&self) {
+        let mut wakes = Wakes::default();
+        self.signal_into(&mut wakes);
+        wakes.fire();
+    }
+
+    /// As [`Outbox::signal`], for a caller that holds a queue's lock: the wake is owed.
+    pub fn signal_into(&self, wakes: &mut Wakes) {
         let mut state = self.state.lock();
         state.signalled = true;
         if std::mem::take(&mut state.idle)
             && let Some(waker) = state.waker.take()
         {
-            drop(state);
-            waker.wake();
+            wakes.owe(waker);
         }
     }
 

@@ -58,6 +58,15 @@ struct Staged {
     seqs: SmallVec<[Option<Seq>; 1]>,
 }
 
+/// Where the log has what was handed over; zero for what it need not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandedOver {
+    /// When this is durable, so are all messages. Settlements are not waited for: they need no sync of their own.
+    pub published: Lsn,
+    /// When this is durable, so is everything.
+    pub all: Lsn,
+}
+
 impl Burst {
     /// What is published from now on was received at this time, in milliseconds since 1970.
     pub fn received_at(&mut self, unix_ms: u64) {
@@ -104,13 +113,19 @@ impl Burst {
     }
 
     /// Hands everything over: facts first, then state (settlements of the same burst with them, in the same hold
-    /// of the log). When the returned position is durable, so is all of it.
-    pub fn hand_over(&mut self, node: &Node, settlements: &mut Vec<Settlement>, wakes: &mut Wakes) -> Lsn {
+    /// of the log).
+    pub fn hand_over(
+        &mut self,
+        node: &Node,
+        settlements: &mut Vec<Settlement>,
+        wakes: &mut Wakes,
+    ) -> HandedOver {
         for pending in &mut self.pending {
             pending.seal(node);
             pending.reserve();
         }
-        let (lsn, applying) = self.append(node, settlements);
+        let (handed_over, applying) = self.append(node, settlements);
+        let lsn = handed_over.published;
         self.forget_singles();
         for pending in self.pending.drain(..) {
             pending.enqueue(wakes);
@@ -125,7 +140,7 @@ impl Burst {
             settlement.apply(wakes);
         }
         drop(applying);
-        lsn
+        handed_over
     }
 
     /// The log is durable up to here: delivers what waited for it.
@@ -140,15 +155,24 @@ impl Burst {
         self.undelivered.front().map(|&(lsn, _)| lsn)
     }
 
+    /// Takes out what waits for the log, with the position each queue waits for.
+    pub fn take_undelivered(&mut self) -> VecDeque<(Lsn, Arc<Queue>)> {
+        std::mem::take(&mut self.undelivered)
+    }
+
     /// Takes over what another burst handed over and the log has not made durable.
     pub fn adopt(&mut self, other: &mut Self) {
         self.undelivered.append(&mut other.undelivered);
     }
 
-    fn append<'a>(&mut self, node: &'a Node, settlements: &[Settlement]) -> (Lsn, Option<Applying<'a>>) {
+    fn append<'a>(
+        &mut self,
+        node: &'a Node,
+        settlements: &[Settlement],
+    ) -> (HandedOver, Option<Applying<'a>>) {
         let is_logged =
             self.pending.iter().any(Pending::is_logged) || settlements.iter().any(Settlement::is_logged);
-        let mut last = Lsn::default();
+        let mut last = HandedOver::default();
         if !is_logged {
             return (last, None);
         }
@@ -168,13 +192,14 @@ impl Burst {
                 if !facts.is_empty() {
                     let logged = log.push(&Fact::Published { run: &staged.run, targets: &facts });
                     staged.logged = Some(logged);
-                    last = logged.end;
+                    last.published = logged.end;
                 }
             }
         }
         for settlement in settlements {
-            last = settlement.append(&mut log).unwrap_or(last);
+            last.all = settlement.append(&mut log).unwrap_or(last.all);
         }
+        last.all = last.all.max(last.published);
         (last, Some(log.finish()))
     }
 

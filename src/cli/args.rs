@@ -48,7 +48,8 @@ pub(super) struct Settings {
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(super) mgmt: Option<SocketAddr>,
 
-    /// Keep everything durable in this directory [env: SLUICEMQ_DATA_DIR] [default: all in memory]
+    /// Keep everything durable in this directory [env: SLUICEMQ_DATA_DIR]
+    /// [default: $XDG_STATE_HOME/sluicemq, or ~/.local/state/sluicemq]
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::cli::args::Settings;
 use crate::config::Config;
@@ -43,12 +43,20 @@ pub(super) fn load(settings: &Settings) -> Result<Loaded, String> {
         config.listeners.clone_from(&settings.listen);
     }
     config.mgmt = settings.mgmt.or(config.mgmt);
-    config.data_dir = settings.data_dir.clone().or(config.data_dir);
+    config.data_dir = settings.data_dir.clone().or(config.data_dir).or_else(default_data_dir);
     config.validate().map_err(|error| error.to_string())?;
+    warnings.extend(config.storage.warning());
     for listener in config.listeners.iter().filter(|listener| !listener.ip().is_loopback()) {
         warnings.push(format!("listening on {listener} without TLS: passwords travel as clear text"));
     }
     Ok(Loaded { config, warnings })
+}
+
+/// Where a user's programs keep what they must not lose, by the XDG Base Directory Specification.
+fn default_data_dir() -> Option<PathBuf> {
+    let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = path("XDG_STATE_HOME").or_else(|| path("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("sluicemq"))
 }
 
 fn read(path: &Path) -> Result<(String, bool), String> {

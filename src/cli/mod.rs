@@ -1,6 +1,7 @@
 //! The command line: what a person types, what they are told, and the exit code.
 //!
-//! 0 is success, 2 a mistake in flags, environment or file, 1 everything that went wrong later. The only room
+//! 0 is success, 2 a mistake in flags, environment or file, 74 a store that failed while it was used (what the disk
+//! holds is found out at the next start), 1 everything else that went wrong. The only room
 //! that reads the configuration file and the environment. It knows the rooms below by their entry points.
 
 mod args;
@@ -18,6 +19,12 @@ use crate::bench;
 use crate::cli::args::{Args, Command};
 use crate::cli::load::load;
 
+/// EX_IOERR of sysexits.h.
+const EXIT_IO_ERROR: u8 = 74;
+
+const NO_DATA_DIR: &str =
+    "nowhere to keep what is durable: set --data-dir, or one of XDG_STATE_HOME and HOME for a default";
+
 /// Why a command ended without success.
 #[derive(Debug)]
 enum Failure {
@@ -27,6 +34,8 @@ enum Failure {
     Runtime(anyhow::Error),
     /// The command ran and said itself what is wrong.
     Told,
+    /// The store failed under a running broker, whose log has said why.
+    Store,
 }
 
 impl From<anyhow::Error> for Failure {
@@ -48,6 +57,7 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(Failure::Told) => ExitCode::FAILURE,
+        Err(Failure::Store) => ExitCode::from(EXIT_IO_ERROR),
     }
 }
 
@@ -58,6 +68,9 @@ fn run(args: Args) -> Result<(), Failure> {
             logging::start(&loaded.config.log);
             for warning in &loaded.warnings {
                 tracing::warn!("{warning}");
+            }
+            if loaded.config.data_dir.is_none() {
+                return Err(Failure::Usage(NO_DATA_DIR.to_owned()));
             }
             serve::run(loaded.config)?;
         }

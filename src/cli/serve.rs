@@ -9,16 +9,24 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cli::Failure;
 use crate::config::Config;
-use crate::net;
+use crate::net::{self, ServeError};
 
 /// Serves until SIGTERM or SIGINT, and until every connection was told.
-pub(super) fn run(config: Config) -> anyhow::Result<()> {
+pub(super) fn run(config: Config) -> Result<(), Failure> {
     raise_file_limit();
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let served = runtime.block_on(async {
         let signals = Signals::new().context("cannot listen for signals")?;
-        net::serve(Arc::new(config), signals.first()).await.context("cannot serve")
+        match net::serve(Arc::new(config), signals.first()).await {
+            Ok(()) => Ok(()),
+            Err(error @ ServeError::Store { .. }) => {
+                tracing::error!(%error, "the store failed: nothing more is confirmed, and the broker stops");
+                Err(Failure::Store)
+            }
+            Err(error) => Err(anyhow::Error::from(error).context("cannot serve").into()),
+        }
     });
     // What still runs then has had its time: do not wait for it.
     runtime.shutdown_background();

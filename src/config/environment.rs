@@ -76,6 +76,7 @@ impl Config {
             }
             "LOG_LEVEL" => text.parse().map(|level| self.log.level = level),
             "LOG_FORMAT" => text.parse().map(|format| self.log.format = format),
+            _ if key.starts_with("STORAGE_") => return self.storage.set(key.strip_prefix("STORAGE_")?, text),
             _ => return self.limits.set(&key.strip_prefix("LIMITS_")?.to_lowercase(), text),
         };
         Some(done)

@@ -188,6 +188,8 @@ limits! {
     auth_failure_delay_ms: u64 = 3_000, Milliseconds, 0..=60_000;
     /// Most publishes and settles in one transaction.
     tx_messages_max: usize = 100_000, Count, 1..=10_000_000;
+    /// Most bytes of messages in one transaction, which goes to the disk in one piece.
+    tx_bytes_max: u64 = 536_870_912, Bytes, 65_536..=2_147_483_648;
     /// Most queues in one vhost.
     queues_per_vhost_max: usize = 1_000_000, Count, 1..=10_000_000;
     /// Most exchanges in one vhost.

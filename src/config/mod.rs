@@ -18,6 +18,7 @@ use serde::de::{Deserializer, Error};
 pub use crate::config::error::{ConfigError, Origin};
 pub use crate::config::limits::Limits;
 pub use crate::config::secret::Secret;
+pub use crate::config::storage::{Durability, Storage};
 pub use crate::config::unit::Watermark;
 
 pub mod environment;
@@ -25,6 +26,7 @@ pub mod error;
 pub mod limits;
 mod print;
 mod secret;
+pub mod storage;
 pub mod unit;
 
 #[cfg(test)]
@@ -43,7 +45,7 @@ pub struct Config {
     /// Address and port of the management API; none is served without one.
     #[serde(deserialize_with = "address")]
     pub mgmt: Option<SocketAddr>,
-    /// Directory of everything durable; without one, everything is in memory.
+    /// Directory of everything durable. The command line always has one; a broker without is for tests, and forgets.
     pub data_dir: Option<PathBuf>,
     /// The vhosts that exist from the start; at least one.
     pub vhosts: Vec<String>,
@@ -55,6 +57,8 @@ pub struct Config {
     pub limits: Limits,
     /// How much memory may fill.
     pub memory: Memory,
+    /// How what is durable lies on the disk.
+    pub storage: Storage,
     /// What the broker calls itself.
     pub identity: Identity,
     /// What is logged, and how.
@@ -147,6 +151,8 @@ macro_rules! words {
     };
 }
 
+use words;
+
 words! {
     /// How important a log line is.
     LogLevel {
@@ -189,6 +195,7 @@ impl Default for Config {
             loopback_users: vec!["guest".to_owned()],
             limits: Limits::default(),
             memory: Memory::default(),
+            storage: Storage::default(),
             identity: Identity::default(),
             log: Log::default(),
         }
@@ -240,6 +247,7 @@ impl Config {
         if self.listeners.is_empty() {
             return Err(ConfigError::of_key("listeners", "expected at least one address and port"));
         }
+        self.storage.validate()?;
         if self.vhosts.is_empty() {
             return Err(ConfigError::of_key("vhosts", "expected at least one vhost"));
         }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use toml::Value;
 
+use crate::config::unit::Unit;
 use crate::config::{Config, UserConfig};
 
 impl Config {
@@ -31,13 +32,7 @@ impl Display for Commented<'_> {
         optional(f, "Address and port of the management API; none without it.", "mgmt", mgmt, unset)?;
         let data_dir = config.data_dir.as_ref().map(|path| path.display().to_string());
         let unset = "\"/var/lib/sluicemq\"";
-        optional(
-            f,
-            "Directory of everything durable; all in memory without it.",
-            "data_dir",
-            data_dir,
-            unset,
-        )?;
+        optional(f, "Directory of everything durable.", "data_dir", data_dir, unset)?;
         entry(f, "Vhosts that exist from the start.", "vhosts", &list(&config.vhosts))?;
         let about = "Users who may connect from this machine only.";
         entry(f, about, "loopback_users", &list(&config.loopback_users))?;
@@ -69,6 +64,7 @@ impl Commented<'_> {
         f.write_str("[memory]\n\n")?;
         let about = "Above this publishers wait: a share of the machine's or cgroup's memory, or a size.";
         entry(f, about, "watermark", &quote(&config.memory.watermark))?;
+        self.storage(f)?;
         f.write_str("[identity]\n\n")?;
         let about = "The product clients are told; some libraries behave otherwise unless it is RabbitMQ.";
         entry(f, about, "product", &quote(&config.identity.product))?;
@@ -79,6 +75,32 @@ impl Commented<'_> {
         let about = "The least important level that is logged: error, warn, info, debug or trace.";
         entry(f, about, "level", &quote(&config.log.level))?;
         entry(f, "The form of a line: text or json.", "format", &quote(&config.log.format))
+    }
+}
+
+impl Commented<'_> {
+    fn storage(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let storage = &self.0.storage;
+        f.write_str("[storage]\n\n")?;
+        let about = "When something durable is safe: fsync, when the disk has said so; interval or os, when it is \
+                     written, and a power cut loses what was confirmed.";
+        entry(f, about, "durability", &quote(&storage.durability))?;
+        let about = "Between two syncs when durability is interval, in milliseconds.";
+        entry(f, about, "interval_ms", &Unit::Milliseconds.show(storage.interval_ms))?;
+        let about = "Size of one file of the log, in bytes: between 64KiB and 1GiB.";
+        entry(f, about, "slot_bytes", &Unit::Bytes.show(storage.slot_bytes))?;
+        let about =
+            "Files of the log that are filled before what waits in them moves on: between 2 and 1024.";
+        entry(f, about, "window_slots", &storage.window_slots.to_string())?;
+        let about = "What is kept in memory of messages that are on the disk: a share of memory, or a size; 10% and \
+                     at most 1GiB without it.";
+        optional(f, about, "cache", storage.cache.as_ref().map(ToString::to_string), "\"10%\"")?;
+        let about = "With less free on the disk publishers wait, in bytes; 1GiB or twice slot_bytes x window_slots, \
+                     whichever is more, without it.";
+        match storage.disk_free_limit {
+            Some(bytes) => entry(f, about, "disk_free_limit", &Unit::Bytes.show(bytes)),
+            None => writeln!(f, "# {about}\n# disk_free_limit = \"1GiB\"\n"),
+        }
     }
 }
 

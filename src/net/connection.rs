@@ -144,6 +144,9 @@ impl Connection {
             if let Poll::Ready(writable) = self.stream.poll_write_ready(context) {
                 return Poll::Ready(writable.map(|()| Event::Writable));
             }
+            if self.session.poll_durable(context).is_ready() {
+                return Poll::Ready(Ok(Event::Work));
+            }
         } else if self.session.poll_work(context).is_ready() {
             return Poll::Ready(Ok(Event::Work));
         }
@@ -192,14 +195,17 @@ impl Connection {
                 self.session.abandon();
                 return ControlFlow::Break(());
             }
-            Event::Work => self.session.on_wake(),
+            Event::Work => {
+                self.session.on_wake(Now::read());
+                self.session.on_rest(&mut self.input, Now::read());
+            }
             Event::Verified(user) => {
                 if user.is_some() {
                     self.permit.authenticated();
                 }
                 self.session.on_verified(user, Now::read());
                 // What came while the password was checked has waited.
-                self.session.on_bytes(&mut self.input, Now::read());
+                self.session.on_rest(&mut self.input, Now::read());
             }
             Event::Timeout => self.session.on_timeout(Now::read()),
             Event::Stop => self.session.on_shutdown(Now::read()),

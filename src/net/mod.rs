@@ -1,53 +1,95 @@
 //! The async rim: sockets, tasks, timers, signals from the kernel. Below this room nothing knows tokio.
 //!
 //! One task a connection drives one [`crate::session::Session`]: read, feed, write, wait. [`listener`] accepts,
-//! [`admission`] says who may come in, [`connection`] is the task, [`watermark`] how much memory there is.
+//! [`admission`] says who may come in, [`connection`] is the task, [`watermark`] how much memory there is,
+//! `committer` the one thread beside the runtime's, `store` the data directory.
 
 pub mod admission;
+mod committer;
 pub mod connection;
 pub mod listener;
+mod store;
 pub mod watermark;
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::users::UserError;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::net::admission::Admission;
+use crate::net::committer::Committer;
+use crate::net::store::Directory;
+use crate::storage::error::StoreError;
 
 /// How long clients have to take leave when the broker stops.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
 /// How often memory is compared with the watermark, beside the publishers' own looks.
 const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Why there is nothing to serve, or nothing any more.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("{0}")]
+    Listen(#[from] io::Error),
+    /// A configured user cannot be made.
+    #[error("{0}")]
+    User(#[from] UserError),
+    /// The data cannot be opened; nothing was served.
+    #[error("{0}")]
+    Open(StoreError),
+    /// The store failed while it served. Nothing was confirmed since, and only the next start can tell from the disk
+    /// what is there.
+    #[error("{dir}: {error}")]
+    Store {
+        /// The data directory.
+        dir: String,
+        /// What failed.
+        error: StoreError,
+    },
+}
+
 /// A broker with its listening sockets open.
 #[derive(Debug)]
 pub struct Server {
     broker: Arc<Broker>,
     listeners: Vec<TcpListener>,
+    /// Where what is durable lies; without one nothing outlives the broker.
+    directory: Option<Directory>,
 }
 
 impl Server {
-    /// Opens the configured listeners. Nothing is accepted before [`Server::run`].
+    /// Opens the data directory and the configured listeners. Nothing is accepted before [`Server::run`].
     ///
     /// # Errors
-    /// The first address that cannot be listened on, named in the error, or a user that cannot be made.
-    pub fn bind(config: Arc<Config>) -> io::Result<Self> {
+    /// The data that cannot be opened, the first address that cannot be listened on, named in the error, or a user
+    /// that cannot be made.
+    pub fn bind(config: Arc<Config>) -> Result<Self, ServeError> {
         let listeners =
             config.listeners.iter().map(|&address| listener::bind(address)).collect::<Result<_, _>>()?;
         let memory_bytes = watermark::memory_bytes();
         let watermark_bytes = config.memory.watermark.bytes_of(memory_bytes);
         let partial_bodies_max = (memory_bytes as f64 * config.limits.partial_bodies_fraction) as u64;
-        let broker = Broker::new(config, watermark_bytes, partial_bodies_max)
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Self { broker: Arc::new(broker), listeners })
+        let directory = config
+            .data_dir
+            .as_deref()
+            .map(|dir| Directory::open(dir, &config.storage))
+            .transpose()
+            .map_err(ServeError::Open)?;
+        if let Some(Directory { log_options, .. }) = &directory {
+            tracing::debug!(?log_options, "the data directory is ours");
+        }
+        let broker = Broker::new(config, watermark_bytes, partial_bodies_max)?;
+        Ok(Self { broker: Arc::new(broker), listeners, directory })
     }
 
     /// The addresses it listens on: the ports the kernel chose where the configuration said zero.
@@ -60,12 +102,26 @@ impl Server {
         &self.broker
     }
 
-    /// Serves until `shutdown`, then closes every connection with 320 and returns.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+    /// Serves until `shutdown`, then closes every connection with 320 and returns. When the store fails it returns at
+    /// once, and whatever was not confirmed never is.
+    ///
+    /// # Errors
+    /// [`ServeError::Store`], or that there is no thread for it.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
         let admission = Arc::new(Admission::new(&self.broker.config.limits));
-        let mut accepting = tokio::task::JoinSet::new();
+        let mut background = JoinSet::new();
+        let mut committer = None;
+        if let Some(directory) = &self.directory {
+            let started = Committer::start(Arc::clone(&self.broker))?;
+            background.spawn(started.syncing());
+            background.spawn(store::watch(Arc::clone(&self.broker), Arc::clone(&directory.disk)));
+            committer = Some(started);
+        }
+        background.spawn(watch_memory(Arc::clone(&self.broker)));
+        background.spawn(release(Arc::clone(&self.broker)));
+        let mut accepting = JoinSet::new();
         for listener in self.listeners {
             accepting.spawn(listener::accept(
                 listener,
@@ -75,30 +131,61 @@ impl Server {
                 stop.clone(),
             ));
         }
-        accepting.spawn(watch_memory(Arc::clone(&self.broker)));
-        shutdown.await;
-        accepting.shutdown().await;
-        stop.cancel();
-        connections.close();
-        if tokio::time::timeout(SHUTDOWN_LIMIT, connections.wait()).await.is_err() {
-            tracing::warn!(left = connections.len(), "connections did not close in time");
+        let stopping = async {
+            shutdown.await;
+            accepting.shutdown().await;
+            stop.cancel();
+            connections.close();
+            if tokio::time::timeout(SHUTDOWN_LIMIT, connections.wait()).await.is_err() {
+                tracing::warn!(left = connections.len(), "connections did not close in time");
+            }
+        };
+        let failed = tokio::select! {
+            () = stopping => None,
+            error = failure(&mut committer) => Some(error),
+        };
+        background.shutdown().await;
+        match (failed, self.directory) {
+            (Some(error), Some(directory)) => Err(ServeError::Store { dir: directory.disk.name(), error }),
+            _ => {
+                if let Some(committer) = committer {
+                    committer.stop();
+                }
+                Ok(())
+            }
         }
+    }
+}
+
+/// What ends the store, if there is one.
+async fn failure(committer: &mut Option<Committer>) -> StoreError {
+    match committer {
+        Some(committer) => committer.failure().await,
+        None => std::future::pending().await,
     }
 }
 
 /// Serves the configuration until `shutdown`.
 ///
 /// # Errors
-/// As [`Server::bind`].
-pub async fn serve(config: Arc<Config>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+/// As [`Server::bind`] and [`Server::run`].
+pub async fn serve(config: Arc<Config>, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
     let server = Server::bind(config)?;
     for address in server.addresses() {
         tracing::info!(%address, "listening for AMQP 0-9-1");
     }
     let watermark_bytes = server.broker.node.memory.watermark_bytes();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), watermark_bytes, "Server startup complete");
-    server.run(shutdown).await;
-    Ok(())
+    let data_dir = server.directory.as_ref().map(|directory| directory.disk.name());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir, watermark_bytes, "Server startup complete");
+    server.run(shutdown).await
+}
+
+/// Delivers what ended connections had published, when it is durable.
+async fn release(broker: Arc<Broker>) {
+    loop {
+        std::future::poll_fn(|context| broker.poll_release(context)).await;
+        broker.release();
+    }
 }
 
 async fn watch_memory(broker: Arc<Broker>) {

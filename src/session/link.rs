@@ -20,9 +20,11 @@ use crate::broker::wakes::Wakes;
 use crate::clock::Now;
 use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
+use crate::message::record::MessageView;
 use crate::protocol::methods::Method;
 use crate::protocol::table::Table;
 use crate::session::output::Output;
+use crate::session::parked::Parked;
 
 /// Routes kept before all are forgotten.
 const CACHED_ROUTES_MAX: usize = 4096;
@@ -42,8 +44,12 @@ pub struct Link {
     pub arriving: VecDeque<Item>,
     /// When the present frame was read.
     pub now: Now,
-    /// Bytes for the socket.
+    /// Bytes for the socket. What channels send goes through [`Link::output`], behind what they have parked.
     pub out: Output,
+    /// Replies that wait for the log, and what is behind them.
+    pub parked: Parked,
+    /// A basic.get that waits for its queue's head: nothing more is taken from the client before it is answered.
+    pub waiting_get: Option<WaitingGet>,
     /// Frames to the client are no larger.
     pub frame_max: u32,
     /// The client can be told that the broker cancelled its consumer.
@@ -56,14 +62,32 @@ pub struct Link {
     pub unreleased_bytes: u64,
     /// Channels that wait to have this chunk's publishes confirmed.
     pub confirming: Vec<u16>,
-    /// The first position of the log that messages or confirms wait for.
+    /// The first position of the log that messages, confirms or parked replies wait for.
     pub awaited: Option<Lsn>,
     /// Something was published since this was last reset: alarms concern this connection.
     pub has_published: bool,
+    /// Something was published that the log must hold, since this was last reset: its pace concerns this connection.
+    pub has_logged: bool,
+    /// Messages that were rejected in this chunk will go back to their queues: before the next publish, so that
+    /// they are there before it.
+    pub has_returns: bool,
     burst: Burst,
     settlements: Vec<Settlement>,
     window_credits: SmallVec<[(u16, u32); 2]>,
     routes: Routes,
+}
+
+/// A basic.get that was not answered yet.
+#[derive(Debug)]
+pub struct WaitingGet {
+    /// Its channel.
+    pub channel: u16,
+    /// The queue, by name: it may be another one when the get is tried again.
+    pub queue: String,
+    /// It needs no acknowledgement.
+    pub no_ack: bool,
+    /// Where the connection is noted.
+    pub noted_at: Arc<Queue>,
 }
 
 /// Where messages with certain names go.
@@ -104,6 +128,8 @@ impl Link {
             arriving: VecDeque::new(),
             now,
             out,
+            parked: Parked::default(),
+            waiting_get: None,
             notify_cancel: false,
             exclusive_queues: Vec::new(),
             wakes: Wakes::default(),
@@ -111,6 +137,8 @@ impl Link {
             confirming: Vec::new(),
             awaited: None,
             has_published: false,
+            has_logged: false,
+            has_returns: false,
             burst: Burst::default(),
             settlements: Vec::new(),
             window_credits: SmallVec::new(),
@@ -125,7 +153,37 @@ impl Link {
 
     /// Sends a method.
     pub fn send(&mut self, channel: u16, method: &Method<'_>) {
-        self.out.method(channel, method);
+        self.output(channel).method(channel, method);
+    }
+
+    /// Sends a message's header and body.
+    pub fn send_content(&mut self, channel: u16, message: &MessageView<'_>) {
+        let frame_max = self.frame_max;
+        self.output(channel).content(channel, message, frame_max);
+    }
+
+    /// Sends a method once the log is durable up to `after`.
+    pub fn send_after(&mut self, channel: u16, after: Lsn, method: &Method<'_>) {
+        if after <= self.broker.node.log.durable() {
+            return self.send(channel, method);
+        }
+        self.parked.push(channel, after, method);
+        self.await_log(after);
+    }
+
+    /// Where a channel's frames go: behind its parked replies, if it has any.
+    pub fn output(&mut self, channel: u16) -> &mut Output {
+        if self.parked.is_empty() {
+            return &mut self.out;
+        }
+        self.parked.output(channel).unwrap_or(&mut self.out)
+    }
+
+    /// What was encoded of a delivery takes room in the outbox until it is written.
+    pub fn keep_room(&mut self, channel: u16, bytes: u64) {
+        if self.parked.is_empty() || !self.parked.keep_room(channel, bytes) {
+            self.unreleased_bytes += bytes;
+        }
     }
 
     /// What was published and is not yet handed over, and the node it goes to.
@@ -144,12 +202,13 @@ impl Link {
         &mut self.settlements[at]
     }
 
-    /// Settlements handed over together with a transaction's publishes.
-    pub fn commit(&mut self, burst: &mut Burst) {
-        let lsn = burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
+    /// Settlements handed over together with a transaction's publishes, in one hold of the log. When the returned
+    /// position is durable, so is all of it.
+    pub fn commit(&mut self, burst: &mut Burst) -> Lsn {
+        let handed_over = burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
         self.burst.adopt(burst);
-        self.await_log(lsn);
-        self.credit_windows();
+        self.after_hand_over(handed_over.published);
+        handed_over.all
     }
 
     /// A channel with a shared prefetch holds `count` messages less, once the chunk is handed over.
@@ -168,17 +227,24 @@ impl Link {
         }
     }
 
-    /// Hands over what the chunk collected: one lock and one dispatch for each queue it touched.
+    /// Hands over what the chunk collected: one lock and one dispatch for each queue it touched. When the returned
+    /// position is durable, so are all its messages.
     pub fn hand_over(&mut self) -> Lsn {
-        let lsn = if self.burst.is_empty() && self.settlements.is_empty() {
+        let published = if self.burst.is_empty() && self.settlements.is_empty() {
             Lsn::default()
         } else {
-            self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes)
+            self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes).published
         };
-        self.await_log(lsn);
-        self.credit_windows();
+        self.after_hand_over(published);
         self.broker.check_memory();
-        lsn
+        published
+    }
+
+    fn after_hand_over(&mut self, published: Lsn) {
+        self.has_returns = false;
+        self.has_logged |= published > Lsn::default();
+        self.await_log(published);
+        self.credit_windows();
     }
 
     fn credit_windows(&mut self) {
@@ -190,14 +256,17 @@ impl Link {
 
     fn await_log(&mut self, lsn: Lsn) {
         if lsn > self.broker.node.log.durable() {
-            self.awaited.get_or_insert(lsn);
+            self.awaited = self.awaited.into_iter().chain([lsn]).min();
         }
     }
 
-    /// The log is durable up to here: messages that waited for it are delivered.
+    /// The log is durable up to here: messages that waited for it are delivered, replies leave.
     pub fn on_durable(&mut self, durable: Lsn) {
         self.burst.on_durable(durable, &mut self.wakes);
-        self.awaited = self.burst.awaited();
+        if !self.parked.is_empty() {
+            self.unreleased_bytes += self.parked.release(durable, &mut self.out);
+        }
+        self.awaited = self.burst.awaited().into_iter().chain(self.parked.awaited()).min();
     }
 
     /// A channel published a message.
@@ -237,6 +306,13 @@ impl Link {
         let settlement = self.settlement(&source.queue);
         settlement.credit(source.key, run.count());
         settlement.returned(run);
+        self.has_returns = true;
+    }
+
+    /// What was handed over and waits for the log is for others to release: the connection ends.
+    pub fn leave_undelivered(&mut self) {
+        self.broker.releases.adopt(self.burst.take_undelivered());
+        self.awaited = None;
     }
 
     /// What was encoded is written: there is room again.

@@ -4,11 +4,11 @@
 //! what time it is, and writes what it has to say:
 //!
 //! ```text
-//!                on_bytes, on_verified, on_wake, on_written, on_timeout, on_shutdown
+//!                on_bytes, on_rest, on_verified, on_wake, on_written, on_timeout, on_shutdown
 //!                                      |
 //!   Header -> Handshake -> Running -> Closing -> Closed
 //!                                      |
-//!          output, take_verification, wants_input, deadline, poll_work
+//!          output, take_verification, wants_input, deadline, poll_work, poll_durable
 //! ```
 //!
 //! Read [`running`] for a frame's way, [`channel`] for the methods, [`link`] for what one read chunk collects,
@@ -19,6 +19,7 @@ pub mod handshake;
 pub mod heartbeat;
 pub mod link;
 pub mod output;
+pub mod parked;
 pub mod refuse;
 pub mod running;
 
@@ -44,6 +45,7 @@ use crate::session::handshake::Handshake;
 use crate::session::heartbeat::{Due, Heartbeat};
 use crate::session::link::Link;
 use crate::session::output::Output;
+use crate::session::parked::Parked;
 use crate::session::refuse::Refusal;
 use crate::session::running::{Failure, Running};
 
@@ -60,6 +62,8 @@ pub struct Session {
     phase: Phase,
     /// The output while there is no link to hold it.
     out: Output,
+    /// Likewise the replies that wait for the log: the connection's close leaves behind them.
+    parked: Parked,
     heartbeat: Heartbeat,
     frame_max: u32,
     /// When the present phase must have ended.
@@ -87,6 +91,7 @@ impl Session {
             outbox: broker.connect(),
             phase: Phase::Header,
             out: Output::default(),
+            parked: Parked::default(),
             heartbeat: Heartbeat::new(now.instant),
             frame_max: limits.initial_frame_max_bytes,
             phase_deadline: Some(now.instant + Duration::from_millis(limits.header_timeout_ms)),
@@ -95,9 +100,15 @@ impl Session {
         }
     }
 
-    /// Takes what it understands from the front of `input`; an incomplete frame stays there.
+    /// Takes what it understands from the front of `input`. An incomplete frame stays there, and so does everything
+    /// behind a method that must wait: see [`Session::on_rest`].
     pub fn on_bytes(&mut self, input: &mut BytesMut, now: Now) {
         self.heartbeat.on_received(now.instant);
+        self.on_rest(input, now);
+    }
+
+    /// Goes on with what was read and had to wait: after [`Session::on_wake`] and [`Session::on_verified`].
+    pub fn on_rest(&mut self, input: &mut BytesMut, now: Now) {
         let mut at = 0;
         while self.take_next(input, &mut at, now) {}
         input.advance(at.min(input.len()));
@@ -128,6 +139,7 @@ impl Session {
                 }
             },
             Phase::Handshake(handshake) if handshake.is_verifying() => return false,
+            Phase::Running(running) if !running.takes_frames() => return false,
             Phase::Closing { deaf: true } | Phase::Closed => {
                 *at = input.len();
                 return false;
@@ -232,7 +244,7 @@ impl Session {
     /// The client has closed the connection: everything ends before it is told so.
     fn close_ok(&mut self) {
         self.leave_running();
-        self.out.method(0, &Method::ConnectionCloseOk(ConnectionCloseOk {}));
+        self.say_last(&Method::ConnectionCloseOk(ConnectionCloseOk {}));
         self.phase = Phase::Closed;
     }
 
@@ -251,9 +263,18 @@ impl Session {
             class_id: *class_id,
             method_id: *method_id,
         };
-        self.out.method(0, &Method::ConnectionClose(close));
+        self.say_last(&Method::ConnectionClose(close));
         let limit = self.broker.config.limits.close_timeout_ms;
         self.enter_closing(deaf, Duration::from_millis(limit), now);
+    }
+
+    /// A last word goes out behind what still waits for the log.
+    fn say_last(&mut self, method: &Method<'_>) {
+        if self.parked.is_empty() {
+            self.out.method(0, method);
+        } else {
+            self.parked.push_last(method);
+        }
     }
 
     fn complain(&self, now: Now, about: &str) {
@@ -272,6 +293,7 @@ impl Session {
             running.hand_over();
             running.close();
             self.out = std::mem::take(&mut running.link.out);
+            self.parked = std::mem::take(&mut running.link.parked);
             self.phase = Phase::Closed;
         }
     }
@@ -295,26 +317,43 @@ impl Session {
         }
     }
 
-    /// Something waits in the outbox, more is durable, or the alarm has changed.
-    pub fn on_wake(&mut self) {
+    /// Something waits in the outbox, more is durable, or the alarm has changed. Afterwards [`Session::on_rest`] goes
+    /// on with what was read and had to wait.
+    pub fn on_wake(&mut self, now: Now) {
         if let Phase::Running(running) = &mut self.phase {
+            running.link.now = now;
             running.on_durable();
+            let step = running.retry_get();
+            self.on_running_step(step, now);
+        } else if !self.parked.is_empty() {
+            self.parked.release(self.broker.node.log.durable(), &mut self.out);
         }
         self.pump();
     }
 
-    /// Ready when [`Session::on_wake`] has something to do; otherwise its task will be woken.
+    /// Ready when [`Session::on_wake`] has something to do; otherwise its task will be woken. To be asked when all
+    /// output is written.
     pub fn poll_work(&self, context: &mut Context<'_>) -> Poll<()> {
-        if let Phase::Running(running) = &self.phase
-            && let Some(awaited) = running.link.awaited
-        {
-            let log = &self.broker.node.log;
-            log.wake_when_durable(context.waker());
-            if awaited <= log.durable() {
-                return Poll::Ready(());
-            }
+        if self.poll_durable(context).is_ready() {
+            return Poll::Ready(());
         }
         self.outbox.poll_work(context)
+    }
+
+    /// The part of [`Session::poll_work`] that does not wait for the socket: others may wait for what this connection
+    /// has published.
+    pub fn poll_durable(&self, context: &mut Context<'_>) -> Poll<()> {
+        let (awaited, is_held_back) = match &self.phase {
+            Phase::Running(running) => (running.link.awaited, running.is_held_back()),
+            _ => (self.parked.awaited(), false),
+        };
+        if awaited.is_none() && !is_held_back {
+            return Poll::Pending;
+        }
+        let log = &self.broker.node.log;
+        log.wake_when_durable(context.waker());
+        let is_durable = awaited.is_some_and(|awaited| awaited <= log.durable());
+        if is_durable || (is_held_back && !log.is_congested()) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// All output was written.
@@ -342,10 +381,21 @@ impl Session {
         }
     }
 
+    /// What waits for the log before it may be written.
+    pub fn parked(&self) -> &Parked {
+        match &self.phase {
+            Phase::Running(running) => &running.link.parked,
+            _ => &self.parked,
+        }
+    }
+
     /// Whether the socket should be read.
     pub fn wants_input(&self) -> bool {
         match &self.phase {
-            Phase::Running(running) => !running.is_blocked() && running.link.out.len() < UNREAD_BYTES_MAX,
+            Phase::Running(running) => {
+                let unread_bytes = running.link.out.len() + running.link.parked.bytes();
+                !running.is_blocked() && running.takes_frames() && unread_bytes < UNREAD_BYTES_MAX
+            }
             Phase::Handshake(handshake) => !handshake.is_verifying(),
             Phase::Header | Phase::Closing { .. } => true,
             Phase::Closed => false,
@@ -359,7 +409,7 @@ impl Session {
 
     /// Whether all is said: once the output is written the socket can be closed.
     pub fn is_closed(&self) -> bool {
-        matches!(self.phase, Phase::Closed)
+        matches!(self.phase, Phase::Closed) && self.parked.is_empty()
     }
 
     /// When [`Session::on_timeout`] is to be called.
@@ -416,6 +466,7 @@ impl Session {
     pub fn abandon(&mut self) {
         self.leave_running();
         self.out.clear();
+        self.parked = Parked::default();
         self.phase = Phase::Closed;
     }
 }

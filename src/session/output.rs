@@ -83,6 +83,21 @@ impl Output {
         self.segments.push_back(bytes);
     }
 
+    /// Adds what another output holds, which is empty then.
+    pub fn append(&mut self, other: &mut Self) {
+        if !other.segments.is_empty() {
+            if !self.tail.is_empty() {
+                let before = self.tail.split().freeze();
+                self.segment_bytes += before.len();
+                self.segments.push_back(before);
+            }
+            self.segment_bytes += std::mem::take(&mut other.segment_bytes);
+            self.segments.append(&mut other.segments);
+        }
+        self.tail.extend_from_slice(&other.tail);
+        other.clear();
+    }
+
     /// How many bytes wait.
     pub fn len(&self) -> usize {
         self.segment_bytes + self.tail.len()

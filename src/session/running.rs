@@ -11,13 +11,13 @@ use crate::broker::outbox::Item;
 use crate::protocol::frame::{FrameKind, FrameView};
 use crate::protocol::header::ContentHeader;
 use crate::protocol::methods::{
-    ChannelClose, ChannelCloseOk, ChannelOpenOk, ConnectionBlocked, ConnectionUnblocked,
+    BasicGet, ChannelClose, ChannelCloseOk, ChannelOpenOk, ConnectionBlocked, ConnectionUnblocked,
     ConnectionUpdateSecretOk, Method,
 };
 use crate::protocol::reply::ReplyCode;
 use crate::session::channel::{Channel, Piece};
 use crate::session::handshake::{Client, Tuned};
-use crate::session::link::Link;
+use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
 
 /// Deliveries are encoded until this much waits for the socket.
@@ -35,6 +35,7 @@ pub struct Running {
     channel_max: u16,
     client: Client,
     is_blocked: bool,
+    is_held_back: bool,
 }
 
 #[derive(Debug)]
@@ -87,12 +88,48 @@ impl Running {
     pub fn new(mut link: Link, tuned: Tuned, client: Client) -> Self {
         link.frame_max = tuned.frame_max;
         link.notify_cancel = client.consumer_cancel_notify;
-        Self { link, channels: Vec::new(), channel_max: tuned.channel_max, client, is_blocked: false }
+        Self {
+            link,
+            channels: Vec::new(),
+            channel_max: tuned.channel_max,
+            client,
+            is_blocked: false,
+            is_held_back: false,
+        }
     }
 
     /// Whether the client must wait: its socket is not read.
     pub fn is_blocked(&self) -> bool {
-        self.is_blocked
+        self.is_blocked || self.is_held_back
+    }
+
+    /// Whether it waits for the log to keep up.
+    pub fn is_held_back(&self) -> bool {
+        self.is_held_back
+    }
+
+    /// Whether the next frame may be taken, even in the middle of what was read.
+    pub fn takes_frames(&self) -> bool {
+        self.link.waiting_get.is_none() && !self.link.parked.is_full()
+    }
+
+    /// Tries a basic.get again that waits for its queue's head.
+    ///
+    /// # Errors
+    /// As [`Running::on_frame`].
+    pub fn retry_get(&mut self) -> Result<Step, Failure> {
+        let Some(WaitingGet { channel: number, queue, no_ack, .. }) = self.link.waiting_get.take() else {
+            return Ok(Step::Continue);
+        };
+        let at = self.find(number).ok();
+        let Some((_, Slot::Open(channel))) = at.and_then(|at| self.channels.get_mut(at)) else {
+            return Ok(Step::Continue);
+        };
+        let get = BasicGet { queue: &queue, no_ack };
+        match channel.on_get(&mut self.link, &get) {
+            Ok(()) => Ok(Step::Continue),
+            Err(refusal) => self.refuse(number, refusal, Method::BasicGet(get).id()),
+        }
     }
 
     /// A frame from the client.
@@ -133,6 +170,10 @@ impl Running {
         take: impl FnOnce(&mut Channel, &mut Link) -> Result<(), Refusal>,
     ) -> Result<Step, Failure> {
         let Some(at) = self.open_channel_or_discard(frame)? else { return Ok(Step::Continue) };
+        // What was returned in this chunk is in its queue before what is published behind it.
+        if self.link.has_returns {
+            self.hand_over();
+        }
         let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else { return Ok(Step::Continue) };
         let id = if channel.awaits_content() { PUBLISH_ID } else { (0, 0) };
         match take(channel, &mut self.link) {
@@ -301,12 +342,12 @@ impl Running {
             // Deliveries of a queue that is gone were skipped: no write will give their room back.
             self.link.on_written();
         }
-        self.look_at_alarm();
+        self.look_at_alarms();
         self.link.wakes.fire();
     }
 
     fn deliver(&mut self) {
-        while self.link.out.len() < OUTPUT_BYTES_MAX {
+        while self.link.out.len() + self.link.parked.bytes() < OUTPUT_BYTES_MAX {
             if self.link.arriving.is_empty() {
                 let outbox = Arc::clone(&self.link.outbox);
                 outbox.drain_into(&mut self.link.arriving);
@@ -341,11 +382,14 @@ impl Running {
         }
     }
 
-    /// Blocks a connection that has published during an alarm, and lets it go on afterwards.
-    fn look_at_alarm(&mut self) {
-        let alarmed = self.link.node().memory.is_alarmed();
-        let block = alarmed && (self.is_blocked || self.link.has_published);
-        self.link.has_published = false;
+    /// Blocks a connection that has published during an alarm, and lets it go on when no reason is left. One that
+    /// has published to a log that cannot keep up is held back too, and not told: that passes in a moment.
+    fn look_at_alarms(&mut self) {
+        let node = self.link.node();
+        let (reason, congested) = (node.alarms.reason(), node.log.is_congested());
+        let block = reason.is_some() && (self.is_blocked || self.link.has_published);
+        self.is_held_back = congested && (self.is_held_back || self.link.has_logged);
+        (self.link.has_published, self.link.has_logged) = (false, false);
         if block == self.is_blocked {
             return;
         }
@@ -353,8 +397,8 @@ impl Running {
         if !self.client.connection_blocked {
             return;
         }
-        if block {
-            self.link.send(0, &Method::ConnectionBlocked(ConnectionBlocked { reason: "low on memory" }));
+        if let Some(reason) = reason.filter(|_| block) {
+            self.link.send(0, &Method::ConnectionBlocked(ConnectionBlocked { reason }));
         } else {
             self.link.send(0, &Method::ConnectionUnblocked(ConnectionUnblocked {}));
         }
@@ -362,6 +406,9 @@ impl Running {
 
     /// Ends all channels and what dies with the connection.
     pub fn close(&mut self) {
+        if let Some(get) = self.link.waiting_get.take() {
+            get.noted_at.forget_getter(&self.link.outbox);
+        }
         for (number, slot) in std::mem::take(&mut self.channels) {
             self.close_slot(number, slot);
         }
@@ -369,6 +416,7 @@ impl Running {
             self.link.give_back(item);
         }
         self.link.hand_over();
+        self.link.leave_undelivered();
         let names = std::mem::take(&mut self.link.exclusive_queues);
         let owner = self.link.actor.connection;
         self.link.vhost.delete_exclusive_queues(owner, &names, &mut self.link.wakes);

@@ -13,17 +13,23 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::protocol::frame::{self, FrameKind, PROTOCOL_HEADER};
 use crate::protocol::methods::{
-    BasicConsume, BasicPublish, ChannelOpen, ConfirmSelect, ConnectionOpen, ConnectionStartOk,
-    ConnectionTuneOk, Method, QueueDeclare, TxCommit, TxSelect,
+    BasicConsume, BasicGet, BasicNack, BasicPublish, ChannelClose, ChannelOpen, ConfirmSelect,
+    ConnectionClose, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Method, QueueDeclare, QueueDelete,
+    TxCommit, TxRollback, TxSelect,
 };
 use crate::protocol::table::Table;
 use crate::session::Session;
+use crate::storage::log::Class;
 
 /// delivery-mode 2.
 const PERSISTENT: [u8; 3] = [0x10, 0, 2];
 
 struct Client {
     session: Session,
+    /// What the session has not taken yet.
+    input: BytesMut,
+    /// The bodies of the contents the session has sent.
+    bodies: Vec<Vec<u8>>,
     now: Now,
     /// The names of the methods the session has sent and the test has not looked at.
     told: VecDeque<&'static str>,
@@ -32,7 +38,9 @@ struct Client {
 impl Client {
     fn log_in(broker: &Arc<Broker>, heartbeat: u16) -> Self {
         let now = Now::read();
-        let mut client = Self { session: Session::new(Arc::clone(broker), now), now, told: VecDeque::new() };
+        let session = Session::new(Arc::clone(broker), now);
+        let mut client =
+            Self { session, input: BytesMut::new(), bodies: Vec::new(), now, told: VecDeque::new() };
         client.feed(BytesMut::from(&PROTOCOL_HEADER[..]));
         client.say(
             0,
@@ -50,6 +58,7 @@ impl Client {
         client.say(0, &Method::ConnectionTuneOk(tune_ok));
         client.say(0, &Method::ConnectionOpen(ConnectionOpen { virtual_host: "/" }));
         client.say(1, &Method::ChannelOpen(ChannelOpen {}));
+        client.say(2, &Method::ChannelOpen(ChannelOpen {}));
         client.told.clear();
         client
     }
@@ -61,20 +70,18 @@ impl Client {
     }
 
     fn publish_persistent(&mut self, queue: &[u8]) {
-        let publish = BasicPublish { exchange: b"", routing_key: queue, mandatory: false, immediate: false };
-        let mut bytes = BytesMut::new();
-        frame::put_method(&mut bytes, 1, &Method::BasicPublish(publish));
-        frame::put_header(&mut bytes, 1, 0, &PERSISTENT);
-        self.feed(bytes);
+        self.feed(publish(queue, b""));
     }
 
-    fn feed(&mut self, mut bytes: BytesMut) {
-        self.session.on_bytes(&mut bytes, self.now);
+    fn feed(&mut self, bytes: BytesMut) {
+        self.input.unsplit(bytes);
+        self.session.on_bytes(&mut self.input, self.now);
         self.listen();
     }
 
     fn wake(&mut self) {
-        self.session.on_wake();
+        self.session.on_wake(self.now);
+        self.session.on_rest(&mut self.input, self.now);
         self.listen();
     }
 
@@ -96,7 +103,8 @@ impl Client {
                 match frame.kind {
                     FrameKind::Method => self.told.push_back(Method::parse(frame.payload).unwrap().name()),
                     FrameKind::Heartbeat => self.told.push_back("heartbeat"),
-                    FrameKind::Header | FrameKind::Body => {}
+                    FrameKind::Header => self.bodies.push(Vec::new()),
+                    FrameKind::Body => self.bodies.last_mut().unwrap().extend_from_slice(frame.payload),
                 }
             }
         }
@@ -111,8 +119,28 @@ fn broker() -> Arc<Broker> {
     Arc::new(Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap())
 }
 
-fn declare_durable(client: &mut Client, queue: &str) {
-    let declare = QueueDeclare {
+/// A persistent message on the first channel.
+fn publish(queue: &[u8], body: &[u8]) -> BytesMut {
+    let publish = BasicPublish { exchange: b"", routing_key: queue, mandatory: false, immediate: false };
+    let mut bytes = BytesMut::new();
+    frame::put_method(&mut bytes, 1, &Method::BasicPublish(publish));
+    frame::put_header(&mut bytes, 1, body.len() as u64, &PERSISTENT);
+    if !body.is_empty() {
+        frame::put_body_head(&mut bytes, 1, body.len() as u32);
+        bytes.extend_from_slice(body);
+        bytes.extend_from_slice(&[frame::FRAME_END]);
+    }
+    bytes
+}
+
+fn method(method: &Method<'_>) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    frame::put_method(&mut bytes, 1, method);
+    bytes
+}
+
+fn declare(queue: &str) -> Method<'_> {
+    Method::QueueDeclare(QueueDeclare {
         queue,
         passive: false,
         durable: true,
@@ -120,9 +148,16 @@ fn declare_durable(client: &mut Client, queue: &str) {
         auto_delete: false,
         nowait: false,
         arguments: Table::EMPTY,
-    };
-    client.say(1, &Method::QueueDeclare(declare));
+    })
+}
+
+fn declare_durable(client: &mut Client, queue: &str) {
+    client.say(1, &declare(queue));
     assert_eq!(client.told(), ["queue.declare-ok"]);
+}
+
+fn get(queue: &str) -> Method<'_> {
+    Method::BasicGet(BasicGet { queue, no_ack: true })
 }
 
 fn consume(client: &mut Client, queue: &str) {
@@ -180,6 +215,203 @@ fn what_a_transaction_published_is_delivered_when_it_is_durable() {
     assert!(consumer.has_work());
     consumer.wake();
     assert_eq!(consumer.told(), ["basic.deliver"]);
+    assert_eq!(publisher.told(), ["tx.select-ok", "tx.commit-ok"]);
+}
+
+#[test]
+fn a_durable_declare_is_answered_when_it_is_durable_and_its_channel_stays_in_order() {
+    let broker = broker();
+    let mut client = Client::log_in(&broker, 0);
+    broker.node.log.hold();
+    client.say(1, &declare("q"));
+    client.say(1, &Method::ConfirmSelect(ConfirmSelect { nowait: false }));
+    client.say(2, &Method::TxSelect(TxSelect {}));
+    assert_eq!(client.told(), ["tx.select-ok"], "the other channel is not concerned");
+    broker.node.log.release();
+    assert!(client.has_work());
+    client.wake();
+    assert_eq!(client.told(), ["queue.declare-ok", "confirm.select-ok"]);
+    assert!(!client.has_work());
+}
+
+#[test]
+fn whoever_hears_of_a_durable_queue_hears_it_when_it_is_durable() {
+    let broker = broker();
+    let (mut first, mut second) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
+    broker.node.log.hold();
+    first.say(1, &declare("q"));
+    second.say(1, &declare("q"));
+    assert_eq!((first.told(), second.told()), (vec![], vec![]));
+    broker.node.log.release();
+    for client in [&mut first, &mut second] {
+        assert!(client.has_work());
+        client.wake();
+        assert_eq!(client.told(), ["queue.declare-ok"]);
+    }
+}
+
+#[test]
+fn a_connection_with_many_parked_replies_is_not_read() {
+    let broker = broker();
+    let mut client = Client::log_in(&broker, 0);
+    broker.node.log.hold();
+    let names: Vec<String> = (0..100).map(|number| format!("q{number}")).collect();
+    let mut bytes = BytesMut::new();
+    for name in &names {
+        bytes.unsplit(method(&declare(name)));
+    }
+    client.feed(bytes);
+    assert!(!client.session.wants_input() && !client.input.is_empty());
+    broker.node.log.release();
+    client.wake();
+    assert_eq!(client.told().len(), 100);
+    assert!(client.session.wants_input() && client.input.is_empty());
+}
+
+#[test]
+fn the_last_word_goes_out_behind_parked_replies() {
+    let broker = broker();
+    let mut client = Client::log_in(&broker, 0);
+    broker.node.log.hold();
+    client.say(1, &declare("q"));
+    let close = ChannelClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 };
+    client.say(1, &Method::ChannelClose(close));
+    let close = ConnectionClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 };
+    client.say(0, &Method::ConnectionClose(close));
+    assert!(!client.session.is_closed());
+    assert_eq!(client.told(), Vec::<&str>::new());
+    broker.node.log.release();
+    assert!(client.has_work());
+    client.wake();
+    assert_eq!(client.told(), ["queue.declare-ok", "channel.close-ok", "connection.close-ok"]);
+    assert!(client.session.is_closed());
+}
+
+#[test]
+fn a_get_waits_for_its_head_and_the_rest_waits_for_the_get() {
+    let broker = broker();
+    let (mut publisher, mut getter) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
+    declare_durable(&mut publisher, "q");
+    broker.node.log.hold();
+    publisher.publish_persistent(b"q");
+    let mut bytes = method(&get("q"));
+    bytes.unsplit(method(&get("q")));
+    getter.feed(bytes);
+    assert_eq!(getter.told(), Vec::<&str>::new(), "not empty, and not to be had yet");
+    assert!(!getter.session.wants_input() && !getter.has_work());
+    broker.node.log.release();
+    publisher.wake();
+    assert!(getter.has_work());
+    getter.wake();
+    assert_eq!(getter.told(), ["basic.get-ok", "basic.get-empty"]);
+    assert!(getter.session.wants_input());
+}
+
+#[test]
+fn a_get_ends_with_its_queue() {
+    let broker = broker();
+    let (mut publisher, mut getter) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
+    declare_durable(&mut publisher, "q");
+    broker.node.log.hold();
+    publisher.publish_persistent(b"q");
+    getter.say(1, &get("q"));
+    let delete = QueueDelete { queue: "q", if_unused: false, if_empty: false, nowait: true };
+    publisher.say(1, &Method::QueueDelete(delete));
+    assert!(getter.has_work());
+    getter.wake();
+    assert_eq!(getter.told(), ["channel.close"]);
+}
+
+#[test]
+fn a_commit_is_answered_when_it_is_durable() {
+    let broker = broker();
+    let mut client = Client::log_in(&broker, 0);
+    declare_durable(&mut client, "q");
+    client.say(1, &Method::TxSelect(TxSelect {}));
+    client.publish_persistent(b"q");
+    client.told();
+    broker.node.log.hold();
+    client.say(1, &Method::TxCommit(TxCommit {}));
+    client.say(1, &Method::TxCommit(TxCommit {}));
+    assert_eq!(client.told(), Vec::<&str>::new(), "the second has nothing to wait for but the first");
+    broker.node.log.release();
+    client.wake();
+    assert_eq!(client.told(), ["tx.commit-ok", "tx.commit-ok"]);
+}
+
+#[test]
+fn what_a_dead_publisher_left_is_released() {
+    let broker = broker();
+    let (mut publisher, mut consumer) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
+    declare_durable(&mut publisher, "q");
+    consume(&mut consumer, "q");
+    broker.node.log.hold();
+    publisher.publish_persistent(b"q");
+    drop(publisher);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(broker.poll_release(&mut context).is_pending());
+    broker.release();
+    assert!(!consumer.has_work());
+    broker.node.log.release();
+    assert!(broker.poll_release(&mut context).is_ready());
+    broker.release();
+    consumer.wake();
+    assert_eq!(consumer.told(), ["basic.deliver"]);
+    assert!(broker.releases.is_empty());
+}
+
+#[test]
+fn what_is_returned_is_there_before_what_is_published_behind_it() {
+    let broker = broker();
+    let mut client = Client::log_in(&broker, 0);
+    declare_durable(&mut client, "q");
+    consume(&mut client, "q");
+    client.feed(publish(b"q", b"first"));
+    let nack = BasicNack { delivery_tag: 1, multiple: false, requeue: true };
+    let mut bytes = method(&Method::BasicNack(nack));
+    bytes.unsplit(publish(b"q", b"second"));
+    client.feed(bytes);
+    assert_eq!(client.bodies, [&b"first"[..], b"first", b"second"]);
+}
+
+#[test]
+fn publishers_wait_while_the_disk_is_short_or_the_log_behind() {
+    let broker = broker();
+    let (mut publisher, mut other) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
+    declare_durable(&mut publisher, "q");
+    broker.check_disk(0);
+    publisher.publish_persistent(b"q");
+    other.say(1, &get("none"));
+    assert!(!publisher.session.wants_input() && other.session.wants_input());
+    broker.check_disk(u64::MAX);
+    assert!(publisher.has_work());
+    publisher.wake();
+    assert!(publisher.session.wants_input());
+    broker.node.log.hold();
+    let waiting = vec![0; 64 << 20];
+    broker.node.log.append().push_record(1, Class::Message, [], |sink| sink.put(&waiting));
+    publisher.publish_persistent(b"q");
+    assert!(!publisher.session.wants_input() && other.session.wants_input());
+    broker.node.log.release();
+    assert!(publisher.has_work());
+    publisher.wake();
+    assert!(publisher.session.wants_input());
+}
+
+#[test]
+fn a_transaction_has_room_for_so_many_bytes() {
+    let mut config = Config::default();
+    config.limits.tx_bytes_max = 1000;
+    let broker = Arc::new(Broker::new(Arc::new(config), u64::MAX, u64::MAX).unwrap());
+    let mut client = Client::log_in(&broker, 0);
+    declare_durable(&mut client, "q");
+    client.say(1, &Method::TxSelect(TxSelect {}));
+    client.feed(publish(b"q", &[b'm'; 800]));
+    client.say(1, &Method::TxRollback(TxRollback {}));
+    client.feed(publish(b"q", &[b'm'; 800]));
+    assert_eq!(client.told(), ["tx.select-ok", "tx.rollback-ok"]);
+    client.feed(publish(b"q", &[b'm'; 800]));
+    assert_eq!(client.told(), ["channel.close"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! The session's task is played as `net::connection` plays it: write, then wait for work only when everything is
 //! written, then read. It sleeps until bytes arrive, its output can be written, or its waker fires.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -24,8 +24,9 @@ use sluicemq::protocol::frame::{PROTOCOL_HEADER, put_method};
 use sluicemq::protocol::methods::{ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Method};
 use sluicemq::protocol::table::TableBuf;
 use sluicemq::session::Session;
+use sluicemq::session::output::Output;
 
-use crate::model::{Event, Model};
+use crate::model::{Event, Judged, Model, Said, Span, split};
 use crate::op::{Op, Verdict};
 
 /// Channels a client uses: 1 to this one.
@@ -100,6 +101,11 @@ pub(crate) struct Client {
     said_bytes: u64,
     /// What the client will know once so many bytes are written.
     inbox: VecDeque<(u64, Event)>,
+    /// What each channel has parked, and what the model made of it.
+    parked: BTreeMap<u16, VecDeque<(Said, Judged)>>,
+    broker: Arc<Broker>,
+    /// Where the log ended before the present turn.
+    log_end: u64,
 }
 
 impl Client {
@@ -126,6 +132,9 @@ impl Client {
             written_bytes: 0,
             said_bytes: 0,
             inbox: VecDeque::new(),
+            parked: BTreeMap::new(),
+            broker: Arc::clone(broker),
+            log_end: 0,
         };
         client.session.on_bytes(&mut client.input, now);
         let credentials = client.session.take_verification().expect("a login to verify");
@@ -182,13 +191,20 @@ impl Client {
     pub(crate) fn run(&mut self, model: &mut Model, now: Now, rng: &mut StdRng) {
         self.flag.0.store(false, Ordering::Relaxed);
         self.active = true;
+        self.log_end = self.broker.node.log.end().0;
         self.write(model, now, rng);
         if self.session.is_closed() && self.session.output().is_empty() {
             return self.closed = true;
         }
         let mut context = Context::from_waker(&self.waker);
-        if self.session.output().is_empty() && self.session.poll_work(&mut context).is_ready() {
-            self.session.on_wake();
+        let has_work = if self.session.output().is_empty() {
+            self.session.poll_work(&mut context)
+        } else {
+            self.session.poll_durable(&mut context)
+        };
+        if has_work.is_ready() {
+            self.session.on_wake(now);
+            self.session.on_rest(&mut self.input, now);
         } else if self.session.wants_input() && !self.travelling.is_empty() {
             let bytes = self.travelling.len().min(chunk_bytes(rng));
             self.fed_bytes += bytes as u64;
@@ -218,17 +234,68 @@ impl Client {
         }
     }
 
-    /// Tells the model what the session has processed and said.
+    /// Tells the model what the session has processed and said, also what it has parked, which is judged once. What
+    /// is parked must then be heard as it was, in the order of its channel and not before it is durable.
     fn observe(&mut self, model: &mut Model) {
         let processed = self.fed_bytes - self.input.len() as u64;
         let count = self.sent.iter().take_while(|(end, ..)| *end <= processed).count();
-        let done = self.sent.drain(..count).map(|(_, channel, op)| (channel, op));
         let known = (self.said_bytes - self.written_bytes) as usize;
-        let said = unwritten(&mut self.session).split_off(known);
+        let said = unwritten(self.session.output()).split_off(known);
         let before = self.said_bytes;
         self.said_bytes += said.len() as u64;
-        let events = model.observe(self.connection, done, &said);
-        self.inbox.extend(events.into_iter().map(|(end, event)| (before + end as u64, event)));
+        let log = Span { end: self.log_end, durable: self.broker.node.log.durable().0 };
+        self.log_end = self.broker.node.log.end().0;
+
+        let mut fresh: Vec<(Option<u64>, Said)> = Vec::new();
+        let mut was_parked = false;
+        for (end, said) in split(&said, self.frame_max) {
+            let end = before + end as u64;
+            match self.parked.get_mut(&said.channel).and_then(VecDeque::pop_front) {
+                Some((expected, judged)) => {
+                    assert!(
+                        said == expected,
+                        "channel {}: what was parked came in another order",
+                        said.channel
+                    );
+                    was_parked = true;
+                    self.hear(end, judged, log);
+                }
+                None => fresh.push((Some(end), said)),
+            }
+        }
+        let mut again: BTreeMap<u16, usize> = BTreeMap::new();
+        for (channel, output) in self.session.parked().outputs() {
+            was_parked = true;
+            for (_, said) in split(&unwritten(output), self.frame_max) {
+                let (at, known) = (again.entry(channel).or_default(), self.parked.get(&channel));
+                match known.and_then(|known| known.get(*at)) {
+                    Some((expected, _)) => {
+                        assert!(said == *expected, "what is parked on {channel} has changed")
+                    }
+                    None => fresh.push((None, said)),
+                }
+                *at += 1;
+            }
+        }
+        let done = self.sent.drain(..count).map(|(_, channel, op)| (channel, op));
+        let (ends, fresh): (Vec<_>, Vec<_>) = fresh.into_iter().unzip();
+        let judged = model.observe(self.connection, done, &fresh, was_parked, log);
+        for ((end, said), judged) in ends.into_iter().zip(fresh).zip(judged) {
+            match end {
+                Some(end) => self.hear(end, judged, log),
+                None => self.parked.entry(said.channel).or_default().push_back((said, judged)),
+            }
+        }
+    }
+
+    /// The client will know of it when so many bytes are written.
+    fn hear(&mut self, end: u64, judged: Judged, log: Span) {
+        let is_durable = judged.logged_behind.is_none_or(|behind| behind < log.durable);
+        assert!(is_durable, "{judged:?} is heard, and the log is durable only up to {}", log.durable);
+        if let Some(event) = judged.event {
+            let at = self.inbox.partition_point(|(other, _)| *other < end);
+            self.inbox.insert(at, (end, event));
+        }
     }
 
     fn receive(&mut self, event: Event, rng: &mut StdRng) {
@@ -292,8 +359,7 @@ fn chunk_bytes(rng: &mut StdRng) -> usize {
     }
 }
 
-fn unwritten(session: &mut Session) -> Vec<u8> {
-    let output = session.output();
+fn unwritten(output: &Output) -> Vec<u8> {
     let mut slices = vec![IoSlice::new(&[]); 64];
     loop {
         let filled = output.fill(&mut slices);

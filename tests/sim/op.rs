@@ -13,6 +13,7 @@ use sluicemq::protocol::methods::{
     BasicReject, ChannelClose, ChannelCloseOk, ChannelOpen, ConfirmSelect, ConnectionClose, Method,
     QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind, TxCommit, TxRollback, TxSelect,
 };
+use sluicemq::protocol::properties::Properties;
 use sluicemq::protocol::table::{Table, TableBuf};
 
 /// A message, known by its number, which travels as its message-id.
@@ -25,6 +26,13 @@ pub(crate) struct Message {
     pub(crate) mandatory: bool,
     pub(crate) properties: Vec<u8>,
     pub(crate) body: Vec<u8>,
+}
+
+impl Message {
+    /// Whether it is to survive.
+    pub(crate) fn is_persistent(&self) -> bool {
+        Properties::parse(&self.properties).expect("properties").delivery_mode() == Some(2)
+    }
 }
 
 impl fmt::Debug for Message {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -36,6 +37,8 @@ pub(crate) struct World {
     draw: Draw,
     clients: Vec<Client>,
     connections: u64,
+    /// How often the log lags.
+    lag: f64,
     /// Share of clients that can be told that a consumer was cancelled.
     notified: f64,
     step: u64,
@@ -61,6 +64,7 @@ impl World {
     fn with(mut rng: StdRng, outbox_bytes: usize, clients: usize, notified: f64) -> Self {
         let mut config = Config::default();
         config.limits.outbox_bytes = outbox_bytes;
+        let lag = [0.0, 0.5, 0.9][rng.random_range(0..3)];
         let broker = Broker::new(Arc::new(config), WATERMARK_BYTES, WATERMARK_BYTES);
         let mut world = Self {
             draw: Draw::new(&mut rng),
@@ -70,6 +74,7 @@ impl World {
             model: Model::default(),
             clients: Vec::new(),
             connections: 0,
+            lag,
             notified,
             step: 0,
             story: VecDeque::new(),
@@ -123,8 +128,9 @@ impl World {
             match self.rng.random_range(0..STEPS_BETWEEN_RESTS) {
                 0 => self.rest(),
                 1 => self.toggle_stall(),
+                3..6 => self.step_log(),
                 2 if self.rng.random_bool(0.2) => self.reconnect(),
-                3..20 => self.act(),
+                6..22 => self.act(),
                 _ => drop(self.run_someone()),
             }
             self.model.check_depths(&self.broker);
@@ -183,6 +189,17 @@ impl World {
         ));
     }
 
+    /// The disk takes what the log has for it, and takes its time again, or does not.
+    fn step_log(&mut self) {
+        let log = &self.broker.node.log;
+        let lags = self.rng.random_bool(self.lag);
+        log.release();
+        if lags {
+            log.hold();
+        }
+        self.tell(&format!("all is durable, and the log {}", if lags { "lags" } else { "is at once" }));
+    }
+
     /// A socket breaks, and its client comes back.
     fn reconnect(&mut self) {
         let client = self.rng.random_range(0..self.clients.len());
@@ -198,6 +215,11 @@ impl World {
 
     /// One of those that have a reason to run does. `false` when nobody has.
     fn run_someone(&mut self) -> bool {
+        if self.broker.poll_release(&mut Context::from_waker(Waker::noop())).is_ready() {
+            self.tell("what the dead left is released");
+            self.broker.release();
+            return true;
+        }
         let runnable: Vec<usize> =
             (0..self.clients.len()).filter(|client| self.clients[*client].is_runnable()).collect();
         if runnable.is_empty() {
@@ -226,7 +248,10 @@ impl World {
     /// Everything arrives and is written, every wake is paid: nothing sleeps that should not.
     pub(crate) fn rest(&mut self) {
         self.tell("everything comes to rest");
+        self.broker.node.log.release();
         self.settle_down();
+        self.model.check_answered();
+        assert!(self.broker.releases.is_empty(), "messages of the dead wait");
         self.model.check_rest(&self.broker);
         self.ask_for_counts();
     }

@@ -5,22 +5,38 @@
 
 use std::sync::Arc;
 
-use crate::broker::consumer::Consumer;
-use crate::broker::queue::handle::Queue;
+use crate::broker::outbox::Outbox;
+use crate::broker::queue::handle::{Queue, State};
 use crate::broker::wakes::Wakes;
 use crate::message::run::Run;
-use crate::queue::classic::Classic;
+
+/// What basic.get finds.
+#[derive(Debug)]
+pub enum Taken {
+    /// The head, and how many messages remain ready.
+    Message(Run, u64),
+    /// No message.
+    Empty,
+    /// Messages that cannot be had yet, because the head is not durable. The outbox is signalled when that has
+    /// changed.
+    NotYet,
+}
 
 impl Queue {
     /// Delivers what may be delivered to whoever may have it.
-    pub(super) fn dispatch(self: &Arc<Self>, state: &mut Classic<Arc<Consumer>>, wakes: &mut Wakes) {
-        state.on_durable(self.node.log.durable());
+    pub(super) fn dispatch(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
+        state.classic.on_durable(self.node.log.durable());
         while self.serve_next(state, wakes) {}
-        self.index_bytes.set(state.index_bytes());
+        self.index_bytes.set(state.classic.index_bytes());
+        let classic = &state.classic;
+        if !state.getters.is_empty() && (classic.deliverable() > 0 || classic.ready_messages() == 0) {
+            state.wake_getters(wakes);
+        }
     }
 
     /// Serves the consumer whose turn it is, until it is another's. `false` when nothing more can be done.
-    fn serve_next(self: &Arc<Self>, state: &mut Classic<Arc<Consumer>>, wakes: &mut Wakes) -> bool {
+    fn serve_next(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) -> bool {
+        let state = &mut state.classic;
         let deliverable = state.deliverable();
         let Some(turn) = state.consumers.next() else { return false };
         if deliverable == 0 {
@@ -52,19 +68,32 @@ impl Queue {
     /// Tries again for consumers that had no room or window: there is some now, or more is durable.
     pub fn resume(self: &Arc<Self>, wakes: &mut Wakes) {
         let mut state = self.lock();
-        state.consumers.resume();
+        state.classic.consumers.resume();
         self.dispatch(&mut state, wakes);
     }
 
-    /// Takes the head for basic.get, which needs no credit. Also how many messages remain ready.
-    pub fn take_one(&self) -> Option<(Run, u64)> {
+    /// Takes the head for basic.get, which needs no credit.
+    pub fn take_one(&self, getter: &Arc<Outbox>) -> Taken {
         let mut state = self.lock();
-        state.on_durable(self.node.log.durable());
-        if state.deliverable() == 0 {
-            return None;
+        let State { classic, getters } = &mut *state;
+        classic.on_durable(self.node.log.durable());
+        if classic.deliverable() > 0
+            && let Some(run) = classic.take(1)
+        {
+            self.index_bytes.set(classic.index_bytes());
+            return Taken::Message(run, classic.ready_messages());
         }
-        let run = state.take(1)?;
-        self.index_bytes.set(state.index_bytes());
-        Some((run, state.ready_messages()))
+        if classic.ready_messages() == 0 {
+            return Taken::Empty;
+        }
+        if !getters.iter().any(|other| Arc::ptr_eq(other, getter)) {
+            getters.push(Arc::clone(getter));
+        }
+        Taken::NotYet
+    }
+
+    /// The connection no longer waits for the head.
+    pub fn forget_getter(&self, getter: &Arc<Outbox>) {
+        self.lock().getters.retain(|other| !Arc::ptr_eq(other, getter));
     }
 }

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::broker::consumer::Consumer;
 use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::node::{ConnectionId, Node};
+use crate::broker::outbox::Outbox;
 use crate::broker::wakes::Wakes;
 use crate::message::place::{Logged, QueueId, Seq};
 use crate::message::run::Run;
@@ -45,7 +46,25 @@ pub struct Queue {
     next_seq: AtomicU64,
     /// Written under the lock; read without it by publishers that still hold the queue.
     pub(super) deleted: AtomicBool,
-    state: Mutex<Classic<Arc<Consumer>>>,
+    state: Mutex<State>,
+}
+
+/// What the queue's lock guards.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Messages and consumers.
+    pub(super) classic: Classic<Arc<Consumer>>,
+    /// Connections with a basic.get that found messages and none to be had yet.
+    pub(super) getters: Vec<Arc<Outbox>>,
+}
+
+impl State {
+    /// Asks those with a basic.get to try again.
+    pub(super) fn wake_getters(&mut self, wakes: &mut Wakes) {
+        for outbox in self.getters.drain(..) {
+            outbox.signal_into(wakes);
+        }
+    }
 }
 
 impl Queue {
@@ -95,14 +114,14 @@ impl Queue {
 
     /// Messages ready, and consumers: what queue.declare answers.
     pub fn counts(&self) -> (u64, usize) {
-        let state = self.lock();
-        (state.ready_messages(), state.consumers.len())
+        let State { classic, .. } = &*self.lock();
+        (classic.ready_messages(), classic.consumers.len())
     }
 
     /// Messages ready and unacknowledged.
     pub fn depth(&self) -> (u64, u64) {
-        let state = self.lock();
-        (state.ready_messages(), state.unacked_messages())
+        let State { classic, .. } = &*self.lock();
+        (classic.ready_messages(), classic.unacked_messages())
     }
 
     /// Takes in runs that have their numbers, or draws them now.
@@ -117,12 +136,12 @@ impl Queue {
         }
         for (run, seq, logged) in runs {
             let seq = seq.unwrap_or_else(|| self.draw_seq(run.count()));
-            state.enqueue(run.numbered_from(seq), logged);
+            state.classic.enqueue(run.numbered_from(seq), logged);
         }
         self.dispatch(&mut state, wakes);
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Classic<Arc<Consumer>>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 }

@@ -8,9 +8,21 @@ use crate::broker::error::BrokerError;
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::Wakes;
-use crate::message::fact::Fact;
+    fn purge_step(&self, classic: &mut Classic<Arc<Consumer>>, count: u64) -> u64 {
+        // What goes is known when it is taken out. That is before the log hears of it, and nobody can tell: a
+        // checkpoint captures under the queue's lock, which is held until the fact has its position.
+        let gone = classic.purge(count);
+        let ranges: Vec<_> = (gone.iter())
+            .filter(|gone| self.logs(gone.persistent))
+            .map(|gone| (gone.first, gone.end))
+            .collect();
+        let _logged = (!ranges.is_empty())
+            .then(|| self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges }));
+        self.index_bytes.set(classic.index_bytes());
+        gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
 use crate::queue::classic::Classic;
 use crate::queue::consumers::{ConsumerKey, Terms};
+use crate::storage::log::Applying;
 
 /// A purge lets others in after this many messages.
 const PURGE_STEP_MESSAGES: u64 = 1000;
@@ -52,7 +64,7 @@ impl Queue {
             let source = Some(Source { queue: Arc::clone(self), key });
             Arc::new(Consumer { tag, channel, no_ack, outbox, source })
         };
-        match state.consumers.add(subscription.terms, make) {
+        match state.classic.consumers.add(subscription.terms, make) {
             Ok(consumer) => Ok(Arc::clone(consumer)),
             Err(_) => Err(BrokerError::InExclusiveUse(self.resource())),
         }
@@ -60,18 +72,22 @@ impl Queue {
 
     /// Removes a consumer. `true` when it was the last one of a queue that goes with its consumers.
     pub fn unsubscribe(&self, key: ConsumerKey) -> bool {
-        let mut state = self.lock();
-        state.consumers.remove(key).is_some() && self.properties.auto_delete && state.consumers.is_empty()
+        let consumers = &mut self.lock().classic.consumers;
+        consumers.remove(key).is_some() && self.properties.auto_delete && consumers.is_empty()
     }
 
     /// Removes the ready messages; how many there were.
-    pub fn purge(&self) -> u64 {
+    pub fn purge(&self, wakes: &mut Wakes) -> u64 {
         let mut purged = 0;
-        let mut left = self.lock().ready_messages();
+        let mut left = self.lock().classic.ready_messages();
         while left > 0 {
             let step = left.min(PURGE_STEP_MESSAGES);
             let mut state = self.lock();
-            let removed = self.purge_step(&mut state, step);
+            let removed = self.purge_step(&mut state.classic, step);
+            if state.classic.ready_messages() == 0 {
+                state.wake_getters(wakes);
+            }
+            drop(state);
             if removed == 0 {
                 break;
             }
@@ -81,6 +97,7 @@ impl Queue {
         purged
     }
 
+<<<<<<< HEAD
     fn purge_step(&self, state: &mut Classic<Arc<Consumer>>, count: u64) -> u64 {
         // The log hears of it under the queue's lock: a run cannot be purged twice.
         let gone = state.purge(count);
@@ -93,9 +110,24 @@ impl Queue {
         }
         self.index_bytes.set(state.index_bytes());
         gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
+=======
+    fn purge_step(&self, classic: &mut Classic<Arc<Consumer>>, count: u64) -> u64 {
+        // The runs that go are known when they are taken out. That is before the log hears of it, and nobody can
+        // tell: a checkpoint captures under the queue's lock, which is held until the fact has its position.
+        let runs = classic.purge(count);
+        let ranges: Vec<_> = (runs.iter())
+            .filter(|run| self.logs(run.is_persistent()))
+            .map(|run| (run.first_seq(), run.end_seq()))
+            .collect();
+        let _logged = (!ranges.is_empty())
+            .then(|| self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges }));
+        self.index_bytes.set(classic.index_bytes());
+        runs.iter().map(|run| u64::from(Run::count(run))).sum()
+>>>>>>> sess
     }
 
-    /// Ends the queue: publishers find it deleted, consumers are told, messages go.
+    /// Ends the queue: publishers find it deleted, consumers are told, messages go. Of a durable queue the log has
+    /// heard first; where, and the guard that is kept until the queue is gone everywhere.
     ///
     /// # Errors
     /// [`BrokerError::InUse`] and [`BrokerError::NotEmpty`] when asked to care.
@@ -104,21 +136,24 @@ impl Queue {
         if_unused: bool,
         if_empty: bool,
         wakes: &mut Wakes,
-    ) -> Result<Removed, BrokerError> {
+    ) -> Result<(Removed, Option<(Logged, Applying<'_>)>), BrokerError> {
         let mut state = self.lock();
-        if if_unused && !state.consumers.is_empty() {
+        if if_unused && !state.classic.consumers.is_empty() {
             return Err(BrokerError::InUse(self.resource()));
         }
-        if if_empty && state.ready_messages() > 0 {
+        if if_empty && state.classic.ready_messages() > 0 {
             return Err(BrokerError::NotEmpty(self.resource()));
         }
+        let fact = Fact::Defined(Definition::QueueDeleted { queue: self.id });
+        let logged = self.properties.durable.then(|| self.node.log.append_one(&fact));
         self.deleted.store(true, Ordering::Release);
-        for consumer in state.consumers.remove_all() {
+        for consumer in state.classic.consumers.remove_all() {
             consumer.outbox.lock().push_cancelled(&consumer, wakes);
         }
-        let messages = state.ready_messages();
-        *state = Classic::default();
+        state.wake_getters(wakes);
+        let messages = state.classic.ready_messages();
+        state.classic = Classic::default();
         self.index_bytes.set(0);
-        Ok(Removed { messages })
+        Ok((Removed { messages }, logged))
     }
 }

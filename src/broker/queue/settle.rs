@@ -78,17 +78,18 @@ impl Settlement {
         if queue.is_deleted() {
             return;
         }
+        let classic = &mut state.classic;
         for (first, end) in self.logged {
-            state.settle(first, end, true);
+            classic.settle(first, end, true);
         }
         for (first, end) in self.transient {
-            state.settle(first, end, false);
+            classic.settle(first, end, false);
         }
         for run in self.returned {
-            state.give_back(run);
+            classic.give_back(run);
         }
         for (consumer, count) in self.credits {
-            state.consumers.credited(consumer, count);
+            classic.consumers.credited(consumer, count);
         }
         queue.dispatch(&mut state, wakes);
     }

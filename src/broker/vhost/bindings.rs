@@ -7,7 +7,8 @@ use crate::auth::permissions::Access;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::{Destination, Exchange};
 use crate::broker::vhost::{Actor, Vhost, check_owner};
-use crate::message::fact::{self, Definition, Fact};
+use crate::message::fact::{self, Definition};
+use crate::message::place::Lsn;
 use crate::protocol::table::Table;
 use crate::routing::{self, ExchangeKind, headers};
 
@@ -77,11 +78,11 @@ impl Definitions {
 }
 
 impl Vhost {
-    /// queue.bind, exchange.bind. A binding that is there already is left as it is.
+    /// queue.bind, exchange.bind. A binding that is there already is left as it is. What the answer waits for.
     ///
     /// # Errors
     /// Every refusal of queue.bind and exchange.bind.
-    pub fn bind(&self, actor: &Actor, request: &BindingRequest<'_>) -> Result<(), BrokerError> {
+    pub fn bind(&self, actor: &Actor, request: &BindingRequest<'_>) -> Result<Lsn, BrokerError> {
         self.check_binding_access(actor, request)?;
         let mut definitions = self.definitions.lock();
         let source = self.find_exchange(request.source)?;
@@ -103,40 +104,47 @@ impl Vhost {
         let record = record(request);
         let mut bindings = (**source.bindings.load()).clone();
         bindings.bind_allowed(&record.key).map_err(|error| BrokerError::Precondition(error.to_string()))?;
+        let before = self.last_definition();
+        let durable = is_durable(&source, &destination);
         if bindings.bind(&record.key, &record.arguments, destination.clone()) {
-            self.log_binding(&source, &destination, &record, Definition::Bound);
+            let _applying =
+                durable.then(|| self.log_definition(Definition::Bound(self.fact_of(&destination, &record))));
             source.bindings.store(Arc::new(bindings));
             definitions.insert(destination, record);
             self.routes_changed();
         }
-        Ok(())
+        Ok(self.answer_after(durable, before))
     }
 
-    /// queue.unbind, exchange.unbind. A binding, queue or exchange that is not there is unbound already.
+    /// queue.unbind, exchange.unbind. A binding, queue or exchange that is not there is unbound already. What the
+    /// answer waits for.
     ///
     /// # Errors
     /// Every refusal of queue.unbind and exchange.unbind.
-    pub fn unbind(&self, actor: &Actor, request: &BindingRequest<'_>) -> Result<(), BrokerError> {
+    pub fn unbind(&self, actor: &Actor, request: &BindingRequest<'_>) -> Result<Lsn, BrokerError> {
         self.check_binding_access(actor, request)?;
         let mut definitions = self.definitions.lock();
         let (Ok(source), Ok(destination)) = (self.find_exchange(request.source), self.destination(request))
         else {
-            return Ok(());
+            return Ok(self.last_definition());
         };
         if let Destination::Queue(queue) = &destination {
             check_owner(queue, actor)?;
         }
         let record = record(request);
-        if self.remove_binding(&mut definitions, &source, &destination, &record)
+        let before = self.last_definition();
+        let durable = is_durable(&source, &destination);
+        if self.remove_binding(&mut definitions, &source, &destination, &record, durable)
             && source.properties.auto_delete
             && source.bindings.load().is_empty()
         {
             self.remove_exchange(&mut definitions, &source);
         }
-        Ok(())
+        Ok(self.answer_after(durable, before))
     }
 
-    /// Removes every binding to a destination that is going; the auto-delete exchanges that lost their last.
+    /// Removes every binding to a destination that is going; the auto-delete exchanges that lost their last. The
+    /// log needs no fact for each: that the destination went says it.
     pub(super) fn unbind_all(
         &self,
         definitions: &mut Definitions,
@@ -145,7 +153,7 @@ impl Vhost {
         let mut unused = Vec::new();
         for record in definitions.by_destination.get(destination).cloned().unwrap_or_default() {
             let Some(source) = self.exchange(&record.source) else { continue };
-            self.remove_binding(definitions, &source, destination, &record);
+            self.remove_binding(definitions, &source, destination, &record, false);
             if source.properties.auto_delete && source.bindings.load().is_empty() {
                 unused.push(source);
             }
@@ -159,12 +167,14 @@ impl Vhost {
         source: &Arc<Exchange>,
         destination: &Destination,
         record: &Record,
+        logged: bool,
     ) -> bool {
         let mut bindings = (**source.bindings.load()).clone();
         if !bindings.unbind(&record.key, &record.arguments, destination) {
             return false;
         }
-        self.log_binding(source, destination, record, Definition::Unbound);
+        let _applying =
+            logged.then(|| self.log_definition(Definition::Unbound(self.fact_of(destination, record))));
         source.bindings.store(Arc::new(bindings));
         definitions.remove(destination, record);
         self.routes_changed();
@@ -188,31 +198,28 @@ impl Vhost {
         found.ok_or_else(|| BrokerError::NotFound(self.resource(request.kind, request.destination)))
     }
 
-    /// A binding is durable when both of its ends are.
-    fn log_binding<'a>(
-        &'a self,
-        source: &'a Exchange,
-        destination: &'a Destination,
-        record: &'a Record,
-        definition: fn(fact::Binding<'a>) -> Definition<'a>,
-    ) {
-        let (durable, destination) = match destination {
-            Destination::Queue(queue) => (queue.properties.durable, fact::Destination::Queue(queue.id)),
-            Destination::Exchange(exchange) => {
-                (exchange.properties.durable, fact::Destination::Exchange(&exchange.properties.name))
-            }
+    fn fact_of<'a>(&'a self, destination: &'a Destination, record: &'a Record) -> fact::Binding<'a> {
+        let destination = match destination {
+            Destination::Queue(queue) => fact::Destination::Queue(queue.id),
+            Destination::Exchange(exchange) => fact::Destination::Exchange(&exchange.properties.name),
         };
-        if source.properties.durable && durable {
-            let binding = fact::Binding {
-                vhost: &self.name,
-                source: &record.source,
-                destination,
-                key: &record.key,
-                arguments: &record.arguments,
-            };
-            let _logged = self.node.log.append_one(&Fact::Defined(definition(binding)));
+        fact::Binding {
+            vhost: &self.name,
+            source: &record.source,
+            destination,
+            key: &record.key,
+            arguments: &record.arguments,
         }
     }
+}
+
+/// A binding is durable when both of its ends are.
+fn is_durable(source: &Exchange, destination: &Destination) -> bool {
+    source.properties.durable
+        && match destination {
+            Destination::Queue(queue) => queue.properties.durable,
+            Destination::Exchange(exchange) => exchange.properties.durable,
+        }
 }
 
 fn record(request: &BindingRequest<'_>) -> Record {

@@ -9,7 +9,8 @@ use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::{Destination, Exchange, ExchangeProperties};
 use crate::broker::vhost::bindings::Definitions;
 use crate::broker::vhost::{Actor, Vhost, check_new_name};
-use crate::message::fact::{Definition, Fact};
+use crate::message::fact::Definition;
+use crate::message::place::Lsn;
 use crate::protocol::table::Table;
 use crate::routing::ExchangeKind;
 
@@ -58,22 +59,23 @@ impl Vhost {
         }
     }
 
-    /// exchange.declare with `passive`: is it there?
+    /// exchange.declare with `passive`: is it there? What the answer waits for.
     ///
     /// # Errors
     /// [`BrokerError::DefaultExchange`], [`BrokerError::NotFound`].
-    pub fn check_exchange(&self, name: &str) -> Result<(), BrokerError> {
+    pub fn check_exchange(&self, name: &str) -> Result<Lsn, BrokerError> {
         if name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
-        self.find_exchange(name).map(|_| ())
+        let exchange = self.find_exchange(name)?;
+        Ok(self.answer_about(exchange.properties.durable))
     }
 
-    /// exchange.declare: makes the exchange, or checks that it is as described.
+    /// exchange.declare: makes the exchange, or checks that it is as described. What the answer waits for.
     ///
     /// # Errors
     /// Every refusal of exchange.declare.
-    pub fn declare_exchange(&self, actor: &Actor, request: &ExchangeRequest<'_>) -> Result<(), BrokerError> {
+    pub fn declare_exchange(&self, actor: &Actor, request: &ExchangeRequest<'_>) -> Result<Lsn, BrokerError> {
         let kind: ExchangeKind =
             request.kind.parse().map_err(|_| BrokerError::UnknownExchangeType(request.kind.to_owned()))?;
         if request.name.is_empty() {
@@ -82,7 +84,8 @@ impl Vhost {
         self.check_access(actor, Access::Configure, ResourceKind::Exchange, request.name)?;
         let _definitions = self.definitions.lock();
         if let Some(exchange) = self.exchange(request.name) {
-            return check_same(&exchange, request);
+            check_same(&exchange, request)?;
+            return Ok(self.answer_about(exchange.properties.durable));
         }
         check_new_name(ResourceKind::Exchange, request.name)?;
         let limit = self.node.limits.exchanges_per_vhost_max as u64;
@@ -96,20 +99,20 @@ impl Vhost {
             self.check_access(actor, Access::Write, ResourceKind::Exchange, alternate)?;
         }
         self.insert_exchange(request, kind, alternate);
-        Ok(())
+        Ok(self.answer_about(request.durable))
     }
 
     fn insert_exchange(&self, request: &ExchangeRequest<'_>, kind: ExchangeKind, alternate: Option<&str>) {
-        if request.durable {
-            let _logged = self.node.log.append_one(&Fact::Defined(Definition::ExchangeDeclared {
+        let _applying = request.durable.then(|| {
+            self.log_definition(Definition::ExchangeDeclared {
                 vhost: &self.name,
                 name: request.name,
                 kind: kind.name(),
                 auto_delete: request.auto_delete,
                 internal: request.internal,
                 arguments: request.arguments.as_bytes(),
-            }));
-        }
+            })
+        });
         let properties = ExchangeProperties {
             name: request.name.into(),
             vhost: Arc::clone(&self.name),
@@ -124,11 +127,11 @@ impl Vhost {
         self.routes_changed();
     }
 
-    /// exchange.delete. An exchange that is not there is deleted already.
+    /// exchange.delete. An exchange that is not there is deleted already. What the answer waits for.
     ///
     /// # Errors
     /// Every refusal of exchange.delete.
-    pub fn delete_exchange(&self, actor: &Actor, name: &str, if_unused: bool) -> Result<(), BrokerError> {
+    pub fn delete_exchange(&self, actor: &Actor, name: &str, if_unused: bool) -> Result<Lsn, BrokerError> {
         if name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
@@ -137,12 +140,13 @@ impl Vhost {
         }
         self.check_access(actor, Access::Configure, ResourceKind::Exchange, name)?;
         let mut definitions = self.definitions.lock();
-        let Some(exchange) = self.exchange(name) else { return Ok(()) };
+        let Some(exchange) = self.exchange(name) else { return Ok(self.last_definition()) };
         if if_unused && !exchange.bindings.load().is_empty() {
             return Err(BrokerError::InUse(exchange.resource()));
         }
+        let before = self.last_definition();
         self.remove_exchange(&mut definitions, &exchange);
-        Ok(())
+        Ok(self.answer_after(exchange.properties.durable, before))
     }
 
     /// Removes an exchange, the bindings on both sides of it, and the auto-delete exchanges that lose their
@@ -150,18 +154,18 @@ impl Vhost {
     pub(super) fn remove_exchange(&self, definitions: &mut Definitions, exchange: &Arc<Exchange>) {
         let mut doomed = vec![Arc::clone(exchange)];
         while let Some(exchange) = doomed.pop() {
-            if exchange.deleted.swap(true, Ordering::AcqRel) {
+            if exchange.deleted.load(Ordering::Acquire) {
                 continue;
             }
             let name = &exchange.properties.name;
-            if exchange.properties.durable {
-                let fact = Definition::ExchangeDeleted { vhost: &self.name, name };
-                let _logged = self.node.log.append_one(&Fact::Defined(fact));
-            }
+            // The fact says that the bindings on both sides go too.
+            let _applying = (exchange.properties.durable)
+                .then(|| self.log_definition(Definition::ExchangeDeleted { vhost: &self.name, name }));
+            exchange.deleted.store(true, Ordering::Release);
             self.exchanges.remove(name);
             definitions.forget_source(name);
             exchange.unbind_everything();
-            doomed.extend(self.unbind_all(definitions, &Destination::Exchange(exchange)));
+            doomed.extend(self.unbind_all(definitions, &Destination::Exchange(Arc::clone(&exchange))));
         }
         self.routes_changed();
     }

@@ -2,6 +2,9 @@
 //!
 //! Reading is free of locks that matter; every change takes the one definitions lock, writes the log, then the
 //! registries, then raises [`Vhost::version`], by which cached routes know that they are old.
+//!
+//! Answers come with the position of the log that must be durable before a client may hear them: what was answered
+//! must not be undone by a crash, whoever caused it.
 
 mod bindings;
 mod exchanges;
@@ -24,6 +27,9 @@ use crate::broker::node::{ConnectionId, Node};
 use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::bindings::Definitions;
 use crate::broker::wakes::Wakes;
+use crate::message::fact::{Definition, Fact};
+use crate::message::place::Lsn;
+use crate::storage::log::Applying;
 
 /// A virtual host.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ pub struct Vhost {
     exchanges: DashMap<Box<str>, Arc<Exchange>>,
     queues: DashMap<Box<str>, Arc<Queue>>,
     version: AtomicU64,
+    /// Where the last definition lies in the log. Raised under the definitions lock, before the change can be seen.
+    last_definition: AtomicU64,
     definitions: Mutex<Definitions>,
 }
 
@@ -54,6 +62,7 @@ impl Vhost {
             exchanges: DashMap::new(),
             queues: DashMap::new(),
             version: AtomicU64::new(1),
+            last_definition: AtomicU64::new(0),
             definitions: Mutex::default(),
         };
         vhost.declare_system_exchanges();
@@ -138,6 +147,34 @@ impl Vhost {
 
     fn resource(&self, kind: ResourceKind, name: &str) -> Resource {
         Resource { kind, name: name.to_owned(), vhost: Arc::clone(&self.name) }
+    }
+
+    /// Tells the log of a definition, before anything is changed; what it returns is kept until the change is made.
+    fn log_definition(&self, definition: Definition<'_>) -> Applying<'_> {
+        let (logged, applying) = self.node.log.append_one(&Fact::Defined(definition));
+        self.note_definition(logged.end);
+        applying
+    }
+
+    fn note_definition(&self, end: Lsn) {
+        self.last_definition.fetch_max(end.0, Ordering::AcqRel);
+    }
+
+    /// Where the last definition ends: what an answer about something durable, or about something that may just
+    /// have been deleted, waits for. It may wait for more than its own object, and never longer than one sync.
+    fn last_definition(&self) -> Lsn {
+        Lsn(self.last_definition.load(Ordering::Acquire))
+    }
+
+    /// What an answer about something waits for: nothing, when that is not durable.
+    fn answer_about(&self, durable: bool) -> Lsn {
+        if durable { self.last_definition() } else { Lsn::default() }
+    }
+
+    /// As [`Vhost::answer_about`], after a change that may have logged what became of others, by which the last
+    /// definition is no longer the one of `before`.
+    fn answer_after(&self, durable: bool, before: Lsn) -> Lsn {
+        self.answer_about(durable || self.last_definition() > before)
     }
 
     fn routes_changed(&self) {

@@ -12,7 +12,8 @@ use crate::broker::queue::lifecycle::Removed;
 use crate::broker::vhost::bindings::Definitions;
 use crate::broker::vhost::{Actor, Vhost, check_new_name, check_owner};
 use crate::broker::wakes::Wakes;
-use crate::message::fact::{Definition, Fact};
+use crate::message::fact::Definition;
+use crate::message::place::Lsn;
 use crate::protocol::table::Table;
 
 /// What queue.declare asks for.
@@ -39,6 +40,8 @@ pub struct DeclaredQueue {
     pub messages: u64,
     /// Consumers.
     pub consumers: usize,
+    /// What the answer waits for.
+    pub after: Lsn,
 }
 
 impl Vhost {
@@ -47,7 +50,7 @@ impl Vhost {
     /// # Errors
     /// [`BrokerError::NotFound`], [`BrokerError::Locked`].
     pub fn check_queue(&self, actor: &Actor, name: &str) -> Result<DeclaredQueue, BrokerError> {
-        Ok(declared(&*self.find_queue(name, actor)?))
+        Ok(self.declared(&*self.find_queue(name, actor)?))
     }
 
     /// queue.declare: makes the queue, or checks that it is as described.
@@ -73,7 +76,7 @@ impl Vhost {
         let _definitions = self.definitions.lock();
         if let Some(queue) = self.queue(name) {
             check_same(&queue, actor, durable, request)?;
-            return Ok(declared(&queue));
+            return Ok(self.declared(&queue));
         }
         let resource = self.resource(ResourceKind::Queue, name);
         arguments::check_queue_arguments(request.arguments, &resource)?;
@@ -84,7 +87,7 @@ impl Vhost {
                 self.name
             )));
         }
-        Ok(declared(&self.insert_queue(name, actor, durable, request)))
+        Ok(self.declared(&self.insert_queue(name, actor, durable, request)))
     }
 
     fn insert_queue(
@@ -95,15 +98,15 @@ impl Vhost {
         request: &QueueRequest<'_>,
     ) -> Arc<Queue> {
         let id = self.node.next_queue_id();
-        if durable {
-            let _logged = self.node.log.append_one(&Fact::Defined(Definition::QueueDeclared {
+        let _applying = durable.then(|| {
+            self.log_definition(Definition::QueueDeclared {
                 queue: id,
                 vhost: &self.name,
                 name,
                 auto_delete: request.auto_delete,
                 arguments: request.arguments.as_bytes(),
-            }));
-        }
+            })
+        });
         let properties = QueueProperties {
             name: name.into(),
             vhost: Arc::clone(&self.name),
@@ -122,12 +125,13 @@ impl Vhost {
     ///
     /// # Errors
     /// Every refusal of queue.purge.
-    pub fn purge_queue(&self, actor: &Actor, name: &str) -> Result<u64, BrokerError> {
+    pub fn purge_queue(&self, actor: &Actor, name: &str, wakes: &mut Wakes) -> Result<u64, BrokerError> {
         self.check_access(actor, Access::Read, ResourceKind::Queue, name)?;
-        Ok(self.find_queue(name, actor)?.purge())
+        Ok(self.find_queue(name, actor)?.purge(wakes))
     }
 
-    /// queue.delete: how many ready messages went with it. A queue that is not there is deleted already.
+    /// queue.delete: how many ready messages went with it, and what the answer waits for. A queue that is not there
+    /// is deleted already.
     ///
     /// # Errors
     /// Every refusal of queue.delete.
@@ -138,12 +142,16 @@ impl Vhost {
         if_unused: bool,
         if_empty: bool,
         wakes: &mut Wakes,
-    ) -> Result<Removed, BrokerError> {
+    ) -> Result<(Removed, Lsn), BrokerError> {
         self.check_access(actor, Access::Configure, ResourceKind::Queue, name)?;
         let mut definitions = self.definitions.lock();
-        let Some(queue) = self.queue(name) else { return Ok(Removed { messages: 0 }) };
+        let Some(queue) = self.queue(name) else {
+            return Ok((Removed { messages: 0 }, self.last_definition()));
+        };
         check_owner(&queue, actor)?;
-        self.remove_queue(&mut definitions, &queue, if_unused, if_empty, wakes)
+        let before = self.last_definition();
+        let removed = self.remove_queue(&mut definitions, &queue, if_unused, if_empty, wakes)?;
+        Ok((removed, self.answer_after(queue.properties.durable, before)))
     }
 
     /// Deletes a queue that lost its last consumer and is to go with it, unless another one came meanwhile.
@@ -170,11 +178,11 @@ impl Vhost {
         if queue.is_deleted() {
             return Ok(Removed { messages: 0 });
         }
-        let removed = queue.remove(if_unused, if_empty, wakes)?;
-        if queue.properties.durable {
-            let _logged =
-                self.node.log.append_one(&Fact::Defined(Definition::QueueDeleted { queue: queue.id }));
-        }
+        let (removed, logged) = queue.remove(if_unused, if_empty, wakes)?;
+        let _applying = logged.map(|(logged, applying)| {
+            self.note_definition(logged.end);
+            applying
+        });
         self.queues.remove(&queue.properties.name);
         for exchange in self.unbind_all(definitions, &Destination::Queue(Arc::clone(queue))) {
             self.remove_exchange(definitions, &exchange);
@@ -182,11 +190,13 @@ impl Vhost {
         self.routes_changed();
         Ok(removed)
     }
-}
 
-fn declared(queue: &Queue) -> DeclaredQueue {
-    let (messages, consumers) = queue.counts();
-    DeclaredQueue { name: queue.properties.name.to_string(), messages, consumers }
+    fn declared(&self, queue: &Queue) -> DeclaredQueue {
+        let (messages, consumers) = queue.counts();
+        let name = queue.properties.name.to_string();
+        let after = self.answer_about(queue.properties.durable);
+        DeclaredQueue { name, messages, consumers, after }
+    }
 }
 
 fn check_same(

@@ -7,6 +7,7 @@ use crate::broker::arguments;
 use crate::broker::consumer::Consumer;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::names;
+use crate::broker::queue::dispatch::Taken;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::lifecycle::Subscription;
 use crate::broker::reply_to::REPLY_TO;
@@ -18,7 +19,7 @@ use crate::queue::consumers::Terms;
 use crate::session::channel::Channel;
 use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Holder};
-use crate::session::link::Link;
+use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
 
 impl Channel {
@@ -125,7 +126,7 @@ impl Channel {
                 self.close_reply_consumer(link);
                 Vec::new()
             }
-            Some(consumer) => Self::stop_consumers(link, [Arc::clone(consumer)].into_iter()),
+            Some(consumer) => Self::stop_consumers([Arc::clone(consumer)].into_iter()),
             None => Vec::new(),
         };
         self.deliver_waiting(link);
@@ -139,16 +140,25 @@ impl Channel {
         Ok(())
     }
 
-    pub(super) fn on_get(&mut self, link: &mut Link, get: &BasicGet<'_>) -> Result<(), Refusal> {
+    /// Answers with the queue's head. While that is not durable the connection waits, and takes nothing else.
+    pub fn on_get(&mut self, link: &mut Link, get: &BasicGet<'_>) -> Result<(), Refusal> {
         let queue_name = self.queue_or_last(get.queue)?;
         if queue_name == REPLY_TO {
             return Err(Refusal::not_implemented(format!("basic.get not supported by '{REPLY_TO}'")));
         }
         link.vhost.check_access(&link.actor, Access::Read, ResourceKind::Queue, &queue_name)?;
         let queue = link.vhost.find_queue(&queue_name, &link.actor)?;
-        let Some((run, remaining)) = queue.take_one() else {
-            link.send(self.number, &Method::BasicGetEmpty(BasicGetEmpty {}));
-            return Ok(());
+        let (run, remaining) = match queue.take_one(&link.outbox) {
+            Taken::Message(run, remaining) => (run, remaining),
+            Taken::Empty => {
+                link.send(self.number, &Method::BasicGetEmpty(BasicGetEmpty {}));
+                return Ok(());
+            }
+            Taken::NotYet => {
+                let (channel, no_ack) = (self.number, get.no_ack);
+                link.waiting_get = Some(WaitingGet { channel, queue: queue_name, no_ack, noted_at: queue });
+                return Ok(());
+            }
         };
         let tag = self.take_tags(1);
         for message in run.messages() {
@@ -160,7 +170,7 @@ impl Channel {
                 message_count: u32::try_from(remaining).unwrap_or(u32::MAX),
             };
             link.send(self.number, &Method::BasicGetOk(ok));
-            link.out.content(self.number, &message, link.frame_max);
+            link.send_content(self.number, &message);
         }
         if get.no_ack {
             link.settlement(&queue).settled(&run);
@@ -174,18 +184,13 @@ impl Channel {
     }
 
     /// Takes consumers away from their queues; those that go with their last consumer are returned.
-    pub(super) fn stop_consumers(
-        link: &mut Link,
-        consumers: impl Iterator<Item = Arc<Consumer>>,
-    ) -> Vec<Arc<Queue>> {
+    pub(super) fn stop_consumers(consumers: impl Iterator<Item = Arc<Consumer>>) -> Vec<Arc<Queue>> {
         let mut unused = Vec::new();
         for source in consumers.filter_map(|consumer| consumer.source.clone()) {
             if source.queue.unsubscribe(source.key) {
                 unused.push(source.queue);
             }
         }
-        // A consumer that is gone may have been the one that kept others from their turn.
-        link.hand_over();
         unused
     }
 

@@ -13,12 +13,15 @@ use crate::session::link::Link;
 impl Channel {
     /// Sends messages to a consumer. Those of a queue that is gone are skipped.
     pub fn deliver(&mut self, link: &mut Link, consumer: Arc<Consumer>, run: Run) {
-        link.unreleased_bytes += run.delivery_bytes();
         if consumer.source.as_ref().is_some_and(|source| source.queue.is_deleted()) {
+            link.unreleased_bytes += run.delivery_bytes();
             link.uncount(&consumer, run.count());
             return;
         }
+        link.keep_room(self.number, run.delivery_bytes());
         let first_tag = self.take_tags(run.count());
+        let frame_max = link.frame_max;
+        let out = link.output(self.number);
         for (delivery_tag, message) in (first_tag..).zip(run.messages()) {
             let deliver = BasicDeliver {
                 consumer_tag: &consumer.tag,
@@ -27,8 +30,8 @@ impl Channel {
                 exchange: message.exchange,
                 routing_key: message.routing_key,
             };
-            link.out.method(self.number, &Method::BasicDeliver(deliver));
-            link.out.content(self.number, &message, link.frame_max);
+            out.method(self.number, &Method::BasicDeliver(deliver));
+            out.content(self.number, &message, frame_max);
         }
         if !consumer.no_ack {
             self.unacked.push(Delivered { first_tag, run, holder: Holder::Consumer(consumer) });

@@ -36,6 +36,9 @@ const BODY_BYTES_CAP: u64 = 512 * 1024 * 1024;
 /// A connection with less than this in unfinished bodies is not the one that fills the node with them.
 const BLAMED_PARTIAL_BYTES_MIN: u64 = 1024 * 1024;
 
+/// What each queue a message goes to takes of a transaction, in bytes.
+const TARGET_BYTES: u64 = 24;
+
 /// The delivery mode of messages that are to survive; every other one is transient.
 const PERSISTENT: u8 = 2;
 
@@ -276,7 +279,7 @@ impl Channel {
             false
         };
         if !taken && *mandatory {
-            give_back(link, &mut self.transaction, self.number, &message, body);
+            return give_back(link, &mut self.transaction, self.number, &message, body);
         }
         Ok(())
     }
@@ -290,12 +293,12 @@ fn hand_to_burst(
     body: Body<'_>,
     persistent: bool,
 ) -> Result<(), Refusal> {
-    let limit = link.node().limits.tx_messages_max;
     let received_ms = link.now.unix_ms;
     let (own, node) = link.burst();
     let burst = match transaction {
         Some(transaction) => {
-            transaction.count(limit)?;
+            let bytes = message_bytes(message, &body) + targets.len() as u64 * TARGET_BYTES;
+            transaction.count_message(bytes, &node.limits)?;
             &mut transaction.burst
         }
         None => own,
@@ -319,14 +322,22 @@ fn give_back(
     channel: u16,
     message: &Content<'_>,
     body: Body<'_>,
-) {
+) -> Result<(), Refusal> {
     let Some(transaction) = transaction else {
-        return send_return(link, channel, &view(message, &body));
+        send_return(link, channel, &view(message, &body));
+        return Ok(());
     };
+    transaction.count_message(message_bytes(message, &body), &link.node().limits)?;
     let mut names = NamesBuf::default();
     names.copy(message.names);
     let properties = message.properties.to_vec();
     transaction.unroutable.push(Unroutable { names, properties, body: body.into_pieces() });
+    Ok(())
+}
+
+fn message_bytes(message: &Content<'_>, body: &Body<'_>) -> u64 {
+    let head = message.names.as_bytes().len() + message.properties.len();
+    (head + body.view().len()) as u64
 }
 
 /// Hands an answer to the direct reply-to consumer that the routing key addresses. `false` when it addresses none.

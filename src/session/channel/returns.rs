@@ -35,5 +35,5 @@ pub(super) fn send_return(link: &mut Link, channel: u16, message: &MessageView<'
         routing_key: message.routing_key,
     };
     link.send(channel, &Method::BasicReturn(method));
-    link.out.content(channel, message, link.frame_max);
+    link.send_content(channel, message);
 }

@@ -63,6 +63,7 @@ impl Channel {
             link.credit_window(self.number, count);
         }
         let Some(queue) = delivered.queue() else { return };
+        link.has_returns |= verdict == Verdict::Return;
         let settlement = link.settlement(queue);
         if let Holder::Consumer(consumer) = &delivered.holder
             && let Some(source) = &consumer.source

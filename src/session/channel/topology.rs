@@ -3,6 +3,7 @@
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::reply_to::{REPLY_TO, is_reply_name};
 use crate::broker::vhost::{BindingRequest, DeclaredQueue, ExchangeRequest, QueueRequest};
+use crate::message::place::Lsn;
 use crate::protocol::methods::{
     ExchangeBindOk, ExchangeDeclare, ExchangeDeclareOk, ExchangeDelete, ExchangeDeleteOk, ExchangeUnbindOk,
     Method, QueueBindOk, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge, QueuePurgeOk,
@@ -23,16 +24,16 @@ impl Channel {
                 let (source, destination) =
                     (without_line_ends(bind.source), without_line_ends(bind.destination));
                 let request = exchange_binding(&source, &destination, bind.routing_key, bind.arguments);
-                link.vhost.bind(&link.actor, &request)?;
-                self.reply(link, bind.nowait, &Method::ExchangeBindOk(ExchangeBindOk {}));
+                let after = link.vhost.bind(&link.actor, &request)?;
+                self.reply(link, after, bind.nowait, &Method::ExchangeBindOk(ExchangeBindOk {}));
                 Ok(())
             }
             Method::ExchangeUnbind(unbind) => {
                 let (source, destination) =
                     (without_line_ends(unbind.source), without_line_ends(unbind.destination));
                 let request = exchange_binding(&source, &destination, unbind.routing_key, unbind.arguments);
-                link.vhost.unbind(&link.actor, &request)?;
-                self.reply(link, unbind.nowait, &Method::ExchangeUnbindOk(ExchangeUnbindOk {}));
+                let after = link.vhost.unbind(&link.actor, &request)?;
+                self.reply(link, after, unbind.nowait, &Method::ExchangeUnbindOk(ExchangeUnbindOk {}));
                 Ok(())
             }
             Method::QueueDeclare(declare) => self.on_queue_declare(link, declare),
@@ -41,15 +42,18 @@ impl Channel {
             Method::QueueBind(bind) => {
                 let (queue, key) = self.binding_names(bind.queue, bind.routing_key)?;
                 let source = without_line_ends(bind.exchange);
-                link.vhost.bind(&link.actor, &queue_binding(&source, &queue, &key, bind.arguments))?;
-                self.reply(link, bind.nowait, &Method::QueueBindOk(QueueBindOk {}));
+                let after =
+                    link.vhost.bind(&link.actor, &queue_binding(&source, &queue, &key, bind.arguments))?;
+                self.reply(link, after, bind.nowait, &Method::QueueBindOk(QueueBindOk {}));
                 Ok(())
             }
             Method::QueueUnbind(unbind) => {
                 let (queue, key) = self.binding_names(unbind.queue, unbind.routing_key)?;
                 let source = without_line_ends(unbind.exchange);
-                link.vhost.unbind(&link.actor, &queue_binding(&source, &queue, &key, unbind.arguments))?;
-                self.reply(link, false, &Method::QueueUnbindOk(QueueUnbindOk {}));
+                let after = link
+                    .vhost
+                    .unbind(&link.actor, &queue_binding(&source, &queue, &key, unbind.arguments))?;
+                self.reply(link, after, false, &Method::QueueUnbindOk(QueueUnbindOk {}));
                 Ok(())
             }
             _ => Err(Refusal::new(ReplyCode::CommandInvalid, "unimplemented method")),
@@ -58,8 +62,8 @@ impl Channel {
 
     fn on_exchange_declare(&self, link: &mut Link, declare: &ExchangeDeclare<'_>) -> Result<(), Refusal> {
         let name = without_line_ends(declare.exchange);
-        if declare.passive {
-            link.vhost.check_exchange(&name)?;
+        let after = if declare.passive {
+            link.vhost.check_exchange(&name)?
         } else {
             let request = ExchangeRequest {
                 name: &name,
@@ -69,15 +73,16 @@ impl Channel {
                 internal: declare.internal,
                 arguments: declare.arguments,
             };
-            link.vhost.declare_exchange(&link.actor, &request)?;
-        }
-        self.reply(link, declare.nowait, &Method::ExchangeDeclareOk(ExchangeDeclareOk {}));
+            link.vhost.declare_exchange(&link.actor, &request)?
+        };
+        self.reply(link, after, declare.nowait, &Method::ExchangeDeclareOk(ExchangeDeclareOk {}));
         Ok(())
     }
 
     fn on_exchange_delete(&self, link: &mut Link, delete: &ExchangeDelete<'_>) -> Result<(), Refusal> {
-        link.vhost.delete_exchange(&link.actor, &without_line_ends(delete.exchange), delete.if_unused)?;
-        self.reply(link, delete.nowait, &Method::ExchangeDeleteOk(ExchangeDeleteOk {}));
+        let name = without_line_ends(delete.exchange);
+        let after = link.vhost.delete_exchange(&link.actor, &name, delete.if_unused)?;
+        self.reply(link, after, delete.nowait, &Method::ExchangeDeleteOk(ExchangeDeleteOk {}));
         Ok(())
     }
 
@@ -105,7 +110,7 @@ impl Channel {
             message_count: u32::try_from(declared.messages).unwrap_or(u32::MAX),
             consumer_count: u32::try_from(declared.consumers).unwrap_or(u32::MAX),
         };
-        self.reply(link, declare.nowait, &Method::QueueDeclareOk(ok));
+        self.reply(link, declared.after, declare.nowait, &Method::QueueDeclareOk(ok));
         self.last_queue = declared.name;
         Ok(())
     }
@@ -113,24 +118,25 @@ impl Channel {
     fn on_queue_delete(&self, link: &mut Link, delete: &QueueDelete<'_>) -> Result<(), Refusal> {
         let name = self.queue_or_last(delete.queue)?;
         let (unused, empty) = (delete.if_unused, delete.if_empty);
-        let removed = link.vhost.delete_queue(&link.actor, &name, unused, empty, &mut link.wakes)?;
+        let (removed, after) = link.vhost.delete_queue(&link.actor, &name, unused, empty, &mut link.wakes)?;
         link.exclusive_queues.retain(|known| **known != *name);
         let message_count = u32::try_from(removed.messages).unwrap_or(u32::MAX);
-        self.reply(link, delete.nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count }));
+        self.reply(link, after, delete.nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count }));
         Ok(())
     }
 
     fn on_queue_purge(&self, link: &mut Link, purge: &QueuePurge<'_>) -> Result<(), Refusal> {
         let name = self.queue_or_last(purge.queue)?;
-        let purged = link.vhost.purge_queue(&link.actor, &name)?;
+        let purged = link.vhost.purge_queue(&link.actor, &name, &mut link.wakes)?;
         let message_count = u32::try_from(purged).unwrap_or(u32::MAX);
-        self.reply(link, purge.nowait, &Method::QueuePurgeOk(QueuePurgeOk { message_count }));
+        // A purge that a crash undoes is allowed to come undone: nothing waits for it.
+        self.reply(link, Lsn::default(), purge.nowait, &Method::QueuePurgeOk(QueuePurgeOk { message_count }));
         Ok(())
     }
 
-    fn reply(&self, link: &mut Link, nowait: bool, method: &Method<'_>) {
+    fn reply(&self, link: &mut Link, after: Lsn, nowait: bool, method: &Method<'_>) {
         if !nowait {
-            link.send(self.number, method);
+            link.send_after(self.number, after, method);
         }
     }
 
@@ -172,7 +178,7 @@ fn exchange_binding<'a>(
 /// A reply consumer looks like a queue with one consumer.
 fn declare_reply_queue(link: &Link, name: &str) -> Result<DeclaredQueue, Refusal> {
     if name == REPLY_TO || link.broker.replies.contains(name) {
-        return Ok(DeclaredQueue { name: name.to_owned(), messages: 0, consumers: 1 });
+        return Ok(DeclaredQueue { name: name.to_owned(), messages: 0, consumers: 1, after: Lsn::default() });
     }
     Err(Refusal::new(ReplyCode::NotFound, format!("no queue '{name}' in vhost '{}'", link.vhost.name())))
 }

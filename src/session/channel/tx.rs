@@ -1,6 +1,7 @@
 //! Transactions (class tx): publishes and acknowledgements that happen together or not at all.
 
 use crate::broker::publish::Burst;
+use crate::config::Limits;
 use crate::protocol::methods::{Method, TxCommitOk, TxRollbackOk, TxSelectOk};
 use crate::session::channel::Channel;
 use crate::session::channel::returns::{Unroutable, send_return};
@@ -22,6 +23,8 @@ pub(super) enum Verdict {
 pub(super) struct Transaction {
     pub(super) burst: Burst,
     messages: usize,
+    /// What its messages take in memory and in the log.
+    bytes: u64,
     pub(super) unroutable: Vec<Unroutable>,
     settled: Vec<(Delivered, Verdict)>,
 }
@@ -32,6 +35,17 @@ impl Transaction {
         self.messages += 1;
         if self.messages > limit {
             return Err(Refusal::precondition(format!("transaction of more than {limit} messages")));
+        }
+        Ok(())
+    }
+
+    /// As [`Transaction::count`], for a message: a transaction goes to the log as a whole.
+    pub(super) fn count_message(&mut self, bytes: u64, limits: &Limits) -> Result<(), Refusal> {
+        self.count(limits.tx_messages_max)?;
+        self.bytes += bytes;
+        let limit = limits.tx_bytes_max;
+        if self.bytes > limit {
+            return Err(Refusal::precondition(format!("transaction of more than {limit} bytes")));
         }
         Ok(())
     }
@@ -59,7 +73,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Publishes first, then acknowledgements, all in one hold of the log.
+    /// Publishes first, then acknowledgements, all in one hold of the log. The answer waits until it is durable.
     pub(super) fn on_tx_commit(&mut self, link: &mut Link) -> Result<(), Refusal> {
         let transaction = self.transaction.as_mut().ok_or_else(not_transactional)?;
         let mut committed = std::mem::take(transaction);
@@ -69,8 +83,8 @@ impl Channel {
         for unroutable in &committed.unroutable {
             send_return(link, self.number, &unroutable.view());
         }
-        link.commit(&mut committed.burst);
-        link.send(self.number, &Method::TxCommitOk(TxCommitOk {}));
+        let lsn = link.commit(&mut committed.burst);
+        link.send_after(self.number, lsn, &Method::TxCommitOk(TxCommitOk {}));
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::model::state::{Confirms, Consumer, Entry, Held, Queue, Tx, Window};
 use crate::model::{ChannelKey, Model};
-use crate::op::{Message, Op, Verdict, is_auto_delete, is_exclusive};
+use crate::op::{Message, Op, Verdict, is_auto_delete, is_durable, is_exclusive};
 
 impl Model {
     /// An operation the broker says nothing to.
@@ -17,7 +17,10 @@ impl Model {
             return;
         }
         match op {
-            Op::Publish(message) => self.publish(key, &message),
+            Op::Publish(message) => {
+                self.hand_over_returns();
+                self.publish(key, &message);
+            }
             Op::Settle { tag, multiple, verdict } => self.settle(key, tag, multiple, verdict),
             other => panic!("{other:?} has an answer"),
         }
@@ -27,9 +30,11 @@ impl Model {
     pub(super) fn publish(&mut self, key: ChannelKey, message: &Rc<Message>) {
         let queues = self.route(message).expect("a missing exchange refuses");
         self.messages.insert(message.id, Rc::clone(message));
+        let logged_behind = self.logged(&queues, message);
         let channel = self.channel(key);
         if let Some(confirms) = &mut channel.confirms {
             confirms.published += 1;
+            confirms.logged_behind.push_back(logged_behind);
         }
         if let Some(tx) = &mut channel.tx {
             if queues.is_empty() && message.mandatory {
@@ -41,8 +46,20 @@ impl Model {
         self.enqueue(&queues, message);
     }
 
+    /// Where the log ended before this message was in it, if it is.
+    fn logged(&self, queues: &[u64], message: &Message) -> Option<u64> {
+        let mut found = queues.iter().filter_map(|id| self.queues.get(id));
+        (message.is_persistent() && found.any(|queue| is_durable(&queue.name))).then_some(self.log.end)
+    }
+
+    /// What is judged now was logged in this turn.
+    pub(super) fn note_logged(&mut self, logged: bool) {
+        self.logged_behind = logged.then_some(self.log.end).max(self.logged_behind);
+    }
+
     fn enqueue(&mut self, queues: &[u64], message: &Rc<Message>) {
         let now = self.tick();
+        let end = self.log.end;
         for id in queues {
             let Some(queue) = self.queues.get_mut(id) else { continue };
             queue.next_seq += 1;
@@ -51,6 +68,7 @@ impl Model {
                 held: false,
                 doubtful: false,
                 redelivered: false,
+                logged_behind: (message.is_persistent() && is_durable(&queue.name)).then_some(end),
                 since: (now, now),
             };
             queue.entries.insert(queue.next_seq, entry);
@@ -111,6 +129,8 @@ impl Model {
         let tx = std::mem::take(self.channel(key).tx.as_mut().expect("a transaction is open"));
         assert!(tx.unroutable.is_empty(), "returns come before commit-ok");
         for (queues, message) in &tx.publishes {
+            let logged = self.logged(queues, message).is_some();
+            self.note_logged(logged);
             self.enqueue(queues, message);
         }
         for (_, held, verdict) in tx.settled {

@@ -9,8 +9,8 @@ use sluicemq::protocol::properties::Properties;
 
 use crate::model::predict::Prediction;
 use crate::model::state::{Channel, Held};
-use crate::model::{ChannelKey, Event, Model};
-use crate::op::{Message, Op};
+use crate::model::{ChannelKey, Event, Judged, Model};
+use crate::op::{Message, Op, is_durable};
 
 /// A content as it came.
 struct Content {
@@ -18,26 +18,70 @@ struct Content {
     body: Vec<u8>,
 }
 
+/// A method the broker said, with its content, as bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) channel: u16,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Cuts bytes into what was said, each with where it ends.
+pub(crate) fn split(bytes: &[u8], frame_max: u32) -> Vec<(usize, Said)> {
+    let mut said = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = at;
+        let frame = next_frame(bytes, &mut at, frame_max);
+        assert!(frame.kind == FrameKind::Method, "a method comes first");
+        let method = Method::parse(frame.payload).expect("a method");
+        if method.has_content() {
+            read_content(bytes, &mut at, frame_max, frame.channel);
+        }
+        said.push((at, Said { channel: frame.channel, bytes: bytes[start..at].to_vec() }));
+    }
+    said
+}
+
 impl Model {
-    /// Judges every frame.
-    pub(super) fn read(&mut self, connection: u64, said: &[u8]) -> Vec<(usize, Event)> {
+    /// Judges all that was said.
+    pub(super) fn read(&mut self, connection: u64, said: &[Said], parked: bool) -> Vec<Judged> {
         let frame_max = self.peer(connection).frame_max;
-        let mut events = Vec::new();
-        let mut at = 0;
-        while at < said.len() {
-            let frame = next_frame(said, &mut at, frame_max);
-            if frame.kind == FrameKind::Heartbeat {
-                continue;
-            }
-            assert!(frame.kind == FrameKind::Method, "content without a method");
+        let mut judged: Vec<Option<Judged>> = said.iter().map(|_| None).collect();
+        while let Some(next) = self.next_to_judge(connection, said, &judged, parked) {
+            let (bytes, mut at) = (&said[next].bytes, 0);
+            let frame = next_frame(bytes, &mut at, frame_max);
             let method = Method::parse(frame.payload).expect("a method");
-            let content = method.has_content().then(|| read_content(said, &mut at, frame_max, frame.channel));
+            let content =
+                method.has_content().then(|| read_content(bytes, &mut at, frame_max, frame.channel));
             assert!(!self.peer(connection).closed, "{} after the connection was closed", method.name());
+            self.logged_behind = None;
             let event = self.judge((connection, frame.channel), &method, content);
-            events.extend(event.map(|event| (at, event)));
+            judged[next] = Some(Judged { event, logged_behind: self.logged_behind.take() });
             self.apply_silent(connection);
         }
-        events
+        judged.into_iter().map(|judged| judged.expect("all are judged")).collect()
+    }
+
+    /// Where the order is not known, the channel goes first whose operation waits for its answer, and the end of the
+    /// connection last: everything else was said before.
+    fn next_to_judge(
+        &mut self,
+        connection: u64,
+        said: &[Said],
+        judged: &[Option<Judged>],
+        parked: bool,
+    ) -> Option<usize> {
+        let waiting = self.peer(connection).processed.front().map(|(channel, _)| *channel);
+        let mut left = (0..said.len()).filter(|at| judged[*at].is_none());
+        if !parked {
+            return left.next();
+        }
+        let rank = |at: &usize| match said[*at].channel {
+            0 => 2,
+            channel if Some(channel) == waiting => 0,
+            _ => 1,
+        };
+        left.min_by_key(rank)
     }
 
     fn judge(&mut self, key: ChannelKey, method: &Method<'_>, content: Option<Content>) -> Option<Event> {
@@ -143,12 +187,15 @@ impl Model {
                 self.judge_delete(&queue, if_empty, u64::from(ok.message_count));
             }
             (Op::Declare { queue }, Method::QueueDeclareOk(ok)) => {
+                let is_new = !self.names.contains_key(&queue);
+                self.note_logged(is_new && is_durable(&queue));
                 self.declare(key, &queue);
                 self.judge_counts(&queue, ok);
             }
             (Op::Inspect { queue }, Method::QueueDeclareOk(ok)) => self.judge_counts(&queue, ok),
             (Op::Bind { queue, pattern }, Method::QueueBindOk(_)) => {
-                self.bindings.insert((self.names[&queue], pattern));
+                let is_new = self.bindings.insert((self.names[&queue], pattern));
+                self.note_logged(is_new && is_durable(&queue));
             }
             (Op::Unbind { queue, pattern }, Method::QueueUnbindOk(_)) => {
                 let id = self.names.get(&queue).copied();
@@ -215,6 +262,12 @@ impl Model {
         let Some(seq) = queue.find(message.id) else {
             panic!("message {} is not waiting in queue {}", message.id, queue.name);
         };
+        let behind = queue.entries[&seq].logged_behind;
+        assert!(
+            behind.is_none_or(|behind| behind < self.log.durable),
+            "message {} was delivered before it was durable",
+            message.id
+        );
         let expected = queue.entries[&seq].redelivered;
         assert!(redelivered == expected, "message {}: redelivered is {redelivered}", message.id);
         seq
@@ -281,6 +334,7 @@ impl Model {
             assert!(removed == 0, "{removed} messages of a queue that is not there");
             return;
         };
+        self.note_logged(is_durable(queue));
         let found = &self.queues[&id];
         let left = found.unheld();
         assert!(removed <= left, "queue {queue} was deleted with {removed} messages of {left}");
@@ -308,6 +362,8 @@ impl Model {
         assert!(tag > acked, "publish {tag} is confirmed again, all up to {acked} were");
         assert!(multiple || tag == acked + 1, "publish {tag} is confirmed alone, only up to {acked} were");
         confirms.acked = tag;
+        let count = (tag - acked) as usize;
+        self.logged_behind = confirms.logged_behind.drain(..count).flatten().max();
         None
     }
 
@@ -317,6 +373,7 @@ impl Model {
         let message = match front {
             Some((channel, Op::Publish(message))) if channel == key.1 => {
                 self.peer(key.0).processed.pop_front();
+                self.hand_over_returns();
                 self.publish(key, &message);
                 message
             }

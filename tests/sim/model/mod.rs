@@ -21,6 +21,7 @@ mod state;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
+pub(crate) use crate::model::judge::{Said, split};
 pub(crate) use crate::model::routing::{EXCHANGES, MISSING};
 use crate::model::state::{Channel, Consumer, Held, Queue};
 use crate::op::{Message, Op, Pattern};
@@ -64,6 +65,23 @@ pub(crate) enum Event {
     ConnectionClosed,
 }
 
+/// What a turn did to the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Span {
+    /// Where it ended before.
+    pub(crate) end: u64,
+    /// Up to where it is durable after.
+    pub(crate) durable: u64,
+}
+
+/// What the model makes of one thing that was said.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) event: Option<Event>,
+    /// It may not be heard before the log is durable beyond this position.
+    pub(crate) logged_behind: Option<u64>,
+}
+
 /// The whole of it.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
@@ -78,10 +96,14 @@ pub(crate) struct Model {
     clock: u64,
     /// Names queues and consumers, never twice.
     ids: u64,
-    /// Came back in this turn and not yet available: the broker hands them over after the turn's publishes.
+    /// Came back in this turn and not yet available: the broker hands them over before the next publish.
     returning: Vec<Held>,
     /// Nothing is on its way: counts are exact.
     at_rest: bool,
+    /// Where the log ended before this turn, and up to where it was durable after it.
+    log: Span,
+    /// What is judged now was logged behind this position.
+    logged_behind: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -100,20 +122,34 @@ impl Model {
         self.peers.insert(connection, peer);
     }
 
-    /// The broker processed `done` of this connection and then had said `said`. Each event comes with how many
-    /// bytes must have arrived for the client to know of it.
+    /// The broker processed `done` of this connection and then had `said`, which is judged and answered in its order.
+    ///
+    /// What is parked is judged when it is said, and not when it is heard. Then the order of what different channels
+    /// say is not known, and `parked` says so.
     pub(crate) fn observe(
         &mut self,
         connection: u64,
         done: impl Iterator<Item = (u16, Op)>,
-        said: &[u8],
-    ) -> Vec<(usize, Event)> {
+        said: &[Said],
+        parked: bool,
+        log: Span,
+    ) -> Vec<Judged> {
+        self.log = log;
         self.peer(connection).processed.extend(done);
         self.apply_silent(connection);
-        let events = self.read(connection, said);
+        let judged = self.read(connection, said, parked);
         let unanswered = self.peer(connection).processed.front().cloned();
-        assert!(unanswered.is_none(), "no answer to {unanswered:?}");
-        events
+        // A get waits for its queue's head, and the connection for the get.
+        let waits = matches!(unanswered, Some((_, Op::Get { .. }))) && !self.at_rest;
+        assert!(unanswered.is_none() || waits, "no answer to {unanswered:?}");
+        judged
+    }
+
+    /// Nobody waits for an answer.
+    pub(crate) fn check_answered(&self) {
+        for peer in self.peers.values() {
+            assert!(peer.processed.is_empty(), "no answer to {:?}", peer.processed);
+        }
     }
 
     /// The socket is gone.

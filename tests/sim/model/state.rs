@@ -1,6 +1,6 @@
 //! The parts of the model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use crate::model::ChannelKey;
@@ -29,6 +29,8 @@ pub(super) struct Entry {
     pub(super) doubtful: bool,
     /// It was delivered and came back.
     pub(super) redelivered: bool,
+    /// For what the log must know: where that ended before.
+    pub(super) logged_behind: Option<u64>,
     /// When it became available, at the earliest and at the latest.
     pub(super) since: (u64, u64),
 }
@@ -118,6 +120,8 @@ pub(super) struct Window {
 pub(super) struct Confirms {
     pub(super) published: u64,
     pub(super) acked: u64,
+    /// For each publish that is not confirmed: see [`Entry::logged_behind`].
+    pub(super) logged_behind: VecDeque<Option<u64>>,
 }
 
 /// What an open transaction collects.

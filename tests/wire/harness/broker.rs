@@ -131,5 +131,6 @@ async fn run(server: Server, shutdown: impl Future) {
         .run(async {
             shutdown.await;
         })
-        .await;
+        .await
+        .expect("no disk is there to fail");
 }

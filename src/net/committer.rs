@@ -1,0 +1,114 @@
+//! The thread that makes the log durable: it waits for work, commits, and reports what ends the store.
+//!
+//! It is a thread of its own because it spends its life in one system call after the other, and everybody waits for
+//! it. When it panics the process ends: nothing would ever be confirmed again.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::broker::Broker;
+use crate::config::Durability;
+use crate::storage::error::StoreError;
+use crate::storage::log::Committed;
+
+/// A full disk is asked again after this.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+
+/// The running thread, and what it has to say.
+#[derive(Debug)]
+pub(super) struct Committer {
+    broker: Arc<Broker>,
+    thread: Option<JoinHandle<()>>,
+    failures: mpsc::UnboundedReceiver<StoreError>,
+    /// Keeps the channel open, so that waiting for a failure has no other end.
+    failed: mpsc::UnboundedSender<StoreError>,
+}
+
+impl Committer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system's, when it has no thread to give.
+    pub(super) fn start(broker: Arc<Broker>) -> io::Result<Self> {
+        // At most one failure of each kind of thread is ever sent.
+        let (failed, failures) = mpsc::unbounded_channel();
+        let (own, report) = (Arc::clone(&broker), failed.clone());
+        let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
+            let _end = AbortOnPanic;
+            if let Err(error) = commit(&own) {
+                let _nobody_listens_at_the_end = report.send(error);
+            }
+        })?;
+        Ok(Self { broker, thread: Some(thread), failures, failed })
+    }
+
+    /// Why the store can take nothing more; ends only then.
+    pub(super) async fn failure(&mut self) -> StoreError {
+        match self.failures.recv().await {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Syncs at the configured interval, where batches are not synced one by one.
+    pub(super) fn syncing(&self) -> impl Future<Output = ()> + use<> {
+        let (broker, failed) = (Arc::clone(&self.broker), self.failed.clone());
+        async move {
+            if broker.config.storage.durability != Durability::Interval {
+                return;
+            }
+            let interval = Duration::from_millis(broker.config.storage.interval_ms);
+            loop {
+                tokio::time::sleep(interval).await;
+                let own = Arc::clone(&broker);
+                let synced = tokio::task::spawn_blocking(move || own.node.log.sync()).await;
+                if let Ok(Err(error)) = synced {
+                    let _nobody_listens_at_the_end = failed.send(error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Commits what is left and ends the thread.
+    pub(super) fn stop(mut self) {
+        self.broker.node.log.close();
+        if let Some(thread) = self.thread.take() {
+            let joined = thread.join();
+            debug_assert!(joined.is_ok(), "a panic has ended the process");
+        }
+    }
+}
+
+/// Commits until the log is closed and everything in it is durable.
+fn commit(broker: &Broker) -> Result<(), StoreError> {
+    let log = &broker.node.log;
+    loop {
+        let goes_on = log.wait_for_work();
+        match log.commit_once() {
+            Ok(Committed::Batch) => {}
+            Ok(Committed::Nothing) if goes_on => {}
+            Ok(Committed::Nothing) => return Ok(()),
+            // Nothing is lost: publishers wait until there is room.
+            Err(error) if error.is_full() && goes_on => {
+                broker.check_disk(0);
+                thread::sleep(FULL_PAUSE);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}

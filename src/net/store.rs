@@ -1,0 +1,79 @@
+//! The data directory as the configuration describes it: opened before anything is served, watched while it is.
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::clock::Now;
+use crate::config::{Durability, Storage};
+use crate::storage::disk::Disk;
+use crate::storage::disk::real::RealDisk;
+use crate::storage::error::StoreError;
+use crate::storage::log::{LogOptions, SyncMode};
+
+/// How often the disk's room is looked at: the less there is, the more often.
+const LOOK_INTERVALS: [(u64, Duration); 2] = [(4, Duration::from_secs(10)), (2, Duration::from_secs(1))];
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// A data directory that is ours until this drops.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) disk: Arc<dyn Disk>,
+    /// How its log is to behave.
+    pub(super) log_options: LogOptions,
+    _lock: Box<dyn Debug + Send + Sync>,
+}
+
+impl Directory {
+    /// Makes the directory if it is not there, and takes it for this process.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], or what the system says.
+    pub(super) fn open(dir: &Path, storage: &Storage) -> Result<Self, StoreError> {
+        let name = dir.display().to_string();
+        let disk = RealDisk::new(dir).map_err(StoreError::io("open the data directory", &name))?;
+        let lock = disk.lock().map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => StoreError::InUse(name.clone()),
+            _ => StoreError::io("lock the data directory", &name)(error),
+        })?;
+        Ok(Self { disk: Arc::new(disk), log_options: log_options(storage, Now::read()), _lock: lock })
+    }
+}
+
+/// What the configuration means for the log.
+fn log_options(storage: &Storage, now: Now) -> LogOptions {
+    LogOptions {
+        slot_bytes: storage.slot_bytes,
+        window_slots: usize::try_from(storage.window_slots).unwrap_or(usize::MAX),
+        sync: match storage.durability {
+            Durability::Fsync => SyncMode::EachBatch,
+            Durability::Interval => SyncMode::Interval,
+            Durability::Os => SyncMode::Never,
+        },
+        created_ms: now.unix_ms,
+        ..LogOptions::default()
+    }
+}
+
+/// Compares what is free on the disk with the limit, for ever.
+pub(super) async fn watch(broker: Arc<Broker>, disk: Arc<dyn Disk>) {
+    let limit_bytes = broker.config.storage.disk_free_limit_bytes();
+    loop {
+        let own = Arc::clone(&disk);
+        let free_bytes = match tokio::task::spawn_blocking(move || own.free_bytes()).await {
+            Ok(Ok(free_bytes)) => free_bytes,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot tell how much is free on the disk");
+                u64::MAX
+            }
+            // The runtime is going.
+            Err(_) => return,
+        };
+        broker.check_disk(free_bytes);
+        let enough = |&&(times, _): &&(u64, Duration)| free_bytes > limit_bytes.saturating_mul(times);
+        let pause = LOOK_INTERVALS.iter().find(enough).map_or(LOOK_INTERVAL_MIN, |&(_, pause)| pause);
+        tokio::time::sleep(pause).await;
+    }
+}
