@@ -5,4 +5,5 @@ pub mod batch;
 pub mod disk;
 pub mod error;
 pub mod log;
+pub mod pack;
 pub mod slot;
