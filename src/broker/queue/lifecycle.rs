@@ -8,18 +8,8 @@ use crate::broker::error::BrokerError;
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::Wakes;
-    fn purge_step(&self, classic: &mut Classic<Arc<Consumer>>, count: u64) -> u64 {
-        // What goes is known when it is taken out. That is before the log hears of it, and nobody can tell: a
-        // checkpoint captures under the queue's lock, which is held until the fact has its position.
-        let gone = classic.purge(count);
-        let ranges: Vec<_> = (gone.iter())
-            .filter(|gone| self.logs(gone.persistent))
-            .map(|gone| (gone.first, gone.end))
-            .collect();
-        let _logged = (!ranges.is_empty())
-            .then(|| self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges }));
-        self.index_bytes.set(classic.index_bytes());
-        gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
+use crate::message::fact::{Definition, Fact};
+use crate::message::place::Logged;
 use crate::queue::classic::Classic;
 use crate::queue::consumers::{ConsumerKey, Terms};
 use crate::storage::log::Applying;
@@ -97,33 +87,18 @@ impl Queue {
         purged
     }
 
-<<<<<<< HEAD
-    fn purge_step(&self, state: &mut Classic<Arc<Consumer>>, count: u64) -> u64 {
-        // The log hears of it under the queue's lock: a run cannot be purged twice.
-        let gone = state.purge(count);
+    fn purge_step(&self, classic: &mut Classic<Arc<Consumer>>, count: u64) -> u64 {
+        // What goes is known when it is taken out. That is before the log hears of it, and nobody can tell: a
+        // checkpoint captures under the queue's lock, which is held until the fact has its position.
+        let gone = classic.purge(count);
         let ranges: Vec<_> = (gone.iter())
             .filter(|gone| self.logs(gone.persistent))
             .map(|gone| (gone.first, gone.end))
             .collect();
-        if !ranges.is_empty() {
-            let _logged = self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges });
-        }
-        self.index_bytes.set(state.index_bytes());
-        gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
-=======
-    fn purge_step(&self, classic: &mut Classic<Arc<Consumer>>, count: u64) -> u64 {
-        // The runs that go are known when they are taken out. That is before the log hears of it, and nobody can
-        // tell: a checkpoint captures under the queue's lock, which is held until the fact has its position.
-        let runs = classic.purge(count);
-        let ranges: Vec<_> = (runs.iter())
-            .filter(|run| self.logs(run.is_persistent()))
-            .map(|run| (run.first_seq(), run.end_seq()))
-            .collect();
         let _logged = (!ranges.is_empty())
             .then(|| self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges }));
         self.index_bytes.set(classic.index_bytes());
-        runs.iter().map(|run| u64::from(Run::count(run))).sum()
->>>>>>> sess
+        gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
     }
 
     /// Ends the queue: publishers find it deleted, consumers are told, messages go. Of a durable queue the log has
