@@ -131,6 +131,14 @@ pub fn alternate_exchange<'a>(
     exchange_name("alternate-exchange", arguments, resource)
 }
 
+/// The alternate exchange of arguments that were accepted before.
+pub fn declared_alternate(arguments: Table<'_>) -> Option<&str> {
+    match arguments.get("alternate-exchange") {
+        Some(Field::LongStr(exchange)) => std::str::from_utf8(exchange).ok(),
+        _ => None,
+    }
+}
+
 /// An argument that names an exchange is refused in words of its own.
 fn exchange_name<'a>(
     name: &str,

@@ -29,6 +29,8 @@ use crate::storage::meta::{Changes, Meta, QueueRow};
 use crate::storage::pack::Kind;
 use crate::storage::pack::writer::{PackSummary, PackWriter};
 
+/// Priorities will have lanes of their own.
+const LANE: u32 = 0;
 /// Ranges that are captured in one hold of a queue's lock.
 const RANGES_PER_HOLD: usize = 1000;
 /// A pack with less than this share of its messages alive is merged into the next one.
@@ -44,7 +46,7 @@ pub struct Checkpoint {
 }
 
 /// What is known of a pack.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PackUse {
     /// Messages of it that live.
     pub(super) live: Arc<Gauge>,
@@ -179,8 +181,8 @@ impl Checkpoint {
             changes.extents = pack.extents.clone();
         }
         let dead = self.packs.iter().filter(|(_, pack)| pack.live.read() == 0).map(|(number, _)| *number);
-        changes.forgotten_packs = dead.chain(merged.iter().copied()).collect();
-        changes.next_queue = broker.node.peek_queue_id();
+        changes.packs_forgotten = dead.chain(merged.iter().copied()).collect();
+        changes.next_queue_id = Some(broker.node.peek_queue_id());
         let seen = broker.node.log.end();
         self.stage =
             Stage::Waiting(Box::new(Captured { retiring, merged, pack, changes, versions, seen }));
@@ -222,12 +224,11 @@ impl Checkpoint {
         for (first, version, settled) in queue.dirty_extents() {
             capture.versions.push((queue.id, first, version));
             match settled {
-                Some(settled) => capture.changes.settled.push((queue.id, first, settled)),
-                None => capture.changes.forgotten_extents.push((queue.id, first)),
+                Some(settled) => capture.changes.settled.push((queue.id, LANE, first, settled)),
+                None => capture.changes.extents_forgotten.push((queue.id, LANE, first)),
             }
         }
-        let row = QueueRow { next_seq: queue.peek_seq(), delivered_hi: queue.delivered_hi() };
-        capture.changes.queues.push((queue.id, row));
+        capture.changes.queues.push(row_of(queue));
         Ok(())
     }
 
@@ -295,7 +296,7 @@ impl Checkpoint {
                 queue.mark_saved(first, version);
             }
         }
-        for number in changes.forgotten_packs {
+        for number in changes.packs_forgotten {
             self.packs.remove(&number);
             broker.node.shelf.doom(Kind::Durable, number);
         }
@@ -346,15 +347,16 @@ impl Checkpoint {
     /// What the disk says.
     pub fn close(&mut self, broker: &Broker) -> Result<(), StoreError> {
         while !matches!(self.stage, Stage::Idle) && self.step(broker)? == Progress::Working {}
-        let rows = broker.node.durable_queues().map(|queue| {
-            (queue.id, QueueRow { next_seq: queue.peek_seq(), delivered_hi: queue.delivered_hi() })
-        });
         let changes = Changes {
-            queues: rows.collect(),
-            next_queue: broker.node.peek_queue_id(),
+            queues: broker.node.durable_queues().iter().map(|queue| row_of(queue)).collect(),
+            next_queue_id: Some(broker.node.peek_queue_id()),
             clean: Some(broker.node.log.durable()),
             ..Changes::default()
         };
         self.meta.commit(&changes)
     }
+}
+
+fn row_of(queue: &Queue) -> QueueRow {
+    QueueRow { queue: queue.id, next_seq: queue.peek_seq(), delivered_hi: queue.delivered_hi() }
 }

@@ -10,6 +10,7 @@
 
 pub mod alarms;
 pub mod arguments;
+pub mod checkpoint;
 pub mod complaints;
 pub mod consumer;
 pub mod error;
@@ -21,6 +22,8 @@ pub mod node;
 pub mod outbox;
 pub mod publish;
 pub mod queue;
+pub mod read_ahead;
+pub mod recover;
 pub mod release;
 pub mod reply_to;
 pub mod route;
@@ -43,7 +46,10 @@ use crate::broker::release::Releases;
 use crate::broker::reply_to::ReplyConsumers;
 use crate::broker::vhost::Vhost;
 use crate::config::Config;
+use crate::storage::disk::Disk;
+use crate::storage::disk::simulated::SimulatedDisk;
 use crate::storage::log::Log;
+use crate::storage::pack::shelf::Shelf;
 
 /// One broker.
 #[derive(Debug)]
@@ -66,36 +72,26 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// As [`Broker::with_log`], with a log in memory that forgets: nothing outlives it.
+    /// A broker on a disk in memory that forgets: nothing outlives it, and everything is durable at once. It holds at
+    /// most `watermark_bytes` before publishers wait, and at most `partial_bodies_max` bytes of unfinished messages.
     ///
     /// # Errors
-    /// As [`Broker::with_log`].
+    /// A user whose password cannot be hashed.
     pub fn new(
         config: Arc<Config>,
         watermark_bytes: u64,
         partial_bodies_max: u64,
     ) -> Result<Self, UserError> {
-        Self::with_log(config, Log::default(), watermark_bytes, partial_bodies_max)
+        let memory = Memory::new(watermark_bytes, partial_bodies_max);
+        let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new());
+        let shelf = Shelf::new(Arc::clone(&disk));
+        let node = Node::new(config.limits.clone(), memory, Log::default(), disk, shelf);
+        Self::with_node(config, Arc::new(node))
     }
 
-    /// A broker with the users and virtual hosts of the configuration, holding at most `watermark_bytes` before
-    /// publishers wait, and at most `partial_bodies_max` bytes of unfinished messages.
-    ///
-    /// # Errors
-    /// A user whose password cannot be hashed.
-    pub fn with_log(
-        config: Arc<Config>,
-        log: Log,
-        watermark_bytes: u64,
-        partial_bodies_max: u64,
-    ) -> Result<Self, UserError> {
-        let memory = Memory::new(watermark_bytes, partial_bodies_max);
-        let node = Arc::new(Node::new(config.limits.clone(), memory, log));
-        let vhosts = DashMap::new();
-        for name in &config.vhosts {
-            vhosts.insert(name.as_str().into(), Arc::new(Vhost::new(name, Arc::clone(&node))));
-        }
-        Ok(Self {
+    /// A broker with the users and virtual hosts of the configuration, and nothing in them.
+    fn with_node(config: Arc<Config>, node: Arc<Node>) -> Result<Self, UserError> {
+        let broker = Self {
             users: Users::from_config(&config)?,
             replies: ReplyConsumers::default(),
             releases: Releases::default(),
@@ -103,9 +99,20 @@ impl Broker {
             backoff: Mutex::default(),
             connections: DashMap::new(),
             node,
-            vhosts,
+            vhosts: DashMap::new(),
             config,
-        })
+        };
+        for name in &broker.config.vhosts {
+            broker.vhost_or_new(name);
+        }
+        Ok(broker)
+    }
+
+    /// The virtual host of this name, made if it is not there: what is durable in it stays, also when the
+    /// configuration no longer names it.
+    fn vhost_or_new(&self, name: &str) -> Arc<Vhost> {
+        let make = || Arc::new(Vhost::new(name, Arc::clone(&self.node)));
+        Arc::clone(&self.vhosts.entry(name.into()).or_insert_with(make))
     }
 
     /// The virtual host of this name.

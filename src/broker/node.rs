@@ -1,13 +1,20 @@
 //! What every object of the broker shares: the log, memory, alarms, the numbers to give out, the limits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use dashmap::DashMap;
 
 use crate::broker::alarms::Alarms;
 use crate::broker::memory::Memory;
+use crate::broker::queue::handle::Queue;
+use crate::broker::read_ahead::ReadRequests;
 use crate::config::Limits;
 use crate::message::place::QueueId;
+use crate::stats::Gauge;
+use crate::storage::disk::Disk;
 use crate::storage::log::Log;
+use crate::storage::pack::shelf::Shelf;
 
 /// Names a connection for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +25,14 @@ pub struct ConnectionId(pub u64);
 pub struct Node {
     /// The log of facts.
     pub log: Log,
+    /// Where everything lies that outlives the process.
+    pub disk: Arc<dyn Disk>,
+    /// Packs of messages that are not in memory.
+    pub shelf: Shelf,
+    /// Queues whose heads are to be read back.
+    pub reads: ReadRequests,
+    /// What the store has done.
+    pub counters: StoreCounters,
     /// Bytes held.
     pub memory: Arc<Memory>,
     /// Why publishers must wait.
@@ -26,13 +41,31 @@ pub struct Node {
     pub limits: Limits,
     queue_ids: AtomicU64,
     connection_ids: AtomicU64,
+    /// Durable queues by the number by which the log knows them.
+    durable: DashMap<QueueId, Weak<Queue>>,
+}
+
+/// What the store has done with messages, for those who watch it.
+#[derive(Debug, Default)]
+pub struct StoreCounters {
+    /// Messages that outlived the log's window and were copied to a pack.
+    pub packed_messages: Gauge,
+    /// Messages whose bytes were let go of because the disk has them.
+    pub evicted_messages: Gauge,
+    /// Messages that were damaged on the disk and set aside.
+    pub damaged_messages: Gauge,
 }
 
 impl Node {
-    /// A node with this log.
-    pub fn new(limits: Limits, memory: Memory, log: Log) -> Self {
+    /// A node with this log and these packs.
+    pub fn new(limits: Limits, memory: Memory, log: Log, disk: Arc<dyn Disk>, shelf: Shelf) -> Self {
         Self {
             log,
+            disk,
+            shelf,
+            reads: ReadRequests::default(),
+            counters: StoreCounters::default(),
+            durable: DashMap::new(),
             memory: Arc::new(memory),
             alarms: Alarms::default(),
             limits,
@@ -44,6 +77,36 @@ impl Node {
     /// A queue number that was never given before.
     pub fn next_queue_id(&self) -> QueueId {
         QueueId(self.queue_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The next queue number; it is not taken.
+    pub(super) fn peek_queue_id(&self) -> u64 {
+        self.queue_ids.load(Ordering::Relaxed)
+    }
+
+    /// No number below this is given any more.
+    pub(super) fn use_queue_ids_from(&self, next: u64) {
+        self.queue_ids.fetch_max(next, Ordering::Relaxed);
+    }
+
+    /// A durable queue by its number, unless it is gone.
+    pub(super) fn durable_queue(&self, id: QueueId) -> Option<Arc<Queue>> {
+        self.durable.get(&id).and_then(|queue| queue.upgrade()).filter(|queue| !queue.is_deleted())
+    }
+
+    /// All durable queues, in no order.
+    pub(super) fn durable_queues(&self) -> Vec<Arc<Queue>> {
+        self.durable.iter().filter_map(|queue| queue.upgrade()).collect()
+    }
+
+    /// A durable queue came.
+    pub(super) fn register(&self, queue: &Arc<Queue>) {
+        self.durable.insert(queue.id, Arc::downgrade(queue));
+    }
+
+    /// A durable queue went.
+    pub(super) fn unregister(&self, id: QueueId) {
+        self.durable.remove(&id);
     }
 
     /// A connection number that was never given before.

@@ -14,13 +14,15 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use crate::auth::users::UserError;
 use crate::broker::Broker;
 use crate::broker::checkpoint::{Checkpoint, PackUse};
 use crate::broker::memory::Memory;
 use crate::broker::node::Node;
 use crate::config::Config;
 use crate::message::definitions::Definitions;
-use crate::message::fact_codec::{self, DecodedFact, Published};
+use crate::message::fact::Definition;
+use crate::message::fact_codec::{self, DecodedFact, FactError, Published, Target};
 use crate::message::place::{Extent, Lsn, Place, QueueId, Seq};
 use crate::queue::classic::Classic;
 use crate::queue::lane::Away;
@@ -28,25 +30,180 @@ use crate::queue::ledger::{Ledger, NewExtent};
 use crate::storage::disk::Disk;
 use crate::storage::error::StoreError;
 use crate::storage::log::{Log, LogOptions, Replayed};
-use crate::storage::meta::{Meta, MetaState};
+use crate::storage::meta::{Loaded, Meta, MetaState};
 use crate::storage::pack::shelf::Shelf;
+
+/// Why a broker cannot start on what is there.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data cannot be read, or must not be.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A configured user cannot be made.
+    #[error(transparent)]
+    User(#[from] UserError),
+}
 
 /// The state that facts tell, before it is a broker.
 #[derive(Debug, Default)]
-pub(super) struct Recovered {
-    pub(super) definitions: Definitions,
-    pub(super) queues: BTreeMap<QueueId, RecoveredQueue>,
+struct Recovered {
+    definitions: Definitions,
+    queues: BTreeMap<QueueId, RecoveredQueue>,
     packs: BTreeMap<u64, PackUse>,
     next_queue: u64,
 }
 
 /// What is known of a queue's messages.
 #[derive(Debug, Default)]
-pub(super) struct RecoveredQueue {
+struct RecoveredQueue {
     ledger: Ledger,
     next_seq: Seq,
     delivered_hi: Seq,
     /// Of all that were ever told of, live or not: how large a message is, by and large.
     body_bytes: u64,
     messages: u64,
+}
+
+impl Recovered {
+    /// Reads the tables; where the log goes on from.
+    fn load(&mut self, meta: &mut Meta) -> Result<MetaState, StoreError> {
+        let state = meta.load(&mut |loaded| match loaded {
+            Loaded::Defined(definition) => self.define(&definition),
+            Loaded::Queue(row) => {
+                if let Some(queue) = self.queues.get_mut(&row.queue) {
+                    queue.next_seq = row.next_seq;
+                    queue.delivered_hi = row.delivered_hi;
+                }
+            }
+            Loaded::Extent { queue, at, settled, .. } => self.add_extent(queue, at, settled),
+        })?;
+        self.next_queue = self.next_queue.max(state.next_queue_id);
+        Ok(state)
+    }
+
+    fn add_extent(&mut self, queue: QueueId, at: Extent, gaps: RoaringBitmap) {
+        let Some(queue) = self.queues.get_mut(&queue) else { return };
+        let pack = self.packs.entry(at.pack).or_default();
+        pack.count += u64::from(at.count);
+        queue.next_seq = queue.next_seq.max(at.last.after(1));
+        queue.body_bytes += at.body_bytes;
+        queue.messages += u64::from(at.count);
+        queue.ledger.restore_extent(NewExtent { at, gaps, pack_live: Arc::clone(&pack.live) });
+    }
+
+    /// Applies one record of the log.
+    fn apply(&mut self, record: &Replayed) -> Result<(), FactError> {
+        match fact_codec::decode(record.kind, &record.body)? {
+            DecodedFact::Published(published) => self.publish(record.start, &published),
+            DecodedFact::Settled(settled) => {
+                if let Some(queue) = self.queues.get_mut(&settled.queue) {
+                    for (first, end) in settled.ranges() {
+                        queue.ledger.cut(first, end);
+                    }
+                }
+            }
+            DecodedFact::Defined(definition) => self.define(&definition),
+        }
+        Ok(())
+    }
+
+    fn define(&mut self, definition: &Definition<'_>) {
+        match *definition {
+            Definition::QueueDeclared { queue, .. } => {
+                self.next_queue = self.next_queue.max(queue.0 + 1);
+                self.queues.entry(queue).or_default();
+            }
+            Definition::QueueDeleted { queue } => drop(self.queues.remove(&queue)),
+            _ => {}
+        }
+        self.definitions.apply(definition);
+    }
+
+    fn publish(&mut self, start: Lsn, published: &Published<'_>) {
+        for Target { queue, first, count } in published.targets() {
+            let Some(queue) = self.queues.get_mut(&queue) else { continue };
+            let end = first.after(count);
+            queue.next_seq = queue.next_seq.max(end);
+            if queue.ledger.live_in(first, end) == 0 {
+                queue.ledger.insert(first, end, Place::Log(start));
+                queue.messages += u64::from(count);
+                queue.body_bytes += published.body_bytes;
+            }
+        }
+    }
+}
+
+impl RecoveredQueue {
+    /// The queue's messages as its state machine has them. After a crash all were perhaps handed out.
+    fn into_classic<C>(self, is_clean: bool) -> (Classic<C>, Seq) {
+        let hi = if is_clean { self.delivered_hi } else { Seq(u64::MAX) };
+        let usual_bytes = self.body_bytes / self.messages.max(1);
+        let mut away = Vec::new();
+        if let Some((first, end)) = self.ledger.bounds() {
+            for (first, end, redelivered) in [(first, end.min(hi), true), (first.max(hi), end, false)] {
+                let count = self.ledger.live_in(first, end);
+                if count > 0 {
+                    let body_bytes = count * usual_bytes;
+                    away.push(Away { first, end, count, body_bytes, persistent: true, redelivered });
+                }
+            }
+        }
+        (Classic::restore(away, self.ledger, self.delivered_hi), self.next_seq)
+    }
+}
+
+impl Broker {
+    /// Opens the broker that a data directory holds, or makes an empty one. The directory is locked by the caller.
+    ///
+    /// # Errors
+    /// [`OpenError`]: what cannot be read, or must not be.
+    pub fn open(
+        config: Arc<Config>,
+        disk: Arc<dyn Disk>,
+        log_options: LogOptions,
+        memory: Memory,
+    ) -> Result<(Self, Checkpoint), OpenError> {
+        let mut recovered = Recovered::default();
+        let mut meta = Meta::open(Arc::clone(&disk))?;
+        let state = recovered.load(&mut meta)?;
+        let shelf = Shelf::new(Arc::clone(&disk));
+        let highest_pack = shelf.doom_unknown(|number| recovered.packs.contains_key(&number))?;
+        let log = Log::open(Arc::clone(&disk), log_options, state.replay, &mut |record| {
+            recovered.apply(&record).map_err(|error| StoreError::Corrupt {
+                file: "log".to_owned(),
+                offset: record.start.0,
+                problem: error.to_string(),
+            })
+        })?;
+        let is_clean = state.clean == Some(log.recovered_end());
+        let node = Arc::new(Node::new(config.limits.clone(), memory, log, disk, shelf));
+        node.use_queue_ids_from(recovered.next_queue);
+        let broker = Self::with_node(config, node)?;
+        let Recovered { definitions, queues, packs, .. } = recovered;
+        broker.restore(&definitions, queues, is_clean);
+        Ok((broker, Checkpoint::new(meta, packs, highest_pack + 1)))
+    }
+
+    /// Makes what was defined, in the order in which it can be made.
+    fn restore(
+        &self,
+        definitions: &Definitions,
+        mut queues: BTreeMap<QueueId, RecoveredQueue>,
+        is_clean: bool,
+    ) {
+        for definition in definitions.iter() {
+            match definition {
+                Definition::ExchangeDeclared { vhost, .. } => {
+                    self.vhost_or_new(vhost).restore_exchange(&definition);
+                }
+                Definition::QueueDeclared { queue, vhost, .. } => {
+                    let messages = queues.remove(&queue).unwrap_or_default();
+                    let (classic, next_seq) = messages.into_classic(is_clean);
+                    self.vhost_or_new(vhost).restore_queue(queue, &definition, classic, next_seq);
+                }
+                Definition::Bound(binding) => self.vhost_or_new(binding.vhost).restore_binding(&binding),
+                _ => {}
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@
 
 pub mod block;
 pub mod block_header;
+pub mod definitions;
 pub mod fact;
 pub mod fact_codec;
 pub mod little_endian;

@@ -129,6 +129,22 @@ impl Run {
         front
     }
 
+    /// Those of its messages whose numbers lie within `first..end`.
+    pub fn part(&self, first: Seq, end: Seq) -> Option<Self> {
+        let (first, end) = (first.max(self.first_seq), end.min(self.end_seq()));
+        if first >= end {
+            return None;
+        }
+        let mut part = self.clone();
+        if first > self.first_seq {
+            part.split_front((first.0 - self.first_seq.0) as u32);
+        }
+        if end < self.end_seq() {
+            part = part.split_front((end.0 - first.0) as u32);
+        }
+        Some(part)
+    }
+
     /// Where the record after this run starts, which names are in force there, and the sum of the bodies.
     pub(super) fn walk(&self) -> ((u32, u32), u64) {
         let Body::Block(block) = &self.body else { return ((self.offset, self.names_at), self.body_bytes) };

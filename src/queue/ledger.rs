@@ -133,6 +133,27 @@ impl Ledger {
         (extent.live_in(seq, seq.after(1)) > 0).then_some(Where::In(extent.at))
     }
 
+    /// Where a live message lies, and up to before which number the place goes on; not all of those need live.
+    pub fn place_and_end(&self, seq: Seq) -> Option<(Where, Seq)> {
+        if let Some((_, &(end, place))) = self.ranges.range(..=seq).next_back()
+            && seq < end
+        {
+            return Some((Where::At(place), end));
+        }
+        let at = self.extent_at(seq)?.at;
+        (self.live_in(seq, seq.after(1)) > 0).then_some((Where::In(at), at.last.after(1)))
+    }
+
+    /// The numbers `first..end` between which all live messages lie; `None` without any.
+    pub fn bounds(&self) -> Option<(Seq, Seq)> {
+        let firsts = [self.ranges.keys().next(), self.extents.keys().next()];
+        let ends = [
+            self.ranges.values().next_back().map(|(end, _)| *end),
+            self.extents.values().next_back().map(|extent| extent.at.last.after(1)),
+        ];
+        Some((*firsts.into_iter().flatten().min()?, ends.into_iter().flatten().max()?))
+    }
+
     /// How many messages live.
     pub fn messages(&self) -> u64 {
         self.messages

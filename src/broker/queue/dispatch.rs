@@ -9,6 +9,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::{Queue, State};
 use crate::broker::wakes::Wakes;
 use crate::message::run::Run;
+use crate::queue::classic::Head;
 
 /// What basic.get finds.
 #[derive(Debug)]
@@ -24,14 +25,25 @@ pub enum Taken {
 
 impl Queue {
     /// Delivers what may be delivered to whoever may have it.
-    pub(super) fn dispatch(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
+    pub(in crate::broker) fn dispatch(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
         state.classic.on_durable(self.node.log.durable());
         while self.serve_next(state, wakes) {}
         self.index_bytes.set(state.classic.index_bytes());
+        self.here_bytes.set(state.classic.here_bytes());
+        if !state.is_reading && self.wants_reading(state) {
+            state.is_reading = true;
+            self.node.reads.ask(self, wakes);
+        }
         let classic = &state.classic;
         if !state.getters.is_empty() && (classic.deliverable() > 0 || classic.ready_messages() == 0) {
             state.wake_getters(wakes);
         }
+    }
+
+    /// Whether somebody waits for messages that must be read back first.
+    fn wants_reading(&self, state: &mut State) -> bool {
+        let is_wanted = !state.getters.is_empty() || state.classic.consumers.next().is_some();
+        is_wanted && matches!(state.classic.head(), Head::Away(_))
     }
 
     /// Serves the consumer whose turn it is, until it is another's. `false` when nothing more can be done.
@@ -73,14 +85,15 @@ impl Queue {
     }
 
     /// Takes the head for basic.get, which needs no credit.
-    pub fn take_one(&self, getter: &Arc<Outbox>) -> Taken {
+    pub fn take_one(self: &Arc<Self>, getter: &Arc<Outbox>, wakes: &mut Wakes) -> Taken {
         let mut state = self.lock();
-        let State { classic, getters } = &mut *state;
+        let State { classic, getters, .. } = &mut *state;
         classic.on_durable(self.node.log.durable());
         if classic.deliverable() > 0
             && let Some(run) = classic.take(1)
         {
             self.index_bytes.set(classic.index_bytes());
+            self.here_bytes.set(classic.here_bytes());
             return Taken::Message(run, classic.ready_messages());
         }
         if classic.ready_messages() == 0 {
@@ -89,6 +102,7 @@ impl Queue {
         if !getters.iter().any(|other| Arc::ptr_eq(other, getter)) {
             getters.push(Arc::clone(getter));
         }
+        self.dispatch(&mut state, wakes);
         Taken::NotYet
     }
 

@@ -41,9 +41,11 @@ pub struct Queue {
     pub properties: QueueProperties,
     /// What its list of messages costs, in bytes: written under the lock, read by the memory check.
     pub index_bytes: Gauge,
-    pub(super) node: Arc<Node>,
+    /// The waiting bodies that are in memory, in bytes: what an eviction could free. Written under the lock.
+    pub here_bytes: Gauge,
+    pub(in crate::broker) node: Arc<Node>,
     /// The only source of sequence numbers.
-    next_seq: AtomicU64,
+    pub(super) next_seq: AtomicU64,
     /// Written under the lock; read without it by publishers that still hold the queue.
     pub(super) deleted: AtomicBool,
     state: Mutex<State>,
@@ -51,11 +53,13 @@ pub struct Queue {
 
 /// What the queue's lock guards.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(in crate::broker) struct State {
     /// Messages and consumers.
-    pub(super) classic: Classic<Arc<Consumer>>,
+    pub(in crate::broker) classic: Classic<Arc<Consumer>>,
     /// Connections with a basic.get that found messages and none to be had yet.
     pub(super) getters: Vec<Arc<Outbox>>,
+    /// The head is being read back, or will be.
+    pub(in crate::broker) is_reading: bool,
 }
 
 impl State {
@@ -74,11 +78,27 @@ impl Queue {
             id,
             properties,
             index_bytes: Gauge::default(),
+            here_bytes: Gauge::default(),
             node,
             next_seq: AtomicU64::new(1),
             deleted: AtomicBool::new(false),
             state: Mutex::default(),
         }
+    }
+
+    /// A queue as it was found on the disk.
+    pub(in crate::broker) fn restored(
+        id: QueueId,
+        properties: QueueProperties,
+        node: Arc<Node>,
+        classic: Classic<Arc<Consumer>>,
+        next_seq: Seq,
+    ) -> Self {
+        let mut queue = Self::new(id, properties, node);
+        queue.index_bytes.set(classic.index_bytes());
+        queue.state.get_mut().classic = classic;
+        *queue.next_seq.get_mut() = next_seq.0.max(1);
+        queue
     }
 
     /// Its name for error texts.
@@ -141,7 +161,7 @@ impl Queue {
         self.dispatch(&mut state, wakes);
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(in crate::broker) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 }

@@ -129,6 +129,8 @@ impl Queue {
         let messages = state.classic.ready_messages();
         state.classic = Classic::default();
         self.index_bytes.set(0);
+        self.here_bytes.set(0);
+        self.node.unregister(self.id);
         Ok((Removed { messages }, logged))
     }
 }

@@ -8,3 +8,4 @@ pub mod dispatch;
 pub mod handle;
 pub mod lifecycle;
 pub mod settle;
+mod store;

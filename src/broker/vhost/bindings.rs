@@ -37,14 +37,14 @@ pub(super) struct Definitions {
 
 /// One binding, without the end it is found by. Arguments are in canonical order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Record {
-    source: Box<str>,
-    key: Box<str>,
-    arguments: Box<[u8]>,
+pub(super) struct Record {
+    pub(super) source: Box<str>,
+    pub(super) key: Box<str>,
+    pub(super) arguments: Box<[u8]>,
 }
 
 impl Definitions {
-    fn insert(&mut self, destination: Destination, record: Record) {
+    pub(super) fn insert(&mut self, destination: Destination, record: Record) {
         self.count += 1;
         self.by_source
             .entry(record.source.clone())

@@ -9,6 +9,7 @@
 mod bindings;
 mod exchanges;
 mod queues;
+mod restore;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

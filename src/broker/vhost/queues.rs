@@ -116,6 +116,9 @@ impl Vhost {
             arguments: request.arguments.as_bytes().into(),
         };
         let queue = Arc::new(Queue::new(id, properties, Arc::clone(&self.node)));
+        if durable {
+            self.node.register(&queue);
+        }
         self.queues.insert(name.into(), Arc::clone(&queue));
         self.routes_changed();
         queue

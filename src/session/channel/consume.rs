@@ -148,7 +148,7 @@ impl Channel {
         }
         link.vhost.check_access(&link.actor, Access::Read, ResourceKind::Queue, &queue_name)?;
         let queue = link.vhost.find_queue(&queue_name, &link.actor)?;
-        let (run, remaining) = match queue.take_one(&link.outbox) {
+        let (run, remaining) = match queue.take_one(&link.outbox, &mut link.wakes) {
             Taken::Message(run, remaining) => (run, remaining),
             Taken::Empty => {
                 link.send(self.number, &Method::BasicGetEmpty(BasicGetEmpty {}));

@@ -165,6 +165,11 @@ impl Log {
         self.slots_in_use() >= self.options.window_slots.max(1)
     }
 
+    /// As many slots in use make a checkpoint due.
+    pub fn window_slots(&self) -> usize {
+        self.options.window_slots.max(1)
+    }
+
     /// How many slots hold a part of the log, the open one among them.
     pub fn slots_in_use(&self) -> usize {
         self.counters.slots.read() as usize
