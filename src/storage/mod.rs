@@ -5,5 +5,6 @@ pub mod batch;
 pub mod disk;
 pub mod error;
 pub mod log;
+pub mod meta;
 pub mod pack;
 pub mod slot;
