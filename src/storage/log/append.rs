@@ -14,7 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 
-use crate::message::fact::Fact;
+use crate::message::fact::{Definition, Fact};
+use crate::message::fact_codec::{self, Sink};
 use crate::message::place::{Logged, Lsn, QueueId};
 use crate::storage::batch::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::storage::log::slots::LoggedDefinition;
@@ -64,15 +65,13 @@ pub enum Class {
 #[derive(Debug)]
 pub struct RecordSink<'a>(&'a mut Batch);
 
-impl RecordSink<'_> {
-    /// Copies bytes behind those before.
-    pub fn put(&mut self, bytes: &[u8]) {
+impl Sink for RecordSink<'_> {
+    fn put(&mut self, bytes: &[u8]) {
         self.0.copied.extend_from_slice(bytes);
         self.0.payload_bytes += bytes.len() as u64;
     }
 
-    /// Puts bytes behind those before, by reference if they are many.
-    pub fn share(&mut self, bytes: Bytes) {
+    fn share(&mut self, bytes: Bytes) {
         if bytes.len() < SHARED_BYTES_MIN {
             return self.put(&bytes);
         }
@@ -338,13 +337,17 @@ impl Log {
 impl<'a> Append<'a> {
     /// Appends one fact; it is durable when [`Log::durable`] reaches the end of the position returned.
     pub fn push(&mut self, fact: &Fact<'_>) -> Logged {
+        let kind = fact_codec::kind(fact);
+        let body = |sink: &mut RecordSink<'_>| fact_codec::encode(fact, sink);
         match fact {
             Fact::Published { targets, .. } => {
-                let queues = targets.iter().map(|(queue, _)| *queue);
-                self.push_record(1, Class::Message, queues, |_| {})
+                self.push_record(kind, Class::Message, targets.iter().map(|(queue, _)| *queue), body)
             }
-            Fact::Settled { queue, .. } => self.push_record(2, Class::Settle, [*queue], |_| {}),
-            Fact::Defined(_) => self.push_record(3, Class::Definition, [], |_| {}),
+            Fact::Settled { queue, .. } => self.push_record(kind, Class::Settle, [*queue], body),
+            Fact::Defined(Definition::QueueDeleted { queue }) => {
+                self.push_record(kind, Class::Definition, [*queue], body)
+            }
+            Fact::Defined(_) => self.push_record(kind, Class::Definition, [], body),
         }
     }
 

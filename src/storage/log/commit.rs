@@ -124,7 +124,7 @@ impl Log {
     fn begin_slot(&self, committer: &mut Committer, bytes: u64) -> Result<(), StoreError> {
         self.sync_open(committer).map_err(|error| self.poison(&error))?;
         let final_unless_full = |error: StoreError| if error.is_full() { error } else { self.poison(&error) };
-        let (file, is_new) = self.take_file(bytes).map_err(final_unless_full)?;
+        let file = self.take_file(bytes).map_err(final_unless_full)?;
         let header = SlotHeader {
             sequence: committer.sequence + 1,
             epoch: committer.epochs.draw(),
@@ -138,8 +138,7 @@ impl Log {
             return Err(final_unless_full(error));
         }
         let synced = file.file.sync_data().map_err(StoreError::io("sync", name));
-        let named = synced.and_then(|()| if is_new { self.sync_names() } else { Ok(()) });
-        named.map_err(|error| self.poison(&error))?;
+        synced.map_err(|error| self.poison(&error))?;
         self.counters.syncs.add(1);
         let end_lsn = committer.end_lsn;
         let slot = Arc::new(SlotUse::new(file, header.sequence, header.epoch, end_lsn, SlotFacts::default()));

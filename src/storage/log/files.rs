@@ -32,14 +32,18 @@ pub(super) fn truncate(file: &dyn DiskFile, from: u64, to: u64) -> Result<(), St
 }
 
 impl Log {
-    /// A file for the next slot, with room for a batch of `batch_bytes`. The flag says whether its name is new.
+    /// A file for the next slot, with room for a batch of `batch_bytes` and a durable name.
     ///
     /// # Errors
     /// [`StoreError::is_full`] when there is no room for it.
-    pub(super) fn take_file(&self, batch_bytes: u64) -> Result<(SlotFile, bool), StoreError> {
+    pub(super) fn take_file(&self, batch_bytes: u64) -> Result<SlotFile, StoreError> {
         let len = self.options.slot_bytes.max(SLOT_HEADER_BYTES + batch_bytes);
         let free = self.slots.lock().free.pop_back();
-        let Some(mut file) = free else { return Ok((self.make_file(len)?, true)) };
+        let Some(mut file) = free else {
+            let file = self.make_file(len)?;
+            self.sync_names().map_err(|error| self.poison(&error))?;
+            return Ok(file);
+        };
         if file.len < len {
             if let Err(error) = file.file.allocate(len) {
                 let error = StoreError::io("allocate", file.file.name())(error);
@@ -48,7 +52,7 @@ impl Log {
             }
             file.len = len;
         }
-        Ok((file, false))
+        Ok(file)
     }
 
     /// A new file of `len` bytes, whose name is not durable yet.

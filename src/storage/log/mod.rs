@@ -10,8 +10,8 @@
 //!                            ^ replay position starts here
 //! ```
 //!
-//! The log knows records by kind, and what a [`Fact`](crate::message::fact::Fact) names when it is appended; it never
-//! looks into a body. Only its own [`CUT`](crate::storage::batch::CUT), which each start writes first, means something
+//! The log knows records by their kind; of facts it knows, through their codec, which queues they name and whether they
+//! define something, because a slot remembers that. It never looks into a body itself. Only its own [`CUT`](crate::storage::batch::CUT), which each start writes first, means something
 //! to it: where the log that was found ends.
 //!
 //! A failed write or sync of a batch is final: the log is poisoned, `durable` never rises again, and only the disk
@@ -121,7 +121,7 @@ impl Log {
     /// A log on a fresh disk in memory.
     pub fn in_memory(options: LogOptions) -> Self {
         let disk = Arc::new(SimulatedDisk::new());
-        Self::open(disk, options, ReplayFrom::START, &mut |_, _| Ok(()))
+        Self::open(disk, options, ReplayFrom::START, &mut |_| Ok(()))
             .expect("a fresh disk in memory has room")
     }
 

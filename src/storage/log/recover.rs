@@ -59,8 +59,8 @@ pub struct Replayed {
     pub body: Bytes,
 }
 
-/// Takes records in order, and notes in the slot's facts what they name, as an append would.
-pub type OnRecord<'a> = &'a mut dyn FnMut(Replayed, &mut SlotFacts) -> Result<(), StoreError>;
+/// Takes records in order; what it does not understand it refuses.
+pub type OnRecord<'a> = &'a mut dyn FnMut(Replayed) -> Result<(), StoreError>;
 
 /// A place in the log's files.
 type Position = (u64, u64);
@@ -328,7 +328,8 @@ fn deliver(
         if record.kind != CUT {
             let start = Lsn(first_lsn + record.offset);
             let end = Lsn(start.0 + RECORD_HEADER_BYTES + record.body.len() as u64);
-            on_record(Replayed { start, end, kind: record.kind, body: record.body }, facts)?;
+            facts.note(start, record.kind, &record.body);
+            on_record(Replayed { start, end, kind: record.kind, body: record.body })?;
         }
     }
     if count != batch.header.records {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 
+use crate::message::fact_codec;
 use crate::message::place::{Lsn, QueueId};
 use crate::storage::batch::BATCH_HEADER_BYTES;
 use crate::storage::disk::DiskFile;
@@ -32,13 +33,21 @@ pub struct SlotFacts {
 }
 
 impl SlotFacts {
+    /// Adds what a record says that was found in the slot.
+    pub(super) fn note(&mut self, lsn: Lsn, kind: u8, body: &[u8]) {
+        fact_codec::queues_named(kind, body).for_each(|queue| self.name_queue(queue));
+        if fact_codec::is_definition(kind) {
+            self.define(LoggedDefinition { lsn, kind, body: Bytes::copy_from_slice(body) });
+        }
+    }
+
     /// Messages or settles of the queue are in the slot.
-    pub fn name_queue(&mut self, queue: QueueId) {
+    pub(super) fn name_queue(&mut self, queue: QueueId) {
         self.queues.insert(queue.0);
     }
 
     /// The definition is in the slot.
-    pub fn define(&mut self, definition: LoggedDefinition) {
+    pub(super) fn define(&mut self, definition: LoggedDefinition) {
         self.definitions.push(definition);
     }
 
