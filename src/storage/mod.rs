@@ -1,7 +1,10 @@
-//! What outlives the process. Today it is a [`log`] that forgets: it numbers facts and calls them durable
-//! at once, so that everything above it already works the way a disk will make it work.
+//! What outlives the process, and the only room that touches files.
+//!
+//! In reading order: [`disk`] what a disk can do, and one that fails on demand; [`directory`] whose data it is; [`slot`]
+//! and [`batch`] how the log lies on disk; [`log`] itself. No queue, session or broker is known here.
 
 pub mod batch;
+pub mod directory;
 pub mod disk;
 pub mod error;
 pub mod log;

@@ -50,7 +50,7 @@ impl Log {
             if let Err(error) = file.write_at(&[IoSlice::new(&zeros)], begun.written) {
                 let error = StoreError::io("write", file.name())(error);
                 // No room: what was taken is given back, for those who need it more.
-                self.release_unneeded(begun.file);
+                self.release_unneeded(&begun.file);
                 return Err(error);
             }
             begun.written += zeros.len() as u64;
@@ -62,7 +62,7 @@ impl Log {
         Ok(None)
     }
 
-    fn release_unneeded(&self, file: SlotFile) {
+    fn release_unneeded(&self, file: &SlotFile) {
         let name = file.file.name();
         // The error to tell is the one that led here. A file that stays is found free at the next start.
         if self.disk.unlink(name).is_ok() {

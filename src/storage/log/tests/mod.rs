@@ -57,7 +57,7 @@ fn reopen(disk: &SimulatedDisk, seed: u64) -> (Log, Vec<u64>) {
 }
 
 fn refused(disk: &SimulatedDisk, seed: u64) -> String {
-    open(disk, seed, ReplayFrom::START).err().expect("it should refuse").to_string()
+    open(disk, seed, ReplayFrom::START).expect_err("it should refuse").to_string()
 }
 
 fn ids(records: &[Replayed]) -> Vec<u64> {
