@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::config::Config;
+use crate::message::fact_codec::Sink;
 use crate::protocol::frame::{self, FrameKind, PROTOCOL_HEADER};
 use crate::protocol::methods::{
     BasicConsume, BasicGet, BasicNack, BasicPublish, ChannelClose, ChannelOpen, ConfirmSelect,
