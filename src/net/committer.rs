@@ -46,6 +46,11 @@ impl Committer {
         Ok(Self { broker, thread: Some(thread), failures, failed })
     }
 
+    /// Where others report what ends the store.
+    pub(super) fn failures(&self) -> mpsc::UnboundedSender<StoreError> {
+        self.failed.clone()
+    }
+
     /// Why the store can take nothing more; ends only then.
     pub(super) async fn failure(&mut self) -> StoreError {
         match self.failures.recv().await {

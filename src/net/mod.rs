@@ -5,6 +5,7 @@
 //! `committer` the one thread beside the runtime's, `store` the data directory.
 
 pub mod admission;
+mod checkpointer;
 mod committer;
 pub mod connection;
 pub mod listener;
@@ -24,8 +25,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::users::UserError;
 use crate::broker::Broker;
+use crate::broker::checkpoint::Checkpoint;
+use crate::broker::memory::Memory;
+use crate::broker::recover::OpenError;
 use crate::config::Config;
 use crate::net::admission::Admission;
+use crate::net::checkpointer::Checkpointer;
 use crate::net::committer::Committer;
 use crate::net::store::Directory;
 use crate::storage::error::StoreError;
@@ -47,6 +52,9 @@ pub enum ServeError {
     /// The data cannot be opened; nothing was served.
     #[error("{0}")]
     Open(StoreError),
+    /// The broker cannot start on what is there.
+    #[error("{0}")]
+    Recover(#[from] OpenError),
     /// The store failed while it served. Nothing was confirmed since, and only the next start can tell from the disk
     /// what is there.
     #[error("{dir}: {error}")]
@@ -65,6 +73,7 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     /// Where what is durable lies; without one nothing outlives the broker.
     directory: Option<Directory>,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Server {
@@ -85,11 +94,16 @@ impl Server {
             .map(|dir| Directory::open(dir, &config.storage))
             .transpose()
             .map_err(ServeError::Open)?;
-        if let Some(Directory { log_options, .. }) = &directory {
-            tracing::debug!(?log_options, "the data directory is ours");
-        }
-        let broker = Broker::new(config, watermark_bytes, partial_bodies_max)?;
-        Ok(Self { broker: Arc::new(broker), listeners, directory })
+        let (broker, checkpoint) = match &directory {
+            None => (Broker::new(config, watermark_bytes, partial_bodies_max)?, None),
+            Some(directory) => {
+                let memory = Memory::new(watermark_bytes, partial_bodies_max);
+                let (disk, options) = (Arc::clone(&directory.disk), directory.log_options.clone());
+                let (broker, checkpoint) = Broker::open(config, disk, options, memory)?;
+                (broker, Some(checkpoint))
+            }
+        };
+        Ok(Self { broker: Arc::new(broker), listeners, directory, checkpoint })
     }
 
     /// The addresses it listens on: the ports the kernel chose where the configuration said zero.
@@ -113,10 +127,16 @@ impl Server {
         let admission = Arc::new(Admission::new(&self.broker.config.limits));
         let mut background = JoinSet::new();
         let mut committer = None;
+        let mut checkpointer = None;
         if let Some(directory) = &self.directory {
             let started = Committer::start(Arc::clone(&self.broker))?;
             background.spawn(started.syncing());
             background.spawn(store::watch(Arc::clone(&self.broker), Arc::clone(&directory.disk)));
+            background.spawn(checkpointer::read_ahead(Arc::clone(&self.broker), started.failures()));
+            if let Some(checkpoint) = self.checkpoint {
+                let broker = Arc::clone(&self.broker);
+                checkpointer = Some(Checkpointer::start(broker, checkpoint, started.failures())?);
+            }
             committer = Some(started);
         }
         background.spawn(watch_memory(Arc::clone(&self.broker)));
@@ -148,8 +168,15 @@ impl Server {
         match (failed, self.directory) {
             (Some(error), Some(directory)) => Err(ServeError::Store { dir: directory.disk.name(), error }),
             _ => {
+                let checkpoint = checkpointer.and_then(Checkpointer::stop);
                 if let Some(committer) = committer {
                     committer.stop();
+                }
+                // The log is whole without the last word: what is missing is who had seen what.
+                if let Some(mut checkpoint) = checkpoint
+                    && let Err(error) = checkpoint.close(&self.broker)
+                {
+                    tracing::error!(%error, "the last checkpoint failed: every message will be redelivered");
                 }
                 Ok(())
             }

@@ -1,0 +1,96 @@
+//! The thread that lets the log's slots be used again, and the tasks that move messages between memory and disk.
+//!
+//! All of it may wait for the disk, none of it is waited for by a connection.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::broker::Broker;
+use crate::broker::checkpoint::{Checkpoint, Progress};
+use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::Wakes;
+use crate::storage::error::StoreError;
+
+/// How long the thread rests when there is nothing to do, or only something to wait for.
+const REST: Duration = Duration::from_millis(5);
+/// After a full disk.
+const FULL_REST: Duration = Duration::from_millis(500);
+/// Reads of different queues at once.
+const READS_MAX: usize = 4;
+
+/// The running thread.
+#[derive(Debug)]
+pub(super) struct Checkpointer {
+    stop: std::sync::mpsc::Sender<()>,
+    thread: JoinHandle<Checkpoint>,
+}
+
+impl Checkpointer {
+    /// Starts the thread; what ends the store goes to `failed`.
+    ///
+    /// # Errors
+    /// The system's, when it has no thread to give.
+    pub(super) fn start(
+        broker: Arc<Broker>,
+        mut checkpoint: Checkpoint,
+        failed: mpsc::UnboundedSender<StoreError>,
+    ) -> std::io::Result<Self> {
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
+            let mut rest = Duration::ZERO;
+            while stopped.recv_timeout(rest) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                rest = match work(&broker, &mut checkpoint) {
+                    Ok(true) => Duration::ZERO,
+                    Ok(false) => REST,
+                    Err(error) if error.is_full() => {
+                        broker.check_disk(0);
+                        FULL_REST
+                    }
+                    Err(error) => {
+                        let _nobody_listens_at_the_end = failed.send(error);
+                        break;
+                    }
+                };
+            }
+            checkpoint
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the thread; the checkpoint, for its last word.
+    pub(super) fn stop(self) -> Option<Checkpoint> {
+        drop(self.stop);
+        self.thread.join().ok()
+    }
+}
+
+/// One step of whatever there is to do; whether there is more at once.
+fn work(broker: &Broker, checkpoint: &mut Checkpoint) -> Result<bool, StoreError> {
+    if checkpoint.step(broker)? == Progress::Working {
+        return Ok(true);
+    }
+    Ok(broker.node.shelf.sweep()? || broker.node.log.prepare_slot()?)
+}
+
+/// Reads back what queues ask for, some at a time, for ever.
+pub(super) async fn read_ahead(broker: Arc<Broker>, failed: mpsc::UnboundedSender<StoreError>) {
+    let permits = Arc::new(Semaphore::new(READS_MAX));
+    loop {
+        let queue: Arc<Queue> =
+            std::future::poll_fn(|context| broker.node.reads.poll_take(context)).await;
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let failed = failed.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut wakes = Wakes::default();
+            if let Err(error) = queue.read_ahead(&mut wakes) {
+                let _nobody_listens_at_the_end = failed.send(error);
+            }
+            wakes.fire();
+            drop(permit);
+        });
+    }
+}
