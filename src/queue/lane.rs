@@ -159,7 +159,8 @@ impl Lane {
             if rest.count > 0 {
                 self.list.insert(at, Resting::Away(rest));
             }
-        } else if let Some(Resting::Away(away)) = self.list.get_mut(at) {
+        }
+        if let Some(Resting::Away(away)) = self.list.get_mut(at) {
             away.first = away.first.max(run.end_seq());
         }
         self.list.insert(at, Resting::Here(run));

@@ -1,7 +1,7 @@
 //! The checkpoint: the fold of all facts before the log's replay position, but for the messages' bytes, which are in
 //! packs. One embedded database, written by the checkpoint alone, one transaction each time.
 //!
-//! [`tables`] is what is in it and how a checkpoint's changes are applied, [`backend`] how the database reaches our
+//! `tables` is what is in it and how a checkpoint's changes are applied, `backend` how the database reaches our
 //! disk. It knows no queue in memory and no message: definitions are facts as the log has them.
 
 mod backend;

@@ -5,7 +5,7 @@
 //! one sequential read. Packs of transient messages are the same, but never synced, in a directory of their own that a
 //! start empties.
 //!
-//! [`format`] is what the bytes are, [`writer`] makes a pack, [`reader`] verifies and reads one, [`shelf`] keeps packs
+//! [`mod@format`] is what the bytes are, [`writer`] makes a pack, [`reader`] verifies and reads one, [`shelf`] keeps packs
 //! open, pinned while they are read, and removes those that nobody needs.
 
 pub mod format;
