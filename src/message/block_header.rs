@@ -77,7 +77,10 @@ impl BlockHeader {
     }
 
     /// Reads a header; how long its block really is is not known here.
-    pub(super) fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Result<Self, BlockError> {
+    ///
+    /// # Errors
+    /// [`BlockError::Version`].
+    pub fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Result<Self, BlockError> {
         let mut bytes = bytes.as_slice();
         let (len, crc) = (bytes.get_u32_le(), bytes.get_u32_le());
         let (version, flags) = (bytes.get_u8(), bytes.get_u8());

@@ -208,8 +208,9 @@ fn encode_definition(definition: &Definition<'_>, sink: &mut impl Sink) {
     }
 }
 
-fn encode_binding(binding: &Binding<'_>, sink: &mut impl Sink) {
-    match binding.destination {
+/// Writes a binding's far end: what the body of a binding starts with.
+pub fn encode_destination(destination: Destination<'_>, sink: &mut impl Sink) {
+    match destination {
         Destination::Queue(queue) => {
             sink.put(&[TO_QUEUE]);
             put_u64(sink, queue.0);
@@ -219,6 +220,10 @@ fn encode_binding(binding: &Binding<'_>, sink: &mut impl Sink) {
             put_long(sink, name.as_bytes());
         }
     }
+}
+
+fn encode_binding(binding: &Binding<'_>, sink: &mut impl Sink) {
+    encode_destination(binding.destination, sink);
     for part in
         [binding.vhost.as_bytes(), binding.source.as_bytes(), binding.key.as_bytes(), binding.arguments]
     {

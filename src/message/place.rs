@@ -44,3 +44,22 @@ pub enum Place {
         offset: u64,
     },
 }
+
+/// A part of a pack that holds messages of one queue: one sequential read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The first message's number.
+    pub first: Seq,
+    /// The last message's number. Not every number in between need be a message of the extent.
+    pub last: Seq,
+    /// The pack's number.
+    pub pack: u64,
+    /// Where it starts, in bytes from the start of the pack's file.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: u32,
+    /// How many messages it was written with.
+    pub count: u32,
+    /// The sum of their bodies, in bytes.
+    pub body_bytes: u64,
+}

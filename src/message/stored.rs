@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::message::block::{Big, Block, SMALL_BODY_BYTES_MAX};
-use crate::message::block_header::{self, BlockError, BlockHeader, HEADER_BYTES};
+use crate::message::block_header::{self, BlockError, BlockHeader, HEADER_BYTES, Stamp};
 use crate::message::fact_codec::Sink;
 use crate::message::names::Names;
+use crate::message::place::Seq;
 use crate::message::record;
 use crate::message::run::{Body, Run};
 use crate::stats::Gauge;
@@ -19,8 +20,100 @@ use crate::stats::Gauge;
 const SHARE_BYTES_MIN: usize = 64 * 1024;
 /// A body that is read back keeps what it was read into alive from this length on; a shorter one is copied.
 const PIN_BYTES_MIN: usize = 256 * 1024;
+/// Runs received within this time share a block, which says when its first was received.
+const JOINED_APART_MS_MAX: u64 = 100;
+/// The two names of a record and their lengths.
+const NAMES_BYTES_MAX: usize = 512;
+
+/// Small runs that follow each other, becoming one block.
+#[derive(Debug)]
+pub struct Joined {
+    first: Seq,
+    count: u32,
+    body_bytes: u64,
+    stamp: Stamp,
+    records: Vec<u8>,
+}
+
+impl Joined {
+    /// Begins with a run.
+    pub fn new(run: &Run) -> Self {
+        let mut joined = Self {
+            first: run.first_seq(),
+            count: 0,
+            body_bytes: 0,
+            stamp: run.header().stamp,
+            records: Vec::new(),
+        };
+        joined.add(run);
+        joined
+    }
+
+    /// Takes a run in, if it follows, is of the same kind and time, and the block stays within `bytes_max`.
+    pub fn push(&mut self, run: &Run, bytes_max: usize) -> bool {
+        let stamp = run.header().stamp;
+        let joins = run.first_seq() == self.first.after(self.count)
+            && stamp.persistent == self.stamp.persistent
+            && stamp.received_ms.abs_diff(self.stamp.received_ms) <= JOINED_APART_MS_MAX
+            && self.records.len() + run.stored_bytes() <= bytes_max
+            && self.count + run.count() <= u32::from(u16::MAX);
+        if joins {
+            self.add(run);
+        }
+        joins
+    }
+
+    fn add(&mut self, run: &Run) {
+        let mut block = Vec::new();
+        run.encode(&mut block);
+        self.records.extend_from_slice(block.get(HEADER_BYTES..).unwrap_or_default());
+        self.count += run.count();
+        self.body_bytes += run.body_bytes();
+    }
+
+    /// The first message's number.
+    pub fn first(&self) -> Seq {
+        self.first
+    }
+
+    /// The sum of the bodies, in bytes.
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// The block, with its checksum.
+    pub fn finish(self) -> Vec<u8> {
+        let header = BlockHeader::new(self.stamp, self.count, self.records.len());
+        let header = header.checked(std::iter::once(&self.records[..]));
+        [&header.to_bytes()[..], &self.records].concat()
+    }
+}
 
 impl Run {
+    /// The header of the block that the run is of.
+    pub fn header(&self) -> BlockHeader {
+        match &self.body {
+            Body::Block(block) => block.header(),
+            Body::Big(big) => big.header(),
+        }
+    }
+
+    /// Whether the run is all of its block.
+    pub fn is_whole(&self) -> bool {
+        u32::from(self.header().count) == self.count()
+    }
+
+    /// How many bytes [`Run::encode`] writes, or a few more.
+    pub fn stored_bytes(&self) -> usize {
+        match &self.body {
+            Body::Block(_) if !self.is_whole() => {
+                let ((end, _), _) = self.walk();
+                HEADER_BYTES + NAMES_BYTES_MAX + (end - self.offset) as usize
+            }
+            _ => self.header().bytes as usize,
+        }
+    }
+
     /// Writes the run as one block with its checksum. Numbers and the redelivered flag are not in it.
     pub fn encode(&self, sink: &mut impl Sink) {
         match &self.body {
@@ -31,7 +124,7 @@ impl Run {
 
     fn encode_block(&self, block: &Block, sink: &mut impl Sink) {
         let header = block.header();
-        if u32::from(header.count) == self.count() && header.stamp.persistent {
+        if self.is_whole() && header.stamp.persistent {
             return share(block.bytes().clone(), sink);
         }
         let ((end, _), _) = self.walk();

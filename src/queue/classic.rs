@@ -1,14 +1,15 @@
 //! The classic queue: messages in order of publishing, each to one consumer.
 //!
 //! A persistent message of a durable queue waits until its log position is durable, and what is behind it
-//! waits too: nothing is ever seen that a crash could take back, and order holds.
+//! waits too: nothing is ever seen that a crash could take back, and order holds. Messages whose bytes are on the
+//! disk only keep their place; whoever meets them at the head has them read back and filled in.
 
 use std::collections::VecDeque;
 
 use crate::message::place::{Logged, Lsn, Place, Seq};
 use crate::message::run::Run;
 use crate::queue::consumers::Consumers;
-use crate::queue::lane::Lane;
+use crate::queue::lane::{Away, Evicted, Front, Gone, Lane};
 use crate::queue::ledger::Ledger;
 
 /// One classic queue. `C` is what its owner needs to reach a consumer.
@@ -16,26 +17,53 @@ use crate::queue::ledger::Ledger;
 pub struct Classic<C> {
     /// Who is next.
     pub consumers: Consumers<C>,
+    /// What the disk holds of the queue.
+    pub ledger: Ledger,
     ready: Lane,
     /// From which number on messages wait for which log position, in order of the numbers.
     undurable: VecDeque<(Seq, Lsn)>,
-    ledger: Ledger,
     unacked: u64,
+    delivered_hi: Seq,
+    /// Whether the ledger may know transient messages.
+    has_spilled: bool,
+}
+
+/// What is at the head of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// Nothing.
+    Empty,
+    /// A message that the log does not have durable yet.
+    NotDurable,
+    /// Messages that must be read back first.
+    Away(Away),
+    /// So many messages of one run that may be delivered.
+    Ready(u32),
 }
 
 impl<C> Default for Classic<C> {
     fn default() -> Self {
-        Self {
-            consumers: Consumers::default(),
-            ready: Lane::default(),
-            undurable: VecDeque::new(),
-            ledger: Ledger::default(),
-            unacked: 0,
-        }
+        Self::restore(Vec::new(), Ledger::default(), Seq(0))
     }
 }
 
 impl<C> Classic<C> {
+    /// A queue as it was found on the disk: all its messages are ready and away, in these ranges, which the ledger
+    /// knows. Up to before `delivered_hi` they were handed out once.
+    pub fn restore(away: Vec<Away>, ledger: Ledger, delivered_hi: Seq) -> Self {
+        let mut ready = Lane::default();
+        away.into_iter().for_each(|away| ready.push_away(away));
+        Self {
+            consumers: Consumers::default(),
+            ledger,
+            ready,
+            undurable: VecDeque::new(),
+            unacked: 0,
+            delivered_hi,
+            has_spilled: false,
+        }
+    }
+
     /// Takes in new messages. `logged` is their position in the log, when they are in it.
     pub fn enqueue(&mut self, run: Run, logged: Option<Logged>) {
         if let Some(Logged { start, end }) = logged {
@@ -43,7 +71,7 @@ impl<C> Classic<C> {
             let at = self.undurable.partition_point(|&(seq, _)| seq < run.first_seq());
             self.undurable.insert(at, (run.first_seq(), end));
         }
-        self.ready.insert(run);
+        self.ready.insert(run, &self.ledger);
     }
 
     /// The log is durable up to `durable`.
@@ -53,30 +81,51 @@ impl<C> Classic<C> {
         }
     }
 
-    /// How many messages of the front run may be delivered.
-    pub fn deliverable(&self) -> u32 {
-        let Some(front) = self.ready.front() else { return 0 };
-        let Some(&(barrier, _)) = self.undurable.front() else { return front.count() };
+    /// What is next, and whether it may be delivered.
+    pub fn head(&self) -> Head {
+        let front = match self.ready.front() {
+            None => return Head::Empty,
+            Some(Front::Away(away)) => return Head::Away(*away),
+            Some(Front::Here(run)) => run,
+        };
+        let Some(barrier) = self.barrier() else { return Head::Ready(front.count()) };
         let before = barrier.0.saturating_sub(front.first_seq().0);
-        u32::try_from(before).unwrap_or(u32::MAX).min(front.count())
+        match u32::try_from(before).unwrap_or(u32::MAX).min(front.count()) {
+            0 => Head::NotDurable,
+            count => Head::Ready(count),
+        }
     }
 
-    /// The run at the head.
+    /// The first number that waits for the log.
+    fn barrier(&self) -> Option<Seq> {
+        self.undurable.front().map(|&(barrier, _)| barrier)
+    }
+
+    /// How many messages of the front run may be delivered.
+    pub fn deliverable(&self) -> u32 {
+        if let Head::Ready(count) = self.head() { count } else { 0 }
+    }
+
+    /// The run at the head, when it is in memory.
     pub fn front(&self) -> Option<&Run> {
-        self.ready.front()
+        match self.ready.front()? {
+            Front::Here(run) => Some(run),
+            Front::Away(_) => None,
+        }
     }
 
     /// Takes up to `count` messages of the front run; they are unacked until settled or given back.
     pub fn take(&mut self, count: u32) -> Option<Run> {
         let run = self.ready.take_front(count)?;
         self.unacked += u64::from(run.count());
+        self.delivered_hi = self.delivered_hi.max(run.end_seq());
         Some(run)
     }
 
     /// Messages taken before are done with.
     pub fn settle(&mut self, first: Seq, end: Seq, persistent: bool) {
         self.unacked = self.unacked.saturating_sub(end.0 - first.0);
-        if persistent {
+        if persistent || self.has_spilled {
             self.ledger.cut(first, end);
         }
     }
@@ -84,23 +133,52 @@ impl<C> Classic<C> {
     /// Messages taken before return to the place they had.
     pub fn give_back(&mut self, run: Run) {
         self.unacked = self.unacked.saturating_sub(u64::from(run.count()));
-        self.ready.insert(run);
+        self.ready.insert(run, &self.ledger);
     }
 
-    /// Removes up to about `count` ready messages from the head; their runs, for the log and the count.
-    pub fn purge(&mut self, count: u64) -> Vec<Run> {
-        let mut purged = Vec::new();
-        let mut left = count;
-        while left > 0
-            && let Some(run) = self.ready.take_front(u32::MAX)
-        {
-            left = left.saturating_sub(u64::from(run.count()));
-            if run.is_persistent() {
-                self.ledger.cut(run.first_seq(), run.end_seq());
-            }
-            purged.push(run);
+    /// Removes up to about `count` ready messages from the head; which, for the log and the count.
+    pub fn purge(&mut self, count: u64) -> Vec<Gone> {
+        let gone = self.ready.purge(count, &self.ledger);
+        for &Gone { first, end, .. } in &gone {
+            self.ledger.cut(first, end);
         }
-        purged
+        gone
+    }
+
+    /// Lets go of the bytes of ready messages that are durable on the disk, from the far tail on, until
+    /// `bytes_wanted` of bodies went or only `keep_head_bytes` are left in memory. Bounded work: ask again.
+    pub fn evict_tail(&mut self, bytes_wanted: u64, keep_head_bytes: u64) -> Evicted {
+        let (ledger, barrier) = (&self.ledger, self.barrier());
+        self.ready.evict_tail(bytes_wanted, keep_head_bytes, ledger, |run| {
+            barrier.is_none_or(|barrier| run.end_seq() <= barrier) && ledger.place(run.first_seq()).is_some()
+        })
+    }
+
+    /// Runs at the far tail that must be written to a spill pack before they can go, newest first.
+    pub fn tail_to_spill(&self, bytes_wanted: u64) -> Vec<Run> {
+        self.ready.tail_to_spill(bytes_wanted, |run| self.ledger.place(run.first_seq()).is_some())
+    }
+
+    /// The numbers `first..end` of [`Classic::tail_to_spill`] were written to `place`: what is still ready of them
+    /// needs its bytes no longer.
+    pub fn on_spilled(&mut self, first: Seq, end: Seq, place: Place) -> Evicted {
+        let (evicted, ranges) = self.ready.evict_within(first, end);
+        for (first, end) in ranges {
+            self.has_spilled = true;
+            self.ledger.insert(first, end, place);
+        }
+        evicted
+    }
+
+    /// Puts messages that were read back into their place: all that the disk has of `first..end`. Live numbers that
+    /// could not be read are returned; they are no longer ready, and the ledger still knows them.
+    pub fn fill(&mut self, first: Seq, end: Seq, runs: Vec<Run>) -> Vec<(Seq, Seq)> {
+        self.ready.fill(first, end, runs, &self.ledger)
+    }
+
+    /// The number after the highest that was ever handed out.
+    pub fn delivered_hi(&self) -> Seq {
+        self.delivered_hi
     }
 
     /// Messages waiting to be delivered.
@@ -108,36 +186,52 @@ impl<C> Classic<C> {
         self.ready.messages()
     }
 
+    /// The bodies of waiting messages, in bytes, wherever they are.
+    pub fn ready_bytes(&self) -> u64 {
+        self.ready.body_bytes()
+    }
+
+    /// The bodies of waiting messages that are in memory, in bytes: what an eviction could free.
+    pub fn here_bytes(&self) -> u64 {
+        self.ready.here_bytes()
+    }
+
     /// Messages delivered and not yet settled.
     pub fn unacked_messages(&self) -> u64 {
         self.unacked
     }
 
-    /// What the list of waiting messages costs beside their bytes, in bytes.
+    /// What the lists of messages cost beside their bytes, in bytes.
     pub fn index_bytes(&self) -> u64 {
-        (self.ready.runs() * size_of::<Run>()) as u64
+        self.ready.index_bytes() + self.ledger.index_bytes()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use super::Classic;
+    use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+    use super::{Classic, Head};
     use crate::message::block::BlockBuilder;
     use crate::message::block_header::Stamp;
     use crate::message::names::Names;
-    use crate::message::place::{Logged, Lsn, Seq};
+    use crate::message::place::{Logged, Lsn, Place, Seq};
     use crate::message::record::Content;
     use crate::message::run::Run;
 
     fn run(first: u64, count: u32) -> Run {
+        run_of(first, count, true)
+    }
+
+    fn run_of(first: u64, count: u32, persistent: bool) -> Run {
         let mut builder = BlockBuilder::default();
         for _ in 0..count {
             builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
         }
-        let (block, count, body_bytes) =
-            builder.seal(Stamp { persistent: true, received_ms: 0 }, &Arc::default());
+        let (block, count, body_bytes) = builder.seal(Stamp { persistent, received_ms: 0 }, &Arc::default());
         Run::of_block(block, count, body_bytes).numbered_from(Seq(first))
     }
 
@@ -199,10 +293,164 @@ mod tests {
         queue.on_durable(Lsn(1));
         assert_eq!(queue.deliverable(), 4);
         let held = queue.take(1).unwrap();
-        let purged: u32 = queue.purge(u64::MAX).iter().map(Run::count).sum();
+        let purged: u64 = queue.purge(u64::MAX).iter().map(|gone| gone.end.0 - gone.first.0).sum();
         assert_eq!((purged, queue.ready_messages(), queue.unacked_messages()), (3, 0, 1));
         assert_eq!(queue.ledger.messages(), 1);
         queue.settle(held.first_seq(), held.end_seq(), true);
         assert_eq!((queue.ledger.messages(), queue.unacked_messages()), (0, 0));
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Publish {
+            skipped: u64,
+            count: u32,
+            persistent: bool,
+        },
+        Durable,
+        Take(u32),
+        GiveBack(usize),
+        Settle(usize),
+        Purge(u64),
+        Evict {
+            bytes: u64,
+            keep: u64,
+        },
+        Spill,
+        /// Reads the head back, so many numbers of it, after something else happened.
+        Fill {
+            count: u64,
+        },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0u64..3, 1u32..9, any::<bool>())
+                .prop_map(|(skipped, count, persistent)| Step::Publish { skipped, count, persistent }),
+            2 => Just(Step::Durable),
+            5 => (1u32..6).prop_map(Step::Take),
+            2 => any::<usize>().prop_map(Step::GiveBack),
+            2 => any::<usize>().prop_map(Step::Settle),
+            1 => (1u64..10).prop_map(Step::Purge),
+            3 => (1u64..30, 0u64..10).prop_map(|(bytes, keep)| Step::Evict { bytes, keep }),
+            1 => Just(Step::Spill),
+            4 => (1u64..15).prop_map(|count| Step::Fill { count }),
+        ];
+        proptest::collection::vec(step, 0..80)
+    }
+
+    /// A queue as a map of what is ready and a list of what is taken.
+    #[derive(Default)]
+    struct World {
+        queue: Classic<()>,
+        /// Number to: persistent, delivered before.
+        ready: BTreeMap<u64, (bool, bool)>,
+        taken: Vec<Run>,
+        next: u64,
+        logged: u64,
+    }
+
+    impl World {
+        fn step(&mut self, step: Step) {
+            match step {
+                Step::Publish { skipped, count, persistent } => self.publish(skipped, count, persistent),
+                Step::Durable => self.queue.on_durable(Lsn(self.logged)),
+                Step::Take(count) => self.take(count),
+                Step::GiveBack(at) if !self.taken.is_empty() => {
+                    let mut run = self.taken.swap_remove(at % self.taken.len());
+                    run.mark_redelivered();
+                    let numbers = run.first_seq().0..run.end_seq().0;
+                    self.ready.extend(numbers.map(|seq| (seq, (run.is_persistent(), true))));
+                    self.queue.give_back(run);
+                }
+                Step::Settle(at) if !self.taken.is_empty() => {
+                    let run = self.taken.swap_remove(at % self.taken.len());
+                    self.queue.settle(run.first_seq(), run.end_seq(), run.is_persistent());
+                }
+                Step::GiveBack(_) | Step::Settle(_) => {}
+                Step::Purge(count) => {
+                    for gone in self.queue.purge(count) {
+                        for seq in gone.first.0..gone.end.0 {
+                            let (first, (persistent, _)) = self.ready.pop_first().unwrap();
+                            assert_eq!((first, persistent), (seq, gone.persistent));
+                        }
+                    }
+                }
+                Step::Evict { bytes, keep } => {
+                    let before = self.queue.here_bytes();
+                    let evicted = self.queue.evict_tail(bytes, keep);
+                    assert_eq!(self.queue.here_bytes(), before - evicted.body_bytes);
+                }
+                Step::Spill => {
+                    let runs = self.queue.tail_to_spill(20);
+                    self.take(2);
+                    for run in runs {
+                        let place = Place::Pack { number: 1, offset: 0 };
+                        self.queue.on_spilled(run.first_seq(), run.end_seq(), place);
+                    }
+                }
+                Step::Fill { count } => {
+                    let Head::Away(away) = self.queue.head() else { return };
+                    let end = Seq(away.end.0.min(away.first.0 + count));
+                    let runs = self
+                        .queue
+                        .ledger
+                        .live_ranges(away.first, end)
+                        .map(|(first, end)| run_of(first.0, (end.0 - first.0) as u32, away.persistent));
+                    let runs = runs.collect();
+                    assert_eq!(self.queue.fill(away.first, end, runs), []);
+                    // A second reader comes too late.
+                    let late = vec![run_of(away.first.0, (end.0 - away.first.0) as u32, true)];
+                    self.queue.fill(away.first, end, late);
+                    assert!(!matches!(self.queue.head(), Head::Away(next) if next.first < end));
+                }
+            }
+        }
+
+        fn publish(&mut self, skipped: u64, count: u32, persistent: bool) {
+            let first = self.next + skipped;
+            self.next = first + u64::from(count);
+            let logged = persistent.then(|| {
+                self.logged += 1;
+                Logged { start: Lsn(self.logged - 1), end: Lsn(self.logged) }
+            });
+            self.queue.enqueue(run_of(first, count, persistent), logged);
+            self.ready.extend((first..self.next).map(|seq| (seq, (persistent, false))));
+        }
+
+        fn take(&mut self, count: u32) {
+            let Head::Ready(most) = self.queue.head() else { return };
+            let run = self.queue.take(count.min(most)).unwrap();
+            for seq in run.first_seq().0..run.end_seq().0 {
+                let expected = (seq, (run.is_persistent(), run.is_redelivered()));
+                assert_eq!(self.ready.pop_first(), Some(expected));
+            }
+            assert_eq!(run.messages().count(), run.count() as usize);
+            self.taken.push(run);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_queue_agrees_with_a_map(steps in steps()) {
+            let mut world = World { next: 1, ..World::default() };
+            for step in steps {
+                world.step(step);
+                let unacked: u32 = world.taken.iter().map(Run::count).sum();
+                prop_assert_eq!(world.queue.ready_messages(), world.ready.len() as u64);
+                prop_assert_eq!(world.queue.unacked_messages(), u64::from(unacked));
+            }
+            world.step(Step::Durable);
+            while world.queue.head() != Head::Empty {
+                world.step(Step::Fill { count: 4 });
+                world.step(Step::Take(3));
+            }
+            prop_assert!(world.ready.is_empty());
+            prop_assert_eq!((world.queue.ready_bytes(), world.queue.here_bytes()), (0, 0));
+            while !world.taken.is_empty() {
+                world.step(Step::Settle(0));
+            }
+            prop_assert_eq!(world.queue.ledger.messages(), 0);
+        }
     }
 }

@@ -9,7 +9,6 @@ use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::Wakes;
 use crate::message::fact::Fact;
-use crate::message::run::Run;
 use crate::queue::classic::Classic;
 use crate::queue::consumers::{ConsumerKey, Terms};
 
@@ -84,16 +83,16 @@ impl Queue {
 
     fn purge_step(&self, state: &mut Classic<Arc<Consumer>>, count: u64) -> u64 {
         // The log hears of it under the queue's lock: a run cannot be purged twice.
-        let runs = state.purge(count);
-        let ranges: Vec<_> = (runs.iter())
-            .filter(|run| self.logs(run.is_persistent()))
-            .map(|run| (run.first_seq(), run.end_seq()))
+        let gone = state.purge(count);
+        let ranges: Vec<_> = (gone.iter())
+            .filter(|gone| self.logs(gone.persistent))
+            .map(|gone| (gone.first, gone.end))
             .collect();
         if !ranges.is_empty() {
             let _logged = self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges });
         }
         self.index_bytes.set(state.index_bytes());
-        runs.iter().map(|run| u64::from(Run::count(run))).sum()
+        gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
     }
 
     /// Ends the queue: publishers find it deleted, consumers are told, messages go.

@@ -1,0 +1,74 @@
+//! The database's file on our disk. It knows no table.
+
+use std::io::{self, IoSlice};
+
+use redb::StorageBackend;
+
+use crate::storage::disk::DiskFile;
+use crate::storage::error::StoreError;
+
+/// How much of the file is compared at a time.
+const STEP_BYTES: usize = 1024 * 1024;
+
+/// A file of ours as the database wants one.
+#[derive(Debug)]
+pub(super) struct Backend(Box<dyn DiskFile>);
+
+impl Backend {
+    pub(super) fn new(file: Box<dyn DiskFile>) -> Self {
+        Self(file)
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let read = self.0.read_at(out, offset)?;
+        if read < out.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(&[IoSlice::new(data)], offset)
+    }
+}
+
+/// Makes the cache show what the device holds: after a failed sync of an earlier process it may show a commit that the
+/// device lacks, which the next power cut would take back when the log before it is long gone.
+pub(super) fn read_through(file: &dyn DiskFile) -> Result<(), StoreError> {
+    let name = file.name().to_owned();
+    file.sync_data().map_err(StoreError::io("sync", &name))?;
+    let len = file.len().map_err(StoreError::io("measure", &name))?;
+    let (mut cached, mut device) = (vec![0; STEP_BYTES], vec![0; STEP_BYTES]);
+    let mut offset = 0;
+    let mut differs = false;
+    while offset < len {
+        let read = file.read_at(&mut cached, offset).map_err(StoreError::io("read", &name))?;
+        let held = file.read_uncached_at(&mut device, offset).map_err(StoreError::io("read", &name))?;
+        let (cached, held_bytes) = (cached.get(..read), device.get(..held.min(read)));
+        if cached != held_bytes {
+            differs = true;
+            let slices = [IoSlice::new(held_bytes.unwrap_or_default())];
+            file.write_at(&slices, offset).map_err(StoreError::io("write", &name))?;
+        }
+        if held < STEP_BYTES {
+            let end = offset + held.min(read) as u64;
+            if end < len {
+                file.truncate(end).map_err(StoreError::io("shorten", &name))?;
+            }
+            break;
+        }
+        offset += STEP_BYTES as u64;
+    }
+    if differs { file.sync_data().map_err(StoreError::io("sync", &name)) } else { Ok(()) }
+}

@@ -1,0 +1,200 @@
+//! The checkpoint: the fold of all facts before the log's replay position, but for the messages' bytes, which are in
+//! packs. One embedded database, written by the checkpoint alone, one transaction each time.
+//!
+//! `tables` is what is in it and how a checkpoint's changes are applied, `backend` how the database reaches our
+//! disk. It knows no queue in memory and no message: definitions are facts as the log has them.
+
+mod backend;
+mod tables;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+
+use redb::Database;
+use roaring::RoaringBitmap;
+
+use crate::message::fact::Definition;
+use crate::message::place::{Extent, Lsn, QueueId, Seq};
+use crate::storage::disk::Disk;
+use crate::storage::error::StoreError;
+use crate::storage::log::{LoggedDefinition, ReplayFrom};
+use crate::storage::meta::backend::{Backend, read_through};
+use crate::storage::pack::writer::PackedExtent;
+
+/// The database's file.
+pub const META_FILE: &str = "meta.redb";
+/// What it is called until it is whole.
+const NEW_FILE: &str = "meta.redb.new";
+/// What the database may keep of its pages in memory.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// The checkpoint's database.
+#[derive(Debug)]
+pub struct Meta {
+    disk: Arc<dyn Disk>,
+    /// Gone after a full disk: the database trusts a file no more that once refused a write.
+    database: Option<Database>,
+}
+
+/// What the checkpoint says of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetaState {
+    /// Where the log's replay starts; [`ReplayFrom::START`] before the first checkpoint.
+    pub replay: ReplayFrom,
+    /// The first queue number that was never used, as far as the checkpoint knows.
+    pub next_queue_id: u64,
+    /// The end of the log at the last stop, if the last thing that happened was a clean stop.
+    pub clean: Option<Lsn>,
+}
+
+/// One thing that the checkpoint holds.
+#[derive(Debug, PartialEq)]
+pub enum Loaded<'a> {
+    /// An exchange, a queue or a binding, as it was declared or bound. In this order.
+    Defined(Definition<'a>),
+    /// A queue's row, behind all definitions.
+    Queue(QueueRow),
+    /// An extent and what is settled in it, or never was a message of it. Behind all rows, by queue and number.
+    Extent {
+        /// Whose.
+        queue: QueueId,
+        /// Of which lane.
+        lane: u32,
+        /// Where.
+        at: Extent,
+        /// Numbers from its first on.
+        settled: RoaringBitmap,
+    },
+}
+
+/// What is kept of a queue beside its extents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueRow {
+    /// The queue.
+    pub queue: QueueId,
+    /// The first number that was never drawn, as far as the checkpoint knows.
+    pub next_seq: Seq,
+    /// The number after the highest that was ever handed out.
+    pub delivered_hi: Seq,
+}
+
+/// What a checkpoint changes, applied in the order of the fields. What concerns a queue that is not defined then is
+/// ignored.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Definitions that came and went, in the log's order.
+    pub definitions: Vec<LoggedDefinition>,
+    /// Queues whose rows changed.
+    pub queues: Vec<QueueRow>,
+    /// Packs that go with all their extents.
+    pub packs_forgotten: Vec<u64>,
+    /// Extents that go.
+    pub extents_forgotten: Vec<(QueueId, u32, Seq)>,
+    /// Extents that came.
+    pub extents: Vec<PackedExtent>,
+    /// What is settled in extents that were there before.
+    pub settled: Vec<(QueueId, u32, Seq, RoaringBitmap)>,
+    /// Where the replay starts from now on, if that changes.
+    pub replay: Option<ReplayFrom>,
+    /// The first queue number that was never used, if it changes.
+    pub next_queue_id: Option<u64>,
+    /// The log's end, at a clean stop.
+    pub clean: Option<Lsn>,
+}
+
+impl Meta {
+    /// Opens the checkpoint, or makes an empty one. What a sync failed to bring to the device is not seen.
+    ///
+    /// # Errors
+    /// What the disk says, [`StoreError::Newer`], [`StoreError::Corrupt`].
+    pub fn open(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let database = match disk.open(META_FILE) {
+            Ok(file) => {
+                read_through(&*file)?;
+                open_database(Backend::new(file))?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create(&*disk)?,
+            Err(error) => return Err(StoreError::io("open", META_FILE)(error)),
+        };
+        tables::check_format(&database)?;
+        Ok(Self { disk, database: Some(database) })
+    }
+
+    /// Shows everything that the checkpoint holds, one thing after the other.
+    ///
+    /// # Errors
+    /// What the disk says, or [`StoreError::Corrupt`].
+    pub fn load(&mut self, on_loaded: &mut dyn FnMut(Loaded<'_>)) -> Result<MetaState, StoreError> {
+        tables::load(self.database()?, on_loaded)
+    }
+
+    /// The packs that extents lie in.
+    ///
+    /// # Errors
+    /// What the disk says, or [`StoreError::Corrupt`].
+    pub fn packs(&mut self) -> Result<Vec<u64>, StoreError> {
+        tables::packs(self.database()?)
+    }
+
+    /// Applies a checkpoint's changes, all or none. They are durable when this returns; after [`StoreError::is_full`]
+    /// nothing has changed and it may be tried again.
+    ///
+    /// # Errors
+    /// What the disk says, or [`StoreError::Corrupt`].
+    pub fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        let result = tables::commit(self.database()?, changes);
+        if result.as_ref().is_err_and(StoreError::is_full) {
+            self.database = None;
+        }
+        result
+    }
+
+    fn database(&mut self) -> Result<&Database, StoreError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => {
+                let file = self.disk.open(META_FILE).map_err(StoreError::io("open", META_FILE))?;
+                open_database(Backend::new(file))?
+            }
+        };
+        Ok(self.database.insert(database))
+    }
+}
+
+/// Makes an empty checkpoint under another name, so that a crash leaves a whole one or none.
+fn create(disk: &dyn Disk) -> Result<Database, StoreError> {
+    let file = disk.create(NEW_FILE).map_err(StoreError::io("create", NEW_FILE))?;
+    let database = open_database(Backend::new(file))?;
+    tables::write_format(&database)?;
+    drop(database);
+    disk.rename(NEW_FILE, META_FILE).map_err(StoreError::io("rename", NEW_FILE))?;
+    disk.sync_dir("").map_err(StoreError::io("sync", "the data directory"))?;
+    let file = disk.open(META_FILE).map_err(StoreError::io("open", META_FILE))?;
+    open_database(Backend::new(file))
+}
+
+fn open_database(backend: Backend) -> Result<Database, StoreError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend).map_err(failed)
+}
+
+/// The database's errors in our words.
+fn failed(error: impl Into<redb::Error>) -> StoreError {
+    let action = "read or write";
+    match error.into() {
+        redb::Error::Io(source) => StoreError::io(action, META_FILE)(source),
+        redb::Error::PreviousIo => StoreError::io(action, META_FILE)(io::Error::other(
+            "an earlier call failed, and nothing after it counts",
+        )),
+        redb::Error::UpgradeRequired(version) => {
+            damaged(format!("its file format {version} is older than any that this version wrote"))
+        }
+        other => damaged(other.to_string()),
+    }
+}
+
+fn damaged(problem: impl Into<String>) -> StoreError {
+    StoreError::Corrupt { file: META_FILE.to_owned(), offset: 0, problem: problem.into() }
+}

@@ -1,0 +1,209 @@
+//! Packs are written, read back, damaged and removed.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
+
+use crate::message::block::{Big, BlockBuilder, SMALL_BODY_BYTES_MAX};
+use crate::message::block_header::Stamp;
+use crate::message::names::NamesBuf;
+use crate::message::place::{Lsn, QueueId, Seq};
+use crate::message::record::{BodyView, Content};
+use crate::message::run::Run;
+use crate::storage::disk::Disk;
+use crate::storage::disk::simulated::{CrashMode, SimulatedDisk};
+use crate::storage::error::StoreError;
+use crate::storage::pack::reader::Pack;
+use crate::storage::pack::shelf::Shelf;
+use crate::storage::pack::writer::{PackSummary, PackWriter};
+use crate::storage::pack::{Kind, number_of};
+
+/// The messages of one queue: number and body.
+type Written = Vec<(u64, Vec<u8>)>;
+
+fn run(first: u64, bodies: &[Vec<u8>], persistent: bool) -> Run {
+    let mut names = NamesBuf::default();
+    names.set(b"x", b"key");
+    let stamp = Stamp { persistent, received_ms: 1000 + first / 8 };
+    if let [body] = bodies
+        && body.len() > SMALL_BODY_BYTES_MAX
+    {
+        let pieces = [Bytes::copy_from_slice(body)].into_iter().collect();
+        return Run::of_big(Big::new(names.view(), &[0, 0], pieces, stamp, &Arc::default()))
+            .numbered_from(Seq(first));
+    }
+    let mut builder = BlockBuilder::default();
+    bodies.iter().for_each(|body| builder.push(&Content { names: names.view(), properties: &[0, 0], body }));
+    let (block, count, body_bytes) = builder.seal(stamp, &Arc::default());
+    Run::of_block(block, count, body_bytes).numbered_from(Seq(first))
+}
+
+fn messages(runs: &[Run]) -> Written {
+    let bodies = |run: &Run| {
+        let bodies = run.messages().map(|message| match message.body {
+            BodyView::Slice(body) => body.to_vec(),
+            BodyView::Chunks(chunks) => chunks.concat(),
+        });
+        (run.first_seq().0..).zip(bodies).collect::<Vec<_>>()
+    };
+    runs.iter().flat_map(bodies).collect()
+}
+
+fn read_queue(pack: &Pack, summary: &PackSummary, queue: u64) -> (Written, Vec<StoreError>) {
+    let (mut runs, mut damaged) = (Vec::new(), Vec::new());
+    for extent in summary.extents.iter().filter(|extent| extent.record.queue == QueueId(queue)) {
+        let read = pack.read_extent(QueueId(queue), &extent.record.at, &Arc::default()).unwrap();
+        let live: u64 = read.runs.iter().map(|run| u64::from(run.count())).sum();
+        if read.damaged.is_empty() {
+            let at = extent.record.at;
+            assert_eq!(live, u64::from(at.count));
+            assert_eq!(live, at.last.0 - at.first.0 + 1 - extent.gaps.len());
+            assert_eq!(at.body_bytes, read.runs.iter().map(Run::body_bytes).sum::<u64>());
+        }
+        runs.extend(read.runs);
+        damaged.extend(read.damaged);
+    }
+    (messages(&runs), damaged)
+}
+
+fn queues() -> impl Strategy<Value = Vec<Vec<(u64, Vec<usize>, bool)>>> {
+    let sizes = proptest::collection::vec(0usize..600, 1..8);
+    let big = (3_000usize..40_000).prop_map(|len| vec![len]);
+    let bodies = proptest::prop_oneof![5 => sizes, 1 => big];
+    proptest::collection::vec(proptest::collection::vec((0u64..3, bodies, any::<bool>()), 1..20), 1..5)
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(queues in queues(), kind in proptest::sample::select(vec![Kind::Durable, Kind::Spill])) {
+        let disk = SimulatedDisk::new();
+        let mut writer = PackWriter::create(&disk, kind, 7).unwrap();
+        let mut expected = Vec::new();
+        for (queue, runs) in queues.iter().enumerate() {
+            let mut next = 1;
+            let mut written = Written::new();
+            for (skipped, sizes, persistent) in runs {
+                let first = next + skipped;
+                let bodies: Vec<Vec<u8>> = sizes.iter().map(|&len| vec![len as u8; len]).collect();
+                let run = run(first, &bodies, *persistent);
+                writer.push(QueueId(queue as u64), &run, None).unwrap();
+                written.extend((first..).zip(bodies));
+                next = run.end_seq().0;
+            }
+            expected.push(written);
+        }
+        let summary = writer.finish(&disk).unwrap();
+        let pack = Pack::open(&disk, kind, 7).unwrap();
+        prop_assert_eq!(pack.bytes(), summary.bytes);
+        let records: Vec<_> = summary.extents.iter().map(|extent| extent.record).collect();
+        prop_assert_eq!(pack.index().unwrap(), records);
+        for (queue, written) in expected.iter().enumerate() {
+            let (read, damaged) = read_queue(&pack, &summary, queue as u64);
+            prop_assert_eq!(&read, written);
+            prop_assert!(damaged.is_empty());
+            let blocks = summary.blocks.iter().filter(|block| block.queue == QueueId(queue as u64));
+            let runs = blocks.map(|block| pack.read_block(block.queue, block.offset, &Arc::default()).unwrap());
+            let runs: Vec<_> = runs.collect();
+            prop_assert!(kind == Kind::Durable || messages(&runs) == *written);
+        }
+    }
+
+    #[test]
+    fn damage_is_found_and_never_read(at in any::<u64>(), change in 1u8..) {
+        let disk = SimulatedDisk::new();
+        let mut writer = PackWriter::create(&disk, Kind::Durable, 1).unwrap();
+        let mut expected = Written::new();
+        for first in (1..100).step_by(2) {
+            let body = vec![first as u8; 9_000 * (1 + first as usize % 2)];
+            writer.push(QueueId(1), &run(first, std::slice::from_ref(&body), true), None).unwrap();
+            expected.push((first, body));
+        }
+        let summary = writer.finish(&disk).unwrap();
+        let file = disk.open(&Kind::Durable.file_name(1)).unwrap();
+        let at = at % summary.bytes;
+        let mut octet = [0];
+        file.read_at(&mut octet, at).unwrap();
+        file.write_at(&[IoSlice::new(&[octet[0] ^ change])], at).unwrap();
+        match Pack::open(&disk, Kind::Durable, 1) {
+            Err(StoreError::Corrupt { .. } | StoreError::Newer { .. }) => {}
+            Err(error) => panic!("{error}"),
+            Ok(pack) => {
+                let (read, damaged) = read_queue(&pack, &summary, 1);
+                prop_assert!(!damaged.is_empty());
+                prop_assert!(read.len() < expected.len());
+                prop_assert!(read.iter().all(|message| expected.contains(message)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_body_of_many_queues_is_written_once() {
+    let disk = SimulatedDisk::new();
+    let mut writer = PackWriter::create(&disk, Kind::Durable, 2).unwrap();
+    let body = vec![5; 300_000];
+    for queue in 0..10 {
+        let run = run(40 + queue, std::slice::from_ref(&body), true);
+        writer.push(QueueId(queue), &run, Some(Lsn(77))).unwrap();
+    }
+    let summary = writer.finish(&disk).unwrap();
+    assert!(summary.bytes < 310_000);
+    let pack = Pack::open(&disk, Kind::Durable, 2).unwrap();
+    for queue in 0..10 {
+        assert_eq!(read_queue(&pack, &summary, queue).0, [(40 + queue, body.clone())]);
+    }
+    // Another queue's extent is never taken for this one's.
+    let read = pack.read_extent(QueueId(3), &summary.extents[4].record.at, &Arc::default()).unwrap();
+    assert_eq!((read.runs.len(), read.damaged.len()), (0, 1));
+}
+
+#[test]
+fn small_neighbours_share_blocks_and_extents_stay_small() {
+    let disk = SimulatedDisk::new();
+    let mut writer = PackWriter::create(&disk, Kind::Durable, 3).unwrap();
+    for first in 1..=40_000 {
+        writer.push(QueueId(1), &run(first, &[vec![1; 100]], true), None).unwrap();
+    }
+    let summary = writer.finish(&disk).unwrap();
+    assert!(summary.bytes < 40_000 * 122, "{}", summary.bytes);
+    assert!(summary.extents.len() >= 4);
+    assert!(summary.extents.iter().all(|extent| extent.record.at.bytes < 1_100_000));
+    let read = read_queue(&Pack::open(&disk, Kind::Durable, 3).unwrap(), &summary, 1).0;
+    assert!(read.iter().map(|(seq, _)| *seq).eq(1..=40_000));
+}
+
+#[test]
+fn a_finished_pack_survives_every_crash() {
+    for mode in CrashMode::ALL {
+        let disk = SimulatedDisk::new();
+        let mut writer = PackWriter::create(&disk, Kind::Durable, 4).unwrap();
+        writer.push(QueueId(1), &run(1, &[vec![1; 10]], true), None).unwrap();
+        let summary = writer.finish(&disk).unwrap();
+        let disk = disk.crash(mode, 1);
+        let pack = Pack::open(&disk, Kind::Durable, 4).unwrap();
+        assert_eq!(read_queue(&pack, &summary, 1).0, [(1, vec![1; 10])]);
+    }
+}
+
+#[test]
+fn a_file_goes_when_nobody_reads_it() {
+    let disk = SimulatedDisk::new();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    for (kind, number) in [(Kind::Durable, 1), (Kind::Durable, 2), (Kind::Spill, 3)] {
+        let mut writer = PackWriter::create(&disk, kind, number).unwrap();
+        writer.push(QueueId(1), &run(1, &[vec![1; 10]], true), None).unwrap();
+        writer.finish(&disk).unwrap();
+    }
+    let shelf = Shelf::new(shared);
+    let lease = shelf.lease(Kind::Durable, 1).unwrap();
+    assert_eq!(shelf.doom_unknown(|number| number == 2).unwrap(), 3);
+    while shelf.sweep().unwrap() {}
+    assert_eq!(disk.list("pack").unwrap().iter().filter_map(|name| number_of(name)).count(), 2);
+    assert!(disk.list("spill").unwrap().is_empty());
+    assert!(shelf.lease(Kind::Durable, 1).is_err());
+    drop(lease);
+    while shelf.sweep().unwrap() {}
+    assert_eq!(disk.list("pack").unwrap(), ["0000000000000002.pack"]);
+}
