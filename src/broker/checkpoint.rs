@@ -184,8 +184,7 @@ impl Checkpoint {
         changes.packs_forgotten = dead.chain(merged.iter().copied()).collect();
         changes.next_queue_id = Some(broker.node.peek_queue_id());
         let seen = broker.node.log.end();
-        self.stage =
-            Stage::Waiting(Box::new(Captured { retiring, merged, pack, changes, versions, seen }));
+        self.stage = Stage::Waiting(Box::new(Captured { retiring, merged, pack, changes, versions, seen }));
         Ok(Progress::Working)
     }
 

@@ -171,7 +171,9 @@ impl Queue {
         let mut runs: Vec<Run> = Vec::new();
         for piece in &plan.pieces {
             let read = match piece {
-                Piece::Record { start, lease } => read_record(&mut reader, lease, *start, self.id, &self.node),
+                Piece::Record { start, lease } => {
+                    read_record(&mut reader, lease, *start, self.id, &self.node)
+                }
                 Piece::Block { offset, pack } => pack.read_block(self.id, *offset, gauge),
                 Piece::Lost => continue,
                 Piece::Extent { at, pack } => {
@@ -202,11 +204,7 @@ pub(super) fn read_record(
     node: &Node,
 ) -> Result<Run, StoreError> {
     let (kind, body) = reader.read(lease, start)?;
-    let corrupt = |problem: String| StoreError::Corrupt {
-        file: "log".to_owned(),
-        offset: start.0,
-        problem,
-    };
+    let corrupt = |problem: String| StoreError::Corrupt { file: "log".to_owned(), offset: start.0, problem };
     let fact = fact_codec::decode(kind, &body).map_err(|error| corrupt(error.to_string()))?;
     let DecodedFact::Published(published) = fact else {
         return Err(corrupt("messages were to be here".to_owned()));

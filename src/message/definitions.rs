@@ -17,10 +17,19 @@ pub struct Definitions {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Exchange { vhost: Box<str>, name: Box<str> },
+    Exchange {
+        vhost: Box<str>,
+        name: Box<str>,
+    },
     Queue(QueueId),
     /// By its far end first: a queue's bindings are neighbours.
-    Binding { to: End, vhost: Box<str>, source: Box<str>, key: Box<str>, arguments: Box<[u8]> },
+    Binding {
+        to: End,
+        vhost: Box<str>,
+        source: Box<str>,
+        key: Box<str>,
+        arguments: Box<[u8]>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -79,8 +79,7 @@ fn work(broker: &Broker, checkpoint: &mut Checkpoint) -> Result<bool, StoreError
 pub(super) async fn read_ahead(broker: Arc<Broker>, failed: mpsc::UnboundedSender<StoreError>) {
     let permits = Arc::new(Semaphore::new(READS_MAX));
     loop {
-        let queue: Arc<Queue> =
-            std::future::poll_fn(|context| broker.node.reads.poll_take(context)).await;
+        let queue: Arc<Queue> = std::future::poll_fn(|context| broker.node.reads.poll_take(context)).await;
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let failed = failed.clone();

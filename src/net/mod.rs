@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::net::admission::Admission;
 use crate::net::checkpointer::Checkpointer;
 use crate::net::committer::Committer;
-use crate::net::store::Directory;
+use crate::net::store::Store;
 use crate::storage::error::StoreError;
 
 /// How long clients have to take leave when the broker stops.
@@ -72,7 +72,7 @@ pub struct Server {
     broker: Arc<Broker>,
     listeners: Vec<TcpListener>,
     /// Where what is durable lies; without one nothing outlives the broker.
-    directory: Option<Directory>,
+    store: Option<Store>,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -88,22 +88,18 @@ impl Server {
         let memory_bytes = watermark::memory_bytes();
         let watermark_bytes = config.memory.watermark.bytes_of(memory_bytes);
         let partial_bodies_max = (memory_bytes as f64 * config.limits.partial_bodies_fraction) as u64;
-        let directory = config
-            .data_dir
-            .as_deref()
-            .map(|dir| Directory::open(dir, &config.storage))
-            .transpose()
-            .map_err(ServeError::Open)?;
-        let (broker, checkpoint) = match &directory {
+        let opened = config.data_dir.as_deref().map(|dir| Store::open(dir, &config.storage));
+        let store = opened.transpose().map_err(ServeError::Open)?;
+        let (broker, checkpoint) = match &store {
             None => (Broker::new(config, watermark_bytes, partial_bodies_max)?, None),
-            Some(directory) => {
+            Some(Store { directory, log_options }) => {
                 let memory = Memory::new(watermark_bytes, partial_bodies_max);
-                let (disk, options) = (Arc::clone(&directory.disk), directory.log_options.clone());
-                let (broker, checkpoint) = Broker::open(config, disk, options, memory)?;
+                let disk = Arc::clone(directory.disk());
+                let (broker, checkpoint) = Broker::open(config, disk, log_options.clone(), memory)?;
                 (broker, Some(checkpoint))
             }
         };
-        Ok(Self { broker: Arc::new(broker), listeners, directory, checkpoint })
+        Ok(Self { broker: Arc::new(broker), listeners, store, checkpoint })
     }
 
     /// The addresses it listens on: the ports the kernel chose where the configuration said zero.
@@ -128,10 +124,10 @@ impl Server {
         let mut background = JoinSet::new();
         let mut committer = None;
         let mut checkpointer = None;
-        if let Some(directory) = &self.directory {
+        if let Some(store) = &self.store {
             let started = Committer::start(Arc::clone(&self.broker))?;
             background.spawn(started.syncing());
-            background.spawn(store::watch(Arc::clone(&self.broker), Arc::clone(&directory.disk)));
+            background.spawn(store::watch(Arc::clone(&self.broker), Arc::clone(store.directory.disk())));
             background.spawn(checkpointer::read_ahead(Arc::clone(&self.broker), started.failures()));
             if let Some(checkpoint) = self.checkpoint {
                 let broker = Arc::clone(&self.broker);
@@ -165,8 +161,10 @@ impl Server {
             error = failure(&mut committer) => Some(error),
         };
         background.shutdown().await;
-        match (failed, self.directory) {
-            (Some(error), Some(directory)) => Err(ServeError::Store { dir: directory.disk.name(), error }),
+        match (failed, self.store) {
+            (Some(error), Some(store)) => {
+                Err(ServeError::Store { dir: store.directory.disk().name(), error })
+            }
             _ => {
                 let checkpoint = checkpointer.and_then(Checkpointer::stop);
                 if let Some(committer) = committer {
@@ -202,7 +200,7 @@ pub async fn serve(config: Arc<Config>, shutdown: impl Future<Output = ()>) -> R
         tracing::info!(%address, "listening for AMQP 0-9-1");
     }
     let watermark_bytes = server.broker.node.memory.watermark_bytes();
-    let data_dir = server.directory.as_ref().map(|directory| directory.disk.name());
+    let data_dir = server.store.as_ref().map(|store| store.directory.disk().name());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir, watermark_bytes, "Server startup complete");
     server.run(shutdown).await
 }

@@ -1,6 +1,5 @@
 //! The data directory as the configuration describes it: opened before anything is served, watched while it is.
 
-use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::config::{Durability, Storage};
+use crate::storage::directory::{Directory, NodeId};
 use crate::storage::disk::Disk;
 use crate::storage::disk::real::RealDisk;
 use crate::storage::error::StoreError;
@@ -17,28 +17,23 @@ use crate::storage::log::{LogOptions, SyncMode};
 const LOOK_INTERVALS: [(u64, Duration); 2] = [(4, Duration::from_secs(10)), (2, Duration::from_secs(1))];
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// A data directory that is ours until this drops.
+/// The data directory, and how what is in it is to behave.
 #[derive(Debug)]
-pub(super) struct Directory {
-    pub(super) disk: Arc<dyn Disk>,
-    /// How its log is to behave.
+pub(super) struct Store {
+    pub(super) directory: Directory,
     pub(super) log_options: LogOptions,
-    _lock: Box<dyn Debug + Send + Sync>,
 }
 
-impl Directory {
+impl Store {
     /// Makes the directory if it is not there, and takes it for this process.
     ///
     /// # Errors
-    /// [`StoreError::InUse`], or what the system says.
+    /// As [`Directory::open`], or what the system says to making one.
     pub(super) fn open(dir: &Path, storage: &Storage) -> Result<Self, StoreError> {
         let name = dir.display().to_string();
         let disk = RealDisk::new(dir).map_err(StoreError::io("open the data directory", &name))?;
-        let lock = disk.lock().map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => StoreError::InUse(name.clone()),
-            _ => StoreError::io("lock the data directory", &name)(error),
-        })?;
-        Ok(Self { disk: Arc::new(disk), log_options: log_options(storage, Now::read()), _lock: lock })
+        let directory = Directory::open(Arc::new(disk), NodeId(rand::random()))?;
+        Ok(Self { directory, log_options: log_options(storage, Now::read()) })
     }
 }
 

@@ -40,7 +40,12 @@ impl Queue {
     }
 
     /// Whether an extent that stays lies between these numbers.
-    pub(in crate::broker) fn has_extent_between(&self, after: Seq, before: Seq, merged: &BTreeSet<u64>) -> bool {
+    pub(in crate::broker) fn has_extent_between(
+        &self,
+        after: Seq,
+        before: Seq,
+        merged: &BTreeSet<u64>,
+    ) -> bool {
         self.lock().classic.ledger.has_extent_between(after, before, |pack| merged.contains(&pack))
     }
 

@@ -30,6 +30,8 @@ const PAYLOAD_BYTES_MAX: u64 = 2 << 30;
 const SPARE_BATCHES_MAX: usize = 2;
 /// Lone settles wait this long for company.
 const SETTLES_WAIT: Duration = Duration::from_millis(10);
+/// A committer without room looks again after this.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
 
 /// One hold of the log: facts appended through it are neighbours, no other fact lies between them, and after a
 /// crash all of them are there or none. Dropping it is as good as [`Append::finish`], with everything applied.
@@ -285,6 +287,20 @@ impl Log {
         }
         pending.sleep = Sleep::Awake;
         !pending.over
+    }
+
+    /// Blocks the thread that commits for a moment, after it was told that there is no room: until a checkpoint has
+    /// given slots back, the log was closed, or it is time to look again.
+    pub fn wait_for_room(&self) {
+        let mut pending = self.pending.lock();
+        if !pending.over {
+            self.work.wait_for(&mut pending, ROOM_WAIT);
+        }
+    }
+
+    /// There may be room again.
+    pub(super) fn tell_of_room(&self) {
+        self.work.notify_all();
     }
 
     /// Lets the thread that commits go home.

@@ -45,21 +45,24 @@ impl Log {
     fn write_zeros(&self, mut begun: Preparing) -> Result<Option<Preparing>, StoreError> {
         let file = &begun.file.file;
         let left = begun.file.len - begun.written;
-        if left > 0 {
-            let zeros = vec![0; STEP_BYTES.min(left as usize)];
-            if let Err(error) = file.write_at(&[IoSlice::new(&zeros)], begun.written) {
-                let error = StoreError::io("write", file.name())(error);
-                // No room: what was taken is given back, for those who need it more.
-                self.release_unneeded(&begun.file);
-                return Err(error);
-            }
-            begun.written += zeros.len() as u64;
-            return Ok(Some(begun));
+        let zeros = vec![0; STEP_BYTES.min(left as usize)];
+        let step = if left > 0 {
+            file.write_at(&[IoSlice::new(&zeros)], begun.written)
+                .map_err(StoreError::io("write", file.name()))
+        } else {
+            file.sync_data().map_err(StoreError::io("sync", file.name())).and_then(|()| self.sync_names())
+        };
+        if let Err(error) = step {
+            // No room: what was taken is given back, for those who need it more.
+            self.release_unneeded(&begun.file);
+            return Err(error);
         }
-        file.sync_data().map_err(StoreError::io("sync", file.name()))?;
-        self.sync_names()?;
-        self.slots.lock().free.push_front(begun.file);
-        Ok(None)
+        if left == 0 {
+            self.slots.lock().free.push_front(begun.file);
+            return Ok(None);
+        }
+        begun.written += zeros.len() as u64;
+        Ok(Some(begun))
     }
 
     fn release_unneeded(&self, file: &SlotFile) {

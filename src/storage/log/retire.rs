@@ -68,6 +68,7 @@ impl Log {
                 Err(slot) => leased.push(slot),
             }
         }
+        self.tell_of_room();
         released?;
         Ok((!leased.is_empty()).then_some(Retiring { slots: leased, facts, replay }))
     }
