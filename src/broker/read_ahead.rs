@@ -186,10 +186,9 @@ impl Queue {
                 Piece::Lost => continue,
                 Piece::Extent { at, pack } => {
                     // What a disk does not read now may be read after the next start: this queue goes on without.
-                    let read = pack.read_extent(self.id, at, gauge).unwrap_or_else(|error| ExtentRead {
-                        damaged: vec![error],
-                        ..ExtentRead::default()
-                    });
+                    let read = pack
+                        .read_extent(self.id, at, gauge)
+                        .unwrap_or_else(|error| ExtentRead { damaged: vec![error], ..ExtentRead::default() });
                     for damage in &read.damaged {
                         tracing::error!(%damage, "a pack is damaged");
                     }
