@@ -155,13 +155,13 @@ impl Log {
     /// Whether publishers should be held back: the disk is behind, or the checkpoint is.
     pub fn is_congested(&self) -> bool {
         self.pending_bytes() > self.options.pending_bytes_max
-            || self.slots_in_use() >= 2 * self.options.window_slots.max(1)
+            || self.has_windows(2)
             || self.poison.get().is_some()
     }
 
     /// Whether a checkpoint is due: a window of slots is in use.
     pub fn is_checkpoint_due(&self) -> bool {
-        self.slots_in_use() >= self.options.window_slots.max(1)
+        self.has_windows(1)
     }
 
     /// How many slots hold a part of the log, the open one among them.
@@ -183,6 +183,11 @@ impl Log {
     pub fn release(&self) {
         self.held.store(false, Ordering::Release);
         self.commit_inline();
+    }
+
+    /// Whether so many windows of slots wait for a checkpoint; one that forgets has none.
+    fn has_windows(&self, windows: usize) -> bool {
+        !self.options.forgets && self.slots_in_use() >= windows * self.options.window_slots.max(1)
     }
 
     fn check_poison(&self) -> Result<(), StoreError> {
