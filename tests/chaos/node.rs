@@ -11,10 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 /// Small slots and a short window: a checkpoint every few moments.
-const ENVIRONMENT: [(&str, &str); 3] = [
+const ENVIRONMENT: [(&str, &str); 4] = [
     ("SLUICEMQ_STORAGE_SLOT_BYTES", "2MiB"),
     ("SLUICEMQ_STORAGE_WINDOW_SLOTS", "3"),
     ("SLUICEMQ_STORAGE_CACHE", "4MiB"),
+    ("SLUICEMQ_STORAGE_DISK_FREE_LIMIT", "16MiB"),
 ];
 /// Of the log, for the one who reads why it failed.
 const KEPT_LINES: usize = 40;
@@ -78,16 +79,17 @@ impl Node {
         self.child.wait().map(drop)
     }
 
-    /// Waits until it has ended by itself.
-    pub(crate) fn wait(mut self) -> io::Result<ExitStatus> {
-        self.ended.recv_timeout(PATIENCE).map_err(io::Error::other)?;
-        self.child.wait()
+    /// Waits until it has ended by itself; also the last lines of its log.
+    pub(crate) fn wait(mut self) -> (io::Result<ExitStatus>, Vec<String>) {
+        let ended = self.ended.recv_timeout(PATIENCE).map_err(io::Error::other);
+        let status = ended.and_then(|()| self.child.wait());
+        (status, self.log())
     }
 
     /// Asks it to stop, and waits until it has.
     pub(crate) fn stop(self) -> io::Result<ExitStatus> {
         let sent = Command::new("kill").arg(self.child.id().to_string()).status()?;
-        if sent.success() { self.wait() } else { Err(io::Error::other("the broker is gone already")) }
+        if sent.success() { self.wait().0 } else { Err(io::Error::other("the broker is gone already")) }
     }
 
     /// The last lines of its log.
