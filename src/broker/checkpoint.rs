@@ -286,6 +286,8 @@ impl Checkpoint {
             return Ok(Progress::WaitsForLog(seen));
         }
         let Captured { retiring, merged, pack, changes, versions, .. } = captured;
+        // Where batches are not synced one by one, the tables must not be ahead of them.
+        broker.node.log.sync()?;
         self.meta.commit(&changes)?;
         if let Some(pack) = pack {
             self.move_places(broker, pack);
