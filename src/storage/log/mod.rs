@@ -19,14 +19,14 @@
 
 mod append;
 mod commit;
-mod files;
+pub(in crate::storage) mod files;
 mod options;
 mod prepare;
 mod read;
-mod recover;
+pub(in crate::storage) mod recover;
 mod retire;
-mod scan;
-mod slots;
+pub(in crate::storage) mod scan;
+pub(in crate::storage) mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -55,7 +55,7 @@ pub use crate::storage::log::retire::Retiring;
 pub use crate::storage::log::slots::{LoggedDefinition, SlotFacts};
 
 /// The directory of the slots.
-const LOG_DIR: &str = "log";
+pub(in crate::storage) const LOG_DIR: &str = "log";
 
 /// The node's log.
 ///
