@@ -1,8 +1,9 @@
 //! Letting go of message bytes that the disk has, when memory holds more than its share of them.
 //!
-//! What goes is the far tail of the largest queues: the messages that are needed last. Persistent ones of durable
+//! A durable queue that nobody consumes keeps only its head. When that is not enough, what goes is the far tail of the
+//! largest queues: the messages that are needed last. Persistent ones of durable
 //! queues lie in the log or in a pack already; the bytes of others are first written to a pack that is never synced and
-//! that no start looks at. Nothing here is on a message's way: a task does it, in bounded steps.
+//! that no start looks at. A task does that, in bounded steps.
 
 use std::cmp::Reverse;
 use std::sync::{Arc, Weak};
@@ -10,6 +11,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
+use crate::broker::queue;
 use crate::broker::queue::handle::Queue;
 use crate::message::place::{Place, Seq};
 use crate::storage::error::StoreError;
@@ -18,6 +20,8 @@ use crate::storage::pack::writer::PackWriter;
 
 /// Of a queue's head so much stays in memory, or a quarter of what there is.
 const KEPT_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// A queue without consumers lets go of what it has beyond the head when it has more than this.
+const UNCONSUMED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Queues with less in memory are let alone.
 const QUEUE_BYTES_MIN: u64 = 16 * 1024;
 /// Queues of one step.
@@ -115,6 +119,20 @@ impl Broker {
 }
 
 impl Queue {
+    /// Of a durable queue that nobody consumes only the head stays in memory: what is behind it is on the disk, and in
+    /// the system's cache, for when somebody comes. Done by whoever fills the queue, a little each time.
+    pub(super) fn let_go(&self, state: &mut queue::handle::State) {
+        let classic = &mut state.classic;
+        if !self.properties.durable
+            || classic.here_bytes() < UNCONSUMED_BYTES_MAX
+            || !classic.consumers.is_empty()
+        {
+            return;
+        }
+        let evicted = classic.evict_tail(u64::MAX, KEPT_BYTES_MAX);
+        self.node.counters.evicted_messages.add(evicted.messages);
+    }
+
     /// Lets go of about `wanted` bytes of bodies; how many went.
     fn evict(self: &Arc<Self>, wanted: u64) -> Result<u64, StoreError> {
         let mut freed = 0;
