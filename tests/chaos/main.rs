@@ -8,6 +8,8 @@
 mod checker;
 mod client;
 mod load;
+// A benchmark uses more of it.
+#[allow(dead_code)]
 mod node;
 
 use std::path::Path;
