@@ -53,6 +53,11 @@ struct Spill {
 }
 
 impl Spills {
+    /// Packs are numbered from here on: files of an earlier process may not be gone yet.
+    pub(super) fn number_from(&self, next: u64) {
+        self.state.lock().next = next;
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.state.lock().packs.is_empty()
