@@ -94,7 +94,6 @@ struct Capture {
 #[derive(Debug)]
 struct Captured {
     retiring: Retiring,
-    merged: BTreeSet<u64>,
     pack: Option<PackSummary>,
     changes: Changes,
     versions: Vec<(QueueId, Seq, u64)>,
@@ -205,10 +204,10 @@ impl Checkpoint {
             changes.extents = pack.extents.clone();
         }
         let dead = self.packs.iter().filter(|(_, pack)| pack.live.read() == 0).map(|(number, _)| *number);
-        changes.packs_forgotten = dead.chain(merged.iter().copied()).collect();
+        changes.packs_forgotten = dead.chain(merged).collect();
         changes.next_queue_id = Some(broker.node.peek_queue_id());
         let seen = broker.node.log.end();
-        self.stage = Stage::Waiting(Box::new(Captured { retiring, merged, pack, changes, versions, seen }));
+        self.stage = Stage::Waiting(Box::new(Captured { retiring, pack, changes, versions, seen }));
         Ok(Progress::Working)
     }
 
@@ -247,7 +246,7 @@ impl Checkpoint {
                 }
             }
         }
-        for (first, version, settled) in queue.dirty_extents() {
+        for (first, version, settled) in queue.dirty_extents(&capture.merged) {
             capture.versions.push((queue.id, first, version));
             match settled {
                 Some(settled) => capture.changes.settled.push((queue.id, LANE, first, settled)),
@@ -310,7 +309,7 @@ impl Checkpoint {
         {
             writer.cut_extent()?;
         }
-        *last = Some(run.end_seq());
+        *last = Some(Seq(run.end_seq().0 - 1));
         writer.push(queue.id, run, origin)
     }
 
@@ -321,21 +320,22 @@ impl Checkpoint {
             self.stage = Stage::Waiting(Box::new(captured));
             return Ok(Progress::WaitsForLog(seen));
         }
-        let Captured { retiring, merged, pack, changes, versions, .. } = captured;
+        let Captured { retiring, pack, changes, versions, .. } = captured;
+        // Where batches are not synced one by one, the tables must not be ahead of them.
+        broker.node.log.sync()?;
         self.meta.commit(&changes)?;
-        if let Some(pack) = pack {
-            self.move_places(broker, pack);
-        }
         for (id, first, version) in versions {
             if let Some(queue) = broker.node.durable_queue(id) {
                 queue.mark_saved(first, version);
             }
         }
+        if let Some(pack) = pack {
+            self.move_places(broker, pack);
+        }
         for number in changes.packs_forgotten {
             self.packs.remove(&number);
             broker.node.shelf.doom(Kind::Durable, number);
         }
-        drop(merged);
         self.stage = Stage::Retiring(retiring);
         Ok(Progress::Working)
     }

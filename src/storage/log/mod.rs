@@ -162,7 +162,7 @@ impl Log {
 
     /// Whether a checkpoint is due: a window of slots is in use.
     pub fn is_checkpoint_due(&self) -> bool {
-        self.slots_in_use() >= self.options.window_slots.max(1)
+        self.has_windows(1)
     }
 
     /// As many slots in use make a checkpoint due.
@@ -189,6 +189,11 @@ impl Log {
     pub fn release(&self) {
         self.held.store(false, Ordering::Release);
         self.commit_inline();
+    }
+
+    /// Whether so many windows of slots wait for a checkpoint; one that forgets has none.
+    fn has_windows(&self, windows: usize) -> bool {
+        !self.options.forgets && self.slots_in_use() >= windows * self.options.window_slots.max(1)
     }
 
     fn check_poison(&self) -> Result<(), StoreError> {
