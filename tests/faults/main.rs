@@ -11,6 +11,7 @@ mod damage;
 mod desk;
 mod errors;
 mod faulty;
+mod isolation;
 #[allow(dead_code)]
 #[path = "../chaos/node.rs"]
 mod node;
