@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 use sluicemq::broker::Broker;
 use sluicemq::broker::checkpoint::{Checkpoint, Progress};
 use sluicemq::broker::memory::Memory;
+use sluicemq::broker::queue::handle::Queue;
 use sluicemq::broker::recover::OpenError;
 use sluicemq::broker::wakes::Wakes;
 use sluicemq::clock::Now;
@@ -31,7 +32,7 @@ const FRAME_BYTES_MAX: usize = 131_072;
 pub(crate) const SLOT_BYTES: u64 = 64 * 1024;
 const WINDOW_SLOTS: usize = 2;
 /// More turns than any answer takes.
-const TURNS_MAX: usize = 10_000;
+const TURNS_MAX: usize = 1000;
 
 pub(crate) struct Desk {
     pub(crate) broker: Arc<Broker>,
@@ -154,6 +155,14 @@ impl Desk {
 
     /// Lets the broker's threads and tasks do what they have to do.
     pub(crate) fn work(&mut self) -> Result<(), StoreError> {
+        let mut again = Vec::new();
+        let worked = self.work_until_idle(&mut again);
+        // What could not be read is tried again at the next work.
+        again.iter().for_each(|queue| self.broker.node.reads.ask_again(queue));
+        worked
+    }
+
+    fn work_until_idle(&mut self, again: &mut Vec<Arc<Queue>>) -> Result<(), StoreError> {
         for _ in 0..TURNS_MAX {
             let mut idle = true;
             while self.broker.node.log.commit_once()? == Committed::Batch {
@@ -168,7 +177,11 @@ impl Desk {
             while let Some(queue) = self.broker.node.reads.take() {
                 idle = false;
                 let mut wakes = Wakes::default();
-                queue.read_ahead(&mut wakes)?;
+                match queue.read_ahead(&mut wakes) {
+                    Err(error) if error.is_of_log() => return Err(error),
+                    Err(_) => again.push(queue),
+                    Ok(()) => {}
+                }
                 wakes.fire();
             }
             self.turn();

@@ -4,9 +4,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[allow(dead_code)]
+#[path = "../chaos/client.rs"]
+mod client;
 mod damage;
 mod desk;
 mod errors;
 mod faulty;
+mod isolation;
+#[allow(dead_code)]
+#[path = "../chaos/node.rs"]
+mod node;
 mod process;
 mod volume;
