@@ -27,6 +27,7 @@ use crate::storage::error::StoreError;
 use crate::storage::log::{LogReader, Retiring};
 use crate::storage::meta::{Changes, Meta, QueueRow};
 use crate::storage::pack::Kind;
+use crate::storage::pack::reader::ExtentRead;
 use crate::storage::pack::writer::{PackSummary, PackWriter};
 
 /// Priorities will have lanes of their own.
@@ -42,6 +43,8 @@ pub struct Checkpoint {
     meta: Meta,
     stage: Stage,
     packs: BTreeMap<u64, PackUse>,
+    /// Packs that cannot be read as a whole: they stay for whoever repairs them, however little of them lives.
+    unreadable: BTreeSet<u64>,
     next_pack: u64,
 }
 
@@ -102,7 +105,7 @@ struct Captured {
 impl Checkpoint {
     /// None yet, on these tables and packs.
     pub(super) fn new(meta: Meta, packs: BTreeMap<u64, PackUse>, next_pack: u64) -> Self {
-        Self { meta, stage: Stage::Idle, packs, next_pack }
+        Self { meta, stage: Stage::Idle, packs, unreadable: BTreeSet::new(), next_pack }
     }
 
     /// Goes one step further. Only whoever owns the checkpoint writes packs and tables.
@@ -119,10 +122,14 @@ impl Checkpoint {
         };
         if stepped.is_err() {
             // What was written of a pack is known to nobody.
-            broker.node.shelf.doom(Kind::Durable, self.next_pack);
-            self.next_pack += 1;
+            self.give_up_pack(broker);
         }
         stepped
+    }
+
+    fn give_up_pack(&mut self, broker: &Broker) {
+        broker.node.shelf.doom(Kind::Durable, self.next_pack);
+        self.next_pack += 1;
     }
 
     fn begin(&mut self, broker: &Broker) -> Result<Progress, StoreError> {
@@ -142,11 +149,22 @@ impl Checkpoint {
             let live = pack.live.read();
             live > 0 && live * LIVE_SHARE_MIN < pack.count
         };
-        let merged: BTreeSet<u64> =
-            self.packs.iter().filter(|(_, pack)| sparse(pack)).map(|(number, _)| *number).collect();
-        for &number in &merged {
-            let pack = broker.node.shelf.lease(Kind::Durable, number)?;
-            queues.extend(pack.index()?.iter().map(|record| record.queue));
+        let mut merged = BTreeSet::new();
+        for (&number, _) in self.packs.iter().filter(|(_, pack)| sparse(pack)) {
+            if self.unreadable.contains(&number) {
+                continue;
+            }
+            let pack = broker.node.shelf.lease(Kind::Durable, number);
+            match pack.and_then(|pack| pack.index()) {
+                Ok(index) => {
+                    queues.extend(index.iter().map(|record| record.queue));
+                    merged.insert(number);
+                }
+                Err(damage) => {
+                    tracing::error!(%damage, "a pack cannot be read, and stays as it is");
+                    self.unreadable.insert(number);
+                }
+            }
         }
         let changes = Changes {
             definitions: retiring.facts().definitions().to_vec(),
@@ -168,8 +186,14 @@ impl Checkpoint {
     /// Captures the next queue, or closes the capture after the last.
     fn capture(&mut self, broker: &Broker, mut capture: Capture) -> Result<Progress, StoreError> {
         if let Some(id) = capture.queues.pop() {
-            if let Some(queue) = broker.node.durable_queue(id) {
-                self.capture_queue(broker, &mut capture, &queue)?;
+            let queue = broker.node.durable_queue(id);
+            if let Some(unreadable) =
+                queue.map(|queue| self.capture_queue(broker, &mut capture, &queue)).transpose()?.flatten()
+            {
+                // Begins again without it. What was written of a pack is known to nobody.
+                self.unreadable.insert(unreadable);
+                self.give_up_pack(broker);
+                return Ok(Progress::Working);
             }
             self.stage = Stage::Capturing(Box::new(capture));
             return Ok(Progress::Working);
@@ -188,15 +212,18 @@ impl Checkpoint {
         Ok(Progress::Working)
     }
 
+    /// Captures a queue; the number of a pack that was to be merged and cannot be read, if there is one.
     fn capture_queue(
         &self,
         broker: &Broker,
         capture: &mut Capture,
         queue: &Arc<Queue>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         let mut last = None;
         for (at, live) in queue.extents_of(&capture.merged) {
-            self.copy_extent(broker, capture, queue, &at, &live, &mut last)?;
+            if !self.copy_extent(broker, capture, queue, &at, &live, &mut last)? {
+                return Ok(Some(at.pack));
+            }
         }
         let before = capture.retiring.replay().lsn;
         let mut from = Some(Seq(0));
@@ -228,9 +255,10 @@ impl Checkpoint {
             }
         }
         capture.changes.queues.push(row_of(queue));
-        Ok(())
+        Ok(None)
     }
 
+    /// Whether it could be read.
     fn copy_extent(
         &self,
         broker: &Broker,
@@ -239,11 +267,19 @@ impl Checkpoint {
         at: &Extent,
         live: &[(Seq, Seq)],
         last: &mut Option<Seq>,
-    ) -> Result<(), StoreError> {
-        let pack = broker.node.shelf.lease(Kind::Durable, at.pack)?;
-        let read = pack.read_extent(queue.id, at, &broker.node.memory.messages)?;
-        for damage in &read.damaged {
-            tracing::error!(%damage, "a pack is damaged: what it had there is left out");
+    ) -> Result<bool, StoreError> {
+        let pack = broker.node.shelf.lease(Kind::Durable, at.pack);
+        let read = pack.and_then(|pack| pack.read_extent(queue.id, at, &broker.node.memory.messages));
+        let (read, damage) = match read {
+            Ok(mut read) => {
+                let damage = read.damaged.pop();
+                (read, damage)
+            }
+            Err(error) => (ExtentRead::default(), Some(error)),
+        };
+        if let Some(damage) = damage {
+            tracing::error!(%damage, "a pack cannot be read, and stays as it is");
+            return Ok(false);
         }
         for run in read.runs {
             for &(first, end) in live {
@@ -252,7 +288,7 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn push(
@@ -286,6 +322,8 @@ impl Checkpoint {
             return Ok(Progress::WaitsForLog(seen));
         }
         let Captured { retiring, merged, pack, changes, versions, .. } = captured;
+        // Where batches are not synced one by one, the tables must not be ahead of them.
+        broker.node.log.sync()?;
         self.meta.commit(&changes)?;
         if let Some(pack) = pack {
             self.move_places(broker, pack);

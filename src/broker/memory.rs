@@ -18,6 +18,7 @@ pub struct Memory {
     pub partial_bodies: Gauge,
     watermark_bytes: u64,
     partial_bodies_max: u64,
+    cache_bytes: u64,
 }
 
 impl Memory {
@@ -29,7 +30,19 @@ impl Memory {
             partial_bodies: Gauge::default(),
             watermark_bytes,
             partial_bodies_max,
+            cache_bytes: u64::MAX,
         }
+    }
+
+    /// The same, and message bytes above `cache_bytes` are to be let go of when the disk has them.
+    #[must_use]
+    pub fn with_cache(self, cache_bytes: u64) -> Self {
+        Self { cache_bytes, ..self }
+    }
+
+    /// Message bytes above this are to be let go of when the disk has them.
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache_bytes
     }
 
     /// Whether as much is held as may be.

@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod complaints;
 pub mod consumer;
 pub mod error;
+pub mod evict;
 pub mod exchange;
 mod login;
 pub mod memory;

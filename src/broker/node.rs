@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 
 use crate::broker::alarms::Alarms;
+use crate::broker::evict::Spills;
 use crate::broker::memory::Memory;
 use crate::broker::queue::handle::Queue;
 use crate::broker::read_ahead::ReadRequests;
@@ -31,6 +32,8 @@ pub struct Node {
     pub shelf: Shelf,
     /// Queues whose heads are to be read back.
     pub reads: ReadRequests,
+    /// Packs of messages that no restart needs.
+    pub spills: Spills,
     /// What the store has done.
     pub counters: StoreCounters,
     /// Bytes held.
@@ -64,6 +67,7 @@ impl Node {
             disk,
             shelf,
             reads: ReadRequests::default(),
+            spills: Spills::default(),
             counters: StoreCounters::default(),
             durable: DashMap::new(),
             memory: Arc::new(memory),

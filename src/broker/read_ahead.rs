@@ -26,6 +26,7 @@ use crate::queue::ledger::Where;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LogReader, SlotLease};
 use crate::storage::pack::Kind;
+use crate::storage::pack::reader::ExtentRead;
 use crate::storage::pack::shelf::PackLease;
 
 /// How much one read brings back, about, by what is known of the bodies' sizes.
@@ -94,7 +95,8 @@ impl Queue {
     /// Reads back what is away at the head, and delivers it.
     ///
     /// # Errors
-    /// When the disk fails. What is damaged is no error: it is left out and told to the log.
+    /// When the log's disk fails. What is damaged, or cannot be read of a pack, is no error: it is left out and told
+    /// to the log.
     pub fn read_ahead(self: &Arc<Self>, wakes: &mut Wakes) -> Result<(), StoreError> {
         let plan = {
             let mut state = self.lock();
@@ -152,7 +154,13 @@ impl Queue {
                 }
                 Where::In(at) => {
                     bytes += u64::from(at.bytes);
-                    Piece::Extent { at, pack: self.node.shelf.lease(Kind::Durable, at.pack)? }
+                    match self.node.shelf.lease(Kind::Durable, at.pack) {
+                        Ok(pack) => Piece::Extent { at, pack },
+                        Err(damage) => {
+                            tracing::error!(%damage, "a pack cannot be read");
+                            Piece::Lost
+                        }
+                    }
                 }
             };
             plan.pieces.push(piece);
@@ -177,7 +185,10 @@ impl Queue {
                 Piece::Block { offset, pack } => pack.read_block(self.id, *offset, gauge),
                 Piece::Lost => continue,
                 Piece::Extent { at, pack } => {
-                    let read = pack.read_extent(self.id, at, gauge)?;
+                    // What a disk does not read now may be read after the next start: this queue goes on without.
+                    let read = pack
+                        .read_extent(self.id, at, gauge)
+                        .unwrap_or_else(|error| ExtentRead { damaged: vec![error], ..ExtentRead::default() });
                     for damage in &read.damaged {
                         tracing::error!(%damage, "a pack is damaged");
                     }

@@ -13,6 +13,10 @@ const AFTER_HELP: &str = "\
 --config, and by a variable SLUICEMQ_ and its name in capitals, such as SLUICEMQ_LIMITS_FRAME_MAX_BYTES=\"64KiB\". \
 A flag is above the environment, and that is above the file.";
 
+const AFTER_FSCK_HELP: &str = "\
+Exit code 0: everything is whole, or was repaired. 1: something is damaged. 2: the directory is in use, or there is \
+none. 74: the disk does not do what it is asked.";
+
 /// A message broker for AMQP 0-9-1 clients.
 #[derive(Debug, Parser)]
 #[command(name = "sluicemq", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
@@ -32,6 +36,9 @@ pub(super) enum Command {
     /// Prints the configuration in effect as commented TOML
     #[command(after_help = AFTER_HELP)]
     Config(Settings),
+    /// Checks everything in the data directory of a broker that is stopped
+    #[command(after_help = AFTER_FSCK_HELP)]
+    Fsck(FsckArgs),
     /// Loads an AMQP 0-9-1 broker, measures it and checks what comes back
     Bench(bench::Args),
 }
@@ -56,4 +63,21 @@ pub(super) struct Settings {
     /// Read settings from this TOML file [default: no file]
     #[arg(long, value_name = "FILE", env = environment::CONFIG_FILE, hide_env_values = true)]
     pub(super) config: Option<PathBuf>,
+}
+
+/// What `fsck` is told.
+#[derive(Debug, clap::Args)]
+pub(super) struct FsckArgs {
+    /// Check this directory [env: SLUICEMQ_DATA_DIR]
+    /// [default: $XDG_STATE_HOME/sluicemq, or ~/.local/state/sluicemq]
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+
+    /// Take the directory from this TOML file [default: no file]
+    #[arg(long, value_name = "FILE", env = environment::CONFIG_FILE, hide_env_values = true)]
+    pub(super) config: Option<PathBuf>,
+
+    /// Set what is damaged aside, in the directory's corrupt/, so that the broker starts with everything else
+    #[arg(long)]
+    pub(super) repair: bool,
 }

@@ -1,10 +1,11 @@
 //! The command line: what a person types, what they are told, and the exit code.
 //!
-//! 0 is success, 2 a mistake in flags, environment or file, 74 a store that failed while it was used (what the disk
+//! 0 is success, 2 a mistake in flags, environment or file, 74 a disk that failed while it was used (what the disk
 //! holds is found out at the next start), 1 everything else that went wrong. The only room
 //! that reads the configuration file and the environment. It knows the rooms below by their entry points.
 
 mod args;
+mod fsck;
 mod load;
 mod logging;
 mod serve;
@@ -36,6 +37,8 @@ enum Failure {
     Told,
     /// The store failed under a running broker, whose log has said why.
     Store,
+    /// The disk does not do what it is asked.
+    Disk(anyhow::Error),
 }
 
 impl From<anyhow::Error> for Failure {
@@ -58,6 +61,10 @@ pub fn main() -> ExitCode {
         }
         Err(Failure::Told) => ExitCode::FAILURE,
         Err(Failure::Store) => ExitCode::from(EXIT_IO_ERROR),
+        Err(Failure::Disk(error)) => {
+            tell(&format!("{error:#}"));
+            ExitCode::from(EXIT_IO_ERROR)
+        }
     }
 }
 
@@ -81,6 +88,7 @@ fn run(args: Args) -> Result<(), Failure> {
             }
             print(&loaded.config.to_commented_toml())?;
         }
+        Command::Fsck(args) => fsck::run(&args)?,
         Command::Bench(args) => {
             args.check().map_err(Failure::Usage)?;
             if !bench::run(&args)? {

@@ -18,6 +18,8 @@ use crate::storage::error::StoreError;
 const REST: Duration = Duration::from_millis(5);
 /// After a full disk.
 const FULL_REST: Duration = Duration::from_millis(500);
+/// How often memory is compared with the share that message bytes may have of it.
+const EVICT_INTERVAL: Duration = Duration::from_millis(10);
 /// Reads of different queues at once.
 const READS_MAX: usize = 4;
 
@@ -73,6 +75,30 @@ fn work(broker: &Broker, checkpoint: &mut Checkpoint) -> Result<bool, StoreError
         return Ok(true);
     }
     Ok(broker.node.shelf.sweep()? || broker.node.log.prepare_slot()?)
+}
+
+/// Lets go of message bytes when memory holds too many, for ever.
+pub(super) async fn evict(broker: Arc<Broker>, failed: mpsc::UnboundedSender<StoreError>) {
+    loop {
+        tokio::time::sleep(EVICT_INTERVAL).await;
+        let memory = &broker.node.memory;
+        if memory.messages.read() <= memory.cache_bytes() && broker.node.spills.is_empty() {
+            continue;
+        }
+        let own = Arc::clone(&broker);
+        let evicted = tokio::task::spawn_blocking(move || {
+            while own.evict()? {}
+            Ok(())
+        });
+        match evicted.await {
+            Ok(Err(error)) if StoreError::is_full(&error) => broker.check_disk(0),
+            Ok(Err(error)) => {
+                let _nobody_listens_at_the_end = failed.send(error);
+                return;
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Reads back what queues ask for, some at a time, for ever.

@@ -93,7 +93,8 @@ impl Server {
         let (broker, checkpoint) = match &store {
             None => (Broker::new(config, watermark_bytes, partial_bodies_max)?, None),
             Some(Store { directory, log_options }) => {
-                let memory = Memory::new(watermark_bytes, partial_bodies_max);
+                let cache_bytes = config.storage.cache_bytes(memory_bytes);
+                let memory = Memory::new(watermark_bytes, partial_bodies_max).with_cache(cache_bytes);
                 let disk = Arc::clone(directory.disk());
                 let (broker, checkpoint) = Broker::open(config, disk, log_options.clone(), memory)?;
                 (broker, Some(checkpoint))
@@ -128,6 +129,7 @@ impl Server {
             let started = Committer::start(Arc::clone(&self.broker))?;
             background.spawn(started.syncing());
             background.spawn(store::watch(Arc::clone(&self.broker), Arc::clone(store.directory.disk())));
+            background.spawn(checkpointer::evict(Arc::clone(&self.broker), started.failures()));
             background.spawn(checkpointer::read_ahead(Arc::clone(&self.broker), started.failures()));
             if let Some(checkpoint) = self.checkpoint {
                 let broker = Arc::clone(&self.broker);

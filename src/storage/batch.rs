@@ -23,6 +23,8 @@ pub const BATCH_HEADER_BYTES: u64 = 40;
 pub const RECORD_HEADER_BYTES: u64 = 8;
 /// The kind of the record that says where the log was cut: `u64 slot sequence | u64 offset | u64 lsn`.
 pub const CUT: u8 = 32;
+/// The kind of a record that stands where the log was damaged and repaired: what its body was is not known any more.
+pub const LOST: u8 = 33;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SLB1");
 const RELAXED: u32 = 1;

@@ -50,10 +50,7 @@ impl Directory {
     /// [`StoreError::InUse`] when another process has it, [`StoreError::Newer`] when it is of a later format,
     /// [`StoreError::Corrupt`] when it is not ours.
     pub fn open(disk: Arc<dyn Disk>, new_node: NodeId) -> Result<Self, StoreError> {
-        let lock = disk.lock().map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => StoreError::InUse(disk.name()),
-            _ => StoreError::io("lock", LOCK)(error),
-        })?;
+        let lock = take_lock(&*disk)?;
         let found = read_format(&*disk)?;
         let is_new = found.is_none();
         let node = match found {
@@ -67,6 +64,17 @@ impl Directory {
         // A process that was killed may have left the name unsynced.
         disk.sync_dir("").map_err(StoreError::io("sync", "the data directory"))?;
         Ok(Self { disk, node, is_new, _lock: lock })
+    }
+
+    /// Takes a directory that is one of ours already, and changes nothing in it.
+    ///
+    /// # Errors
+    /// As [`Directory::open`]; [`StoreError::Corrupt`] too when there is nothing in it.
+    pub fn open_existing(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let lock = take_lock(&*disk)?;
+        let found = read_format(&*disk)?.ok_or_else(|| corrupt("there is none: no broker has been here"))?;
+        let node = parse(&found)?;
+        Ok(Self { disk, node, is_new: false, _lock: lock })
     }
 
     /// The disk it is on.
@@ -83,6 +91,13 @@ impl Directory {
     pub fn is_new(&self) -> bool {
         self.is_new
     }
+}
+
+fn take_lock(disk: &dyn Disk) -> Result<Box<dyn Debug + Send + Sync>, StoreError> {
+    disk.lock().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => StoreError::InUse(disk.name()),
+        _ => StoreError::io("lock", LOCK)(error),
+    })
 }
 
 fn corrupt(problem: &str) -> StoreError {

@@ -10,12 +10,6 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// Small slots and a short window: a checkpoint every few moments.
-const ENVIRONMENT: [(&str, &str); 3] = [
-    ("SLUICEMQ_STORAGE_SLOT_BYTES", "2MiB"),
-    ("SLUICEMQ_STORAGE_WINDOW_SLOTS", "3"),
-    ("SLUICEMQ_STORAGE_CACHE", "4MiB"),
-];
 /// Of the log, for the one who reads why it failed.
 const KEPT_LINES: usize = 40;
 
@@ -32,13 +26,13 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts the broker on a data directory and waits until it listens.
-    pub(crate) fn start(data_dir: &Path) -> io::Result<Self> {
+    /// Starts the broker on a data directory, with these settings, and waits until it listens.
+    pub(crate) fn start(data_dir: &Path, environment: &[(&str, &str)]) -> io::Result<Self> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sluicemq"))
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .env_clear()
-            .envs(ENVIRONMENT)
+            .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()?;
@@ -78,16 +72,22 @@ impl Node {
         self.child.wait().map(drop)
     }
 
-    /// Waits until it has ended by itself.
-    pub(crate) fn wait(mut self) -> io::Result<ExitStatus> {
-        self.ended.recv_timeout(PATIENCE).map_err(io::Error::other)?;
-        self.child.wait()
+    /// Waits until it has ended by itself; also the last lines of its log.
+    pub(crate) fn wait(mut self) -> (io::Result<ExitStatus>, Vec<String>) {
+        let ended = self.ended.recv_timeout(PATIENCE).map_err(io::Error::other);
+        let status = ended.and_then(|()| self.child.wait());
+        (status, self.log())
     }
 
     /// Asks it to stop, and waits until it has.
     pub(crate) fn stop(self) -> io::Result<ExitStatus> {
         let sent = Command::new("kill").arg(self.child.id().to_string()).status()?;
-        if sent.success() { self.wait() } else { Err(io::Error::other("the broker is gone already")) }
+        if sent.success() { self.wait().0 } else { Err(io::Error::other("the broker is gone already")) }
+    }
+
+    /// Its process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The last lines of its log.

@@ -28,6 +28,7 @@ impl Queue {
     pub(in crate::broker) fn dispatch(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
         state.classic.on_durable(self.node.log.durable());
         while self.serve_next(state, wakes) {}
+        self.let_go(state);
         self.index_bytes.set(state.classic.index_bytes());
         self.here_bytes.set(state.classic.here_bytes());
         if !state.is_reading && self.wants_reading(state) {

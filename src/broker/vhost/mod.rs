@@ -90,6 +90,11 @@ impl Vhost {
         self.queues.get(name).map(|entry| Arc::clone(&entry))
     }
 
+    /// Shows every queue.
+    pub(in crate::broker) fn each_queue(&self, mut show: impl FnMut(&Arc<Queue>)) {
+        self.queues.iter().for_each(|queue| show(&queue));
+    }
+
     /// The exchange of this name, or the refusal a client gets.
     ///
     /// # Errors

@@ -53,6 +53,10 @@ pub trait DiskFile: Debug + Send + Sync {
     fn read_uncached_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Makes everything written durable, with the length it needs (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
+    /// Says that what is synced of the file will not be read soon: the system may use its cache for something else.
+    fn release_cache(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Gives the file room up to `len` bytes, and that length if it is shorter.
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Cuts or extends the file to `len` bytes.

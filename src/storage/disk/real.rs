@@ -226,6 +226,10 @@ impl DiskFile for RealFile {
         self.file.sync_data()
     }
 
+    fn release_cache(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
+    }
+
     fn allocate(&self, len: u64) -> io::Result<()> {
         loop {
             match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {

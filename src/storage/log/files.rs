@@ -11,12 +11,12 @@ use crate::storage::slot::SLOT_HEADER_BYTES;
 /// A file is shortened in steps of this: freeing much at once stalls some disks for minutes.
 const TRUNCATE_BYTES_MAX: u64 = 16 << 20;
 
-pub(super) fn name_of(number: u32) -> String {
+pub(in crate::storage) fn name_of(number: u32) -> String {
     format!("{LOG_DIR}/slot-{number:02}.log")
 }
 
 /// The number in a file's name, without its directory.
-pub(super) fn number_of(name: &str) -> Option<u32> {
+pub(in crate::storage) fn number_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("slot-")?.strip_suffix(".log")?;
     digits.parse().ok().filter(|number| name_of(*number).ends_with(name))
 }

@@ -19,14 +19,14 @@
 
 mod append;
 mod commit;
-mod files;
+pub(in crate::storage) mod files;
 mod options;
 mod prepare;
 mod read;
-mod recover;
+pub(in crate::storage) mod recover;
 mod retire;
-mod scan;
-mod slots;
+pub(in crate::storage) mod scan;
+pub(in crate::storage) mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -55,7 +55,7 @@ pub use crate::storage::log::retire::Retiring;
 pub use crate::storage::log::slots::{LoggedDefinition, SlotFacts};
 
 /// The directory of the slots.
-const LOG_DIR: &str = "log";
+pub(in crate::storage) const LOG_DIR: &str = "log";
 
 /// The node's log.
 ///
@@ -162,7 +162,7 @@ impl Log {
 
     /// Whether a checkpoint is due: a window of slots is in use.
     pub fn is_checkpoint_due(&self) -> bool {
-        self.slots_in_use() >= self.options.window_slots.max(1)
+        self.has_windows(1)
     }
 
     /// As many slots in use make a checkpoint due.
@@ -189,6 +189,11 @@ impl Log {
     pub fn release(&self) {
         self.held.store(false, Ordering::Release);
         self.commit_inline();
+    }
+
+    /// Whether so many windows of slots wait for a checkpoint; one that forgets has none.
+    fn has_windows(&self, windows: usize) -> bool {
+        !self.options.forgets && self.slots_in_use() >= windows * self.options.window_slots.max(1)
     }
 
     fn check_poison(&self) -> Result<(), StoreError> {

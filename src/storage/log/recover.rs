@@ -20,7 +20,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use crate::message::place::Lsn;
-use crate::storage::batch::{CUT, Cut, RECORD_HEADER_BYTES, records};
+use crate::storage::batch::{CUT, Cut, LOST, RECORD_HEADER_BYTES, records};
 use crate::storage::disk::Disk;
 use crate::storage::error::StoreError;
 use crate::storage::log::append::{Class, Pending};
@@ -59,6 +59,9 @@ pub struct Replayed {
     pub body: Bytes,
 }
 
+/// What the person can do about damage that stops a start.
+const REMEDY: &str = "`sluicemq fsck` says what is affected, and with --repair sets it aside";
+
 /// Takes records in order; what it does not understand it refuses.
 pub type OnRecord<'a> = &'a mut dyn FnMut(Replayed) -> Result<(), StoreError>;
 
@@ -67,12 +70,12 @@ type Position = (u64, u64);
 
 /// A slot that is part of the log.
 #[derive(Debug)]
-struct FoundSlot {
-    file: SlotFile,
-    header: SlotHeader,
-    cut: Option<Cut>,
+pub(in crate::storage) struct FoundSlot {
+    pub(in crate::storage) file: SlotFile,
+    pub(in crate::storage) header: SlotHeader,
+    pub(in crate::storage) cut: Option<Cut>,
     /// What a later slot leaves of it: batches from this offset on do not count.
-    limit: u64,
+    pub(in crate::storage) limit: u64,
 }
 
 #[derive(Debug, Default)]
@@ -181,7 +184,7 @@ impl Log {
     }
 }
 
-fn corrupt(file: &str, offset: u64, problem: impl Into<String>) -> StoreError {
+pub(in crate::storage) fn corrupt(file: &str, offset: u64, problem: impl Into<String>) -> StoreError {
     StoreError::Corrupt { file: file.to_owned(), offset, problem: problem.into() }
 }
 
@@ -222,7 +225,8 @@ fn check_chain(used: &[FoundSlot], replay: ReplayFrom) -> Result<(), StoreError>
     for slot in used {
         let (header, name) = (&slot.header, slot.file.file.name());
         if header.sequence != wanted {
-            let problem = format!("slot {wanted} of the log is missing: the next one is {}", header.sequence);
+            let problem =
+                format!("slot {wanted} of the log is missing, the next one is {}: {REMEDY}", header.sequence);
             return Err(corrupt(name, 0, problem));
         }
         if epoch_before.is_some_and(|epoch| epoch != header.epoch_before) {
@@ -237,14 +241,14 @@ fn check_chain(used: &[FoundSlot], replay: ReplayFrom) -> Result<(), StoreError>
         return Err(corrupt(
             LOG_DIR,
             0,
-            format!("slot {wanted} of the log is missing, where the replay starts"),
+            format!("slot {wanted} of the log is missing, where the replay starts: {REMEDY}"),
         ));
     }
     Ok(())
 }
 
 /// Reads the CUT that may begin each slot; what a later one cut off is not read, cuts included.
-fn find_cuts(used: &mut [FoundSlot]) -> Result<(), StoreError> {
+pub(in crate::storage) fn find_cuts(used: &mut [FoundSlot]) -> Result<(), StoreError> {
     let mut limit: Position = (u64::MAX, 0);
     for slot in used.iter_mut().rev() {
         let sequence = slot.header.sequence;
@@ -280,7 +284,8 @@ fn replay_slot(
     let name = file.file.name().to_owned();
     if let Some(cut) = cut.filter(|cut| cut.lsn != progress.end) {
         let (file, offset) = progress.stopped.take().unwrap_or((name, SLOT_HEADER_BYTES));
-        let problem = format!("the log ends at {} here, and went on to {} once", progress.end, cut.lsn);
+        let problem =
+            format!("the log ends at {} here, and went on to {} once: {REMEDY}", progress.end, cut.lsn);
         return Err(corrupt(&file, offset, problem));
     }
     let mut facts = SlotFacts::default();
@@ -302,7 +307,10 @@ fn replay_slot(
     if !is_cut && scanner.proves_more(offset, 0, Some(header.epoch))? {
         let at = if offset == SLOT_HEADER_BYTES { progress.stopped.take() } else { None };
         let (file, offset) = at.unwrap_or((name, offset));
-        let problem = format!("the log is damaged here, at position {}: what follows is whole", progress.end);
+        let problem = format!(
+            "the log is damaged here, at position {}, and what follows is whole: {REMEDY}",
+            progress.end
+        );
         return Err(corrupt(&file, offset, problem));
     }
     progress.stopped = Some((name, offset));
@@ -311,7 +319,7 @@ fn replay_slot(
     Ok(slot)
 }
 
-fn deliver(
+pub(in crate::storage) fn deliver(
     batch: &FoundBatch,
     file: &str,
     offset: u64,
@@ -325,7 +333,7 @@ fn deliver(
             corrupt(file, offset, format!("the record at position {} is of an unknown form", first_lsn + at))
         })?;
         count += 1;
-        if record.kind != CUT {
+        if ![CUT, LOST].contains(&record.kind) {
             let start = Lsn(first_lsn + record.offset);
             let end = Lsn(start.0 + RECORD_HEADER_BYTES + record.body.len() as u64);
             facts.note(start, record.kind, &record.body);
@@ -343,7 +351,8 @@ fn refuse_lost_headers(bad: &[SlotFile], end: u64) -> Result<(), StoreError> {
     for file in bad {
         let mut scanner = Scanner::new(&*file.file, file.len);
         if scanner.proves_more(SLOT_HEADER_BYTES, end, None)? {
-            let problem = format!("the header is damaged, and the file holds the log past position {end}");
+            let problem =
+                format!("the header is damaged, and the file holds the log past position {end}: {REMEDY}");
             return Err(corrupt(file.file.name(), 0, problem));
         }
     }

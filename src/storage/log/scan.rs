@@ -10,7 +10,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 
 /// A file and the chunk of it read last.
 #[derive(Debug)]
-pub(super) struct Scanner<'a> {
+pub(in crate::storage) struct Scanner<'a> {
     file: &'a dyn DiskFile,
     len: u64,
     chunk_offset: u64,
@@ -19,18 +19,18 @@ pub(super) struct Scanner<'a> {
 
 /// A batch whose header and payload have the right checksums.
 #[derive(Debug)]
-pub(super) struct FoundBatch {
-    pub(super) header: BatchHeader,
-    pub(super) payload: Bytes,
+pub(in crate::storage) struct FoundBatch {
+    pub(in crate::storage) header: BatchHeader,
+    pub(in crate::storage) payload: Bytes,
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(file: &'a dyn DiskFile, len: u64) -> Self {
+    pub(in crate::storage) fn new(file: &'a dyn DiskFile, len: u64) -> Self {
         Self { file, len, chunk_offset: 0, chunk: Bytes::new() }
     }
 
     /// `len` bytes at `offset`; fewer when the file ends before.
-    pub(super) fn bytes(&mut self, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+    pub(in crate::storage) fn bytes(&mut self, offset: u64, len: u64) -> Result<Bytes, StoreError> {
         let len = len.min(self.len.saturating_sub(offset));
         if let Some(skip) = offset.checked_sub(self.chunk_offset)
             && skip + len <= self.chunk.len() as u64
@@ -47,7 +47,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The batch at `offset` that ends before `limit`, if there is a whole one; of any epoch unless one is given.
-    pub(super) fn batch(
+    pub(in crate::storage) fn batch(
         &mut self,
         offset: u64,
         limit: u64,
@@ -69,7 +69,7 @@ impl<'a> Scanner<'a> {
 
     /// Whether at `offset` or a later page there is a batch at or past the position, which was written when everything
     /// before it had been synced. Of any epoch unless one is given.
-    pub(super) fn proves_more(
+    pub(in crate::storage) fn proves_more(
         &mut self,
         offset: u64,
         lsn: u64,

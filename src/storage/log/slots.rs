@@ -70,10 +70,10 @@ impl SlotFacts {
 
 /// A slot's file.
 #[derive(Clone, Debug)]
-pub(super) struct SlotFile {
-    pub(super) number: u32,
-    pub(super) file: Arc<dyn DiskFile>,
-    pub(super) len: u64,
+pub(in crate::storage) struct SlotFile {
+    pub(in crate::storage) number: u32,
+    pub(in crate::storage) file: Arc<dyn DiskFile>,
+    pub(in crate::storage) len: u64,
 }
 
 /// One use of a slot's file: from the header that begins it to its retirement.

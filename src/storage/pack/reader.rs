@@ -56,6 +56,23 @@ impl Pack {
         Ok(pack)
     }
 
+    /// Opens what cannot be opened, to read what can be read of it: blocks up to the end of the file, at the places that
+    /// the checkpoint knows. There is no index.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn salvage(disk: &dyn Disk, kind: Kind, number: u64) -> Result<Self, StoreError> {
+        let name = kind.file_name(number);
+        let file = disk.open(&name).map_err(StoreError::io("open", &name))?;
+        let index_offset = file.len().map_err(StoreError::io("measure", &name))?;
+        Ok(Self { number, file, footer: Footer { number, index_offset, extents: 0, index_crc: 0 } })
+    }
+
+    /// Up to where there may be blocks.
+    pub fn blocks_end(&self) -> u64 {
+        self.footer.index_offset
+    }
+
     /// The pack's number.
     pub fn number(&self) -> u64 {
         self.number

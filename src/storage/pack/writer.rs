@@ -19,6 +19,9 @@ use crate::storage::pack::format::{self, ExtentRecord, Footer, Pointer, Prefix};
 
 /// What is collected before it is written.
 const BUFFER_BYTES: usize = 1024 * 1024;
+/// A pack is synced in steps: one large sync would keep the log's small ones waiting, and what is on the device need
+/// not fill the system's cache.
+const SYNC_BYTES: u64 = 16 * 1024 * 1024;
 /// An extent is closed when it has this many bytes: what one read brings back.
 const EXTENT_BYTES: u64 = 1024 * 1024;
 /// An extent is closed before its numbers reach over more than this.
@@ -37,6 +40,8 @@ pub struct PackWriter {
     buffer: Buffer,
     /// Where in the file the buffer starts.
     written: u64,
+    /// Up to where it is on the device.
+    synced: u64,
     /// The last queue and number.
     last: Option<(QueueId, Seq)>,
     joined: Option<(QueueId, Joined)>,
@@ -142,6 +147,7 @@ impl PackWriter {
             file,
             buffer,
             written: 0,
+            synced: 0,
             last: None,
             joined: None,
             open: None,
@@ -220,7 +226,7 @@ impl PackWriter {
         self.buffer.put(&footer.encode());
         self.flush()?;
         if self.kind == Kind::Durable {
-            self.file.sync_data().map_err(StoreError::io("sync", self.file.name()))?;
+            self.sync()?;
             disk.sync_dir(self.kind.dir()).map_err(StoreError::io("sync", self.kind.dir()))?;
             // The directory itself may be as new as the file.
             disk.sync_dir("").map_err(StoreError::io("sync", "the data directory"))?;
@@ -326,6 +332,16 @@ impl PackWriter {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         self.written += self.buffer.write_to(&*self.file, self.written)?;
+        if self.kind == Kind::Durable && self.written - self.synced >= SYNC_BYTES {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.file.sync_data().map_err(StoreError::io("sync", self.file.name()))?;
+        self.file.release_cache().map_err(StoreError::io("release", self.file.name()))?;
+        self.synced = self.written;
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use crate::message::fact_codec::{self, Sink};
 use crate::message::place::{Lsn, QueueId, Seq};
 use crate::storage::batch::BatchHeader;
 use crate::storage::disk::Disk;
+use crate::storage::disk::real::RealDisk;
 use crate::storage::disk::simulated::{CrashMode, Fault, SimulatedDisk};
 use crate::storage::error::StoreError;
 use crate::storage::log::{Class, CommitMode, Committed, Log, LogOptions, LogReader, ReplayFrom, SyncMode};
@@ -313,6 +314,33 @@ fn without_syncs_a_hole_in_the_tail_is_a_tail() {
 }
 
 #[test]
+fn without_syncs_a_slot_is_synced_before_the_next_is_begun() {
+    let disk = SimulatedDisk::new();
+    let (log, _) =
+        open_with(&disk, LogOptions { sync: SyncMode::Never, ..options(1) }, ReplayFrom::START).unwrap();
+    write(&log, 0..9, 100);
+    assert_eq!(reopen(&disk.crash(CrashMode::NothingUnsynced, 0), 2).1, (0..7).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_batch_of_another_epoch_is_nothing_wherever_it_fits() {
+    let disk = SimulatedDisk::new();
+    let (log, _) = reopen(&disk, 1);
+    write(&log, 0..2, 100);
+    let bytes = bytes_of(&disk, "log/slot-00.log");
+    let last = BatchHeader::decode(&bytes[2 * 4096..]).unwrap();
+    let payload = &bytes[2 * 4096 + 40..][..last.payload_bytes as usize];
+    let forge = |epoch| {
+        let header = BatchHeader { epoch, first_lsn: last.end_lsn(), ..last };
+        [header.encode().as_slice(), payload].concat()
+    };
+    disk.tamper("log/slot-00.log", 3 * 4096, &forge(last.epoch + 1)).unwrap();
+    assert_eq!(reopen(&disk.crash(CrashMode::AllKept, 0), 2).1, [0, 1]);
+    disk.tamper("log/slot-00.log", 3 * 4096, &forge(last.epoch)).unwrap();
+    assert_eq!(reopen(&disk, 2).1, [0, 1, 1]);
+}
+
+#[test]
 fn an_inline_log_is_durable_at_once_unless_held() {
     let log = Log::default();
     let end = append(&log, [(1, 10)])[0].end;
@@ -326,7 +354,44 @@ fn an_inline_log_is_durable_at_once_unless_held() {
     for id in 0..100 {
         append(&log, [(id, 100_000)]);
     }
-    assert!(log.slots_in_use() <= 2 && log.durable() == log.end() && !log.is_congested());
+    assert!(log.slots_in_use() <= 2 && log.durable() == log.end());
+    // A slot that is not applied when the next is begun stays, and nobody is held back for it.
+    let applying: Vec<_> = (0..40)
+        .map(|_| {
+            let mut append = log.append();
+            append.push_record(KIND, Class::Message, [], |sink| sink.put(&[0; 100_000]));
+            append.finish()
+        })
+        .collect();
+    assert!(log.slots_in_use() > 2 && !log.is_congested() && !log.is_checkpoint_due());
+    drop(applying);
+}
+
+#[test]
+fn on_a_filesystem_it_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |from| {
+        let disk = Arc::new(RealDisk::new(dir.path().join("data")).unwrap());
+        let options = LogOptions { epoch_seed: None, ..options(0) };
+        let mut found = Vec::new();
+        let log = Log::open(disk, options, from, &mut |record| {
+            found.push(record);
+            Ok(())
+        });
+        (log.unwrap(), ids(&found))
+    };
+    let (log, _) = open(ReplayFrom::START);
+    while log.prepare_slot().unwrap() {}
+    let starts = write(&log, 0..20, 1000);
+    drop(log);
+    let (log, found) = open(ReplayFrom::START);
+    assert_eq!(found, (0..20).collect::<Vec<_>>());
+    assert_eq!(read(&log, &mut LogReader::default(), starts[7]), body(7, 1000));
+    log.seal_open_slot().unwrap();
+    let replay = retire(&log, 9).unwrap();
+    write(&log, [20], 40_000);
+    drop(log);
+    assert_eq!(open(replay).1, [20]);
 }
 
 struct Count(AtomicUsize);

@@ -1,0 +1,198 @@
+//! Letting go of message bytes that the disk has, when memory holds more than its share of them.
+//!
+//! A durable queue that nobody consumes keeps only its head. When that is not enough, what goes is the far tail of the
+//! largest queues: the messages that are needed last. Persistent ones of durable
+//! queues lie in the log or in a pack already; the bytes of others are first written to a pack that is never synced and
+//! that no start looks at. A task does that, in bounded steps.
+
+use std::cmp::Reverse;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::broker::Broker;
+use crate::broker::queue;
+use crate::broker::queue::handle::Queue;
+use crate::message::place::{Place, Seq};
+use crate::storage::error::StoreError;
+use crate::storage::pack::Kind;
+use crate::storage::pack::writer::PackWriter;
+
+/// Of a queue's head so much stays in memory, or a quarter of what there is.
+const KEPT_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// A queue without consumers lets go of what it has beyond the head when it has more than this.
+const UNCONSUMED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Queues with less in memory are let alone.
+const QUEUE_BYTES_MIN: u64 = 16 * 1024;
+/// Queues of one step.
+const QUEUES_PER_STEP: usize = 32;
+/// One spill pack takes about this much.
+const SPILL_BYTES: u64 = 16 * 1024 * 1024;
+/// Spill packs that one step looks at, to see whether anything in them is still needed.
+const SPILLS_PER_STEP: usize = 32;
+
+/// The packs of messages that no restart needs.
+#[derive(Debug, Default)]
+pub struct Spills {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    packs: Vec<Spill>,
+}
+
+/// A spill pack holds messages of one queue.
+#[derive(Debug)]
+struct Spill {
+    queue: Weak<Queue>,
+    number: u64,
+    first: Seq,
+    end: Seq,
+}
+
+impl Spills {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().packs.is_empty()
+    }
+}
+
+impl Spill {
+    fn is_needed(&self) -> bool {
+        let queue = self.queue.upgrade().filter(|queue| !queue.is_deleted());
+        queue.is_some_and(|queue| queue.lock().classic.ledger.live_in(self.first, self.end) > 0)
+    }
+}
+
+impl Broker {
+    /// Evicts some of what is too much. Whether there may be more to do at once.
+    ///
+    /// # Errors
+    /// What the disk says. When it is full ([`StoreError::is_full`]) messages stay in memory.
+    pub fn evict(&self) -> Result<bool, StoreError> {
+        self.drop_unneeded_spills();
+        let memory = &self.node.memory;
+        let excess = memory.messages.read().saturating_sub(memory.cache_bytes());
+        if excess == 0 {
+            return Ok(false);
+        }
+        // A tenth more, so that the next publish does not ask again.
+        let wanted = excess + memory.cache_bytes() / 10;
+        let mut freed = 0;
+        for queue in self.largest_queues() {
+            if freed >= wanted {
+                break;
+            }
+            freed += queue.evict(wanted - freed)?;
+        }
+        Ok(freed > 0)
+    }
+
+    fn largest_queues(&self) -> Vec<Arc<Queue>> {
+        let mut queues: Vec<Arc<Queue>> = Vec::new();
+        for vhost in &self.vhosts {
+            vhost.each_queue(|queue| {
+                if queue.here_bytes.read() >= QUEUE_BYTES_MIN {
+                    queues.push(Arc::clone(queue));
+                }
+            });
+        }
+        queues.sort_by_cached_key(|queue| (Reverse(queue.here_bytes.read()), queue.id));
+        queues.truncate(QUEUES_PER_STEP);
+        queues
+    }
+
+    fn drop_unneeded_spills(&self) {
+        let mut state = self.node.spills.state.lock();
+        let looked_at = SPILLS_PER_STEP.min(state.packs.len());
+        let spills: Vec<Spill> = state.packs.drain(..looked_at).collect();
+        // A queue's lock is not taken under this one.
+        drop(state);
+        let (needed, unneeded): (Vec<_>, Vec<_>) = spills.into_iter().partition(Spill::is_needed);
+        for spill in unneeded {
+            self.node.shelf.doom(Kind::Spill, spill.number);
+        }
+        self.node.spills.state.lock().packs.extend(needed);
+    }
+}
+
+impl Queue {
+    /// Of a durable queue that nobody consumes only the head stays in memory: what is behind it is on the disk, and in
+    /// the system's cache, for when somebody comes. Done by whoever fills the queue, a little each time.
+    pub(super) fn let_go(&self, state: &mut queue::handle::State) {
+        let classic = &mut state.classic;
+        if !self.properties.durable
+            || classic.here_bytes() < UNCONSUMED_BYTES_MAX
+            || !classic.consumers.is_empty()
+        {
+            return;
+        }
+        let evicted = classic.evict_tail(u64::MAX, KEPT_BYTES_MAX);
+        self.node.counters.evicted_messages.add(evicted.messages);
+    }
+
+    /// Lets go of about `wanted` bytes of bodies; how many went.
+    fn evict(self: &Arc<Self>, wanted: u64) -> Result<u64, StoreError> {
+        let mut freed = 0;
+        while freed < wanted {
+            let mut state = self.lock();
+            state.classic.on_durable(self.node.log.durable());
+            let here_bytes = state.classic.here_bytes();
+            let kept_bytes = KEPT_BYTES_MAX.min(here_bytes / 4);
+            let evicted = state.classic.evict_tail(wanted - freed, kept_bytes);
+            self.here_bytes.set(state.classic.here_bytes());
+            self.index_bytes.set(state.classic.index_bytes());
+            drop(state);
+            self.node.counters.evicted_messages.add(evicted.messages);
+            freed += evicted.body_bytes;
+            if evicted.messages == 0 {
+                break;
+            }
+        }
+        if freed < wanted {
+            freed += self.spill(wanted - freed)?;
+        }
+        Ok(freed)
+    }
+
+    /// Writes bodies that no disk has yet to a spill pack; how many bytes could then be let go of.
+    fn spill(self: &Arc<Self>, wanted: u64) -> Result<u64, StoreError> {
+        let mut runs = {
+            let state = self.lock();
+            let here_bytes = state.classic.here_bytes();
+            let spare_bytes = here_bytes - KEPT_BYTES_MAX.min(here_bytes / 4);
+            state.classic.tail_to_spill(wanted.min(SPILL_BYTES).min(spare_bytes))
+        };
+        runs.sort_by_key(|run| run.first_seq());
+        let (Some(first), Some(end)) =
+            (runs.first().map(|run| run.first_seq()), runs.last().map(|run| run.end_seq()))
+        else {
+            return Ok(0);
+        };
+        let number = {
+            let mut spills = self.node.spills.state.lock();
+            spills.next += 1;
+            spills.next
+        };
+        let spill = Spill { queue: Arc::downgrade(self), number, first, end };
+        self.node.spills.state.lock().packs.push(spill);
+        let mut writer = PackWriter::create(&*self.node.disk, Kind::Spill, number)?;
+        for run in &runs {
+            writer.push(self.id, run, None)?;
+        }
+        let pack = writer.finish(&*self.node.disk)?;
+        let mut state = self.lock();
+        let mut freed = 0;
+        for block in pack.blocks {
+            let place = Place::Pack { number, offset: block.offset };
+            let evicted = state.classic.on_spilled(block.first, block.end, place);
+            self.node.counters.evicted_messages.add(evicted.messages);
+            freed += evicted.body_bytes;
+        }
+        self.here_bytes.set(state.classic.here_bytes());
+        self.index_bytes.set(state.classic.index_bytes());
+        Ok(freed)
+    }
+}
