@@ -310,7 +310,7 @@ impl Checkpoint {
         {
             writer.cut_extent()?;
         }
-        *last = Some(run.end_seq());
+        *last = Some(Seq(run.end_seq().0 - 1));
         writer.push(queue.id, run, origin)
     }
 
