@@ -27,8 +27,12 @@ pub(crate) fn find(disk: &SimulatedDisk, world: &World, clean: bool) -> Result<u
             let was_new = entries.filter(|entry| entry.message == id).all(|entry| !entry.delivered);
             let is_new = found.new.contains(&(name.clone(), id));
             if is_new != (clean && was_new) {
-                let (stop, known) = (if clean { "stop" } else { "crash" }, if was_new { "new" } else { "known" });
-                return Err(format!("queue {name}: {known} message {id} after a {stop} is redelivered: {}", !is_new));
+                let (stop, known) =
+                    (if clean { "stop" } else { "crash" }, if was_new { "new" } else { "known" });
+                return Err(format!(
+                    "queue {name}: {known} message {id} after a {stop} is redelivered: {}",
+                    !is_new
+                ));
             }
         }
     }

@@ -30,7 +30,8 @@ pub(crate) struct Channel {
 
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
-    pub(crate) published: Vec<u32>,
+    /// Messages, and the queues they go to.
+    pub(crate) published: Vec<(u32, Vec<u64>)>,
     pub(crate) settled: Vec<(u64, Holding, Verdict)>,
 }
 

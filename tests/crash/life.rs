@@ -1,6 +1,6 @@
 //! One process: the broker that a disk holds, and what its threads would do, step by step.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use sluicemq::broker::Broker;
@@ -36,6 +36,8 @@ impl Sizes {
 pub(crate) struct Life {
     pub(crate) broker: Arc<Broker>,
     checkpoint: RefCell<Checkpoint>,
+    /// What its last step said.
+    progress: Cell<Progress>,
     _directory: Directory,
 }
 
@@ -51,7 +53,12 @@ impl Life {
         let disk = Arc::clone(directory.disk());
         let config = CONFIG.with(Arc::clone);
         let (broker, checkpoint) = Broker::open(config, disk, sizes.options(epoch_seed), memory)?;
-        Ok(Self { broker: Arc::new(broker), checkpoint: RefCell::new(checkpoint), _directory: directory })
+        Ok(Self {
+            broker: Arc::new(broker),
+            checkpoint: RefCell::new(checkpoint),
+            progress: Cell::new(Progress::Idle),
+            _directory: directory,
+        })
     }
 
     /// A step of the thread that commits; whether it did anything.
@@ -61,7 +68,18 @@ impl Life {
 
     /// A step of the thread of checkpoints; whether there is more at once.
     pub(crate) fn checkpoint(&self) -> Result<bool, StoreError> {
-        Ok(self.checkpoint.borrow_mut().step(&self.broker)? == Progress::Working)
+        let progress = self.checkpoint.borrow_mut().step(&self.broker)?;
+        self.progress.set(progress);
+        Ok(progress == Progress::Working)
+    }
+
+    /// Whether its next step cannot wait for a commit.
+    pub(crate) fn checkpoints_alone(&self) -> bool {
+        match self.progress.get() {
+            Progress::Idle | Progress::WaitsForReaders => true,
+            Progress::WaitsForLog(position) => self.broker.node.log.durable() < position,
+            Progress::Working => false,
+        }
     }
 
     /// What the same thread does when no checkpoint is on its way.

@@ -42,8 +42,7 @@ impl Message {
 
     fn body(&self) -> Vec<u8> {
         let seed = mix(u64::from(self.id) + 1);
-        let words =
-            (0..self.bytes.div_ceil(8) as u64).map(|at| seed.wrapping_add(mix(at)));
+        let words = (0..self.bytes.div_ceil(8) as u64).map(|at| seed.wrapping_add(mix(at)));
         let mut body: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
         body.truncate(self.bytes);
         body

@@ -1,6 +1,7 @@
 //! Every call of every seed, or a sample of them, in each mode of crash.
 
 use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
 
 use sluicemq::storage::disk::simulated::CrashMode;
 
@@ -14,7 +15,7 @@ use crate::world::{Point, World};
 const POINTS: u64 = 1400;
 const SEEDS: u64 = 20;
 /// A workload makes about so many calls: what a sample's density is computed from.
-const CALLS_PER_SEED: u64 = 1500;
+const CALLS_PER_SEED: u64 = 500;
 const MODES: u64 = CrashMode::ALL.len() as u64;
 
 #[test]
@@ -30,7 +31,7 @@ fn after_a_crash_at_any_call_the_promise_is_kept() {
     let (mut done, mut calls) = (0, 0);
     for seed in first..first + seeds {
         let is_wanted = move |call: u64, mode: u64| mix(mix(seed) ^ (call * MODES + mode)) % one_of == 0;
-        let world = play(seed, move |call| (0..MODES).any(|mode| is_wanted(call, mode)));
+        let (world, played) = play(seed, move |call| (0..MODES).any(|mode| is_wanted(call, mode)));
         calls += world.calls.get();
         for point in world.points.take() {
             for (number, mode) in (0..).zip(CrashMode::ALL) {
@@ -40,6 +41,7 @@ fn after_a_crash_at_any_call_the_promise_is_kept() {
                 }
             }
         }
+        unwrap(played);
         println!("seed {seed}: {} calls in all, {done} points", calls);
     }
     println!("{done} points of {} calls of {seeds} seeds", calls);
@@ -48,7 +50,8 @@ fn after_a_crash_at_any_call_the_promise_is_kept() {
 #[test]
 fn a_seed_plays_the_same_twice() {
     let digest = |seed| {
-        let world = play(seed, |_| false);
+        let (world, played) = play(seed, |_| false);
+        unwrap(played);
         let shadow = world.shadow.borrow();
         (world.calls.get(), shadow.messages.len(), shadow.states.len(), shadow.heard)
     };
@@ -57,13 +60,22 @@ fn a_seed_plays_the_same_twice() {
     }
 }
 
-fn play(seed: u64, wants: impl Fn(u64) -> bool + 'static) -> std::rc::Rc<World> {
-    let played = panic::catch_unwind(AssertUnwindSafe(|| World::new(seed, wants).run()));
-    played.unwrap_or_else(|panic| {
-        watch(None);
+/// Plays a seed. When that fails, the points before the failure may say more of it.
+fn play(seed: u64, wants: impl Fn(u64) -> bool + 'static) -> (Rc<World>, Result<(), String>) {
+    let world = Rc::new(World::new(seed, wants));
+    let played = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
+    watch(None);
+    let played = played.map_err(|panic| {
         let command = format!("CRASH_SEED={seed} CRASH_POINT=0 cargo test --test crash");
-        panic!("seed {seed}, while it is played: {}\nagain:\n    {command}", text_of(&*panic));
-    })
+        format!("seed {seed}, while it is played: {}\nagain:\n    {command}", text_of(&*panic))
+    });
+    (world, played)
+}
+
+fn unwrap(played: Result<(), String>) {
+    if let Err(why) = played {
+        panic!("{why}");
+    }
 }
 
 fn check_or_tell(point: &Point, mode: CrashMode, world: &World) {
@@ -86,8 +98,10 @@ pub(crate) fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
 
 /// One point, in one mode or all.
 fn again(seed: u64, call: u64) {
+    tracing_subscriber::fmt().with_env_filter("sluicemq=info").with_test_writer().init();
     let mode = std::env::var("CRASH_MODE").ok();
-    let world = play(seed, move |other| other == call);
+    let last = variable("CRASH_LAST_POINT").unwrap_or(call);
+    let (world, played) = play(seed, move |other| (call..=last).contains(&other));
     for point in world.points.take() {
         for other in CrashMode::ALL {
             if mode.as_ref().is_none_or(|mode| *mode == format!("{other:?}")) {
@@ -95,4 +109,5 @@ fn again(seed: u64, call: u64) {
             }
         }
     }
+    unwrap(played);
 }

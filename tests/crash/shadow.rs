@@ -192,16 +192,22 @@ impl Shadow {
         route(&kinds, &self.bindings, &message.exchange, &message.key)
     }
 
-    /// A message arrives in its queues; whether the log must know.
-    fn publish(&mut self, id: u32) -> bool {
-        let message = &self.messages[id as usize];
-        let persistent = message.persistent;
+    /// The numbers of the queues that a message goes to. A transaction's messages are routed when they are published.
+    fn route(&self, id: u32) -> (u32, Vec<u64>) {
+        let targets = self.targets(&self.messages[id as usize]);
+        (id, targets.iter().map(|name| self.queues[name].number).collect())
+    }
+
+    /// A message arrives in its queues, as far as they are still there; whether the log must know.
+    fn publish(&mut self, (id, targets): (u32, Vec<u64>)) -> bool {
+        let persistent = self.messages[id as usize].persistent;
+        let since = self.states.len();
         let mut logged = false;
-        for name in self.targets(message) {
-            let since = self.states.len();
-            let queue = self.queues.get_mut(&name).expect("a route leads to it");
-            queue.push(id, false, if queue.durable && persistent { since } else { 0 });
-            logged |= queue.durable && persistent;
+        for number in targets {
+            let Some(queue) = self.queue_by_number(number) else { continue };
+            let is_logged = queue.durable && persistent;
+            queue.push(id, false, if is_logged { since } else { 0 });
+            logged |= is_logged;
         }
         logged
     }
@@ -226,12 +232,12 @@ impl Shadow {
         match op {
             Op::Publish(messages) => {
                 self.messages.extend(messages.iter().cloned());
-                let ids = messages.iter().map(|message| message.id);
+                let routed: Vec<_> = messages.iter().map(|message| self.route(message.id)).collect();
                 if let Some(transaction) = &mut channel.transaction {
-                    transaction.published.extend(ids);
+                    transaction.published.extend(routed);
                     return 0;
                 }
-                let flags: Vec<bool> = ids.map(|id| self.publish(id)).collect();
+                let flags: Vec<bool> = routed.into_iter().map(|routed| self.publish(routed)).collect();
                 let state = self.record(what());
                 channel.published(flags.into_iter().map(|logged| if logged { state } else { 0 }));
                 state
@@ -248,8 +254,8 @@ impl Shadow {
             Op::Commit => {
                 let done = std::mem::take(channel.transaction.as_mut().expect("a transaction"));
                 let mut logged = false;
-                for id in done.published {
-                    logged |= self.publish(id);
+                for routed in done.published {
+                    logged |= self.publish(routed);
                 }
                 for (_, holding, verdict) in done.settled {
                     self.settle(holding, verdict);

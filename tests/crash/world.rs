@@ -126,15 +126,13 @@ impl World {
     }
 
     /// Plays everything.
-    pub(crate) fn run(self) -> Rc<Self> {
-        let world = Rc::new(self);
-        let watched = Rc::clone(&world);
+    pub(crate) fn run(self: &Rc<Self>) {
+        let watched = Rc::clone(self);
         watch(Some(Rc::new(move |kind, name| watched.on_call(kind, name))));
         for life in 0..LIVES {
-            world.live(life);
+            self.live(life);
         }
         watch(None);
-        world
     }
 
     fn roll(&self, sides: u64) -> u64 {
@@ -208,6 +206,16 @@ impl World {
             _ => self.broker().release(),
         }
         self.rest();
+        self.count();
+    }
+
+    /// Every queue has as many messages as it must, waiting and held.
+    fn count(&self) {
+        let vhost = self.broker().vhost("/").expect("the virtual host");
+        for (name, queue) in &self.shadow.borrow().queues {
+            let (ready, unacked) = vhost.queue(name).expect("a queue").depth();
+            assert_eq!(ready + unacked, queue.entries.len() as u64, "messages in {name}");
+        }
     }
 
     /// A step of one of the process's own threads.
@@ -218,6 +226,7 @@ impl World {
             self.opened.borrow_mut().clear();
         }
         let done = match what {
+            Doing::Checkpointing if outer == Doing::Committing && !life.checkpoints_alone() => Ok(false),
             Doing::Committing => life.commit(),
             Doing::Checkpointing => match life.checkpoint() {
                 Ok(false) if outer == Doing::Alone => {
@@ -261,6 +270,12 @@ impl World {
     fn listen(&self, party: &mut Party, broker: &Broker) {
         let mut shadow = self.shadow.borrow_mut();
         while let Some((channel, heard)) = party.client.hear() {
+            if std::env::var("CRASH_STORY").is_ok() {
+                println!(
+                    "   hears on {channel} {}",
+                    format!("{heard:?}").chars().take(160).collect::<String>()
+                );
+            }
             let channel = &mut party.channels[usize::from(channel) - 1];
             if let Err(why) = channel.hear(&mut shadow, heard) {
                 panic!("{why}");
@@ -280,6 +295,7 @@ impl World {
         let broker = self.broker();
         let mut parties = self.parties.borrow_mut();
         let all_heard = parties.iter().take(CLIENTS).all(|party| !party.client.has_parked());
+        let is_getting = parties.iter().flat_map(|party| &party.channels).any(Channel::waits_for_get);
         let party = &mut parties[at];
         if !party.client.is_listened_to() || party.channels.iter().any(Channel::waits_for_get) {
             return;
@@ -294,7 +310,18 @@ impl World {
         };
         drop(dice);
         let Some(op) = op else { return };
+        if is_getting && matches!(op, Op::Delete { .. }) {
+            // Who waits for a message of a queue that goes is refused.
+            return;
+        }
         self.may_be_clean.set(false);
+        if std::env::var("CRASH_STORY").is_ok() {
+            println!(
+                "{} client {at} channel {number}: {}",
+                self.calls.get(),
+                format!("{op:?}").chars().take(160).collect::<String>()
+            );
+        }
         channel.say(&mut shadow, &op);
         if let Op::Delete { .. } = &op {
             parties.iter_mut().for_each(|party| party.forget_queues(&shadow));
