@@ -13,30 +13,28 @@ use crate::shadow::Shadow;
 use crate::state::State;
 use crate::survivor::{Found, Survivor};
 use crate::watched::{Kind, WatchedDisk, watch};
-use crate::world::{Point, World};
+use crate::world::{Ended, Point, World};
 
-/// Which of the states a disk holds that nobody has touched since the world's process ended.
-pub(crate) fn find(disk: &SimulatedDisk, world: &World, clean: bool) -> Result<usize, String> {
+/// What a disk holds that nobody has touched since the world's process ended.
+pub(crate) fn find(disk: &SimulatedDisk, world: &World, ended: Ended) -> Result<Found, String> {
     let shadow = world.shadow.borrow();
     let mut survivor = Survivor::start(Arc::new(disk.clone()), world.sizes, 1 << 40)?;
-    let found = survivor.look(&shadow, false)?;
-    let state = state_of(&found, &shadow, shadow.heard, shadow.states.len() - 1)?;
+    let mut found = survivor.look(&shadow, false)?;
     for (name, messages) in &found.state.queues {
         for &id in messages {
             let entries = shadow.queues.get(name).into_iter().flat_map(|queue| queue.entries.values());
             let was_new = entries.filter(|entry| entry.message == id).all(|entry| !entry.delivered);
+            let may_be_new = was_new && ended != Ended::Crashed;
+            let must_be_new = was_new && ended == Ended::Stopped;
             let is_new = found.new.contains(&(name.clone(), id));
-            if is_new != (clean && was_new) {
-                let (stop, known) =
-                    (if clean { "stop" } else { "crash" }, if was_new { "new" } else { "known" });
-                return Err(format!(
-                    "queue {name}: {known} message {id} after a {stop} is redelivered: {}",
-                    !is_new
-                ));
+            if is_new != may_be_new && is_new != must_be_new {
+                return Err(format!("{ended:?}: message {id} in {name} is redelivered: {}", !is_new));
             }
         }
     }
-    Ok(state)
+    let state = state_of(&found, &shadow, shadow.heard, shadow.states.len() - 1)?;
+    found.state = State::clone(&shadow.states[state].state);
+    Ok(found)
 }
 
 /// The state that was found, among those that may be.

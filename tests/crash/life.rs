@@ -19,6 +19,8 @@ use sluicemq::storage::log::{Committed, LogOptions};
 pub(crate) struct Sizes {
     pub(crate) slot_bytes: u64,
     pub(crate) window_slots: usize,
+    /// Message bytes above this are let go of.
+    pub(crate) cache_bytes: u64,
 }
 
 impl Sizes {
@@ -49,7 +51,7 @@ impl Life {
     /// Starts on what the disk holds.
     pub(crate) fn start(disk: Arc<dyn Disk>, sizes: Sizes, epoch_seed: u64) -> Result<Self, OpenError> {
         let directory = Directory::open(disk, NodeId(7))?;
-        let memory = Memory::new(u64::MAX, u64::MAX);
+        let memory = Memory::new(u64::MAX, u64::MAX).with_cache(sizes.cache_bytes);
         let disk = Arc::clone(directory.disk());
         let config = CONFIG.with(Arc::clone);
         let (broker, checkpoint) = Broker::open(config, disk, sizes.options(epoch_seed), memory)?;
@@ -85,6 +87,11 @@ impl Life {
     /// What the same thread does when no checkpoint is on its way.
     pub(crate) fn tidy(&self) -> Result<bool, StoreError> {
         Ok(self.broker.node.shelf.sweep()? || self.broker.node.log.prepare_slot()?)
+    }
+
+    /// Lets go of message bytes; whether there may be more to do.
+    pub(crate) fn evict(&self) -> Result<bool, StoreError> {
+        self.broker.evict()
     }
 
     /// Reads back what one queue asks for; whether one did.

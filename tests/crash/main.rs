@@ -27,6 +27,7 @@ mod client;
 mod conversation;
 mod dice;
 mod draw;
+mod faults;
 mod life;
 mod message;
 mod op;

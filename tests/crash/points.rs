@@ -28,11 +28,13 @@ fn after_a_crash_at_any_call_the_promise_is_kept() {
     let seeds = SEEDS.max(wanted.div_ceil(CALLS_PER_SEED * MODES));
     // Of so many points of all that there are one is checked.
     let one_of = (seeds * CALLS_PER_SEED * MODES).div_ceil(wanted).max(1);
-    let (mut done, mut calls) = (0, 0);
+    let (mut done, mut calls, mut packed, mut evicted) = (0, 0, 0, 0);
     for seed in first..first + seeds {
         let is_wanted = move |call: u64, mode: u64| mix(mix(seed) ^ (call * MODES + mode)) % one_of == 0;
         let (world, played) = play(seed, move |call| (0..MODES).any(|mode| is_wanted(call, mode)));
         calls += world.calls.get();
+        packed += world.packed.get();
+        evicted += world.evicted.get();
         for point in world.points.take() {
             for (number, mode) in (0..).zip(CrashMode::ALL) {
                 if is_wanted(point.call, number) {
@@ -42,9 +44,10 @@ fn after_a_crash_at_any_call_the_promise_is_kept() {
             }
         }
         unwrap(played);
-        println!("seed {seed}: {} calls in all, {done} points", calls);
+        println!("seed {seed}: {calls} calls and {done} points so far");
     }
-    println!("{done} points of {} calls of {seeds} seeds", calls);
+    println!("{done} points of {calls} calls of {seeds} seeds; {packed} messages packed, {evicted} evicted");
+    assert!(packed > 0 && evicted > 0, "the workload has become too small");
 }
 
 #[test]

@@ -138,24 +138,19 @@ impl Shadow {
             }
     }
 
-    /// The process has ended and another one has found this state. After a clean stop it is known what was handed
-    /// out, otherwise everything may have been.
-    pub(crate) fn restart(&mut self, found: &State, clean: bool) {
-        let before = std::mem::take(&mut self.queues);
+    /// The process has ended and another one has found this state; it calls these messages new.
+    pub(crate) fn restart(&mut self, found: &State, new: &BTreeSet<(String, u32)>) {
         self.exchanges = found
             .exchanges
             .iter()
             .map(|(name, kind)| (name.clone(), Exchange { kind, durable: true }))
             .collect();
         self.bindings = found.bindings.clone();
+        self.queues.clear();
         for (name, messages) in &found.queues {
-            let known = before.get(name);
             let mut queue = self.new_queue(true);
             for &message in messages {
-                let entry =
-                    known.and_then(|queue| queue.entries.values().find(|entry| entry.message == message));
-                let delivered = !clean || entry.is_none_or(|entry| entry.delivered);
-                queue.push(message, delivered, 0);
+                queue.push(message, !new.contains(&(name.clone(), message)), 0);
             }
             self.queues.insert(name.clone(), queue);
         }

@@ -29,6 +29,8 @@ use crate::watched::{Kind, WatchedDisk, watch};
 const CLIENTS: usize = 3;
 const LIVES: u64 = 3;
 const STEPS_PER_LIFE: u64 = 220;
+/// The steps in which a shortage begins and ends.
+const SHORTAGE: [u64; 2] = [60, 150];
 /// Others act while so many calls in a hundred last.
 const MEANWHILE: u64 = 20;
 
@@ -52,8 +54,18 @@ enum Doing {
     Checkpointing,
     Tidying,
     Reading,
+    Evicting,
     /// Any of these, and something else meanwhile.
     Both,
+}
+
+/// How a process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Crashed,
+    Stopped,
+    /// It stopped, and its last word may have failed.
+    Unknown,
 }
 
 struct Party {
@@ -73,9 +85,17 @@ pub(crate) struct World {
     /// All calls so far, those that only read among them.
     pub(crate) all_calls: Cell<u64>,
     fault: Option<(u64, Fault)>,
+    /// In each life the disk is full for a while.
+    is_short: bool,
     /// What ends the present life.
     failure: RefCell<Option<StoreError>>,
+    /// Whether the fault ended a process.
+    pub(crate) failed: Cell<bool>,
+    /// How often the disk was full.
     pub(crate) full: Cell<u64>,
+    /// Messages that went to packs, and that left memory.
+    pub(crate) packed: Cell<u64>,
+    pub(crate) evicted: Cell<u64>,
     disk: RefCell<SimulatedDisk>,
     life: RefCell<Option<Rc<Life>>>,
     parties: RefCell<Vec<Party>>,
@@ -95,6 +115,7 @@ impl World {
         let sizes = Sizes {
             slot_bytes: *dice.pick(&[16, 32, 64]).unwrap_or(&64) << 10,
             window_slots: 1 + dice.below(4) as usize,
+            cache_bytes: *dice.pick(&[20_000, 100_000, u64::MAX]).unwrap_or(&0),
         };
         Self {
             seed,
@@ -105,8 +126,12 @@ impl World {
             wants: Box::new(wants),
             all_calls: Cell::new(0),
             fault: None,
+            is_short: false,
             failure: RefCell::default(),
+            failed: Cell::new(false),
             full: Cell::new(0),
+            packed: Cell::new(0),
+            evicted: Cell::new(0),
             disk: RefCell::new(SimulatedDisk::new()),
             life: RefCell::default(),
             parties: RefCell::default(),
@@ -122,6 +147,12 @@ impl World {
     /// The same world, in which a call goes wrong.
     pub(crate) fn with_fault(mut self, call: u64, fault: Fault) -> Self {
         self.fault = Some((call, fault));
+        self
+    }
+
+    /// The same world, whose disk is full for a while in each life.
+    pub(crate) fn with_shortage(mut self) -> Self {
+        self.is_short = true;
         self
     }
 
@@ -141,7 +172,10 @@ impl World {
 
     fn live(&self, number: u64) {
         self.start(number);
-        for _ in 0..STEPS_PER_LIFE {
+        for step in 0..STEPS_PER_LIFE {
+            if self.is_short && SHORTAGE.contains(&step) {
+                self.disk.borrow().set_capacity(if step == SHORTAGE[0] { 0 } else { u64::MAX });
+            }
             self.step();
             if self.failure.borrow().is_some() {
                 return self.fail();
@@ -202,11 +236,14 @@ impl World {
                     self.try_to(Doing::Checkpointing);
                 }
             }
-            90..98 => self.try_to(Doing::Reading),
+            90..96 => self.try_to(Doing::Reading),
+            96..99 => self.try_to(Doing::Evicting),
             _ => self.broker().release(),
         }
         self.rest();
-        self.count();
+        if self.failure.borrow().is_none() {
+            self.count();
+        }
     }
 
     /// Every queue has as many messages as it must, waiting and held.
@@ -236,12 +273,20 @@ impl World {
                 other => other,
             },
             Doing::Reading => life.read_ahead(),
+            Doing::Evicting => life.evict(),
             Doing::Alone | Doing::Tidying | Doing::Both => Ok(false),
         };
         self.doing.set(outer);
+        if life.broker.node.counters.damaged_messages.read() > 0 {
+            let unread = std::io::Error::other("a pack could not be read");
+            self.failure.borrow_mut().get_or_insert(StoreError::io("read", "a pack")(unread));
+            assert!(self.fault.is_some(), "messages are damaged");
+        }
         match done {
             Ok(_) => {}
-            Err(error) if self.fault.is_some() && error.is_full() => self.full.set(self.full.get() + 1),
+            Err(error) if (self.is_short || self.fault.is_some()) && error.is_full() => {
+                self.full.set(self.full.get() + 1);
+            }
             Err(error) => {
                 assert!(self.fault.is_some(), "{what:?} failed: {error}");
                 self.failure.borrow_mut().get_or_insert(error);
@@ -376,7 +421,7 @@ impl World {
         self.end();
         drop(life);
         let disk = self.disk.borrow().clone();
-        self.find(disk, stopped.is_ok());
+        self.find(disk, if stopped.is_ok() { Ended::Stopped } else { Ended::Unknown });
     }
 
     /// The machine or the process dies, at any moment.
@@ -387,12 +432,13 @@ impl World {
             self.end();
         });
         self.may_be_clean.set(false);
-        self.find(disk, false);
+        self.find(disk, Ended::Crashed);
     }
 
     /// A fault ended the process: nothing that the log had to hold may be heard any more.
     fn fail(&self) {
         let error = self.failure.take();
+        self.failed.set(true);
         let life = self.life();
         if let Some(StoreError::Poisoned(_)) = error {
             let (durable, heard) = (life.broker.node.log.durable(), self.shadow.borrow().heard);
@@ -412,6 +458,8 @@ impl World {
     /// The process is gone.
     fn end(&self) {
         let life = self.life.take().expect("a life");
+        self.packed.set(self.packed.get() + life.broker.node.counters.packed_messages.read());
+        self.evicted.set(self.evicted.get() + life.broker.node.counters.evicted_messages.read());
         let durable = life.broker.node.log.durable().0;
         let mut shadow = self.shadow.borrow_mut();
         let state = shadow.durable(durable);
@@ -422,14 +470,12 @@ impl World {
     }
 
     /// Which state the disk holds now is found out on a copy, and the shadow goes on from there.
-    fn find(&self, disk: SimulatedDisk, clean: bool) {
+    fn find(&self, disk: SimulatedDisk, ended: Ended) {
         let copy = disk.copy();
         *self.disk.borrow_mut() = disk;
-        let found = watch_nothing_while(|| check::find(&copy, self, clean));
-        let mut shadow = self.shadow.borrow_mut();
-        let state = found.unwrap_or_else(|why| panic!("{why}"));
-        let state = Rc::clone(&shadow.states[state].state);
-        shadow.restart(&state, clean);
+        let found = watch_nothing_while(|| check::find(&copy, self, ended));
+        let found = found.unwrap_or_else(|why| panic!("{why}"));
+        self.shadow.borrow_mut().restart(&found.state, &found.new);
     }
 
     fn on_call(&self, kind: Kind, name: &str) {
@@ -475,7 +521,7 @@ impl World {
             Doing::Tidying => &[None, Some(Doing::Committing)],
             // A pack is opened under locks that others would wait for.
             Doing::Reading if kind != Kind::Read || self.opened.borrow().contains(name) => return,
-            Doing::Reading => &[None, Some(Doing::Committing), Some(Doing::Checkpointing)],
+            Doing::Reading | Doing::Evicting => &[None, Some(Doing::Committing), Some(Doing::Checkpointing)],
         };
         if self.roll(100) >= MEANWHILE {
             return;
