@@ -70,10 +70,10 @@ impl Recovered {
         let state = meta.load(&mut |loaded| match loaded {
             Loaded::Defined(definition) => self.define(&definition),
             Loaded::Queue(row) => {
-                if let Some(queue) = self.queues.get_mut(&row.queue) {
-                    queue.next_seq = row.next_seq;
-                    queue.delivered_hi = row.delivered_hi;
-                }
+                // The log may be about to define it.
+                let queue = self.queues.entry(row.queue).or_default();
+                queue.next_seq = row.next_seq;
+                queue.delivered_hi = row.delivered_hi;
             }
             Loaded::Extent { queue, at, settled, .. } => self.add_extent(queue, at, settled),
         })?;
@@ -136,7 +136,7 @@ impl Recovered {
 impl RecoveredQueue {
     /// The queue's messages as its state machine has them. After a crash all were perhaps handed out.
     fn into_classic<C>(self, is_clean: bool) -> (Classic<C>, Seq) {
-        let hi = if is_clean { self.delivered_hi } else { Seq(u64::MAX) };
+        let hi = if is_clean { self.delivered_hi } else { self.next_seq };
         let usual_bytes = self.body_bytes / self.messages.max(1);
         let mut away = Vec::new();
         if let Some((first, end)) = self.ledger.bounds() {
@@ -148,7 +148,7 @@ impl RecoveredQueue {
                 }
             }
         }
-        (Classic::restore(away, self.ledger, self.delivered_hi), self.next_seq)
+        (Classic::restore(away, self.ledger, hi), self.next_seq)
     }
 }
 

@@ -66,6 +66,24 @@ impl Node {
         Ok(Self { child, address, log, ended })
     }
 
+    /// Stops every thread of it where it is, and returns when all stand still: also those that were in a system call.
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        run(Command::new("kill").args(["-STOP", &self.child.id().to_string()]))?;
+        let tasks = format!("/proc/{}/task", self.child.id());
+        loop {
+            let mut are_stopped = true;
+            for task in fs::read_dir(&tasks)? {
+                let stat = fs::read_to_string(task?.path().join("stat"))?;
+                let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+                are_stopped &= state.starts_with('T');
+            }
+            if are_stopped {
+                return Ok(());
+            }
+            thread::yield_now();
+        }
+    }
+
     /// kill -9.
     pub(crate) fn kill(mut self) -> io::Result<()> {
         self.child.kill()?;

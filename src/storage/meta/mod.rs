@@ -82,7 +82,7 @@ pub struct QueueRow {
     pub delivered_hi: Seq,
 }
 
-/// What a checkpoint changes, applied in the order of the fields. What concerns a queue that is not defined then is
+/// What a checkpoint changes, applied in the order of the fields. Extents of a queue that is not defined then are
 /// ignored.
 #[derive(Debug, Default)]
 pub struct Changes {

@@ -161,9 +161,8 @@ pub(super) fn commit(database: &Database, changes: &Changes) -> Result<(), Store
             tables.define(definition)?;
         }
         for row in &changes.queues {
-            if tables.is_defined(row.queue)? {
-                tables.rows.insert(row.queue.0, (row.next_seq.0, row.delivered_hi.0)).map_err(failed)?;
-            }
+            // The queue may be defined by the log only: a clean stop does not wait for a checkpoint.
+            tables.rows.insert(row.queue.0, (row.next_seq.0, row.delivered_hi.0)).map_err(failed)?;
         }
         tables.change_extents(changes)?;
         tables.change_node(changes)?;

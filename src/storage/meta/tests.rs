@@ -121,7 +121,7 @@ fn first_changes() -> Changes {
 }
 
 #[test]
-fn a_checkpoint_is_read_as_it_was_committed_and_without_what_concerns_no_queue() {
+fn a_checkpoint_is_read_as_it_was_committed_and_without_messages_of_no_queue() {
     let disk = SimulatedDisk::new();
     let mut meta = open(&disk);
     assert_eq!(
@@ -144,6 +144,7 @@ fn a_checkpoint_is_read_as_it_was_committed_and_without_what_concerns_no_queue()
         "a to Exchange(\"b\")",
         "row 1 20",
         "row 2 30",
+        "row 9 1",
         "extent 1 1 in 1 without [3]",
         "extent 2 1 in 1 without []",
         "extent 2 11 in 2 without []",
@@ -178,7 +179,8 @@ fn what_goes_takes_with_it_what_belonged_to_it() {
     meta.commit(&changes).unwrap();
     let (state, lines) = dump(&mut meta);
     assert_eq!(state.clean, None);
-    assert_eq!(lines, ["exchange a", "queue 1 q1", "row 1 20", "extent 1 1 in 3 without []"]);
+    let expected = ["exchange a", "queue 1 q1", "row 1 20", "row 9 1", "extent 1 1 in 3 without []"];
+    assert_eq!(lines, expected);
     let forgotten = vec![(QueueId(1), 0, Seq(1))];
     meta.commit(&Changes { extents_forgotten: forgotten, ..Changes::default() }).unwrap();
     assert!(meta.packs().unwrap().is_empty());

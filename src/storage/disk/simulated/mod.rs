@@ -163,10 +163,16 @@ impl SimulatedDisk {
         } else {
             state.cut_power(mode, &mut dice);
         }
-        state.calls = 0;
-        state.faults.clear();
-        state.crashed = false;
-        state.locked = false;
+        state.start_anew();
+        Self::of(state)
+    }
+
+    /// Another disk that holds what this one does now, synced and unsynced. It has no faults planned, counts from 0,
+    /// and is not locked.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut state = self.state.lock().clone();
+        state.start_anew();
         Self::of(state)
     }
 
@@ -206,6 +212,14 @@ impl State {
             Some(Fault::NoSpace) => Err(io::ErrorKind::StorageFull.into()),
             other => Ok(other),
         }
+    }
+
+    /// Forgets what belongs to the process that used the disk.
+    fn start_anew(&mut self) {
+        self.calls = 0;
+        self.faults.clear();
+        self.crashed = false;
+        self.locked = false;
     }
 
     /// As [`State::call`], for calls that have no part to do.

@@ -1,0 +1,111 @@
+//! One process: the broker that a disk holds, and what its threads would do, step by step.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use sluicemq::broker::Broker;
+use sluicemq::broker::checkpoint::{Checkpoint, Progress};
+use sluicemq::broker::memory::Memory;
+use sluicemq::broker::recover::OpenError;
+use sluicemq::broker::wakes::Wakes;
+use sluicemq::config::Config;
+use sluicemq::storage::directory::{Directory, NodeId};
+use sluicemq::storage::disk::Disk;
+use sluicemq::storage::error::StoreError;
+use sluicemq::storage::log::{Committed, LogOptions};
+
+/// Sizes of the log, so small that checkpoints never rest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) slot_bytes: u64,
+    pub(crate) window_slots: usize,
+    /// Message bytes above this are let go of.
+    pub(crate) cache_bytes: u64,
+}
+
+impl Sizes {
+    /// The log's options; each opening has epochs of its own.
+    fn options(self, epoch_seed: u64) -> LogOptions {
+        LogOptions {
+            slot_bytes: self.slot_bytes,
+            window_slots: self.window_slots,
+            epoch_seed: Some(epoch_seed),
+            ..LogOptions::default()
+        }
+    }
+}
+
+pub(crate) struct Life {
+    pub(crate) broker: Arc<Broker>,
+    checkpoint: RefCell<Checkpoint>,
+    /// What its last step said.
+    progress: Cell<Progress>,
+    _directory: Directory,
+}
+
+thread_local! {
+    static CONFIG: Arc<Config> = Arc::default();
+}
+
+impl Life {
+    /// Starts on what the disk holds.
+    pub(crate) fn start(disk: Arc<dyn Disk>, sizes: Sizes, epoch_seed: u64) -> Result<Self, OpenError> {
+        let directory = Directory::open(disk, NodeId(7))?;
+        let memory = Memory::new(u64::MAX, u64::MAX).with_cache(sizes.cache_bytes);
+        let disk = Arc::clone(directory.disk());
+        let config = CONFIG.with(Arc::clone);
+        let (broker, checkpoint) = Broker::open(config, disk, sizes.options(epoch_seed), memory)?;
+        Ok(Self {
+            broker: Arc::new(broker),
+            checkpoint: RefCell::new(checkpoint),
+            progress: Cell::new(Progress::Idle),
+            _directory: directory,
+        })
+    }
+
+    /// A step of the thread that commits; whether it did anything.
+    pub(crate) fn commit(&self) -> Result<bool, StoreError> {
+        Ok(self.broker.node.log.commit_once()? == Committed::Batch)
+    }
+
+    /// A step of the thread of checkpoints; whether there is more at once.
+    pub(crate) fn checkpoint(&self) -> Result<bool, StoreError> {
+        let progress = self.checkpoint.borrow_mut().step(&self.broker)?;
+        self.progress.set(progress);
+        Ok(progress == Progress::Working)
+    }
+
+    /// Whether its next step cannot wait for a commit.
+    pub(crate) fn checkpoints_alone(&self) -> bool {
+        match self.progress.get() {
+            Progress::Idle | Progress::WaitsForReaders => true,
+            Progress::WaitsForLog(position) => self.broker.node.log.durable() < position,
+            Progress::Working => false,
+        }
+    }
+
+    /// What the same thread does when no checkpoint is on its way.
+    pub(crate) fn tidy(&self) -> Result<bool, StoreError> {
+        Ok(self.broker.node.shelf.sweep()? || self.broker.node.log.prepare_slot()?)
+    }
+
+    /// Lets go of message bytes; whether there may be more to do.
+    pub(crate) fn evict(&self) -> Result<bool, StoreError> {
+        self.broker.evict()
+    }
+
+    /// Reads back what one queue asks for; whether one did.
+    pub(crate) fn read_ahead(&self) -> Result<bool, StoreError> {
+        let Some(queue) = self.broker.node.reads.take() else { return Ok(false) };
+        let mut wakes = Wakes::default();
+        queue.read_ahead(&mut wakes)?;
+        wakes.fire();
+        Ok(true)
+    }
+
+    /// The last word of a process that stops by itself. Its clients are gone.
+    pub(crate) fn stop(&self) -> Result<(), StoreError> {
+        while self.commit()? {}
+        self.checkpoint.borrow_mut().close(&self.broker)
+    }
+}

@@ -1,0 +1,116 @@
+//! Every call of every seed, or a sample of them, in each mode of crash.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+
+use sluicemq::storage::disk::simulated::CrashMode;
+
+use crate::check::check;
+use crate::dice::mix;
+use crate::variable;
+use crate::watched::watch;
+use crate::world::{Point, World};
+
+/// Points that a run checks that says nothing else, and the seeds they come from.
+const POINTS: u64 = 1400;
+const SEEDS: u64 = 20;
+/// A workload makes about so many calls: what a sample's density is computed from.
+const CALLS_PER_SEED: u64 = 500;
+const MODES: u64 = CrashMode::ALL.len() as u64;
+
+#[test]
+fn after_a_crash_at_any_call_the_promise_is_kept() {
+    if let (Some(seed), Some(call)) = (variable("CRASH_SEED"), variable("CRASH_POINT")) {
+        return again(seed, call);
+    }
+    let wanted = variable("CRASH_POINTS").unwrap_or(POINTS);
+    let first = variable("CRASH_SEED").unwrap_or(0);
+    let seeds = SEEDS.max(wanted.div_ceil(CALLS_PER_SEED * MODES));
+    // Of so many points of all that there are one is checked.
+    let one_of = (seeds * CALLS_PER_SEED * MODES).div_ceil(wanted).max(1);
+    let (mut done, mut calls, mut packed, mut evicted) = (0, 0, 0, 0);
+    for seed in first..first + seeds {
+        let is_wanted = move |call: u64, mode: u64| mix(mix(seed) ^ (call * MODES + mode)) % one_of == 0;
+        let (world, played) = play(seed, move |call| (0..MODES).any(|mode| is_wanted(call, mode)));
+        calls += world.calls.get();
+        packed += world.packed.get();
+        evicted += world.evicted.get();
+        for point in world.points.take() {
+            for (number, mode) in (0..).zip(CrashMode::ALL) {
+                if is_wanted(point.call, number) {
+                    check_or_tell(&point, mode, &world);
+                    done += 1;
+                }
+            }
+        }
+        unwrap(played);
+        println!("seed {seed}: {calls} calls and {done} points so far");
+    }
+    println!("{done} points of {calls} calls of {seeds} seeds; {packed} messages packed, {evicted} evicted");
+    assert!(packed > 0 && evicted > 0, "the workload has become too small");
+}
+
+#[test]
+fn a_seed_plays_the_same_twice() {
+    let digest = |seed| {
+        let (world, played) = play(seed, |_| false);
+        unwrap(played);
+        let shadow = world.shadow.borrow();
+        (world.calls.get(), shadow.messages.len(), shadow.states.len(), shadow.heard)
+    };
+    for seed in 0..3 {
+        assert_eq!(digest(seed), digest(seed), "seed {seed}");
+    }
+}
+
+/// Plays a seed. When that fails, the points before the failure may say more of it.
+fn play(seed: u64, wants: impl Fn(u64) -> bool + 'static) -> (Rc<World>, Result<(), String>) {
+    let world = Rc::new(World::new(seed, wants));
+    let played = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
+    watch(None);
+    let played = played.map_err(|panic| {
+        let command = format!("CRASH_SEED={seed} CRASH_POINT=0 cargo test --test crash");
+        format!("seed {seed}, while it is played: {}\nagain:\n    {command}", text_of(&*panic))
+    });
+    (world, played)
+}
+
+fn unwrap(played: Result<(), String>) {
+    if let Err(why) = played {
+        panic!("{why}");
+    }
+}
+
+fn check_or_tell(point: &Point, mode: CrashMode, world: &World) {
+    let checked = panic::catch_unwind(AssertUnwindSafe(|| check(point, mode, world)));
+    watch(None);
+    let checked = checked.unwrap_or_else(|panic| Err(text_of(&*panic)));
+    if let Err(why) = checked {
+        let (seed, call) = (world.seed, point.call);
+        panic!(
+            "seed {seed}, a crash at call {call}, {mode:?}: {why}\nagain:\n    \
+             CRASH_SEED={seed} CRASH_POINT={call} CRASH_MODE={mode:?} cargo test --test crash -- --nocapture"
+        );
+    }
+}
+
+pub(crate) fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+}
+
+/// One point, in one mode or all.
+fn again(seed: u64, call: u64) {
+    tracing_subscriber::fmt().with_env_filter("sluicemq=info").with_test_writer().init();
+    let mode = std::env::var("CRASH_MODE").ok();
+    let last = variable("CRASH_LAST_POINT").unwrap_or(call);
+    let (world, played) = play(seed, move |other| (call..=last).contains(&other));
+    for point in world.points.take() {
+        for other in CrashMode::ALL {
+            if mode.as_ref().is_none_or(|mode| *mode == format!("{other:?}")) {
+                check_or_tell(&point, other, &world);
+            }
+        }
+    }
+    unwrap(played);
+}
