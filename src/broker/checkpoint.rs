@@ -247,7 +247,7 @@ impl Checkpoint {
                 }
             }
         }
-        for (first, version, settled) in queue.dirty_extents() {
+        for (first, version, settled) in queue.dirty_extents(&capture.merged) {
             capture.versions.push((queue.id, first, version));
             match settled {
                 Some(settled) => capture.changes.settled.push((queue.id, LANE, first, settled)),

@@ -50,9 +50,14 @@ impl Queue {
     }
 
     /// What is settled in extents and not saved: first number, version, and the bitmap, or none when nothing lives.
-    pub(in crate::broker) fn dirty_extents(&self) -> Vec<(Seq, u64, Option<RoaringBitmap>)> {
+    /// Those of packs that are being merged go, and new ones may have their first numbers.
+    pub(in crate::broker) fn dirty_extents(
+        &self,
+        merged: &BTreeSet<u64>,
+    ) -> Vec<(Seq, u64, Option<RoaringBitmap>)> {
         let state = self.lock();
-        let dirty = state.classic.ledger.dirty_extents().map(|extent| {
+        let staying = state.classic.ledger.dirty_extents().filter(|extent| !merged.contains(&extent.at.pack));
+        let dirty = staying.map(|extent| {
             let settled = (extent.live() > 0).then(|| extent.settled().clone());
             (extent.at.first, extent.version(), settled)
         });
