@@ -28,7 +28,7 @@ use crate::watched::{Kind, WatchedDisk, watch};
 /// Clients that publish and consume; one more defines.
 const CLIENTS: usize = 3;
 const LIVES: u64 = 3;
-const STEPS_PER_LIFE: u64 = 220;
+const STEPS_PER_LIFE: [u64; 3] = [150, 300, 700];
 /// The steps in which a shortage begins and ends.
 const SHORTAGE: [u64; 2] = [60, 150];
 /// Others act while so many calls in a hundred last.
@@ -174,7 +174,8 @@ impl World {
 
     fn live(&self, number: u64) {
         self.start(number);
-        for step in 0..STEPS_PER_LIFE {
+        let steps = STEPS_PER_LIFE[self.roll(3) as usize];
+        for step in 0..steps {
             if self.is_short && SHORTAGE.contains(&step) {
                 self.disk.borrow().set_capacity(if step == SHORTAGE[0] { 0 } else { u64::MAX });
             }
@@ -487,6 +488,9 @@ impl World {
     }
 
     fn on_call(&self, kind: Kind, name: &str) {
+        if self.fault.is_some_and(|(call, _)| call == self.all_calls.get()) {
+            self.tell(|| format!("  a call goes wrong: {kind:?} of {name}"));
+        }
         self.all_calls.set(self.all_calls.get() + 1);
         if !matches!(kind, Kind::Read | Kind::Open) {
             let call = self.calls.get();
