@@ -37,7 +37,7 @@ impl Habits {
             persistent: one_of([60, 80, 100]),
             large: one_of([1, 4, 15]),
             fanout: one_of([10, 30, 60]),
-            consuming: one_of([15, 30, 50]),
+            consuming: one_of([20, 40, 60]),
             bursts: one_of([5, 20, 50]),
             confirms: one_of([30, 50, 80]),
         }
@@ -50,7 +50,7 @@ impl Habits {
         }
         let op =
             match dice.below(100) {
-                roll if roll < 100 - self.consuming - 12 => self.publish(shadow, dice),
+                roll if roll < 88 - self.consuming => self.publish(shadow, dice),
                 roll if roll < 88 => self.receive(shadow, channel, dice)?,
                 88..91 if channel.transaction.is_none() && !channel.confirms => {
                     if dice.chance(self.confirms) { Op::ConfirmSelect } else { Op::TxSelect }

@@ -90,6 +90,34 @@ impl Survivor {
         Ok(found)
     }
 
+    /// Makes a durable queue.
+    pub(crate) fn declare(&mut self, queue: &str) -> Result<(), String> {
+        let heard = self.ask(&Op::Declare { queue: queue.to_owned(), durable: true, passive: false })?;
+        match heard {
+            Heard::Answered { name: "queue.declare-ok", .. } => Ok(()),
+            other => Err(format!("a declare is answered with {other:?}")),
+        }
+    }
+
+    /// Receives everything of a queue, settles all but some, and goes.
+    pub(crate) fn settle_all_but(&mut self, queue: &str, kept: &[u32]) -> Result<(), String> {
+        for delivery in self.consume_all(queue)? {
+            if delivery.content.id().is_some_and(|id| !kept.contains(&id)) {
+                let (tag, multiple) = (delivery.tag, false);
+                self.say(LOOKING, &Op::Settle { tag, multiple, verdict: Verdict::Ack });
+            }
+        }
+        while self.work()? {}
+        self.reconnect();
+        Ok(())
+    }
+
+    /// The client goes, and another one comes.
+    pub(crate) fn reconnect(&mut self) {
+        self.client = Client::connect(&self.life.broker, Now::read());
+        self.last_tag = 0;
+    }
+
     fn count(&mut self, queue: &str) -> Result<usize, String> {
         let heard = self.ask(&Op::Declare { queue: queue.to_owned(), durable: true, passive: true })?;
         match heard {
@@ -164,6 +192,7 @@ impl Survivor {
 
     /// Publishes messages, and waits until they are confirmed.
     pub(crate) fn publish(&mut self, messages: &[Message]) -> Result<(), String> {
+        self.reconnect();
         self.say(PUBLISHING, &Op::ConfirmSelect);
         self.say(PUBLISHING, &Op::Publish(messages.to_vec()));
         while self.work()? {}
