@@ -155,13 +155,13 @@ fn forge(disk: &SimulatedDisk, names: &[String], forged: &Forged) {
     disk.tamper(name, at, &[header.encode().as_slice(), &forged.payload].concat()).expect("a file");
 }
 
-/// Opens the broker and drains it; whether it opened. What comes must have been written, in its queue.
-fn drain(disk: &SimulatedDisk, seed: u64, believes: bool) -> bool {
-    let Ok(mut desk) = Desk::open(Arc::new(disk.clone()), seed) else { return false };
+/// Opens the broker and drains it; why it does not open. What comes must have been written, in its queue.
+fn drain(disk: &SimulatedDisk, seed: u64, believes: bool) -> Result<(), String> {
+    let mut desk = Desk::open(Arc::new(disk.clone()), seed).map_err(|error| error.to_string())?;
     for (at, queue) in QUEUES.into_iter().enumerate() {
         // A queue whose declaration is gone is made anew.
         desk.declare(queue);
-        let Ok(bodies) = desk.drain(queue) else { return true };
+        let Ok(bodies) = desk.drain(queue) else { return Ok(()) };
         let mut last = None;
         for found in bodies.iter().filter(|_| believes) {
             let id = found.first_chunk().map(|id| u64::from_le_bytes(*id)).expect("no body is empty");
@@ -170,7 +170,7 @@ fn drain(disk: &SimulatedDisk, seed: u64, believes: bool) -> bool {
             last = Some(id);
         }
     }
-    true
+    Ok(())
 }
 
 fn run(input: &Input) {
@@ -179,14 +179,16 @@ fn run(input: &Input) {
     input.edits.iter().for_each(|change| edit(&disk, &names, change));
     input.forged.iter().for_each(|forged| forge(&disk, &names, forged));
     let believes = input.forged.is_empty();
-    drain(&disk.crash(CrashMode::AllKept, 0), 2, believes);
+    // What is refused is checked and repaired all the same.
+    let _refused = drain(&disk.crash(CrashMode::AllKept, 0), 2, believes);
     let Ok(check) = Check::run(Arc::new(disk.clone()), &mut Unwatched) else { return };
     let can_be_set_aside = check.report().damage.iter().all(|damage| damage.can_be_set_aside);
     // What is whole needs no second look.
     let is_clean = check.report().is_clean();
     if !is_clean && can_be_set_aside && check.repair().is_ok() {
         if believes {
-            assert!(drain(&disk.crash(CrashMode::AllKept, 0), 3, believes), "a repaired broker starts");
+            let started = drain(&disk.crash(CrashMode::AllKept, 0), 3, believes);
+            assert_eq!(started, Ok(()), "a repaired broker starts");
         }
         let again = Check::run(Arc::new(disk), &mut Unwatched).expect("a repaired disk can be checked");
         assert!(again.report().is_clean() || !believes, "{:#?}", again.report().damage);
