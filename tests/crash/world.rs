@@ -466,6 +466,7 @@ impl World {
 
     /// The process is gone.
     fn end(&self) {
+        self.tell(|| "the process is gone".to_owned());
         let life = self.life.take().expect("a life");
         self.packed.set(self.packed.get() + life.broker.node.counters.packed_messages.read());
         self.evicted.set(self.evicted.get() + life.broker.node.counters.evicted_messages.read());
