@@ -24,6 +24,7 @@ use crate::message::place::{Extent, Lsn, QueueId, Seq};
 use crate::message::run::Run;
 use crate::queue::ledger::NewExtent;
 use crate::stats::Gauge;
+use crate::storage::ballast::Ballast;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LogReader, Retiring};
 use crate::storage::meta::{Changes, Meta, QueueRow};
@@ -47,6 +48,8 @@ pub struct Checkpoint {
     /// Packs that cannot be read as a whole: they stay for whoever repairs them, however little of them lives.
     unreadable: BTreeSet<u64>,
     next_pack: u64,
+    /// Room for a checkpoint on a full disk.
+    ballast: Ballast,
 }
 
 /// What is known of a pack.
@@ -104,8 +107,8 @@ struct Captured {
 
 impl Checkpoint {
     /// None yet, on these tables and packs.
-    pub(super) fn new(meta: Meta, packs: BTreeMap<u64, PackUse>, next_pack: u64) -> Self {
-        Self { meta, stage: Stage::Idle, packs, unreadable: BTreeSet::new(), next_pack }
+    pub(super) fn new(meta: Meta, packs: BTreeMap<u64, PackUse>, next_pack: u64, ballast: Ballast) -> Self {
+        Self { meta, stage: Stage::Idle, packs, unreadable: BTreeSet::new(), next_pack, ballast }
     }
 
     /// Goes one step further. Only whoever owns the checkpoint writes packs and tables.
@@ -120,9 +123,13 @@ impl Checkpoint {
             Stage::Waiting(captured) => self.commit(broker, *captured),
             Stage::Retiring(retiring) => self.retire(broker, retiring),
         };
-        if stepped.is_err() {
+        if let Err(error) = &stepped {
             // What was written of a pack is known to nobody.
             self.give_up_pack(broker);
+            if error.is_full() && self.ballast.release()? {
+                tracing::warn!("the disk is full: the reserve is used up for a checkpoint");
+                return Ok(Progress::Working);
+            }
         }
         stepped
     }
@@ -136,6 +143,7 @@ impl Checkpoint {
         let log = &broker.node.log;
         if !log.is_checkpoint_due() {
             if !self.has_room_to_give(broker) {
+                self.ballast.restore()?;
                 return Ok(Progress::Idle);
             }
             // What acknowledged the messages is often less than a slot.

@@ -19,7 +19,7 @@ use crate::world::{Ended, Point, World};
 pub(crate) fn find(disk: &SimulatedDisk, world: &World, ended: Ended) -> Result<Found, String> {
     let shadow = world.shadow.borrow();
     let mut survivor = Survivor::start(Arc::new(disk.clone()), world.sizes, 1 << 40)?;
-    let mut found = survivor.look(&shadow, false)?;
+    let found = survivor.look(&shadow, false)?;
     for (name, messages) in &found.state.queues {
         for &id in messages {
             let entries = shadow.queues.get(name).into_iter().flat_map(|queue| queue.entries.values());
@@ -32,26 +32,24 @@ pub(crate) fn find(disk: &SimulatedDisk, world: &World, ended: Ended) -> Result<
             }
         }
     }
-    let state = state_of(&found, &shadow, shadow.heard, shadow.states.len() - 1)?;
-    found.state = State::clone(&shadow.states[state].state);
+    state_of(&found, &shadow, shadow.heard, shadow.states.len() - 1)?;
     Ok(found)
 }
 
 /// The state that was found, among those that may be.
 fn state_of(found: &Found, shadow: &Shadow, from: usize, to: usize) -> Result<usize, String> {
     let states = &shadow.states;
-    if let Some(state) = (from..=to).rev().find(|&state| found.is(&states[state].state)) {
+    if let Some(state) = (from..=to).rev().find(|&state| found.state == *states[state].state) {
         return Ok(state);
     }
     let mut why = format!("what was found is none of the states {from} to {to}");
-    if let Some(other) = (0..states.len()).rev().find(|&state| found.is(&states[state].state)) {
+    if let Some(other) = (0..states.len()).rev().find(|&state| found.state == *states[state].state) {
         why += &format!(", but {other}, {:?}", states[other].what);
     }
     for state in [from, to] {
         let state = &states[state];
         why += &format!("\nagainst {:?}:\n{}", state.what, state.state.difference(&found.state));
     }
-    why += &format!("routes {:?}", found.routes);
     Err(why)
 }
 
@@ -98,7 +96,7 @@ pub(crate) fn check(point: &Point, mode: CrashMode, world: &World) -> Result<(),
 }
 
 fn expect(found: &Found, state: &State, when: &str) -> Result<(), String> {
-    if found.is(state) {
+    if found.state == *state {
         return Ok(());
     }
     Err(format!("after {when} there is something else:\n{}", state.difference(&found.state)))

@@ -37,7 +37,7 @@ impl Habits {
             persistent: one_of([60, 80, 100]),
             large: one_of([1, 4, 15]),
             fanout: one_of([10, 30, 60]),
-            consuming: one_of([15, 30, 50]),
+            consuming: one_of([20, 40, 60]),
             bursts: one_of([5, 20, 50]),
             confirms: one_of([30, 50, 80]),
         }
@@ -50,7 +50,7 @@ impl Habits {
         }
         let op =
             match dice.below(100) {
-                roll if roll < 100 - self.consuming - 12 => self.publish(shadow, dice),
+                roll if roll < 88 - self.consuming => self.publish(shadow, dice),
                 roll if roll < 88 => self.receive(shadow, channel, dice)?,
                 88..91 if channel.transaction.is_none() && !channel.confirms => {
                     if dice.chance(self.confirms) { Op::ConfirmSelect } else { Op::TxSelect }
@@ -156,7 +156,7 @@ impl Habits {
                 Some(Op::DeclareExchange { name: exchange.to_owned(), kind, durable: is_durable(exchange) })
             }
             65..70 => Some(Op::DeleteExchange { name: exchange.to_owned() }),
-            70..95 => Some(Op::Bind(binding(shadow, exchange, queue, dice)?)),
+            70..95 => Some(Op::Bind(binding(shadow, (exchange, kind), queue, dice)?)),
             _ => Some(Op::Unbind(
                 shadow.bindings.iter().nth(dice.below(shadow.bindings.len() as u64) as usize)?.clone(),
             )),
@@ -164,7 +164,7 @@ impl Habits {
     }
 }
 
-fn binding(shadow: &Shadow, source: &str, queue: String, dice: &mut Dice) -> Option<Binding> {
+fn binding(shadow: &Shadow, (source, kind): (&str, &str), queue: String, dice: &mut Dice) -> Option<Binding> {
     let (other, _) = *dice.pick(&EXCHANGES)?;
     let to =
         if dice.chance(25) { Destination::Exchange(other.to_owned()) } else { Destination::Queue(queue) };
@@ -173,6 +173,7 @@ fn binding(shadow: &Shadow, source: &str, queue: String, dice: &mut Dice) -> Opt
             Destination::Exchange(name) => shadow.exchanges.contains_key(name),
             Destination::Queue(name) => shadow.queues.contains_key(name),
         };
-    let key = (*dice.pick(&KEYS)?).to_owned();
+    // Which of several keys leads out of a fanout exchange cannot be seen from outside.
+    let key = if kind == DIRECT { (*dice.pick(&KEYS)?).to_owned() } else { String::new() };
     is_there.then(|| Binding { source: source.to_owned(), key, to })
 }

@@ -21,6 +21,7 @@ const KINDS: [Fault; 4] =
 #[test]
 fn whatever_call_fails_nothing_confirmed_is_lost() {
     if let (Some(seed), Some(call)) = (variable("CRASH_SEED"), variable("CRASH_FAULT")) {
+        let _ = tracing_subscriber::fmt().with_env_filter("sluicemq=info").with_test_writer().try_init();
         for kind in KINDS {
             println!("{kind:?}");
             play(seed, &format!("CRASH_FAULT={call}"), |world| world.with_fault(call, kind));

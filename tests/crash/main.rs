@@ -32,6 +32,7 @@ mod life;
 mod message;
 mod op;
 mod points;
+mod scripts;
 mod shadow;
 mod state;
 mod survivor;

@@ -16,7 +16,7 @@ use sluicemq::storage::disk::simulated::{CrashMode, Fault, SimulatedDisk};
 use sluicemq::storage::error::StoreError;
 
 use crate::check;
-use crate::client::{CHANNELS, Client};
+use crate::client::{CHANNELS, Client, Heard};
 use crate::conversation::Channel;
 use crate::dice::Dice;
 use crate::draw::Habits;
@@ -28,7 +28,7 @@ use crate::watched::{Kind, WatchedDisk, watch};
 /// Clients that publish and consume; one more defines.
 const CLIENTS: usize = 3;
 const LIVES: u64 = 3;
-const STEPS_PER_LIFE: u64 = 220;
+const STEPS_PER_LIFE: [u64; 3] = [150, 300, 700];
 /// The steps in which a shortage begins and ends.
 const SHORTAGE: [u64; 2] = [60, 150];
 /// Others act while so many calls in a hundred last.
@@ -106,6 +106,7 @@ pub(crate) struct World {
     opened: RefCell<BTreeSet<String>>,
     may_be_clean: Cell<bool>,
     now: Now,
+    has_listener: bool,
 }
 
 impl World {
@@ -141,6 +142,7 @@ impl World {
             opened: RefCell::default(),
             may_be_clean: Cell::new(false),
             now: Now::read(),
+            has_listener: std::env::var("CRASH_STORY").is_ok(),
         }
     }
 
@@ -172,7 +174,8 @@ impl World {
 
     fn live(&self, number: u64) {
         self.start(number);
-        for step in 0..STEPS_PER_LIFE {
+        let steps = STEPS_PER_LIFE[self.roll(3) as usize];
+        for step in 0..steps {
             if self.is_short && SHORTAGE.contains(&step) {
                 self.disk.borrow().set_capacity(if step == SHORTAGE[0] { 0 } else { u64::MAX });
             }
@@ -258,6 +261,7 @@ impl World {
     /// A step of one of the process's own threads.
     fn try_to(&self, what: Doing) {
         let life = self.life();
+        self.tell(|| format!("  {what:?}"));
         let outer = self.doing.replace(if self.doing.get() == Doing::Alone { what } else { Doing::Both });
         if outer == Doing::Alone {
             self.opened.borrow_mut().clear();
@@ -312,15 +316,22 @@ impl World {
         }
     }
 
+    /// Tells the story to whoever wants to hear it.
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.has_listener {
+            println!("{}: {}", self.calls.get(), what().chars().take(250).collect::<String>());
+        }
+    }
+
     fn listen(&self, party: &mut Party, broker: &Broker) {
         let mut shadow = self.shadow.borrow_mut();
         while let Some((channel, heard)) = party.client.hear() {
-            if std::env::var("CRASH_STORY").is_ok() {
-                println!(
-                    "   hears on {channel} {}",
-                    format!("{heard:?}").chars().take(160).collect::<String>()
-                );
-            }
+            self.tell(|| match &heard {
+                Heard::Delivered(delivery) => {
+                    format!("  hears {:?} {:?}", delivery.content.id(), delivery.consumer)
+                }
+                other => format!("  hears {other:?}"),
+            });
             let channel = &mut party.channels[usize::from(channel) - 1];
             if let Err(why) = channel.hear(&mut shadow, heard) {
                 panic!("{why}");
@@ -360,13 +371,7 @@ impl World {
             return;
         }
         self.may_be_clean.set(false);
-        if std::env::var("CRASH_STORY").is_ok() {
-            println!(
-                "{} client {at} channel {number}: {}",
-                self.calls.get(),
-                format!("{op:?}").chars().take(160).collect::<String>()
-            );
-        }
+        self.tell(|| format!("client {at} channel {number}: {op:?}"));
         channel.say(&mut shadow, &op);
         if let Op::Delete { .. } = &op {
             parties.iter_mut().for_each(|party| party.forget_queues(&shadow));
@@ -390,6 +395,7 @@ impl World {
             return;
         }
         self.may_be_clean.set(false);
+        self.tell(|| format!("client {at} goes, and another one comes"));
         let new = self.connect(&broker);
         self.leave(std::mem::replace(&mut parties[at], new));
         drop(parties);
@@ -408,8 +414,11 @@ impl World {
     fn stop(&self) {
         let life = self.life();
         while matches!(life.commit(), Ok(true)) {
+            life.broker.release();
             self.rest();
         }
+        life.broker.release();
+        self.rest();
         for party in self.parties.take() {
             self.leave(party);
         }
@@ -457,6 +466,7 @@ impl World {
 
     /// The process is gone.
     fn end(&self) {
+        self.tell(|| "the process is gone".to_owned());
         let life = self.life.take().expect("a life");
         self.packed.set(self.packed.get() + life.broker.node.counters.packed_messages.read());
         self.evicted.set(self.evicted.get() + life.broker.node.counters.evicted_messages.read());
@@ -479,6 +489,9 @@ impl World {
     }
 
     fn on_call(&self, kind: Kind, name: &str) {
+        if self.fault.is_some_and(|(call, _)| call == self.all_calls.get()) {
+            self.tell(|| format!("  a call goes wrong: {kind:?} of {name}"));
+        }
         self.all_calls.set(self.all_calls.get() + 1);
         if !matches!(kind, Kind::Read | Kind::Open) {
             let call = self.calls.get();

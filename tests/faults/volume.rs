@@ -156,6 +156,26 @@ fn fault_08_and_09_a_broker_killed_when_the_disk_is_short_starts_drains_and_take
 }
 
 #[test]
+fn fault_09_a_broker_killed_on_a_full_disk_starts_on_it_and_drains() {
+    let Some((_dir, volume)) = volume(&[]) else { return };
+    let data = volume.data_dir();
+    // No alarm comes before there is no room at all.
+    let node = Node::start(&data, &settings("1")).unwrap();
+    let mut publisher = Publisher::connect(&node, 0);
+    publisher.fill(&node);
+    let confirmed = publisher.confirmed;
+    println!("{confirmed} of {} messages were confirmed when there was no room", publisher.sent);
+    node.kill().unwrap();
+    // Somebody else takes what is left.
+    let mut left = fs::File::create(data.join("../left")).unwrap();
+    while io::Write::write_all(&mut left, &[1; 4096]).is_ok() {}
+    let node = Node::start(&data, &settings("1")).unwrap();
+    let found = drain(&mut Client::connect(node.address).unwrap(), "orders").unwrap();
+    assert!(found.len() as u64 >= confirmed, "{} of {confirmed}", found.len());
+    assert!((0..).zip(&found).all(|(id, found)| *found == body(id)));
+}
+
+#[test]
 fn fault_10_without_inodes_publishers_wait_as_on_a_full_disk() {
     // Twelve are the filesystem's own; the directories and the first files take most of the rest.
     let Some((_dir, volume)) = volume(&["-N", "32"]) else { return };
