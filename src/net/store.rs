@@ -13,9 +13,10 @@ use crate::storage::disk::real::RealDisk;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LogOptions, SyncMode};
 
-/// How often the disk's room is looked at: the less there is, the more often. With so many times the limit free, even
-/// publishers who write as fast as a disk can do not reach it between two looks.
-const LOOK_INTERVALS: [(u64, Duration); 2] = [(64, Duration::from_secs(10)), (16, Duration::from_secs(1))];
+/// How often the disk's room is looked at: with so many times the limit free not even publishers who write as fast as a
+/// disk can reach it between two looks. It is not longer than people want to wait when room has come back.
+const PLENTY_TIMES: u64 = 16;
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// The data directory, and how what is in it is to behave.
@@ -68,8 +69,8 @@ pub(super) async fn watch(broker: Arc<Broker>, disk: Arc<dyn Disk>) {
             Err(_) => return,
         };
         broker.check_disk(free_bytes);
-        let enough = |&&(times, _): &&(u64, Duration)| free_bytes > limit_bytes.saturating_mul(times);
-        let pause = LOOK_INTERVALS.iter().find(enough).map_or(LOOK_INTERVAL_MIN, |&(_, pause)| pause);
+        let is_plenty = free_bytes > limit_bytes.saturating_mul(PLENTY_TIMES);
+        let pause = if is_plenty { LOOK_INTERVAL_MAX } else { LOOK_INTERVAL_MIN };
         tokio::time::sleep(pause).await;
     }
 }

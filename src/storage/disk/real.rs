@@ -118,6 +118,10 @@ impl Disk for RealDisk {
 
     fn free_bytes(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.dir)?;
+        // Without inodes no file can be made, whatever room there is. Some filesystems do not count them.
+        if stat.f_files > 0 && stat.f_favail == 0 {
+            return Ok(0);
+        }
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
