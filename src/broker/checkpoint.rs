@@ -120,8 +120,8 @@ impl Checkpoint {
             Stage::Waiting(captured) => self.commit(broker, *captured),
             Stage::Retiring(retiring) => self.retire(broker, retiring),
         };
-        if stepped.is_err() {
-            // What was written of a pack is known to nobody.
+        if stepped.as_ref().is_err_and(StoreError::is_full) {
+            // What was written of a pack is known to nobody. (After any other error that is not certain.)
             self.give_up_pack(broker);
         }
         stepped
@@ -201,7 +201,6 @@ impl Checkpoint {
         let Capture { retiring, merged, writer, mut changes, versions, .. } = capture;
         let pack = writer.map(|writer| writer.finish(&*broker.node.disk)).transpose()?;
         if let Some(pack) = &pack {
-            self.next_pack = pack.number + 1;
             changes.extents = pack.extents.clone();
         }
         let dead = self.packs.iter().filter(|(_, pack)| pack.live.read() == 0).map(|(number, _)| *number);
@@ -326,6 +325,7 @@ impl Checkpoint {
         broker.node.log.sync()?;
         self.meta.commit(&changes)?;
         if let Some(pack) = pack {
+            self.next_pack = pack.number + 1;
             self.move_places(broker, pack);
         }
         for (id, first, version) in versions {
