@@ -1,9 +1,8 @@
 //! What the dice found once, played on purpose.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sluicemq::storage::disk::simulated::{CrashMode, SimulatedDisk};
+use sluicemq::storage::disk::simulated::{CrashMode, Fault, SimulatedDisk};
 
 use crate::life::Sizes;
 use crate::message::Message;
@@ -30,8 +29,8 @@ impl Script {
         script
     }
 
-    /// Messages arrive, and go to a pack of their own.
-    fn pack(&mut self, count: u32) {
+    /// Messages arrive.
+    fn publish(&mut self, count: u32) {
         let first = self.known.len() as u32;
         let new: Vec<Message> = (first..first + count)
             .map(|id| Message {
@@ -44,6 +43,11 @@ impl Script {
             .collect();
         self.known.extend(new.iter().cloned());
         self.survivor.publish(&new).unwrap();
+    }
+
+    /// Messages arrive, and go to a pack of their own.
+    fn pack(&mut self, count: u32) {
+        self.publish(count);
         self.checkpoint();
     }
 
@@ -96,11 +100,23 @@ fn what_was_settled_in_a_pack_that_merges_stays_so_and_nothing_else_is() {
 }
 
 #[test]
-fn nothing_is_left_of_what_is_settled() {
-    let mut script = Script::new();
-    script.pack(8);
-    script.settle_all_but(&[]);
-    assert_eq!(script.survivor.checkpoint_all().unwrap(), Vec::<String>::new());
-    assert_eq!(script.crash(), Vec::<u32>::new());
-    assert_eq!(script.known.iter().map(|message| message.id).collect::<BTreeSet<_>>().len(), 8);
+fn a_checkpoint_that_finds_the_disk_full_leaves_nothing_behind() {
+    for call in 0.. {
+        let mut script = Script::new();
+        script.publish(8);
+        let begins = script.disk.calls();
+        script.disk.fail_at(begins + call, Fault::NoSpace);
+        if script.survivor.checkpoint_all().is_ok() && script.disk.calls() < begins + call {
+            assert!(call > 20, "a checkpoint of so few calls has done nothing");
+            return;
+        }
+        if script.survivor.checkpoint_all().is_err() {
+            // A sync that fails is final, for whatever reason.
+            assert_eq!(script.crash().len(), 8, "no room at call {call}");
+            continue;
+        }
+        script.settle_all_but(&[]);
+        assert_eq!(script.survivor.checkpoint_all().unwrap(), Vec::<String>::new(), "no room at call {call}");
+        assert_eq!(script.crash(), Vec::<u32>::new(), "no room at call {call}");
+    }
 }

@@ -30,7 +30,7 @@ const CLIENTS: usize = 3;
 const LIVES: u64 = 3;
 const STEPS_PER_LIFE: [u64; 3] = [150, 300, 700];
 /// The steps in which a shortage begins and ends.
-const SHORTAGE: [u64; 2] = [60, 150];
+const SHORTAGE: [u64; 2] = [60, 140];
 /// Others act while so many calls in a hundred last.
 const MEANWHILE: u64 = 20;
 
