@@ -120,13 +120,16 @@ impl Checkpoint {
             Stage::Waiting(captured) => self.commit(broker, *captured),
             Stage::Retiring(retiring) => self.retire(broker, retiring),
         };
-        if stepped.as_ref().is_err_and(StoreError::is_full) {
-            // What was written of a pack is known to nobody. (After any other error that is not certain.)
-            self.give_up_pack(broker);
+        match &stepped {
+            Err(error) if error.is_full() => self.give_up_pack(broker),
+            // The tables may have been written, and then they name the pack.
+            Err(_) => self.next_pack += 1,
+            Ok(_) => {}
         }
         stepped
     }
 
+    /// What was written of a pack is known to nobody.
     fn give_up_pack(&mut self, broker: &Broker) {
         broker.node.shelf.doom(Kind::Durable, self.next_pack);
         self.next_pack += 1;
@@ -190,7 +193,7 @@ impl Checkpoint {
             if let Some(unreadable) =
                 queue.map(|queue| self.capture_queue(broker, &mut capture, &queue)).transpose()?.flatten()
             {
-                // Begins again without it. What was written of a pack is known to nobody.
+                // Begins again without it.
                 self.unreadable.insert(unreadable);
                 self.give_up_pack(broker);
                 return Ok(Progress::Working);
