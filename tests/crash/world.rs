@@ -260,6 +260,9 @@ impl World {
 
     /// A step of one of the process's own threads.
     fn try_to(&self, what: Doing) {
+        if self.failure.borrow().is_some() {
+            return;
+        }
         let life = self.life();
         self.tell(|| format!("  {what:?}"));
         let outer = self.doing.replace(if self.doing.get() == Doing::Alone { what } else { Doing::Both });
