@@ -53,6 +53,11 @@ struct Spill {
 }
 
 impl Spills {
+    /// Numbers up to this one belong to files that are still to be removed.
+    pub(super) fn number_after(&self, highest: u64) {
+        self.state.lock().next = highest;
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.state.lock().packs.is_empty()

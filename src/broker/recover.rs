@@ -178,6 +178,7 @@ impl Broker {
         let is_clean = state.clean == Some(log.recovered_end());
         let node = Arc::new(Node::new(config.limits.clone(), memory, log, disk, shelf));
         node.use_queue_ids_from(recovered.next_queue);
+        node.spills.number_after(highest_pack);
         let broker = Self::with_node(config, node)?;
         let Recovered { definitions, queues, packs, .. } = recovered;
         broker.restore(&definitions, queues, is_clean);
