@@ -14,6 +14,7 @@ const QUEUE: &str = "d0";
 
 /// A broker with one queue, and how it comes back.
 struct Script {
+    sizes: Sizes,
     disk: SimulatedDisk,
     survivor: Survivor,
     known: Vec<Message>,
@@ -22,24 +23,34 @@ struct Script {
 
 impl Script {
     fn new() -> Self {
+        Self::with(SIZES)
+    }
+
+    fn with(sizes: Sizes) -> Self {
         let disk = SimulatedDisk::new();
-        let survivor = Survivor::start(Arc::new(disk.clone()), SIZES, 1).unwrap();
-        let mut script = Self { disk, survivor, known: Vec::new(), starts: 1 };
+        let survivor = Survivor::start(Arc::new(disk.clone()), sizes, 1).unwrap();
+        let mut script = Self { sizes, disk, survivor, known: Vec::new(), starts: 1 };
         script.survivor.declare(QUEUE).unwrap();
         script
     }
 
     /// Messages arrive.
     fn publish(&mut self, count: u32) {
+        self.publish_these(count, true, 50);
+    }
+
+    /// Messages arrive that no restart needs, and are let go of.
+    fn spill(&mut self, count: u32) {
+        self.publish_these(count, false, 2000);
+        while self.survivor.life.evict().unwrap() {}
+        assert!(!self.survivor.life.broker.node.spills.is_empty(), "nothing was spilled");
+    }
+
+    fn publish_these(&mut self, count: u32, persistent: bool, bytes: usize) {
         let first = self.known.len() as u32;
+        let (exchange, key) = (String::new(), QUEUE.to_owned());
         let new: Vec<Message> = (first..first + count)
-            .map(|id| Message {
-                id,
-                persistent: true,
-                exchange: String::new(),
-                key: QUEUE.to_owned(),
-                bytes: 50,
-            })
+            .map(|id| Message { id, persistent, exchange: exchange.clone(), key: key.clone(), bytes })
             .collect();
         self.known.extend(new.iter().cloned());
         self.survivor.publish(&new).unwrap();
@@ -62,9 +73,13 @@ impl Script {
 
     /// The power goes. What is there afterwards.
     fn crash(&mut self) -> Vec<u32> {
-        self.disk = self.disk.crash(CrashMode::NothingUnsynced, 1);
+        self.crash_in(CrashMode::NothingUnsynced)
+    }
+
+    fn crash_in(&mut self, mode: CrashMode) -> Vec<u32> {
+        self.disk = self.disk.crash(mode, 1);
         self.starts += 1;
-        self.survivor = Survivor::start(Arc::new(self.disk.clone()), SIZES, self.starts).unwrap();
+        self.survivor = Survivor::start(Arc::new(self.disk.clone()), self.sizes, self.starts).unwrap();
         let found = self.survivor.look(&Shadow::knowing(&self.known), false).unwrap();
         self.survivor.reconnect();
         found.state.queues[QUEUE].clone()
@@ -119,4 +134,15 @@ fn a_checkpoint_that_finds_the_disk_full_leaves_nothing_behind() {
         assert_eq!(script.survivor.checkpoint_all().unwrap(), Vec::<String>::new(), "no room at call {call}");
         assert_eq!(script.crash(), Vec::<u32>::new(), "no room at call {call}");
     }
+}
+
+#[test]
+fn what_was_spilled_before_a_crash_is_not_taken_for_what_is_spilled_after_it() {
+    let mut script = Script::with(Sizes { cache_bytes: 1000, ..SIZES });
+    script.spill(20);
+    assert_eq!(script.crash_in(CrashMode::Kill), Vec::<u32>::new());
+    script.spill(20);
+    while script.survivor.life.tidy().unwrap() {}
+    let found = script.survivor.look(&Shadow::knowing(&script.known), false).unwrap();
+    assert_eq!(found.state.queues[QUEUE], (20..40).collect::<Vec<u32>>());
 }
