@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::broker::Broker;
+use crate::broker::alarms::Shortage;
 use crate::broker::queue::handle::Queue;
 use crate::broker::read_ahead::read_record;
 use crate::message::place::{Extent, Lsn, QueueId, Seq};
@@ -141,13 +142,23 @@ impl Checkpoint {
     fn begin(&mut self, broker: &Broker) -> Result<Progress, StoreError> {
         let log = &broker.node.log;
         if !log.is_checkpoint_due() {
-            self.ballast.restore()?;
-            return Ok(Progress::Idle);
+            if !self.has_room_to_give(broker) {
+                self.ballast.restore()?;
+                return Ok(Progress::Idle);
+            }
+            // What acknowledged the messages is often less than a slot.
+            log.seal_open_slot()?;
         }
         let window = log.window_slots();
-        let wanted = (log.slots_in_use() - window / 2).max(1);
+        let wanted = log.slots_in_use().saturating_sub(window / 2).max(1);
         let Some(retiring) = log.retirable(wanted) else { return Ok(Progress::Idle) };
         self.start(broker, retiring).map(|()| Progress::Working)
+    }
+
+    /// Whether publishers wait for room on the disk that packs without messages take: nobody publishes then, and no
+    /// window of the log fills that would make a checkpoint due.
+    fn has_room_to_give(&self, broker: &Broker) -> bool {
+        broker.node.alarms.is_raised(Shortage::Disk) && self.packs.values().any(|pack| pack.live.read() == 0)
     }
 
     fn start(&mut self, broker: &Broker, retiring: Retiring) -> Result<(), StoreError> {
@@ -208,7 +219,6 @@ impl Checkpoint {
         let Capture { retiring, merged, writer, mut changes, versions, .. } = capture;
         let pack = writer.map(|writer| writer.finish(&*broker.node.disk)).transpose()?;
         if let Some(pack) = &pack {
-            self.next_pack = pack.number + 1;
             changes.extents = pack.extents.clone();
         }
         let dead = self.packs.iter().filter(|(_, pack)| pack.live.read() == 0).map(|(number, _)| *number);
@@ -338,6 +348,7 @@ impl Checkpoint {
             }
         }
         if let Some(pack) = pack {
+            self.next_pack = pack.number + 1;
             self.move_places(broker, pack);
         }
         for number in changes.packs_forgotten {
