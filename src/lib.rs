@@ -17,7 +17,8 @@
 //! 1. [`clock`] is the only reader of the time; [`config`] one typed tree, checked as a whole; [`stats`] counters.
 //! 2. [`protocol`]: bytes, and no broker's words. One table of 66 methods drives parsing and encoding.
 //! 3. [`message`]: how messages lie in memory, the only room that knows. [`routing`]: tables from keys to targets.
-//! 4. [`queue`]: order, counts and turns as pure state machines. [`auth`]: who may do what. [`storage`]: the log.
+//! 4. [`queue`]: order, counts and turns as pure state machines. [`auth`]: who may do what. [`storage`]: the disk, the
+//!    log, packs and tables; the only user of files.
 //! 5. [`broker`]: virtual hosts, exchanges, the locks around queues, outboxes, credit.
 //! 6. [`session`]: one AMQP connection as a state machine, bytes in and bytes out.
 //! 7. [`net`]: sockets and tasks. [mod@bench]: a load tool for any AMQP broker.
@@ -53,12 +54,27 @@
 //! ```
 //!
 //! A confirm goes back when [`storage::log::Log::durable`] has reached the burst's position; a persistent message
-//! is delivered by the same comparison. The log of today forgets: it numbers facts and is durable at once.
+//! is delivered by the same comparison. One thread commits: what gathered while it synced is its next batch. The wakes
+//! that follow are the publishers' own, and each releases what it published.
+//!
+//! # What is on the disk
+//!
+//! ```text
+//!   facts --> log: slots, written round and round        broker::recover: tables, then the log's facts, make the state
+//!               |
+//!               | broker::checkpoint, when a window of slots is full
+//!               v
+//!   packs (messages that wait) + tables (definitions, where messages lie, what is settled)
+//! ```
+//!
+//! A queue's ledger knows where each of its persistent messages lies. Their bytes may leave memory at any time once they
+//! are durable ([`broker::evict`]); a queue that meets such messages at its head has them read back
+//! ([`broker::read_ahead`]) before anyone gets them.
 //!
 //! # Invariants
 //!
-//! 1. Only `net`, `bench`, `cli` and `main` name tokio; below `net` nothing touches a file, and only `clock` reads
-//!    a clock. (Backoff and heartbeats are told the time.)
+//! 1. Only `net`, `bench`, `cli` and `main` name tokio; below `net` only `storage/disk/real.rs` touches a file, and only
+//!    `clock` reads a clock. (Backoff and heartbeats are told the time.)
 //! 2. A queue's state machine never calls a broker, a log or another queue: it answers, and its owner acts.
 //! 3. Locks: one virtual host's definitions, then one queue, then one leaf (an outbox or the log). None is held
 //!    across an await, and no registry's guard across a lock. Registries are not on the message path.
@@ -68,14 +84,23 @@
 //!    is durable.
 //! 7. Sequence numbers, the redelivered flag and the place to return to belong to the queue; delivery tags to the
 //!    session.
-//! 8. Log before state, reserve before append.
-//! 9. What takes long (a password's hash) is asked for by the session and answered by an input, never waited for.
-//! 10. No `unsafe`; no `unwrap` and no indexing on anything a peer or a user can influence.
+//! 8. Log before state, reserve before append. A hold of the log is there after a crash as a whole or not at all.
+//! 9. Pack durable, tables durable, places moved, readers gone, slots reused: in this order. The tables are never
+//!    ahead of the log. A failed write or sync of the log is final: nothing is durable after it, and the process ends.
+//! 10. What takes long (a password's hash, a disk) is asked for and answered by an input, never waited for.
+//! 11. No `unsafe`; no `unwrap` and no indexing on anything a peer or a user can influence.
 //!
 //! # Where this departs from what one may expect
 //!
-//! * A broker that logs nothing but numbers still runs the log's code path, so that durability changes when
-//!   `durable` rises and nothing above it.
+//! * Messages that are on the disk only are brought back by their queue, not by the connection that will send them:
+//!   competing consumers share the read, runs always have their bytes, and sessions do not know the disk.
+//! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it.
+//! * Definitions are not captured by a checkpoint: the log remembers those of each slot, and the tables take them in
+//!   the log's order. Only queues that a slot names are visited.
+//! * The log's window is soft. When a checkpoint is late more slots are made, publishers of persistent messages are not
+//!   read past two windows, and settles and definitions always find room while the disk has any.
+//! * Facts carry no group, term and index: a replicated log's records will have kinds of their own.
+//! * A broker without a data directory runs the same code on a disk in memory that forgets.
 //! * Messages wait in runs of shared blocks, not as objects: see [`message::run`].
 //! * Identity: `product` and `version` in the server properties say RabbitMQ 3.13, because client libraries decide
 //!   by them how to behave; `platform` and `information` say who is there. Both are configuration.

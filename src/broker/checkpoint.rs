@@ -17,12 +17,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::broker::Broker;
+use crate::broker::alarms::Shortage;
 use crate::broker::queue::handle::Queue;
 use crate::broker::read_ahead::read_record;
 use crate::message::place::{Extent, Lsn, QueueId, Seq};
 use crate::message::run::Run;
 use crate::queue::ledger::NewExtent;
 use crate::stats::Gauge;
+use crate::storage::ballast::Ballast;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LogReader, Retiring};
 use crate::storage::meta::{Changes, Meta, QueueRow};
@@ -46,6 +48,8 @@ pub struct Checkpoint {
     /// Packs that cannot be read as a whole: they stay for whoever repairs them, however little of them lives.
     unreadable: BTreeSet<u64>,
     next_pack: u64,
+    /// Room for a checkpoint on a full disk.
+    ballast: Ballast,
 }
 
 /// What is known of a pack.
@@ -94,7 +98,6 @@ struct Capture {
 #[derive(Debug)]
 struct Captured {
     retiring: Retiring,
-    merged: BTreeSet<u64>,
     pack: Option<PackSummary>,
     changes: Changes,
     versions: Vec<(QueueId, Seq, u64)>,
@@ -104,8 +107,8 @@ struct Captured {
 
 impl Checkpoint {
     /// None yet, on these tables and packs.
-    pub(super) fn new(meta: Meta, packs: BTreeMap<u64, PackUse>, next_pack: u64) -> Self {
-        Self { meta, stage: Stage::Idle, packs, unreadable: BTreeSet::new(), next_pack }
+    pub(super) fn new(meta: Meta, packs: BTreeMap<u64, PackUse>, next_pack: u64, ballast: Ballast) -> Self {
+        Self { meta, stage: Stage::Idle, packs, unreadable: BTreeSet::new(), next_pack, ballast }
     }
 
     /// Goes one step further. Only whoever owns the checkpoint writes packs and tables.
@@ -121,7 +124,13 @@ impl Checkpoint {
             Stage::Retiring(retiring) => self.retire(broker, retiring),
         };
         match &stepped {
-            Err(error) if error.is_full() => self.give_up_pack(broker),
+            Err(error) if error.is_full() => {
+                self.give_up_pack(broker);
+                if self.ballast.release()? {
+                    tracing::warn!("the disk is full: the reserve is used up for a checkpoint");
+                    return Ok(Progress::Working);
+                }
+            }
             // The tables may have been written, and then they name the pack.
             Err(_) => self.next_pack += 1,
             Ok(_) => {}
@@ -138,12 +147,23 @@ impl Checkpoint {
     fn begin(&mut self, broker: &Broker) -> Result<Progress, StoreError> {
         let log = &broker.node.log;
         if !log.is_checkpoint_due() {
-            return Ok(Progress::Idle);
+            if !self.has_room_to_give(broker) {
+                self.ballast.restore()?;
+                return Ok(Progress::Idle);
+            }
+            // What acknowledged the messages is often less than a slot.
+            log.seal_open_slot()?;
         }
         let window = log.window_slots();
-        let wanted = (log.slots_in_use() - window / 2).max(1);
+        let wanted = log.slots_in_use().saturating_sub(window / 2).max(1);
         let Some(retiring) = log.retirable(wanted) else { return Ok(Progress::Idle) };
         self.start(broker, retiring).map(|()| Progress::Working)
+    }
+
+    /// Whether publishers wait for room on the disk that packs without messages take: nobody publishes then, and no
+    /// window of the log fills that would make a checkpoint due.
+    fn has_room_to_give(&self, broker: &Broker) -> bool {
+        broker.node.alarms.is_raised(Shortage::Disk) && self.packs.values().any(|pack| pack.live.read() == 0)
     }
 
     fn start(&mut self, broker: &Broker, retiring: Retiring) -> Result<(), StoreError> {
@@ -207,10 +227,10 @@ impl Checkpoint {
             changes.extents = pack.extents.clone();
         }
         let dead = self.packs.iter().filter(|(_, pack)| pack.live.read() == 0).map(|(number, _)| *number);
-        changes.packs_forgotten = dead.chain(merged.iter().copied()).collect();
+        changes.packs_forgotten = dead.chain(merged).collect();
         changes.next_queue_id = Some(broker.node.peek_queue_id());
         let seen = broker.node.log.end();
-        self.stage = Stage::Waiting(Box::new(Captured { retiring, merged, pack, changes, versions, seen }));
+        self.stage = Stage::Waiting(Box::new(Captured { retiring, pack, changes, versions, seen }));
         Ok(Progress::Working)
     }
 
@@ -323,24 +343,23 @@ impl Checkpoint {
             self.stage = Stage::Waiting(Box::new(captured));
             return Ok(Progress::WaitsForLog(seen));
         }
-        let Captured { retiring, merged, pack, changes, versions, .. } = captured;
+        let Captured { retiring, pack, changes, versions, .. } = captured;
         // Where batches are not synced one by one, the tables must not be ahead of them.
         broker.node.log.sync()?;
         self.meta.commit(&changes)?;
-        if let Some(pack) = pack {
-            self.next_pack = pack.number + 1;
-            self.move_places(broker, pack);
-        }
         for (id, first, version) in versions {
             if let Some(queue) = broker.node.durable_queue(id) {
                 queue.mark_saved(first, version);
             }
         }
+        if let Some(pack) = pack {
+            self.next_pack = pack.number + 1;
+            self.move_places(broker, pack);
+        }
         for number in changes.packs_forgotten {
             self.packs.remove(&number);
             broker.node.shelf.doom(Kind::Durable, number);
         }
-        drop(merged);
         self.stage = Stage::Retiring(retiring);
         Ok(Progress::Working)
     }

@@ -53,9 +53,9 @@ struct Spill {
 }
 
 impl Spills {
-    /// Numbers up to this one belong to files that are still to be removed.
-    pub(super) fn number_after(&self, highest: u64) {
-        self.state.lock().next = highest;
+    /// Packs are numbered from here on: files of an earlier process may not be gone yet.
+    pub(super) fn number_from(&self, next: u64) {
+        self.state.lock().next = next;
     }
 
     /// Whether there are none.

@@ -26,7 +26,6 @@ use crate::queue::ledger::Where;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LogReader, SlotLease};
 use crate::storage::pack::Kind;
-use crate::storage::pack::reader::ExtentRead;
 use crate::storage::pack::shelf::PackLease;
 
 /// How much one read brings back, about, by what is known of the bodies' sizes.
@@ -54,6 +53,13 @@ impl ReadRequests {
         if let Some(waker) = state.waker.take() {
             wakes.owe(waker);
         }
+    }
+
+    /// Takes a request in again that could not be met.
+    pub fn ask_again(&self, queue: &Arc<Queue>) {
+        let mut wakes = Wakes::default();
+        self.ask(queue, &mut wakes);
+        wakes.fire();
     }
 
     /// The next request.
@@ -92,11 +98,11 @@ enum Piece {
 }
 
 impl Queue {
-    /// Reads back what is away at the head, and delivers it.
+    /// Reads back what is away at the head, and delivers it. What is damaged is left out and told to the log.
     ///
     /// # Errors
-    /// When the log's disk fails. What is damaged, or cannot be read of a pack, is no error: it is left out and told
-    /// to the log.
+    /// When the disk does not read. The queue keeps its place and waits: whoever runs the request runs it again later,
+    /// unless it is the log that cannot be read ([`StoreError::is_of_log`]).
     pub fn read_ahead(self: &Arc<Self>, wakes: &mut Wakes) -> Result<(), StoreError> {
         let plan = {
             let mut state = self.lock();
@@ -156,10 +162,11 @@ impl Queue {
                     bytes += u64::from(at.bytes);
                     match self.node.shelf.lease(Kind::Durable, at.pack) {
                         Ok(pack) => Piece::Extent { at, pack },
-                        Err(damage) => {
-                            tracing::error!(%damage, "a pack cannot be read");
+                        Err(damage) if damage.is_damage() => {
+                            tracing::error!(%damage, "a pack is damaged");
                             Piece::Lost
                         }
+                        Err(error) => return Err(error),
                     }
                 }
             };
@@ -185,10 +192,7 @@ impl Queue {
                 Piece::Block { offset, pack } => pack.read_block(self.id, *offset, gauge),
                 Piece::Lost => continue,
                 Piece::Extent { at, pack } => {
-                    // What a disk does not read now may be read after the next start: this queue goes on without.
-                    let read = pack
-                        .read_extent(self.id, at, gauge)
-                        .unwrap_or_else(|error| ExtentRead { damaged: vec![error], ..ExtentRead::default() });
+                    let read = pack.read_extent(self.id, at, gauge)?;
                     for damage in &read.damaged {
                         tracing::error!(%damage, "a pack is damaged");
                     }
@@ -198,7 +202,7 @@ impl Queue {
             };
             match read {
                 Ok(run) => runs.push(run),
-                Err(damage @ StoreError::Corrupt { .. }) => tracing::error!(%damage, "a message is damaged"),
+                Err(damage) if damage.is_damage() => tracing::error!(%damage, "a message is damaged"),
                 Err(error) => return Err(error),
             }
         }

@@ -27,6 +27,7 @@ use crate::message::place::{Extent, Lsn, Place, QueueId, Seq};
 use crate::queue::classic::Classic;
 use crate::queue::lane::Away;
 use crate::queue::ledger::{Ledger, NewExtent};
+use crate::storage::ballast::Ballast;
 use crate::storage::disk::Disk;
 use crate::storage::error::StoreError;
 use crate::storage::log::{Log, LogOptions, Replayed};
@@ -43,6 +44,9 @@ pub enum OpenError {
     #[error(transparent)]
     User(#[from] UserError),
 }
+
+/// The reserve for a full disk, in slots of the log.
+const BALLAST_SLOTS: u64 = 2;
 
 /// The state that facts tell, before it is a broker.
 #[derive(Debug, Default)]
@@ -152,6 +156,35 @@ impl RecoveredQueue {
     }
 }
 
+/// What a data directory holds, read and ready to go on.
+#[derive(Debug)]
+struct Found {
+    recovered: Recovered,
+    meta: Meta,
+    state: MetaState,
+    shelf: Shelf,
+    highest_pack: u64,
+    log: Log,
+}
+
+impl Found {
+    fn read(disk: &Arc<dyn Disk>, log_options: LogOptions) -> Result<Self, StoreError> {
+        let mut recovered = Recovered::default();
+        let mut meta = Meta::open(Arc::clone(disk))?;
+        let state = recovered.load(&mut meta)?;
+        let shelf = Shelf::new(Arc::clone(disk));
+        let highest_pack = shelf.doom_unknown(|number| recovered.packs.contains_key(&number))?;
+        let log = Log::open(Arc::clone(disk), log_options, state.replay, &mut |record| {
+            recovered.apply(&record).map_err(|error| StoreError::Corrupt {
+                file: "log".to_owned(),
+                offset: record.start.0,
+                problem: error.to_string(),
+            })
+        })?;
+        Ok(Self { recovered, meta, state, shelf, highest_pack, log })
+    }
+}
+
 impl Broker {
     /// Opens the broker that a data directory holds, or makes an empty one. The directory is locked by the caller.
     ///
@@ -163,26 +196,20 @@ impl Broker {
         log_options: LogOptions,
         memory: Memory,
     ) -> Result<(Self, Checkpoint), OpenError> {
-        let mut recovered = Recovered::default();
-        let mut meta = Meta::open(Arc::clone(&disk))?;
-        let state = recovered.load(&mut meta)?;
-        let shelf = Shelf::new(Arc::clone(&disk));
-        let highest_pack = shelf.doom_unknown(|number| recovered.packs.contains_key(&number))?;
-        let log = Log::open(Arc::clone(&disk), log_options, state.replay, &mut |record| {
-            recovered.apply(&record).map_err(|error| StoreError::Corrupt {
-                file: "log".to_owned(),
-                offset: record.start.0,
-                problem: error.to_string(),
-            })
-        })?;
+        let ballast = Ballast::new(Arc::clone(&disk), BALLAST_SLOTS * log_options.slot_bytes);
+        let found = match Found::read(&disk, log_options.clone()) {
+            Err(error) if error.is_full() && ballast.release()? => Found::read(&disk, log_options)?,
+            found => found?,
+        };
+        let Found { recovered, meta, state, shelf, highest_pack, log } = found;
         let is_clean = state.clean == Some(log.recovered_end());
         let node = Arc::new(Node::new(config.limits.clone(), memory, log, disk, shelf));
         node.use_queue_ids_from(recovered.next_queue);
-        node.spills.number_after(highest_pack);
+        node.spills.number_from(highest_pack + 1);
         let broker = Self::with_node(config, node)?;
         let Recovered { definitions, queues, packs, .. } = recovered;
         broker.restore(&definitions, queues, is_clean);
-        Ok((broker, Checkpoint::new(meta, packs, highest_pack + 1)))
+        Ok((broker, Checkpoint::new(meta, packs, highest_pack + 1, ballast)))
     }
 
     /// Makes what was defined, in the order in which it can be made.

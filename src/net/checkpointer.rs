@@ -20,6 +20,8 @@ const REST: Duration = Duration::from_millis(5);
 const FULL_REST: Duration = Duration::from_millis(500);
 /// How often memory is compared with the share that message bytes may have of it.
 const EVICT_INTERVAL: Duration = Duration::from_millis(10);
+/// After a pack that the disk did not read.
+const UNREADABLE_REST: Duration = Duration::from_secs(2);
 /// Reads of different queues at once.
 const READS_MAX: usize = 4;
 
@@ -108,14 +110,29 @@ pub(super) async fn read_ahead(broker: Arc<Broker>, failed: mpsc::UnboundedSende
         let queue: Arc<Queue> = std::future::poll_fn(|context| broker.node.reads.poll_take(context)).await;
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let failed = failed.clone();
-        tokio::task::spawn_blocking(move || {
-            let mut wakes = Wakes::default();
-            if let Err(error) = queue.read_ahead(&mut wakes) {
-                let _nobody_listens_at_the_end = failed.send(error);
-            }
-            wakes.fire();
+        let (broker, failed) = (Arc::clone(&broker), failed.clone());
+        tokio::spawn(async move {
+            let own = Arc::clone(&queue);
+            let read = tokio::task::spawn_blocking(move || {
+                let mut wakes = Wakes::default();
+                let read = own.read_ahead(&mut wakes);
+                wakes.fire();
+                read
+            });
+            let read = read.await;
             drop(permit);
+            match read {
+                Ok(Err(error)) if error.is_of_log() => {
+                    let _nobody_listens_at_the_end = failed.send(error);
+                }
+                Ok(Err(error)) => {
+                    let (queue_name, vhost) = (&queue.properties.name, &queue.properties.vhost);
+                    tracing::error!(%error, queue = %queue_name, %vhost, "the queue waits for its messages");
+                    tokio::time::sleep(UNREADABLE_REST).await;
+                    broker.node.reads.ask_again(&queue);
+                }
+                _ => {}
+            }
         });
     }
 }

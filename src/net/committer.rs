@@ -117,3 +117,32 @@ impl Drop for AbortOnPanic {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    /// The signal of an abort.
+    const ABORT: i32 = 6;
+    /// Set in the process that is to end.
+    const VARIABLE: &str = "SLUICEMQ_TEST_PANICS_IN_COMMIT";
+    const NAME: &str = "fault_24_a_panic_in_the_thread_that_commits_ends_the_process";
+
+    #[test]
+    fn fault_24_a_panic_in_the_thread_that_commits_ends_the_process() {
+        if std::env::var_os(VARIABLE).is_some() {
+            let thread = thread::spawn(|| {
+                let _end = AbortOnPanic;
+                panic!("injected");
+            });
+            let _not_reached = thread.join();
+            return;
+        }
+        let mut own = Command::new(std::env::current_exe().unwrap());
+        let output = own.arg(NAME).env(VARIABLE, "1").output().unwrap();
+        assert_eq!(output.status.signal(), Some(ABORT), "{output:?}");
+    }
+}

@@ -178,6 +178,15 @@ impl Server {
                 {
                     tracing::error!(%error, "the last checkpoint failed: every message will be redelivered");
                 }
+                let node = &self.broker.node;
+                tracing::info!(
+                    batches = node.log.counters.batches.read(),
+                    bytes = node.log.counters.bytes.read(),
+                    packed_messages = node.counters.packed_messages.read(),
+                    evicted_messages = node.counters.evicted_messages.read(),
+                    damaged_messages = node.counters.damaged_messages.read(),
+                    "stopped; what the store did"
+                );
                 Ok(())
             }
         }

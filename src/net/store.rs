@@ -13,8 +13,9 @@ use crate::storage::disk::real::RealDisk;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LogOptions, SyncMode};
 
-/// How often the disk's room is looked at: the less there is, the more often.
-const LOOK_INTERVALS: [(u64, Duration); 2] = [(4, Duration::from_secs(10)), (2, Duration::from_secs(1))];
+/// How often the disk's room is looked at: the less there is, the more often. With so many times the limit free, even
+/// publishers who write as fast as a disk can do not reach it between two looks.
+const LOOK_INTERVALS: [(u64, Duration); 2] = [(64, Duration::from_secs(10)), (16, Duration::from_secs(1))];
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// The data directory, and how what is in it is to behave.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::broker::Broker;
+use crate::broker::checkpoint::{Checkpoint, Progress};
+use crate::broker::memory::Memory;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::message::fact_codec::Sink;
@@ -20,7 +22,8 @@ use crate::protocol::methods::{
 };
 use crate::protocol::table::Table;
 use crate::session::Session;
-use crate::storage::log::Class;
+use crate::storage::disk::simulated::SimulatedDisk;
+use crate::storage::log::{Class, CommitMode, LogOptions};
 
 /// delivery-mode 2.
 const PERSISTENT: [u8; 3] = [0x10, 0, 2];
@@ -429,4 +432,47 @@ fn heartbeats_go_out_and_their_absence_ends_the_connection() {
     client.now = client.now.later(Duration::from_secs(1));
     client.session.on_timeout(client.now);
     assert!(client.session.is_closed());
+}
+
+/// A broker on a disk in memory whose slots are small.
+fn broker_with_a_disk() -> (Arc<Broker>, Checkpoint) {
+    let options = LogOptions {
+        slot_bytes: 64 * 1024,
+        window_slots: 3,
+        commit: CommitMode::Inline,
+        ..LogOptions::default()
+    };
+    let memory = Memory::new(u64::MAX, u64::MAX);
+    let disk = Arc::new(SimulatedDisk::new());
+    let (broker, checkpoint) = Broker::open(Arc::new(Config::default()), disk, options, memory).unwrap();
+    (Arc::new(broker), checkpoint)
+}
+
+fn run_checkpoint(broker: &Broker, checkpoint: &mut Checkpoint) {
+    while checkpoint.step(broker).unwrap() == Progress::Working {}
+}
+
+#[test]
+fn only_messages_that_outlive_the_window_are_copied_to_a_pack() {
+    const MESSAGES: usize = 500;
+    let (broker, mut checkpoint) = broker_with_a_disk();
+    let mut client = Client::log_in(&broker, 0);
+    declare_durable(&mut client, "short");
+    declare_durable(&mut client, "long");
+    let written = |broker: &Broker| broker.node.log.counters.bytes.read();
+    for _ in 0..MESSAGES {
+        client.feed(publish(b"short", &[7; 1000]));
+        client.say(1, &get("short"));
+        run_checkpoint(&broker, &mut checkpoint);
+    }
+    assert_eq!(client.bodies.len(), MESSAGES);
+    let window = 3 * 64 * 1024;
+    assert!(written(&broker) > 2 * window, "the log went round: {}", written(&broker));
+    assert_eq!(broker.node.counters.packed_messages.read(), 0);
+    for _ in 0..MESSAGES {
+        client.feed(publish(b"long", &[7; 1000]));
+        run_checkpoint(&broker, &mut checkpoint);
+    }
+    let packed = broker.node.counters.packed_messages.read();
+    assert!(0 < packed && packed < MESSAGES as u64, "those in the window are not: {packed}");
 }

@@ -52,6 +52,24 @@ impl StoreError {
         move |source| Self::Io { action, file: file.to_owned(), source }
     }
 
+    /// Whether what was read is not what was written, or is gone: no later try will do better.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
+    /// Whether it concerns the log, without which nothing goes on.
+    pub fn is_of_log(&self) -> bool {
+        match self {
+            Self::Io { file, .. } | Self::Corrupt { file, .. } => file.starts_with("log"),
+            Self::Poisoned(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether the disk had no room: nothing was harmed, and there may be room later.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Io { source, .. }

@@ -41,6 +41,11 @@ pub(crate) struct Client {
 impl Client {
     /// Logs in as guest and opens a channel.
     pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
+        Self::connect_with(address, Table::EMPTY)
+    }
+
+    /// The same as a client with these properties.
+    pub(crate) fn connect_with(address: SocketAddr, client_properties: Table<'_>) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
@@ -48,7 +53,7 @@ impl Client {
         let mut client = Self { stream, input: BytesMut::new(), output: BytesMut::new() };
         client.output.extend_from_slice(&PROTOCOL_HEADER);
         let start_ok = ConnectionStartOk {
-            client_properties: Table::EMPTY,
+            client_properties,
             mechanism: "PLAIN",
             response: b"\0guest\0guest",
             locale: "en_US",

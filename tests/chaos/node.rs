@@ -28,14 +28,14 @@ pub(crate) struct Node {
 impl Node {
     /// Starts the broker on a data directory, with these settings, and waits until it listens.
     pub(crate) fn start(data_dir: &Path, environment: &[(&str, &str)]) -> io::Result<Self> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sluicemq"))
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(data_dir)
-            .env_clear()
-            .envs(environment.iter().copied())
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicemq"));
+        command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        Self::spawn(command.env_clear().envs(environment.iter().copied()))
+    }
+
+    /// The same with a command that becomes the broker.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
         let mut lines = BufReader::new(child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
         let log = Arc::new(Mutex::new(VecDeque::new()));
         let keep = |line: String, log: &Mutex<VecDeque<String>>| {
@@ -64,6 +64,24 @@ impl Node {
             let _ = end.send(());
         });
         Ok(Self { child, address, log, ended })
+    }
+
+    /// Stops every thread of it where it is, and returns when all stand still: also those that were in a system call.
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        run(Command::new("kill").args(["-STOP", &self.child.id().to_string()]))?;
+        let tasks = format!("/proc/{}/task", self.child.id());
+        loop {
+            let mut are_stopped = true;
+            for task in fs::read_dir(&tasks)? {
+                let stat = fs::read_to_string(task?.path().join("stat"))?;
+                let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+                are_stopped &= state.starts_with('T');
+            }
+            if are_stopped {
+                return Ok(());
+            }
+            thread::yield_now();
+        }
     }
 
     /// kill -9.
@@ -113,10 +131,15 @@ pub(crate) struct Volume {
 impl Volume {
     /// Makes and mounts one of so many bytes in a directory.
     pub(crate) fn make(dir: &Path, bytes: u64) -> io::Result<Self> {
+        Self::make_with(dir, bytes, &[])
+    }
+
+    /// The same with options for mkfs.
+    pub(crate) fn make_with(dir: &Path, bytes: u64, options: &[&str]) -> io::Result<Self> {
         let volume = Self { image: dir.join("disk.img"), mounted: dir.join("disk") };
         fs::File::create(&volume.image)?.set_len(bytes)?;
         fs::create_dir(&volume.mounted)?;
-        run(Command::new("mkfs.ext4").arg("-q").arg(&volume.image))?;
+        run(Command::new("mkfs.ext4").arg("-q").args(options).arg(&volume.image))?;
         volume.mount()?;
         Ok(volume)
     }

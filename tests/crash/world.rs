@@ -184,6 +184,9 @@ impl World {
                 return self.fail();
             }
         }
+        if self.is_short {
+            self.disk.borrow().set_capacity(u64::MAX);
+        }
         if self.roll(2) == 0 { self.stop() } else { self.crash() }
     }
 

@@ -49,15 +49,15 @@ impl Queue {
         self.lock().classic.ledger.has_extent_between(after, before, |pack| merged.contains(&pack))
     }
 
-    /// What is settled in extents and not saved: first number, version, and the bitmap, or none when nothing lives.
-    /// Those of packs that are being merged go, and new ones may have their first numbers.
+    /// What is settled in extents and not saved, but for those of merged packs, which are about to be replaced: first
+    /// number, version, and the bitmap, or none when nothing lives.
     pub(in crate::broker) fn dirty_extents(
         &self,
         merged: &BTreeSet<u64>,
     ) -> Vec<(Seq, u64, Option<RoaringBitmap>)> {
         let state = self.lock();
-        let staying = state.classic.ledger.dirty_extents().filter(|extent| !merged.contains(&extent.at.pack));
-        let dirty = staying.map(|extent| {
+        let dirty = state.classic.ledger.dirty_extents().filter(|extent| !merged.contains(&extent.at.pack));
+        let dirty = dirty.map(|extent| {
             let settled = (extent.live() > 0).then(|| extent.settled().clone());
             (extent.at.first, extent.version(), settled)
         });

@@ -350,6 +350,10 @@ impl Walk<'_> {
                 break;
             }
             match next_whole(&mut scanner, offset, slot.limit, epoch, self.end)? {
+                // Nothing is missing, and something is in between: a write that went astray. No filling has no bytes.
+                Some((_, batch)) if batch.header.first_lsn == self.end => {
+                    return Err(corrupt(&name, offset, "batches of another place are here"));
+                }
                 Some((at, batch)) => {
                     self.reach(&spot(at), batch.header.first_lsn)?;
                     offset = at;

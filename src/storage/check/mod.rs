@@ -15,8 +15,6 @@ mod log;
 mod packs;
 mod quarantine;
 mod repair;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 use std::ops::Range;
@@ -31,7 +29,7 @@ use crate::storage::check::packs::Packs;
 use crate::storage::disk::Disk;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LOG_DIR, ReplayFrom};
-use crate::storage::meta::{META_FILE, Meta, MetaState};
+use crate::storage::meta::{META_FILE, Meta, MetaState, refuse_if_lost};
 
 pub use crate::storage::check::quarantine::CORRUPT_DIR;
 
@@ -116,9 +114,19 @@ impl Check {
             state = meta.load(&mut |loaded| fold.load(loaded))?;
             fold.next_queue_id = fold.next_queue_id.max(state.next_queue_id);
         }
-        let survey = log::survey(&*disk, state.replay, &mut fold, watch)?;
+        let mut survey = log::survey(&*disk, state.replay, &mut fold, watch)?;
         fold.close();
         let packs = packs::check(&*disk, &fold, watch)?;
+        let is_older = state.replay == ReplayFrom::START && !survey.headers.is_empty();
+        if is_older && !packs.unknown.is_empty() && survey.fatal.is_none() {
+            // An empty log would make a start remove all packs.
+            let problem = "it knows nothing of packs that are there, and of the log only its end: it is of another time";
+            survey.fatal = Some(StoreError::Corrupt {
+                file: META_FILE.to_owned(),
+                offset: 0,
+                problem: problem.to_owned(),
+            });
+        }
         let report = Report::new(&fold, &survey, &packs);
         Ok(Self { disk, meta, state, fold, survey, packs, report })
     }
@@ -126,6 +134,11 @@ impl Check {
     /// What was found.
     pub fn report(&self) -> &Report {
         &self.report
+    }
+
+    /// What was found, when nothing is to be repaired. The tables are closed.
+    pub fn into_report(self) -> Report {
+        self.report
     }
 
     /// Sets aside what is damaged and can be. What was done, in sentences.
@@ -141,18 +154,9 @@ impl Check {
 fn open_meta(disk: &Arc<dyn Disk>) -> Result<Option<Meta>, StoreError> {
     match disk.open(META_FILE) {
         Ok(_) => Meta::open(Arc::clone(disk)).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let is_fresh = disk.list(LOG_DIR).map_or(true, |names| names.is_empty());
-            let problem = "it is gone, and without it nothing says what the rest is: put it back from a copy of \
-                           the whole directory";
-            if is_fresh { Ok(None) } else { Err(log_corrupt(META_FILE, problem)) }
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => refuse_if_lost(&**disk).map(|()| None),
         Err(error) => Err(StoreError::io("open", META_FILE)(error)),
     }
-}
-
-fn log_corrupt(file: &str, problem: &str) -> StoreError {
-    StoreError::Corrupt { file: file.to_owned(), offset: 0, problem: problem.to_owned() }
 }
 
 impl Report {
@@ -217,7 +221,7 @@ impl Report {
             self.add(broken.to_string());
         }
         if let Some(fatal) = &survey.fatal {
-            let problem = format!("{fatal}; what follows in the log was not read");
+            let problem = format!("{fatal}; what follows in the log says nothing");
             self.damage.push(Damage { problem, can_be_set_aside: false });
         }
     }

@@ -60,7 +60,7 @@ pub struct Replayed {
 }
 
 /// What the person can do about damage that stops a start.
-const REMEDY: &str = "`sluicemq fsck` says what is affected, and with --repair sets it aside";
+const REMEDY: &str = "`sluicemq fsck` tells what is affected, `sluicemq fsck --repair` sets it aside";
 
 /// Takes records in order; what it does not understand it refuses.
 pub type OnRecord<'a> = &'a mut dyn FnMut(Replayed) -> Result<(), StoreError>;

@@ -11,6 +11,7 @@ mod tables;
 mod tests;
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use redb::Database;
@@ -20,7 +21,7 @@ use crate::message::fact::Definition;
 use crate::message::place::{Extent, Lsn, QueueId, Seq};
 use crate::storage::disk::Disk;
 use crate::storage::error::StoreError;
-use crate::storage::log::{LoggedDefinition, ReplayFrom};
+use crate::storage::log::{LOG_DIR, LoggedDefinition, ReplayFrom};
 use crate::storage::meta::backend::{Backend, read_through};
 use crate::storage::pack::writer::PackedExtent;
 
@@ -114,9 +115,12 @@ impl Meta {
         let database = match disk.open(META_FILE) {
             Ok(file) => {
                 read_through(&*file)?;
-                open_database(Backend::new(file))?
+                open_checked(Backend::new(file))?
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(&*disk)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                refuse_if_lost(&*disk)?;
+                create(&*disk)?
+            }
             Err(error) => return Err(StoreError::io("open", META_FILE)(error)),
         };
         tables::check_format(&database)?;
@@ -164,6 +168,18 @@ impl Meta {
     }
 }
 
+/// The checkpoint is made before the log: where there is a log it was lost, and an empty one would say that no pack is
+/// needed any more.
+pub(super) fn refuse_if_lost(disk: &dyn Disk) -> Result<(), StoreError> {
+    match disk.list(LOG_DIR) {
+        Ok(names) if !names.is_empty() => Err(damaged(
+            "it is gone, and nothing else says what the rest is: put all of the directory back from a copy",
+        )),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("list", LOG_DIR)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes an empty checkpoint under another name, so that a crash leaves a whole one or none.
 fn create(disk: &dyn Disk) -> Result<Database, StoreError> {
     let file = disk.create(NEW_FILE).map_err(StoreError::io("create", NEW_FILE))?;
@@ -178,6 +194,22 @@ fn create(disk: &dyn Disk) -> Result<Database, StoreError> {
 
 fn open_database(backend: Backend) -> Result<Database, StoreError> {
     Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend).map_err(failed)
+}
+
+/// Opens the database and compares every page with its checksum: it does neither of itself, and believes what it reads.
+fn open_checked(backend: Backend) -> Result<Database, StoreError> {
+    let opened = panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut database = open_database(backend)?;
+        let is_whole = database.check_integrity().map_err(failed)?;
+        Ok((database, is_whole))
+    }));
+    // It panics on some pages that are not what it wrote.
+    let (database, is_whole) =
+        opened.unwrap_or_else(|_| Err(damaged("its pages are not what was written")))?;
+    if !is_whole {
+        tracing::warn!("{META_FILE} was damaged, and is what the checkpoint before the last one was");
+    }
+    Ok(database)
 }
 
 /// The database's errors in our words.

@@ -1,8 +1,10 @@
 //! The broker under test: one of this process that all tests share, one that a test has for itself, or another
 //! one altogether.
 
+use std::fs;
 use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -16,6 +18,9 @@ use tokio::task::JoinHandle;
 
 /// The variable that names another broker to test.
 const TARGET_VARIABLE: &str = "SLUICEMQ_WIRE_TARGET";
+
+/// Small, so that a test meets what happens when the log goes on in its next file.
+const SLOT_BYTES: u64 = 1 << 20;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("threads can be started"));
 
@@ -87,6 +92,17 @@ pub(crate) fn unique(what: &str) -> String {
     format!("wire.{}.{}.{what}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// An empty directory that only this process uses; what an earlier run left there is gone.
+fn fresh_data_dir() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("wire-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if dir.exists() {
+        fs::remove_dir_all(&dir).expect("what an earlier run left can go");
+    }
+    dir
+}
+
 /// A broker of this process; it stops when dropped.
 pub(crate) struct OwnBroker {
     pub(crate) address: SocketAddr,
@@ -99,6 +115,8 @@ impl OwnBroker {
     /// Starts one with the defaults, changed, on a port of the kernel's choice.
     pub(crate) fn start(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config { listeners: vec![([127, 0, 0, 1], 0).into()], ..Config::default() };
+        config.data_dir = Some(fresh_data_dir());
+        config.storage.slot_bytes = SLOT_BYTES;
         change(&mut config);
         config.validate().expect("a test configures what is valid");
         let _runtime = RUNTIME.enter();

@@ -1,0 +1,19 @@
+//! Disks that fail, and data that is not what was written: what the broker does, and what a client is told.
+//!
+//! A test's name starts with the number of the fault that it plays.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+#[allow(dead_code)]
+#[path = "../chaos/client.rs"]
+mod client;
+mod damage;
+mod desk;
+mod errors;
+mod faulty;
+mod isolation;
+#[allow(dead_code)]
+#[path = "../chaos/node.rs"]
+mod node;
+mod process;
+mod volume;

@@ -1,0 +1,180 @@
+//! A filesystem that gets full: publishers wait and are told why, what is there can be consumed, and room that comes
+//! back is used. Only root can make one.
+
+use std::fs;
+use std::io;
+
+use sluicemq::protocol::field::Field;
+use sluicemq::protocol::methods::{BasicAck, BasicGet, Method};
+use sluicemq::protocol::table::TableBuf;
+
+use crate::client::{Client, Incoming};
+use crate::node::{Node, Volume};
+use crate::process::{declare, drain, select_confirms};
+
+const VOLUME_BYTES: u64 = 200 << 20;
+const BODY_BYTES: usize = 100_000;
+const BLOCKED: (u16, u16) = (10, 60);
+const UNBLOCKED: (u16, u16) = (10, 61);
+
+/// The alarm comes long before there is no room, or never.
+fn settings(disk_free_limit: &'static str) -> [(&'static str, &'static str); 4] {
+    [
+        ("SLUICEMQ_STORAGE_SLOT_BYTES", "1MiB"),
+        ("SLUICEMQ_STORAGE_WINDOW_SLOTS", "4"),
+        ("SLUICEMQ_STORAGE_CACHE", "8MiB"),
+        ("SLUICEMQ_STORAGE_DISK_FREE_LIMIT", disk_free_limit),
+    ]
+}
+
+fn volume(options: &[&str]) -> Option<(tempfile::TempDir, Volume)> {
+    let dir = tempfile::tempdir().unwrap();
+    match Volume::make_with(dir.path(), VOLUME_BYTES, options) {
+        Ok(volume) => Some((dir, volume)),
+        Err(error) => {
+            println!("skipped: no filesystem that could be filled: {error}");
+            None
+        }
+    }
+}
+
+fn body(id: u64) -> Vec<u8> {
+    id.to_le_bytes().repeat(BODY_BYTES / 8)
+}
+
+/// A publisher that wants to know when it is blocked.
+struct Publisher {
+    client: Client,
+    sent: u64,
+    confirmed: u64,
+    blocked: bool,
+}
+
+impl Publisher {
+    fn connect(node: &Node, first: u64) -> Self {
+        let mut capabilities = TableBuf::new();
+        capabilities.insert("connection.blocked", Field::Bool(true));
+        let mut properties = TableBuf::new();
+        properties.insert("capabilities", Field::Table(capabilities.as_table()));
+        let mut client = Client::connect_with(node.address, properties.as_table()).unwrap();
+        declare(&mut client, "orders").unwrap();
+        select_confirms(&mut client).unwrap();
+        Self { client, sent: first, confirmed: first, blocked: false }
+    }
+
+    fn hear(&mut self, first: u64) -> io::Result<()> {
+        match self.client.next()? {
+            Incoming::Confirm { tag, .. } => self.confirmed = self.confirmed.max(first + tag),
+            Incoming::Answer(BLOCKED) => self.blocked = true,
+            Incoming::Answer(UNBLOCKED) => self.blocked = false,
+            other => return Err(io::Error::other(format!("{other:?}"))),
+        }
+        Ok(())
+    }
+
+    /// Publishes, one by one, until it is told to wait; what was sent then is confirmed when there is room again.
+    fn fill(&mut self) {
+        let first = self.sent;
+        while !self.blocked {
+            self.client.push_publish("", "orders", true, &body(self.sent));
+            self.sent += 1;
+            while !self.blocked && self.confirmed < self.sent {
+                self.hear(first).unwrap();
+            }
+            assert!(self.sent * (BODY_BYTES as u64) < VOLUME_BYTES, "nobody was told to wait");
+        }
+    }
+}
+
+/// Fills the volume, consumes while it is full, and sees that publishers go on.
+fn fill_and_drain(volume: &Volume, disk_free_limit: &'static str) {
+    let data = volume.data_dir();
+    let node = Node::start(&data, &settings(disk_free_limit)).unwrap();
+    let mut publisher = Publisher::connect(&node, 0);
+    publisher.fill();
+    let filled = publisher.sent;
+    println!("blocked after {filled} messages");
+    // Acknowledgements are taken, and each is of the message that was published then.
+    let mut consumer = Client::connect(node.address).unwrap();
+    for id in 0..publisher.confirmed {
+        consumer.push(&Method::BasicGet(BasicGet { queue: "orders", no_ack: false }));
+        match consumer.next().unwrap() {
+            Incoming::Got(Some((delivery_tag, false, found))) => {
+                assert!(found == body(id), "message {id} is another one");
+                consumer.push(&Method::BasicAck(BasicAck { delivery_tag, multiple: false }));
+            }
+            other => panic!("message {id}: {other:?}"),
+        }
+    }
+    consumer.flush().unwrap();
+    while publisher.blocked || publisher.confirmed < filled {
+        publisher.hear(0).unwrap_or_else(|error| panic!("{error}: {:#?}", node.log()));
+    }
+    publisher.client.push_publish("", "orders", true, &body(publisher.sent));
+    while publisher.confirmed == filled {
+        publisher.hear(0).unwrap();
+    }
+    let rest = drain(&mut consumer, "orders").unwrap();
+    assert_eq!(rest.last(), Some(&body(filled)));
+    assert!(node.stop().unwrap().success());
+}
+
+#[test]
+fn fault_08_a_disk_that_fills_blocks_publishers_and_drains() {
+    let Some((_dir, volume)) = volume(&[]) else { return };
+    fill_and_drain(&volume, "40MiB");
+    // The same directory, filled once more, is as good as before.
+    fill_and_drain(&volume, "30MiB");
+}
+
+#[test]
+fn fault_08_and_09_a_broker_killed_on_a_full_disk_starts_on_it_and_drains() {
+    let Some((_dir, volume)) = volume(&[]) else { return };
+    let data = volume.data_dir();
+    let node = Node::start(&data, &settings("1")).unwrap();
+    let mut publisher = Publisher::connect(&node, 0);
+    publisher.fill();
+    let confirmed = publisher.confirmed;
+    println!("{confirmed} of {} messages were confirmed when there was no room", publisher.sent);
+    node.kill().unwrap();
+    // Somebody else takes what is left.
+    let mut left = fs::File::create(data.join("../left")).unwrap();
+    while io::Write::write_all(&mut left, &[1; 4096]).is_ok() {}
+    let node = Node::start(&data, &settings("1")).unwrap();
+    let mut consumer = Client::connect(node.address).unwrap();
+    let found = drain(&mut consumer, "orders").unwrap();
+    assert!(found.len() as u64 >= confirmed, "{} of {confirmed}", found.len());
+    assert!((0..).zip(&found).all(|(id, found)| *found == body(id)));
+    fs::remove_file(data.join("../left")).unwrap();
+    let mut publisher = Publisher::connect(&node, 0);
+    publisher.client.push_publish("", "orders", true, b"again");
+    while publisher.confirmed == 0 {
+        publisher.hear(0).unwrap();
+    }
+    assert_eq!(drain(&mut consumer, "orders").unwrap(), [b"again"]);
+    assert!(node.stop().unwrap().success());
+}
+
+#[test]
+fn fault_10_without_inodes_publishers_wait_as_on_a_full_disk() {
+    // Twelve are the filesystem's own; the directories and the first files take most of the rest.
+    let Some((_dir, volume)) = volume(&["-N", "32"]) else { return };
+    let data = volume.data_dir();
+    let node = Node::start(&data, &settings("1")).unwrap();
+    let mut publisher = Publisher::connect(&node, 0);
+    let mut taken = 0;
+    while fs::File::create(data.join(format!("../taken-{taken}"))).is_ok() {
+        taken += 1;
+    }
+    publisher.fill();
+    println!("blocked after {} messages", publisher.sent);
+    for number in 0..taken {
+        fs::remove_file(data.join(format!("../taken-{number}"))).unwrap();
+    }
+    while publisher.blocked || publisher.confirmed < publisher.sent {
+        publisher.hear(0).unwrap_or_else(|error| panic!("{error}: {:#?}", node.log()));
+    }
+    let found = drain(&mut Client::connect(node.address).unwrap(), "orders").unwrap();
+    assert_eq!(found.len() as u64, publisher.sent);
+    assert!(node.stop().unwrap().success());
+}
