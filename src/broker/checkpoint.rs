@@ -123,17 +123,22 @@ impl Checkpoint {
             Stage::Waiting(captured) => self.commit(broker, *captured),
             Stage::Retiring(retiring) => self.retire(broker, retiring),
         };
-        if let Err(error) = &stepped {
-            // What was written of a pack is known to nobody.
-            self.give_up_pack(broker);
-            if error.is_full() && self.ballast.release()? {
-                tracing::warn!("the disk is full: the reserve is used up for a checkpoint");
-                return Ok(Progress::Working);
+        match &stepped {
+            Err(error) if error.is_full() => {
+                self.give_up_pack(broker);
+                if self.ballast.release()? {
+                    tracing::warn!("the disk is full: the reserve is used up for a checkpoint");
+                    return Ok(Progress::Working);
+                }
             }
+            // The tables may have been written, and then they name the pack.
+            Err(_) => self.next_pack += 1,
+            Ok(_) => {}
         }
         stepped
     }
 
+    /// What was written of a pack is known to nobody.
     fn give_up_pack(&mut self, broker: &Broker) {
         broker.node.shelf.doom(Kind::Durable, self.next_pack);
         self.next_pack += 1;
@@ -208,7 +213,7 @@ impl Checkpoint {
             if let Some(unreadable) =
                 queue.map(|queue| self.capture_queue(broker, &mut capture, &queue)).transpose()?.flatten()
             {
-                // Begins again without it. What was written of a pack is known to nobody.
+                // Begins again without it.
                 self.unreadable.insert(unreadable);
                 self.give_up_pack(broker);
                 return Ok(Progress::Working);
@@ -219,7 +224,6 @@ impl Checkpoint {
         let Capture { retiring, merged, writer, mut changes, versions, .. } = capture;
         let pack = writer.map(|writer| writer.finish(&*broker.node.disk)).transpose()?;
         if let Some(pack) = &pack {
-            self.next_pack = pack.number + 1;
             changes.extents = pack.extents.clone();
         }
         let dead = self.packs.iter().filter(|(_, pack)| pack.live.read() == 0).map(|(number, _)| *number);
@@ -349,6 +353,7 @@ impl Checkpoint {
             }
         }
         if let Some(pack) = pack {
+            self.next_pack = pack.number + 1;
             self.move_places(broker, pack);
         }
         for number in changes.packs_forgotten {

@@ -98,9 +98,16 @@ impl Life {
     pub(crate) fn read_ahead(&self) -> Result<bool, StoreError> {
         let Some(queue) = self.broker.node.reads.take() else { return Ok(false) };
         let mut wakes = Wakes::default();
-        queue.read_ahead(&mut wakes)?;
+        let read = queue.read_ahead(&mut wakes);
         wakes.fire();
-        Ok(true)
+        match read {
+            Err(error) if !error.is_of_log() => {
+                // Another try may do better.
+                self.broker.node.reads.ask_again(&queue);
+                Ok(true)
+            }
+            read => read.map(|()| true),
+        }
     }
 
     /// The last word of a process that stops by itself. Its clients are gone.

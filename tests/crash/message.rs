@@ -34,7 +34,7 @@ impl Message {
         let mut properties = PropertiesBuf::new();
         properties.message_id(self.id.to_string());
         properties.delivery_mode(if self.persistent { 2 } else { 1 });
-        if self.id % 3 == 0 {
+        if self.id.is_multiple_of(3) {
             properties.content_type(format!("type/{}", mix(u64::from(self.id))));
         }
         properties.into_bytes()
@@ -81,6 +81,6 @@ impl Content {
     /// The number of the message that it says it is.
     pub(crate) fn id(&self) -> Option<u32> {
         let properties = Properties::parse(&self.properties).ok()?;
-        std::str::from_utf8(properties.message_id()?.as_ref()).ok()?.parse().ok()
+        std::str::from_utf8(properties.message_id()?).ok()?.parse().ok()
     }
 }

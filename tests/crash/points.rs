@@ -30,7 +30,8 @@ fn after_a_crash_at_any_call_the_promise_is_kept() {
     let one_of = (seeds * CALLS_PER_SEED * MODES).div_ceil(wanted).max(1);
     let (mut done, mut calls, mut packed, mut evicted) = (0, 0, 0, 0);
     for seed in first..first + seeds {
-        let is_wanted = move |call: u64, mode: u64| mix(mix(seed) ^ (call * MODES + mode)) % one_of == 0;
+        let is_wanted =
+            move |call: u64, mode: u64| mix(mix(seed) ^ (call * MODES + mode)).is_multiple_of(one_of);
         let (world, played) = play(seed, move |call| (0..MODES).any(|mode| is_wanted(call, mode)));
         calls += world.calls.get();
         packed += world.packed.get();

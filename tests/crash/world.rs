@@ -30,7 +30,7 @@ const CLIENTS: usize = 3;
 const LIVES: u64 = 3;
 const STEPS_PER_LIFE: [u64; 3] = [150, 300, 700];
 /// The steps in which a shortage begins and ends.
-const SHORTAGE: [u64; 2] = [60, 150];
+const SHORTAGE: [u64; 2] = [60, 140];
 /// Others act while so many calls in a hundred last.
 const MEANWHILE: u64 = 20;
 
@@ -184,6 +184,9 @@ impl World {
                 return self.fail();
             }
         }
+        if self.is_short {
+            self.disk.borrow().set_capacity(u64::MAX);
+        }
         if self.roll(2) == 0 { self.stop() } else { self.crash() }
     }
 
@@ -260,6 +263,9 @@ impl World {
 
     /// A step of one of the process's own threads.
     fn try_to(&self, what: Doing) {
+        if self.failure.borrow().is_some() {
+            return;
+        }
         let life = self.life();
         self.tell(|| format!("  {what:?}"));
         let outer = self.doing.replace(if self.doing.get() == Doing::Alone { what } else { Doing::Both });

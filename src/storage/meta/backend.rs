@@ -34,8 +34,9 @@ impl StorageBackend for Backend {
         self.0.truncate(len)
     }
 
+    /// A sync that fails is final, also for want of room: what it did not bring to the device may be there later.
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.0.sync_data().map_err(io::Error::other)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
