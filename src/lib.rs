@@ -34,6 +34,7 @@
 //!    |  net::connection         read into a buffer, at most four chunks a turn
 //!    v
 //!  session::Session::on_bytes   a frame is a view into the buffer; large bodies are cut out, never copied
+//!    |  session::express        whole publishes; those that begin with the octets of the one before are not parsed
 //!    v
 //!  session::channel::publish    method + header + body = content, checked
 //!    |  session::link           route: cached per exchange and key until definitions change
@@ -48,7 +49,7 @@
 //!    v
 //!  broker::outbox               one wake a burst:  ==== the only task hop ====
 //!    v
-//!  session::channel::deliver    delivery tags, frames
+//!  session::channel::deliver    delivery tags, frames; like the last ones but for tag and body, they are copied
 //!    v
 //!  net::connection              one vectored write
 //! ```

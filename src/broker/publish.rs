@@ -10,11 +10,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::broker::node::Node;
 use crate::broker::queue::handle::Queue;
-use crate::broker::queue::settle::Settlement;
+use crate::broker::queue::settle::{Settlement, Settlements};
 use crate::broker::route::Targets;
 use crate::broker::wakes::Wakes;
 use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
@@ -30,18 +31,19 @@ use crate::storage::log::Applying;
 pub struct Burst {
     pending: Vec<Pending>,
     /// Where in `pending` the messages for one queue alone are collected.
-    singles: HashMap<QueueId, usize>,
+    singles: HashMap<QueueId, usize, RandomState>,
     /// The last of those: most messages go where the one before went.
     last_single: Option<(QueueId, usize)>,
-    /// Emptied builders, kept for their room.
-    spare: Vec<BlockBuilder>,
+    /// Emptied ones, kept for their room.
+    spare: Vec<Pending>,
+    spare_bytes: usize,
     /// Queues that hold messages of ours until the log is durable up to a position.
     undelivered: VecDeque<(Lsn, Arc<Queue>)>,
     /// When what is published from now on was received, in milliseconds since 1970.
     received_ms: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Pending {
     targets: Targets,
     builder: BlockBuilder,
@@ -95,6 +97,37 @@ impl Burst {
         pending.builder.push(content);
     }
 
+    /// Adds messages that differ from `like`, which is small, in nothing but the octets of their bodies. How many.
+    pub fn publish_alike<'a>(
+        &mut self,
+        node: &Node,
+        targets: &Targets,
+        like: &Content<'_>,
+        persistent: bool,
+        bodies: impl Iterator<Item = &'a [u8]>,
+    ) -> u64 {
+        let mut count = 0;
+        let stamp = self.stamp(persistent);
+        let Some(pending) = self.pending_for(targets) else { return count };
+        if pending.stamp.persistent != persistent {
+            pending.seal(node);
+        }
+        pending.stamp = stamp;
+        for body in bodies {
+            let content = Content { body, ..*like };
+            if pending.builder.is_full_for(&content) {
+                pending.seal(node);
+            }
+            if count == 0 || pending.builder.is_empty() {
+                pending.builder.push(&content);
+            } else {
+                pending.builder.push_like_last(&content);
+            }
+            count += 1;
+        }
+        count
+    }
+
     /// Adds a large message.
     pub fn publish_big(&mut self, node: &Node, targets: &Targets, big: Arc<Big>) {
         let Some(pending) = self.pending_for(targets) else { return };
@@ -104,7 +137,7 @@ impl Burst {
 
     /// Gives back the room of emptied builders.
     pub fn shrink(&mut self) {
-        self.spare = Vec::new();
+        (self.spare, self.spare_bytes) = (Vec::new(), 0);
     }
 
     /// Whether there is nothing to hand over.
@@ -114,12 +147,7 @@ impl Burst {
 
     /// Hands everything over: facts first, then state (settlements of the same burst with them, in the same hold
     /// of the log).
-    pub fn hand_over(
-        &mut self,
-        node: &Node,
-        settlements: &mut Vec<Settlement>,
-        wakes: &mut Wakes,
-    ) -> HandedOver {
+    pub fn hand_over(&mut self, node: &Node, settlements: &mut Settlements, wakes: &mut Wakes) -> HandedOver {
         for pending in &mut self.pending {
             pending.seal(node);
             pending.reserve();
@@ -127,16 +155,20 @@ impl Burst {
         let (handed_over, applying) = self.append(node, settlements);
         let lsn = handed_over.published;
         self.forget_singles();
-        for pending in self.pending.drain(..) {
+        for mut pending in self.pending.drain(..) {
             pending.enqueue(wakes);
             if lsn > node.log.durable() {
                 let waiting = pending.targets.iter().filter(|queue| queue.properties.durable);
                 self.undelivered.extend(waiting.map(|queue| (lsn, Arc::clone(queue))));
             }
-            self.spare.push(pending.builder);
+            if self.spare_bytes + pending.builder.room() <= SPARE_BYTES_MAX {
+                self.spare_bytes += pending.builder.room();
+                pending.runs.clear();
+                pending.targets = Targets::default();
+                self.spare.push(pending);
+            }
         }
-        self.spare.truncate(SPARE_BUILDERS_MAX);
-        for settlement in settlements.drain(..) {
+        for settlement in settlements.drain() {
             settlement.apply(wakes);
         }
         drop(applying);
@@ -168,7 +200,7 @@ impl Burst {
     fn append<'a>(
         &mut self,
         node: &'a Node,
-        settlements: &[Settlement],
+        settlements: &Settlements,
     ) -> (HandedOver, Option<Applying<'a>>) {
         let is_logged =
             self.pending.iter().any(Pending::is_logged) || settlements.iter().any(Settlement::is_logged);
@@ -196,7 +228,7 @@ impl Burst {
                 }
             }
         }
-        for settlement in settlements {
+        for settlement in settlements.iter() {
             last.all = settlement.append(&mut log).unwrap_or(last.all);
         }
         last.all = last.all.max(last.published);
@@ -205,7 +237,7 @@ impl Burst {
 
     /// The pending block for these targets, after everything that must go before it.
     fn pending_for(&mut self, targets: &Targets) -> Option<&mut Pending> {
-        if let [queue] = targets.as_slice() {
+        if let [queue] = &**targets {
             let at = match self.last_single {
                 Some((last, at)) if last == queue.id => at,
                 _ => self.single_for(queue.id, targets),
@@ -237,21 +269,19 @@ impl Burst {
     }
 
     fn start(&mut self, targets: &Targets) {
-        let builder = self.spare.pop().unwrap_or_default();
-        self.pending.push(Pending {
-            targets: targets.clone(),
-            builder,
-            stamp: Stamp::default(),
-            runs: Vec::new(),
-        });
+        let mut pending = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= pending.builder.room().min(self.spare_bytes);
+        pending.targets = Arc::clone(targets);
+        self.pending.push(pending);
     }
 }
 
-/// Builders kept for the next burst.
-const SPARE_BUILDERS_MAX: usize = 16;
+/// Room kept for the next burst.
+const SPARE_BYTES_MAX: usize = 256 * 1024;
 
 fn same(one: &Targets, two: &Targets) -> bool {
-    one.len() == two.len() && one.iter().zip(two).all(|(one, two)| Arc::ptr_eq(one, two))
+    Arc::ptr_eq(one, two)
+        || (one.len() == two.len() && one.iter().zip(&**two).all(|(one, two)| Arc::ptr_eq(one, two)))
 }
 
 impl Pending {
@@ -272,7 +302,7 @@ impl Pending {
         if self.targets.iter().all(|queue| queue.reserve(count)) {
             return;
         }
-        self.targets.retain(|queue| queue.reserve(count));
+        self.targets = self.targets.iter().filter(|queue| queue.reserve(count)).cloned().collect();
         for staged in &mut self.runs {
             staged.seqs.truncate(self.targets.len());
         }

@@ -18,7 +18,7 @@ const EXCHANGES_MAX: usize = 100;
 const SCANNED_TARGETS_MAX: usize = 16;
 
 /// The queues a message goes to.
-pub type Targets = SmallVec<[Arc<Queue>; 1]>;
+pub type Targets = Arc<[Arc<Queue>]>;
 
 /// What routing found.
 #[derive(Debug)]
@@ -42,13 +42,13 @@ pub fn route(vhost: &Vhost, exchange: &Arc<Exchange>, keys: &[&[u8]], headers: T
     search.targets.sort_unstable_by_key(|queue| queue.id);
     let by_headers =
         search.exchanges.iter().any(|exchange| exchange.properties.kind == ExchangeKind::Headers);
-    Routed { targets: search.targets, by_headers }
+    Routed { targets: search.targets.as_slice().into(), by_headers }
 }
 
 #[derive(Default)]
 struct Search {
     exchanges: SmallVec<[Arc<Exchange>; 4]>,
-    targets: Targets,
+    targets: SmallVec<[Arc<Queue>; 1]>,
     /// The targets again, once there are many.
     seen: HashSet<QueueId>,
 }

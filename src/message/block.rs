@@ -158,6 +158,19 @@ impl BlockBuilder {
         self.body_bytes += content.body.len() as u64;
     }
 
+    /// Adds a message with the names of the one before.
+    pub fn push_like_last(&mut self, content: &Content<'_>) {
+        debug_assert!(self.count > 0 && self.names.view() == content.names, "the names are in force");
+        record::write(&mut self.block, content, false);
+        self.count += 1;
+        self.body_bytes += content.body.len() as u64;
+    }
+
+    /// What it takes in memory, in bytes.
+    pub fn room(&self) -> usize {
+        self.block.capacity() + size_of::<Self>()
+    }
+
     /// Whether nothing was added since the last seal.
     pub fn is_empty(&self) -> bool {
         self.count == 0

@@ -383,7 +383,12 @@ mod tests {
                     BodyView::Slice(body) => body.to_vec(),
                     BodyView::Chunks(chunks) => chunks.concat(),
                 };
-                (message.exchange.to_vec(), message.routing_key.to_vec(), message.properties.to_vec(), body)
+                (
+                    message.names.exchange().to_vec(),
+                    message.names.routing_key().to_vec(),
+                    message.properties.to_vec(),
+                    body,
+                )
             })
             .collect()
     }

@@ -31,7 +31,14 @@ impl<'a> Names<'a> {
         self.0
     }
 
+    /// The names that `bytes` are, as a publish carries them. `None` when they are anything else.
+    #[inline]
+    pub fn of_wire(bytes: &'a [u8]) -> Option<Self> {
+        Self::split_from(bytes).and_then(|(names, rest)| rest.is_empty().then_some(names))
+    }
+
     /// Splits names off the front of `bytes`.
+    #[inline]
     pub(super) fn split_from(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (_, rest) = read_short(bytes)?;
         let (_, rest) = read_short(rest)?;

@@ -52,10 +52,8 @@ impl BodyView<'_> {
 /// One message as a reader of a run sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageView<'a> {
-    /// The exchange it was published to.
-    pub exchange: &'a [u8],
-    /// Its routing key.
-    pub routing_key: &'a [u8],
+    /// The exchange it was published to, and its routing key.
+    pub names: Names<'a>,
     /// Its raw properties.
     pub properties: &'a [u8],
     /// Its body.
@@ -91,6 +89,10 @@ pub(super) fn write(out: &mut Vec<u8>, content: &Content<'_>, with_names: bool) 
 
 /// Appends what stands before a body.
 pub(super) fn write_head(out: &mut Vec<u8>, names: Option<Names<'_>>, properties: &[u8], body_bytes: usize) {
+    if names.is_none() && (body_bytes | properties.len()) < 0x80 {
+        out.extend_from_slice(&[0, body_bytes as u8, properties.len() as u8]);
+        return out.extend_from_slice(properties);
+    }
     out.push(if names.is_some() { HAS_NAMES } else { 0 });
     out.extend_from_slice(names.map_or(&[], Names::as_bytes));
     write_varint(out, body_bytes);
@@ -108,6 +110,13 @@ pub(super) fn read<'a>(bytes: &'a [u8], before: Names<'a>) -> Option<Record<'a>>
 
 /// Reads what stands before a body, and returns what follows it.
 pub(super) fn read_head<'a>(bytes: &'a [u8], before: Names<'a>) -> Option<(Head<'a>, &'a [u8])> {
+    if let &[0, body_bytes @ 0..0x80, property_bytes @ 0..0x80, ref rest @ ..] = bytes {
+        let (properties, rest) = rest.split_at_checked(property_bytes.into())?;
+        return Some((
+            Head { names: before, has_names: false, properties, body_bytes: body_bytes.into() },
+            rest,
+        ));
+    }
     let (&flags, mut rest) = bytes.split_first()?;
     if flags & !HAS_NAMES != 0 {
         return None;

@@ -218,8 +218,7 @@ impl<'a> Iterator for Messages<'a> {
                 self.at += record.wire_bytes;
                 self.names = record.names;
                 Some(MessageView {
-                    exchange: record.names.exchange(),
-                    routing_key: record.names.routing_key(),
+                    names: record.names,
                     properties: record.properties,
                     body: BodyView::Slice(record.body),
                 })
@@ -227,8 +226,7 @@ impl<'a> Iterator for Messages<'a> {
             Body::Big(big) => {
                 let (_, head) = big.record_head();
                 Some(MessageView {
-                    exchange: head.names.exchange(),
-                    routing_key: head.names.routing_key(),
+                    names: head.names,
                     properties: head.properties,
                     body: BodyView::Chunks(big.pieces()),
                 })
@@ -266,7 +264,7 @@ mod tests {
         run.messages()
             .map(|message| {
                 let BodyView::Slice(body) = message.body else { panic!("a block's body is one slice") };
-                (message.routing_key.to_vec(), message.properties.to_vec(), body.to_vec())
+                (message.names.routing_key().to_vec(), message.properties.to_vec(), body.to_vec())
             })
             .collect()
     }

@@ -5,8 +5,11 @@
 //! broker words: no queue that exists, no connection state, no clock, no socket. It must never grow any.
 //!
 //! Reading order: [`frame`] cuts the stream, [`methods`] and [`header`] open the payloads, [`properties`]
-//! and [`table`] open what those carry, [`reply`] names the errors.
+//! and [`table`] open what those carry, [`reply`] names the errors. [`express`] reads and [`delivery`] writes the commonest
+//! frames several at a time.
 
+pub mod delivery;
+pub mod express;
 pub mod field;
 pub mod frame;
 pub mod header;

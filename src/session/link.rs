@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
@@ -13,21 +14,22 @@ use crate::broker::node::Node;
 use crate::broker::outbox::{Item, Outbox};
 use crate::broker::publish::Burst;
 use crate::broker::queue::handle::Queue;
-use crate::broker::queue::settle::Settlement;
+use crate::broker::queue::settle::{Settlement, Settlements};
 use crate::broker::route::{self, Targets};
 use crate::broker::vhost::{Actor, Vhost};
 use crate::broker::wakes::Wakes;
 use crate::clock::Now;
 use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
-use crate::message::record::MessageView;
+use crate::message::record::{Content, MessageView};
+use crate::protocol::delivery::DeliveryHead;
 use crate::protocol::methods::Method;
 use crate::protocol::table::Table;
 use crate::session::output::Output;
 use crate::session::parked::Parked;
 
 /// Routes kept before all are forgotten.
-const CACHED_ROUTES_MAX: usize = 4096;
+const CACHED_ROUTES_MAX: usize = 16 * 1024;
 
 /// What the channels of a connection share.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub struct Link {
     pub now: Now,
     /// Bytes for the socket. What channels send goes through [`Link::output`], behind what they have parked.
     pub out: Output,
+    /// Room for the frames before a delivery's body.
+    pub delivery_head: DeliveryHead,
     /// Replies that wait for the log, and what is behind them.
     pub parked: Parked,
     /// A basic.get that waits for its queue's head: nothing more is taken from the client before it is answered.
@@ -72,7 +76,7 @@ pub struct Link {
     /// they are there before it.
     pub has_returns: bool,
     burst: Burst,
-    settlements: Vec<Settlement>,
+    settlements: Settlements,
     window_credits: SmallVec<[(u16, u32); 2]>,
     routes: Routes,
 }
@@ -104,7 +108,7 @@ pub struct Route {
 #[derive(Debug, Default)]
 struct Routes {
     version: u64,
-    by_names: HashMap<Box<[u8]>, Arc<Route>>,
+    by_names: HashMap<Box<[u8]>, Arc<Route>, RandomState>,
     /// The last one asked for: most messages go where the one before went.
     last: Option<(NamesBuf, Arc<Route>)>,
 }
@@ -128,6 +132,7 @@ impl Link {
             arriving: VecDeque::new(),
             now,
             out,
+            delivery_head: DeliveryHead::default(),
             parked: Parked::default(),
             waiting_get: None,
             notify_cancel: false,
@@ -140,7 +145,7 @@ impl Link {
             has_logged: false,
             has_returns: false,
             burst: Burst::default(),
-            settlements: Vec::new(),
+            settlements: Settlements::default(),
             window_credits: SmallVec::new(),
             routes: Routes::default(),
         }
@@ -193,13 +198,7 @@ impl Link {
 
     /// What acknowledgements of this chunk change at a queue.
     pub fn settlement(&mut self, queue: &Arc<Queue>) -> &mut Settlement {
-        let known = self.settlements.iter().rposition(|settlement| Arc::ptr_eq(&settlement.queue, queue));
-        let at = known.unwrap_or_else(|| {
-            self.settlements.push(Settlement::new(Arc::clone(queue)));
-            self.settlements.len() - 1
-        });
-        #[expect(clippy::indexing_slicing, reason = "the position was just found or made")]
-        &mut self.settlements[at]
+        self.settlements.of(queue)
     }
 
     /// Settlements handed over together with a transaction's publishes, in one hold of the log. When the returned
@@ -361,6 +360,30 @@ impl Link {
         last.copy(names);
         self.routes.last = Some((last, Arc::clone(&route)));
         Ok(route)
+    }
+
+    /// Adds small messages to the burst, one for each body, if their names have a route that needs no look at headers.
+    /// How many: none when there is no such route, or nobody to take them.
+    pub fn publish_alike<'a>(
+        &mut self,
+        like: &Content<'_>,
+        persistent: bool,
+        bodies: impl Iterator<Item = &'a [u8]>,
+    ) -> u64 {
+        self.refresh_routes();
+        let routes = &self.routes;
+        let route = match &routes.last {
+            Some((last, route)) if last.view() == like.names => route,
+            _ => match routes.by_names.get(like.names.as_bytes()) {
+                Some(route) => route,
+                None => return 0,
+            },
+        };
+        if route.by_headers || route.targets.is_empty() {
+            return 0;
+        }
+        self.burst.received_at(self.now.unix_ms);
+        self.burst.publish_alike(&self.broker.node, &route.targets, like, persistent, bodies)
     }
 
     fn find_route(&mut self, exchange: Arc<Exchange>, names: Names<'_>) -> Arc<Route> {

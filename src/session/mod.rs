@@ -15,6 +15,7 @@
 //! [`refuse`] for how a refusal becomes a close.
 
 pub mod channel;
+mod express;
 pub mod handshake;
 pub mod heartbeat;
 pub mod link;
@@ -146,6 +147,9 @@ impl Session {
             }
             Phase::Handshake(_) | Phase::Running(_) | Phase::Closing { deaf: false } => {}
         }
+        if self.take_express(input, at, now) {
+            return true;
+        }
         match frame::peek(rest, self.frame_max) {
             Ok(None) => false,
             Ok(Some(frame))
@@ -171,6 +175,17 @@ impl Session {
                 true
             }
         }
+    }
+
+    /// Whether the commonest frames stood at `at`, and were taken.
+    fn take_express(&mut self, input: &[u8], at: &mut usize, now: Now) -> bool {
+        let Phase::Running(running) = &mut self.phase else { return false };
+        running.link.now = now;
+        let before = *at;
+        let outcome = running.take_express(input, at);
+        let failed = outcome.is_err();
+        self.on_running_step(outcome.map(|()| running::Step::Continue), now);
+        failed || *at > before
     }
 
     fn on_frame(&mut self, frame: &FrameView<'_>, now: Now) {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::message::record::{BodyView, MessageView};
 use crate::protocol::frame::{self, FRAME_END, FRAME_OVERHEAD};
@@ -36,6 +36,16 @@ impl Output {
     /// Adds bytes that are no frame: the protocol header.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
+    }
+
+    /// Adds a delivery: what stands before its body, and the body that is in one frame, if it is not empty.
+    pub fn delivery(&mut self, head: &[u8], body: &[u8]) {
+        self.tail.reserve(head.len() + body.len() + 1);
+        self.tail.extend_from_slice(head);
+        if !body.is_empty() {
+            self.tail.extend_from_slice(body);
+            self.tail.put_u8(FRAME_END);
+        }
     }
 
     /// Adds a content header and body frames, none larger than `frame_max` allows (AMQP 0-9-1 §4.2.6).

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::broker::outbox::Item;
+use crate::protocol::express::PublishReader;
 use crate::protocol::frame::{FrameKind, FrameView};
 use crate::protocol::header::ContentHeader;
 use crate::protocol::methods::{
@@ -31,15 +32,17 @@ pub struct Running {
     /// What its channels share.
     pub link: Link,
     /// In order of their numbers.
-    channels: Vec<(u16, Slot)>,
+    pub(super) channels: Vec<(u16, Slot)>,
+    pub(super) publishes: PublishReader,
     channel_max: u16,
     client: Client,
     is_blocked: bool,
     is_held_back: bool,
 }
 
+/// A channel's place.
 #[derive(Debug)]
-enum Slot {
+pub(super) enum Slot {
     Open(Box<Channel>),
     /// channel.close is sent; what arrives until its answer is discarded.
     Closing {
@@ -81,7 +84,7 @@ impl From<Refusal> for Failure {
 }
 
 /// A frame that breaks a content is refused in the name of the method that began it.
-const PUBLISH_ID: (u16, u16) = (60, 40);
+pub(super) const PUBLISH_ID: (u16, u16) = (60, 40);
 
 impl Running {
     /// A connection without channels.
@@ -91,6 +94,7 @@ impl Running {
         Self {
             link,
             channels: Vec::new(),
+            publishes: PublishReader::default(),
             channel_max: tuned.channel_max,
             client,
             is_blocked: false,
@@ -284,12 +288,16 @@ impl Running {
         }
     }
 
-    fn find(&self, number: u16) -> Result<usize, usize> {
-        self.channels.binary_search_by_key(&number, |&(number, _)| number)
+    pub(super) fn find(&self, number: u16) -> Result<usize, usize> {
+        match self.channels.first() {
+            // Most connections have one.
+            Some(&(first, _)) if first == number => Ok(0),
+            _ => self.channels.binary_search_by_key(&number, |&(number, _)| number),
+        }
     }
 
     /// Soft refusals close the channel, hard ones the connection.
-    fn refuse(&mut self, number: u16, refusal: Refusal, id: (u16, u16)) -> Result<Step, Failure> {
+    pub(super) fn refuse(&mut self, number: u16, refusal: Refusal, id: (u16, u16)) -> Result<Step, Failure> {
         if refusal.code.is_hard() {
             return Err(Failure::new(refusal, id));
         }

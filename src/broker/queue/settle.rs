@@ -2,25 +2,67 @@
 //!
 //! A session collects the settlements of one read chunk per queue, so that a thousand acks cost one lock.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::Wakes;
 use crate::message::fact::Fact;
-use crate::message::place::{Lsn, Seq};
+use crate::message::place::{Lsn, QueueId, Seq};
 use crate::message::run::Run;
 use crate::queue::consumers::ConsumerKey;
 use crate::storage::log::Append;
+
+/// What one burst of acknowledgements changes, queue by queue.
+#[derive(Debug, Default)]
+pub struct Settlements {
+    list: Vec<Settlement>,
+    /// Where in the list each queue's is.
+    by_queue: HashMap<QueueId, usize, RandomState>,
+}
+
+impl Settlements {
+    /// What changes at this queue.
+    pub fn of(&mut self, queue: &Arc<Queue>) -> &mut Settlement {
+        let last = self.list.len().wrapping_sub(1);
+        let at = match self.list.last() {
+            Some(settlement) if settlement.queue.id == queue.id => last,
+            _ => *self.by_queue.entry(queue.id).or_insert(self.list.len()),
+        };
+        if at == self.list.len() {
+            self.list.push(Settlement::new(Arc::clone(queue)));
+        }
+        #[expect(clippy::indexing_slicing, reason = "the position was just found or made")]
+        &mut self.list[at]
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Each, in the order in which the queues were first touched.
+    pub fn iter(&self) -> impl Iterator<Item = &Settlement> {
+        self.list.iter()
+    }
+
+    /// Takes all.
+    pub fn drain(&mut self) -> impl Iterator<Item = Settlement> {
+        self.by_queue.clear();
+        self.list.drain(..)
+    }
+}
 
 /// What one burst of acknowledgements changes at one queue.
 #[derive(Debug)]
 pub struct Settlement {
     /// The queue.
     pub queue: Arc<Queue>,
-    logged: Vec<(Seq, Seq)>,
-    transient: Vec<(Seq, Seq)>,
+    logged: SmallVec<[(Seq, Seq); 1]>,
+    transient: SmallVec<[(Seq, Seq); 1]>,
     returned: Vec<Run>,
     credits: SmallVec<[(ConsumerKey, u32); 2]>,
 }
@@ -30,8 +72,8 @@ impl Settlement {
     pub fn new(queue: Arc<Queue>) -> Self {
         Self {
             queue,
-            logged: Vec::new(),
-            transient: Vec::new(),
+            logged: SmallVec::new(),
+            transient: SmallVec::new(),
             returned: Vec::new(),
             credits: SmallVec::new(),
         }

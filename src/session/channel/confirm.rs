@@ -25,9 +25,9 @@ pub(super) struct Confirmation {
 }
 
 impl Confirms {
-    /// One more publish.
-    pub(super) fn publish(&mut self) {
-        self.published += 1;
+    /// So many more publishes.
+    pub(super) fn publish(&mut self, count: u64) {
+        self.published += count;
     }
 
     /// All publishes so far were handed over, the last fact of them at `lsn`.
@@ -61,12 +61,12 @@ mod tests {
     #[test]
     fn acks_cover_the_durable_prefix_and_nothing_twice() {
         let mut confirms = Confirms::default();
-        confirms.publish();
-        confirms.publish();
+        confirms.publish(1);
+        confirms.publish(1);
         confirms.hand_over(Lsn(10));
-        confirms.publish();
+        confirms.publish(1);
         confirms.hand_over(Lsn(20));
-        confirms.publish();
+        confirms.publish(1);
         assert_eq!(confirms.take_confirmed(Lsn(9)), None);
         assert_eq!(confirms.take_confirmed(Lsn(19)), Some(Confirmation { tag: 2, multiple: true }));
         assert_eq!(confirms.take_confirmed(Lsn(30)), Some(Confirmation { tag: 3, multiple: false }));

@@ -165,8 +165,8 @@ impl Channel {
             let ok = BasicGetOk {
                 delivery_tag: tag,
                 redelivered: run.is_redelivered(),
-                exchange: message.exchange,
-                routing_key: message.routing_key,
+                exchange: message.names.exchange(),
+                routing_key: message.names.routing_key(),
                 message_count: u32::try_from(remaining).unwrap_or(u32::MAX),
             };
             link.send(self.number, &Method::BasicGetOk(ok));

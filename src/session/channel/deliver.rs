@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use crate::broker::consumer::Consumer;
 use crate::broker::outbox::Item;
+use crate::message::names::Names;
+use crate::message::record::{BodyView, MessageView};
 use crate::message::run::Run;
+use crate::protocol::delivery::DeliveryHead;
+use crate::protocol::frame::FRAME_OVERHEAD;
 use crate::protocol::methods::{BasicDeliver, Method};
 use crate::session::channel::Channel;
 use crate::session::channel::unacked::{Delivered, Holder};
 use crate::session::link::Link;
+use crate::session::output::Output;
 
 impl Channel {
     /// Sends messages to a consumer. Those of a queue that is gone are skipped.
@@ -21,18 +26,20 @@ impl Channel {
         link.keep_room(self.number, run.delivery_bytes());
         let first_tag = self.take_tags(run.count());
         let frame_max = link.frame_max;
+        let mut head = std::mem::take(&mut link.delivery_head);
         let out = link.output(self.number);
+        let mut writer = DeliveryWriter {
+            channel: self.number,
+            frame_max,
+            consumer: &consumer,
+            redelivered: run.is_redelivered(),
+            head: &mut head,
+            written_for: None,
+        };
         for (delivery_tag, message) in (first_tag..).zip(run.messages()) {
-            let deliver = BasicDeliver {
-                consumer_tag: &consumer.tag,
-                delivery_tag,
-                redelivered: run.is_redelivered(),
-                exchange: message.exchange,
-                routing_key: message.routing_key,
-            };
-            out.method(self.number, &Method::BasicDeliver(deliver));
-            out.content(self.number, &message, frame_max);
+            writer.write(out, delivery_tag, &message);
         }
+        link.delivery_head = head;
         if !consumer.no_ack {
             self.unacked.push(Delivered { first_tag, run, holder: Holder::Consumer(consumer) });
         } else if let Some(source) = &consumer.source {
@@ -47,6 +54,57 @@ impl Channel {
                 Item::Delivery { consumer, run } => self.deliver(link, consumer, run),
                 Item::Cancelled(consumer) => self.on_cancelled(link, &consumer),
             }
+        }
+    }
+}
+
+/// Writes the deliveries of one run.
+struct DeliveryWriter<'a> {
+    channel: u16,
+    frame_max: u32,
+    consumer: &'a Consumer,
+    redelivered: bool,
+    head: &'a mut DeliveryHead,
+    /// Names, properties and length of the body that the head was written for.
+    written_for: Option<(Names<'a>, &'a [u8], usize)>,
+}
+
+impl<'a> DeliveryWriter<'a> {
+    fn write(&mut self, out: &mut Output, delivery_tag: u64, message: &MessageView<'a>) {
+        match message.body {
+            BodyView::Slice(body) if body.len() + FRAME_OVERHEAD <= self.frame_max as usize => {
+                if !self.is_written_for(message, body) {
+                    let deliver = self.method(delivery_tag, message.names);
+                    self.head.set(self.channel, &deliver, message.properties, body.len() as u32);
+                    self.written_for = Some((message.names, message.properties, body.len()));
+                }
+                out.delivery(self.head.with_tag(delivery_tag), body);
+            }
+            _ => {
+                let deliver = self.method(delivery_tag, message.names);
+                out.method(self.channel, &Method::BasicDeliver(deliver));
+                out.content(self.channel, message, self.frame_max);
+            }
+        }
+    }
+
+    /// Whether the head fits this message. Names that are equal lie in one place: a block has them once for many.
+    #[inline]
+    fn is_written_for(&self, message: &MessageView<'_>, body: &[u8]) -> bool {
+        self.written_for.is_some_and(|(names, properties, body_bytes)| {
+            std::ptr::eq(names.as_bytes(), message.names.as_bytes())
+                && properties == message.properties
+                && body_bytes == body.len()
+        })
+    }
+
+    fn method(&self, delivery_tag: u64, names: Names<'a>) -> BasicDeliver<'a> {
+        BasicDeliver {
+            consumer_tag: &self.consumer.tag,
+            delivery_tag,
+            redelivered: self.redelivered,
+            exchange: names.exchange(),
+            routing_key: names.routing_key(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A channel knows its deliveries, its consumers' tags and what is being published; what it shares with its
 //! siblings is in the [`Link`]. It never closes anything itself: it refuses, and the session decides.
 
+mod assembly;
 mod confirm;
 mod consume;
 mod content;
@@ -17,9 +18,10 @@ pub mod unacked;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::assembly::Assembly;
+pub use self::assembly::Piece;
 use self::confirm::Confirms;
-use self::publish::Assembly;
-pub use self::publish::Piece;
+use self::publish::Plain;
 use self::tx::Transaction;
 use self::unacked::Unacked;
 use crate::broker::consumer::Consumer;
@@ -34,6 +36,7 @@ use crate::session::refuse::Refusal;
 pub struct Channel {
     number: u16,
     assembly: Assembly,
+    plain: Plain,
     unacked: Unacked,
     next_tag: u64,
     /// By tag, in order: closing the channel does the same whenever it is played again.
@@ -56,6 +59,7 @@ impl Channel {
         Self {
             number,
             assembly: Assembly::default(),
+            plain: Plain::default(),
             unacked: Unacked::default(),
             next_tag: 1,
             consumers: BTreeMap::new(),
@@ -71,6 +75,11 @@ impl Channel {
     /// Whether a publish waits for its header or body.
     pub fn awaits_content(&self) -> bool {
         self.assembly.is_awaiting()
+    }
+
+    /// Whether acknowledgements wait for tx.commit.
+    pub fn is_transactional(&self) -> bool {
+        self.transaction.is_some()
     }
 
     /// A method of this channel.

@@ -1,40 +1,33 @@
-//! From basic.publish, a header and body frames to a message in the burst (AMQP 0-9-1 §4.2.6).
+//! What a published message asks for, and where it goes: into the burst of the read chunk.
 //!
-//! ```text
-//! Idle --publish--> Header --header--> Body --last body byte--> Idle
-//!                      '-----header of an empty body-----------> Idle
-//! ```
+//! A message whose properties and names are like one's before goes there with no more than a look at both.
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::auth::permissions::Access;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::Exchange;
 use crate::broker::reply_to;
 use crate::broker::route::{self, Targets};
-use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
+use crate::message::block::{Big, BlockBuilder, Pieces};
 use crate::message::block_header::Stamp;
-use crate::message::names::NamesBuf;
+use crate::message::names::{Names, NamesBuf};
 use crate::message::record::{BodyView, Content, MessageView};
 use crate::message::run::Run;
-use crate::protocol::header::ContentHeader;
+use crate::protocol::express::WholePublish;
 use crate::protocol::methods::BasicPublish;
 use crate::protocol::properties::Properties;
-use crate::protocol::reply::ReplyCode;
 use crate::protocol::table::Table;
 use crate::session::channel::Channel;
-use crate::session::channel::content::{self, BASIC_CLASS};
+use crate::session::channel::assembly::{Assembly, parse_properties};
+use crate::session::channel::confirm::Confirms;
+use crate::session::channel::content;
 use crate::session::channel::returns::{Unroutable, send_return};
 use crate::session::channel::tx::Transaction;
 use crate::session::link::{Link, Route};
 use crate::session::refuse::Refusal;
-
-/// No body is larger, whatever the configuration says.
-const BODY_BYTES_CAP: u64 = 512 * 1024 * 1024;
-/// A connection with less than this in unfinished bodies is not the one that fills the node with them.
-const BLAMED_PARTIAL_BYTES_MIN: u64 = 1024 * 1024;
 
 /// What each queue a message goes to takes of a transaction, in bytes.
 const TARGET_BYTES: u64 = 24;
@@ -42,160 +35,34 @@ const TARGET_BYTES: u64 = 24;
 /// The delivery mode of messages that are to survive; every other one is transient.
 const PERSISTENT: u8 = 2;
 
-/// A body frame's payload.
-#[derive(Debug)]
-pub enum Piece<'a> {
-    /// In the read buffer.
-    Slice(&'a [u8]),
-    /// Large, and cut out of the read buffer.
-    Shared(Bytes),
-}
-
-/// A content on its way in. Its buffers are kept from one message to the next.
+/// The properties of the last message that said nothing to the broker but whether it is persistent: those of the
+/// next one need no look when they are the same.
 #[derive(Debug, Default)]
-pub(super) struct Assembly {
-    stage: Stage,
-    names: NamesBuf,
-    mandatory: bool,
+pub(super) struct Plain {
+    /// Empty when there are none; properties never are.
     properties: Vec<u8>,
-    body_bytes: u64,
-    received_bytes: u64,
-    pieces: Pieces,
-    joined: BytesMut,
+    persistent: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
-    #[default]
-    Idle,
-    Header,
-    Body,
-}
-
-impl Assembly {
-    /// Whether a method would come in the middle of a content.
-    pub(super) fn is_awaiting(&self) -> bool {
-        self.stage != Stage::Idle
+impl Plain {
+    fn of(&self, properties: &[u8]) -> Option<bool> {
+        (!self.properties.is_empty() && self.properties == properties).then_some(self.persistent)
     }
 
-    pub(super) fn unexpected_method(&self) -> Refusal {
-        Refusal::unexpected_frame(match self.stage {
-            Stage::Body => "expected content body, got non content body frame instead".to_owned(),
-            _ => format!(
-                "expected content header for class {BASIC_CLASS}, got non content header frame instead"
-            ),
-        })
-    }
-
-    pub(super) fn on_header(&mut self, link: &Link, header: &ContentHeader<'_>) -> Result<(), Refusal> {
-        match self.stage {
-            Stage::Idle => {
-                return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
-            }
-            Stage::Body => return Err(self.unexpected_method()),
-            Stage::Header if header.weight != 0 => return Err(self.unexpected_method()),
-            Stage::Header => {}
-        }
-        if header.class_id != BASIC_CLASS {
-            let text = format!(
-                "expected content header for class {BASIC_CLASS}, got one for class {} instead",
-                header.class_id
-            );
-            return Err(Refusal::unexpected_frame(text));
-        }
-        if header.body_bytes > BODY_BYTES_CAP {
-            let size = header.body_bytes;
-            return Err(Refusal::new(
-                ReplyCode::FrameError,
-                format!("content body size {size} exceeds maximum allowed size {BODY_BYTES_CAP}"),
-            ));
-        }
-        let size_max = link.node().limits.message_bytes_max;
-        if header.body_bytes > size_max {
-            let text =
-                format!("message size {} is larger than configured max size {size_max}", header.body_bytes);
-            return Err(Refusal::precondition(text));
-        }
-        Properties::parse(header.properties)
-            .map_err(|error| Refusal::new(ReplyCode::SyntaxError, error.to_string()))?;
+    fn remember(&mut self, properties: &[u8], persistent: bool) {
         self.properties.clear();
-        self.properties.extend_from_slice(header.properties);
-        self.body_bytes = header.body_bytes;
-        self.received_bytes = 0;
-        self.stage = Stage::Body;
-        Ok(())
+        self.properties.extend_from_slice(properties);
+        self.persistent = persistent;
     }
+}
 
-    /// Takes a piece of the body; the slice comes back when it is all of a small body, which needs no copy here.
-    pub(super) fn on_body<'a>(&mut self, link: &Link, piece: Piece<'a>) -> Result<Option<&'a [u8]>, Refusal> {
-        match self.stage {
-            Stage::Idle => {
-                return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
-            }
-            Stage::Header => return Err(self.unexpected_method()),
-            Stage::Body => {}
-        }
-        let bytes = match &piece {
-            Piece::Slice(slice) => slice.len(),
-            Piece::Shared(shared) => shared.len(),
-        } as u64;
-        if bytes > self.body_bytes - self.received_bytes {
-            let text = "content body frame exceeds remaining content size";
-            return Err(Refusal::new(ReplyCode::FrameError, text));
-        }
-        let whole = self.received_bytes == 0 && bytes == self.body_bytes;
-        self.received_bytes += bytes;
-        match piece {
-            Piece::Slice(slice) if whole && slice.len() <= SMALL_BODY_BYTES_MAX => return Ok(Some(slice)),
-            Piece::Slice(slice) => self.joined.extend_from_slice(slice),
-            Piece::Shared(shared) => {
-                self.flush_joined();
-                self.pieces.push(shared);
-            }
-        }
-        self.charge(link, bytes)?;
-        Ok(None)
-    }
-
-    /// Counts what has arrived of an unfinished body, so that many of them cannot fill the node.
-    fn charge(&self, link: &Link, bytes: u64) -> Result<(), Refusal> {
-        let memory = &link.node().memory;
-        memory.partial_bodies.add(bytes);
-        if memory.has_too_many_partial_bodies() && self.received_bytes >= BLAMED_PARTIAL_BYTES_MIN {
-            let text = "unfinished message bodies take too much memory";
-            return Err(Refusal::new(ReplyCode::ResourceError, text));
-        }
-        Ok(())
-    }
-
-    fn flush_joined(&mut self) {
-        if !self.joined.is_empty() {
-            self.pieces.push(self.joined.split().freeze());
-        }
-    }
-
-    /// Forgets an unfinished content.
-    pub(super) fn abandon(&mut self, link: &Link) {
-        link.node().memory.partial_bodies.sub(self.held_bytes());
-        self.pieces.clear();
-        self.joined = BytesMut::new();
-        self.stage = Stage::Idle;
-    }
-
-    fn held_bytes(&self) -> u64 {
-        (self.joined.len() + self.pieces.iter().map(Bytes::len).sum::<usize>()) as u64
-    }
-
-    fn is_whole(&self) -> bool {
-        self.stage == Stage::Body && self.received_bytes == self.body_bytes
-    }
-
-    /// The body in the pieces it came in; the assembly is ready for the next content.
-    fn take_pieces(&mut self, link: &Link) -> Pieces {
-        link.node().memory.partial_bodies.sub(self.held_bytes());
-        self.flush_joined();
-        std::mem::take(&mut self.pieces)
-    }
+/// What of a channel a publish concerns.
+struct Publisher<'a> {
+    channel: u16,
+    plain: &'a mut Plain,
+    confirms: &'a mut Option<Confirms>,
+    transaction: &'a mut Option<Transaction>,
+    reply_address: Option<&'a str>,
 }
 
 /// A whole body.
@@ -225,11 +92,37 @@ impl Channel {
         if publish.immediate {
             return Err(Refusal::not_implemented("immediate=true"));
         }
-        let assembly = &mut self.assembly;
-        assembly.names.set(publish.exchange, publish.routing_key);
-        assembly.mandatory = publish.mandatory;
-        assembly.stage = Stage::Header;
+        self.assembly.begin(publish);
         Ok(())
+    }
+
+    /// A message whose frames arrived together.
+    ///
+    /// # Errors
+    /// What the content is refused with.
+    pub fn on_whole_publish(&mut self, link: &mut Link, publish: &WholePublish<'_>) -> Result<(), Refusal> {
+        let WholePublish { names, mandatory, properties, body, .. } = *publish;
+        let names = Names::of_wire(names).unwrap_or(Names::EMPTY);
+        let (mut publisher, _) = self.publisher();
+        let message = Content { names, properties, body };
+        if publisher.publish_alike(link, &message, std::iter::once(body)) > 0 {
+            return Ok(());
+        }
+        parse_properties(properties)?;
+        publisher.publish(link, &message, mandatory, Body::Slice(body))
+    }
+
+    /// Messages behind a whole one that differ from it in nothing but the octets of their bodies. They are left alone
+    /// when it takes more than a look to publish them.
+    pub fn publish_alike<'a>(
+        &mut self,
+        link: &mut Link,
+        first: &WholePublish<'_>,
+        bodies: impl Iterator<Item = &'a [u8]>,
+    ) {
+        let WholePublish { names, properties, body, .. } = *first;
+        let names = Names::of_wire(names).unwrap_or(Names::EMPTY);
+        self.publisher().0.publish_alike(link, &Content { names, properties, body }, bodies);
     }
 
     pub(super) fn publish_when_whole(
@@ -240,46 +133,92 @@ impl Channel {
         if !self.assembly.is_whole() {
             return Ok(());
         }
+        let pieces = self.assembly.finish(link);
         let body = match whole {
             Some(slice) => Body::Slice(slice),
-            None if self.assembly.body_bytes == 0 => Body::Slice(&[]),
-            None => Body::Pieces(self.assembly.take_pieces(link)),
+            None if pieces.is_empty() => Body::Slice(&[]),
+            None => Body::Pieces(pieces),
         };
-        self.assembly.stage = Stage::Idle;
-        self.publish(link, body)
+        let (mut publisher, assembly) = self.publisher();
+        let message = Content { names: assembly.names(), properties: assembly.properties(), body: &[] };
+        publisher.publish(link, &message, assembly.is_mandatory(), body)
     }
 
-    fn publish(&mut self, link: &mut Link, body: Body<'_>) -> Result<(), Refusal> {
-        link.on_publish(self.number, self.confirms.is_some());
-        let Assembly { names, mandatory, properties, .. } = &self.assembly;
-        let route = link.route(names.view(), check_exchange)?;
-        let parsed = Properties::unchecked(properties);
+    fn publisher(&mut self) -> (Publisher<'_>, &Assembly) {
+        let publisher = Publisher {
+            channel: self.number,
+            plain: &mut self.plain,
+            confirms: &mut self.confirms,
+            transaction: &mut self.transaction,
+            reply_address: self.reply_address.as_deref(),
+        };
+        (publisher, &self.assembly)
+    }
+}
+
+impl Publisher<'_> {
+    /// Publishes small messages with properties like those of the last one, to names that were routed before: one for
+    /// each body, which is as long as that of `like`. How many; none when these are no such messages.
+    fn publish_alike<'a>(
+        &mut self,
+        link: &mut Link,
+        like: &Content<'_>,
+        bodies: impl Iterator<Item = &'a [u8]>,
+    ) -> u64 {
+        let Some(persistent) = self.plain.of(like.properties) else { return 0 };
+        if self.transaction.is_some() {
+            return 0;
+        }
+        let count = link.publish_alike(like, persistent, bodies);
+        if count > 0 {
+            link.on_publish(self.channel, self.confirms.is_some());
+        }
+        if let Some(confirms) = &mut self.confirms {
+            confirms.publish(count);
+        }
+        count
+    }
+
+    /// Publishes a message: the names and properties of `message`, and this body.
+    fn publish(
+        &mut self,
+        link: &mut Link,
+        message: &Content<'_>,
+        mandatory: bool,
+        body: Body<'_>,
+    ) -> Result<(), Refusal> {
+        link.on_publish(self.channel, self.confirms.is_some());
+        let route = link.route(message.names, check_exchange)?;
+        let parsed = Properties::unchecked(message.properties);
         content::check(&parsed, &link.actor.user)?;
-        let rewritten = content::rewrite(&parsed, self.reply_address.as_deref())?;
+        let rewritten = content::rewrite(&parsed, self.reply_address)?;
         let headers = parsed.headers().unwrap_or(Table::EMPTY);
         let more_keys = content::more_keys(headers)?;
         let persistent = parsed.delivery_mode() == Some(PERSISTENT);
-        let properties = rewritten.as_deref().unwrap_or(properties);
-        let message = Content { names: names.view(), properties, body: &[] };
+        if rewritten.is_none() && more_keys.is_empty() {
+            self.plain.remember(message.properties, persistent);
+        }
+        let properties = rewritten.as_deref().unwrap_or(message.properties);
+        let message = Content { properties, ..*message };
         if let Some(confirms) = &mut self.confirms {
-            confirms.publish();
+            confirms.publish(1);
         }
         let found;
         let targets = if route.by_headers || !more_keys.is_empty() {
-            found = find_targets(link, &route, names.view().routing_key(), &more_keys, headers);
+            found = find_targets(link, &route, message.names.routing_key(), &more_keys, headers);
             &found
         } else {
             &route.targets
         };
         let taken = if !targets.is_empty() {
-            return hand_to_burst(link, &mut self.transaction, targets, &message, body, persistent);
+            return hand_to_burst(link, self.transaction, targets, &message, body, persistent);
         } else if route.exchange.is_default() {
             reply(link, &message, &body)
         } else {
             false
         };
-        if !taken && *mandatory {
-            return give_back(link, &mut self.transaction, self.number, &message, body);
+        if !taken && mandatory {
+            return give_back(link, self.transaction, self.channel, &message, body);
         }
         Ok(())
     }
@@ -363,12 +302,7 @@ fn reply(link: &mut Link, message: &Content<'_>, body: &Body<'_>) -> bool {
 }
 
 fn view<'a>(message: &Content<'a>, body: &'a Body<'_>) -> MessageView<'a> {
-    MessageView {
-        exchange: message.names.exchange(),
-        routing_key: message.names.routing_key(),
-        properties: message.properties,
-        body: body.view(),
-    }
+    MessageView { names: message.names, properties: message.properties, body: body.view() }
 }
 
 /// The exchange a client may publish to.

@@ -18,8 +18,7 @@ pub(super) struct Unroutable {
 impl Unroutable {
     pub(super) fn view(&self) -> MessageView<'_> {
         MessageView {
-            exchange: self.names.view().exchange(),
-            routing_key: self.names.view().routing_key(),
+            names: self.names.view(),
             properties: &self.properties,
             body: BodyView::Chunks(&self.body),
         }
@@ -31,8 +30,8 @@ pub(super) fn send_return(link: &mut Link, channel: u16, message: &MessageView<'
     let method = BasicReturn {
         reply_code: ReplyCode::NoRoute.code(),
         reply_text: ReplyCode::NoRoute.name(),
-        exchange: message.exchange,
-        routing_key: message.routing_key,
+        exchange: message.names.exchange(),
+        routing_key: message.names.routing_key(),
     };
     link.send(channel, &Method::BasicReturn(method));
     link.send_content(channel, message);

@@ -12,6 +12,20 @@ impl Channel {
         self.on_settle(link, tag, multiple, Verdict::Done)
     }
 
+    /// Acknowledgements of all these deliveries one by one, outside a transaction.
+    ///
+    /// # Errors
+    /// As that of the first that is not outstanding; those before it are done.
+    pub fn on_ack_row(&mut self, link: &mut Link, first: u64, last: u64) -> Result<(), Refusal> {
+        let mut next = first;
+        while next <= last {
+            let delivered = self.unacked.take_row(next, last).ok_or_else(|| unknown_tag(next))?;
+            next += u64::from(delivered.run.count());
+            self.settle(link, delivered, Verdict::Done);
+        }
+        Ok(())
+    }
+
     pub(super) fn on_nack(
         &mut self,
         link: &mut Link,
@@ -32,16 +46,15 @@ impl Channel {
         if let Some(transaction) = &mut self.transaction {
             transaction.count(link.node().limits.tx_messages_max)?;
         }
-        let unknown = || Refusal::precondition(format!("unknown delivery tag {tag}"));
         if !multiple {
-            let one = self.unacked.take(tag).ok_or_else(unknown)?;
+            let one = self.unacked.take_row(tag, tag).ok_or_else(|| unknown_tag(tag))?;
             self.settle(link, one, verdict);
             return Ok(());
         }
         let many = if tag == 0 {
             self.unacked.take_all()
         } else {
-            self.unacked.take_through(tag).ok_or_else(unknown)?
+            self.unacked.take_through(tag).ok_or_else(|| unknown_tag(tag))?
         };
         for delivered in many {
             self.settle(link, delivered, verdict);
@@ -106,4 +119,8 @@ impl Channel {
             link.give_back(item);
         }
     }
+}
+
+fn unknown_tag(tag: u64) -> Refusal {
+    Refusal::precondition(format!("unknown delivery tag {tag}"))
 }

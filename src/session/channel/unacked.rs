@@ -49,21 +49,22 @@ impl Unacked {
         self.messages
     }
 
-    /// Takes the delivery with this tag. `None` when it is not outstanding.
-    pub fn take(&mut self, tag: u64) -> Option<Delivered> {
-        let last_tag = self.find(tag)?;
-        let mut found = self.by_last_tag.remove(&last_tag)?;
-        self.messages -= 1;
-        if found.first_tag < tag {
-            let before = found.split_before(tag);
+    /// Takes the delivery with the tag `first`, and those behind it up to `last` that are of the same run. `None` when
+    /// `first` is not outstanding.
+    pub fn take_row(&mut self, first: u64, last: u64) -> Option<Delivered> {
+        let last_tag = self.find(first)?;
+        let mut taken = self.by_last_tag.remove(&last_tag)?;
+        if taken.first_tag < first {
+            let before = taken.split_before(first);
             self.by_last_tag.insert(before.last_tag(), before);
         }
-        if last_tag > tag {
-            let one = found.split_before(tag + 1);
-            self.by_last_tag.insert(last_tag, found);
-            return Some(one);
+        if last_tag > last {
+            let row = taken.split_before(last + 1);
+            self.by_last_tag.insert(last_tag, taken);
+            taken = row;
         }
-        Some(found)
+        self.messages -= u64::from(taken.run.count());
+        Some(taken)
     }
 
     /// Takes every delivery up to and with this tag. `None` when the tag itself is not outstanding.

@@ -1,0 +1,206 @@
+//! From basic.publish, a header and body frames to one content (AMQP 0-9-1 §4.2.6).
+//!
+//! ```text
+//! Idle --publish--> Header --header--> Body --last body byte--> Idle
+//!                      '-----header of an empty body-----------> Idle
+//! ```
+
+use bytes::{Bytes, BytesMut};
+
+use crate::message::block::{Pieces, SMALL_BODY_BYTES_MAX};
+use crate::message::names::{Names, NamesBuf};
+use crate::protocol::header::ContentHeader;
+use crate::protocol::methods::BasicPublish;
+use crate::protocol::properties::Properties;
+use crate::protocol::reply::ReplyCode;
+use crate::session::channel::content::BASIC_CLASS;
+use crate::session::link::Link;
+use crate::session::refuse::Refusal;
+
+/// No body is larger, whatever the configuration says.
+const BODY_BYTES_CAP: u64 = 512 * 1024 * 1024;
+/// A connection with less than this in unfinished bodies is not the one that fills the node with them.
+const BLAMED_PARTIAL_BYTES_MIN: u64 = 1024 * 1024;
+
+/// A body frame's payload.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    /// In the read buffer.
+    Slice(&'a [u8]),
+    /// Large, and cut out of the read buffer.
+    Shared(Bytes),
+}
+
+/// A content on its way in. Its buffers are kept from one message to the next.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    stage: Stage,
+    names: NamesBuf,
+    mandatory: bool,
+    properties: Vec<u8>,
+    body_bytes: u64,
+    received_bytes: u64,
+    pieces: Pieces,
+    joined: BytesMut,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Idle,
+    Header,
+    Body,
+}
+
+impl Assembly {
+    /// A content begins.
+    pub(super) fn begin(&mut self, publish: &BasicPublish<'_>) {
+        self.names.set(publish.exchange, publish.routing_key);
+        self.mandatory = publish.mandatory;
+        self.stage = Stage::Header;
+    }
+
+    /// Whether a method would come in the middle of a content.
+    pub(super) fn is_awaiting(&self) -> bool {
+        self.stage != Stage::Idle
+    }
+
+    pub(super) fn unexpected_method(&self) -> Refusal {
+        Refusal::unexpected_frame(match self.stage {
+            Stage::Body => "expected content body, got non content body frame instead".to_owned(),
+            _ => format!(
+                "expected content header for class {BASIC_CLASS}, got non content header frame instead"
+            ),
+        })
+    }
+
+    pub(super) fn on_header(&mut self, link: &Link, header: &ContentHeader<'_>) -> Result<(), Refusal> {
+        match self.stage {
+            Stage::Idle => {
+                return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
+            }
+            Stage::Body => return Err(self.unexpected_method()),
+            Stage::Header if header.weight != 0 => return Err(self.unexpected_method()),
+            Stage::Header => {}
+        }
+        if header.class_id != BASIC_CLASS {
+            let text = format!(
+                "expected content header for class {BASIC_CLASS}, got one for class {} instead",
+                header.class_id
+            );
+            return Err(Refusal::unexpected_frame(text));
+        }
+        if header.body_bytes > BODY_BYTES_CAP {
+            let size = header.body_bytes;
+            return Err(Refusal::new(
+                ReplyCode::FrameError,
+                format!("content body size {size} exceeds maximum allowed size {BODY_BYTES_CAP}"),
+            ));
+        }
+        let size_max = link.node().limits.message_bytes_max;
+        if header.body_bytes > size_max {
+            let text =
+                format!("message size {} is larger than configured max size {size_max}", header.body_bytes);
+            return Err(Refusal::precondition(text));
+        }
+        parse_properties(header.properties)?;
+        self.properties.clear();
+        self.properties.extend_from_slice(header.properties);
+        self.body_bytes = header.body_bytes;
+        self.received_bytes = 0;
+        self.stage = Stage::Body;
+        Ok(())
+    }
+
+    /// Takes a piece of the body; the slice comes back when it is all of a small body, which needs no copy here.
+    pub(super) fn on_body<'a>(&mut self, link: &Link, piece: Piece<'a>) -> Result<Option<&'a [u8]>, Refusal> {
+        match self.stage {
+            Stage::Idle => {
+                return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
+            }
+            Stage::Header => return Err(self.unexpected_method()),
+            Stage::Body => {}
+        }
+        let bytes = match &piece {
+            Piece::Slice(slice) => slice.len(),
+            Piece::Shared(shared) => shared.len(),
+        } as u64;
+        if bytes > self.body_bytes - self.received_bytes {
+            let text = "content body frame exceeds remaining content size";
+            return Err(Refusal::new(ReplyCode::FrameError, text));
+        }
+        let whole = self.received_bytes == 0 && bytes == self.body_bytes;
+        self.received_bytes += bytes;
+        match piece {
+            Piece::Slice(slice) if whole && slice.len() <= SMALL_BODY_BYTES_MAX => return Ok(Some(slice)),
+            Piece::Slice(slice) => self.joined.extend_from_slice(slice),
+            Piece::Shared(shared) => {
+                self.flush_joined();
+                self.pieces.push(shared);
+            }
+        }
+        self.charge(link, bytes)?;
+        Ok(None)
+    }
+
+    /// Counts what has arrived of an unfinished body, so that many of them cannot fill the node.
+    fn charge(&self, link: &Link, bytes: u64) -> Result<(), Refusal> {
+        let memory = &link.node().memory;
+        memory.partial_bodies.add(bytes);
+        if memory.has_too_many_partial_bodies() && self.received_bytes >= BLAMED_PARTIAL_BYTES_MIN {
+            let text = "unfinished message bodies take too much memory";
+            return Err(Refusal::new(ReplyCode::ResourceError, text));
+        }
+        Ok(())
+    }
+
+    fn flush_joined(&mut self) {
+        if !self.joined.is_empty() {
+            self.pieces.push(self.joined.split().freeze());
+        }
+    }
+
+    /// Forgets an unfinished content.
+    pub(super) fn abandon(&mut self, link: &Link) {
+        link.node().memory.partial_bodies.sub(self.held_bytes());
+        self.pieces.clear();
+        self.joined = BytesMut::new();
+        self.stage = Stage::Idle;
+    }
+
+    fn held_bytes(&self) -> u64 {
+        (self.joined.len() + self.pieces.iter().map(Bytes::len).sum::<usize>()) as u64
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.stage == Stage::Body && self.received_bytes == self.body_bytes
+    }
+
+    /// The pieces that were kept of the body; the assembly is ready for the next content.
+    pub(super) fn finish(&mut self, link: &Link) -> Pieces {
+        self.stage = Stage::Idle;
+        link.node().memory.partial_bodies.sub(self.held_bytes());
+        self.flush_joined();
+        std::mem::take(&mut self.pieces)
+    }
+
+    /// Where the last content goes.
+    pub(super) fn names(&self) -> Names<'_> {
+        self.names.view()
+    }
+
+    /// Its properties.
+    pub(super) fn properties(&self) -> &[u8] {
+        &self.properties
+    }
+
+    /// Whether it comes back when nobody takes it.
+    pub(super) fn is_mandatory(&self) -> bool {
+        self.mandatory
+    }
+}
+
+/// Looks at properties as a header brings them.
+pub(super) fn parse_properties(properties: &[u8]) -> Result<Properties<'_>, Refusal> {
+    Properties::parse(properties).map_err(|error| Refusal::new(ReplyCode::SyntaxError, error.to_string()))
+}
