@@ -261,30 +261,52 @@ fn bench_loads_a_broker_and_checks_what_comes_back() {
     let address = log.iter().find_map(|line| line.split_once("address=")).expect("the port is logged").1;
     let url = format!("amqp://guest:guest@{}/%2f", address.trim());
     for load in [
-        &["--auto-ack", "--size", "16"][..],
-        &[
-            "--confirms",
-            "--persistent",
-            "--producers",
-            "2",
-            "--consumers",
-            "3",
-            "--queues",
-            "2",
-            "--size",
-            "5000",
-        ],
-        &["--rate", "500", "--ack-every", "1", "--queues", "3", "--size", "0"],
+        "--auto-ack --size 16 --seconds 1",
+        "--confirms --persistent --producers 2 --consumers 3 --queues 2 --size 5000 --seconds 1",
+        "--rate 500 --ack-every 1 --queues 3 --size 0 --seconds 1",
+        "--messages 1000 --queues 7 --size 16,300,70000 --max-waiting 50",
+        "--messages 1000 --backlog --exchange direct --bindings 100",
+        "--messages 1000 --exchange topic --bindings 100 --auto-ack",
+        "--messages 100 --get --backlog",
+        "--messages 100 --get --auto-ack",
     ] {
-        let run = sluicemq(&["bench", "--json", "--seconds", "1", "--url", &url]).args(load).output();
-        let run = run.expect("the binary runs");
-        assert!(run.status.success(), "{load:?}: {}", String::from_utf8_lossy(&run.stderr));
-        let report: serde_json::Value = serde_json::from_slice(&run.stdout).expect("the report is JSON");
-        assert_eq!(report["published"], report["received"], "{report}");
-        assert!(report["published"].as_u64() > Some(0), "{report}");
-        let passed = report["check"]["result"].as_str().expect("a result");
-        assert!(["passed", "count_passed"].contains(&passed), "{report}");
+        let report = run_bench(&url, load);
+        assert_eq!(report["published"], report["received"], "{load}: {report}");
+        assert!(report["published"].as_u64() > Some(0), "{load}: {report}");
+        check_passed(&report);
     }
+    let report = run_bench(&url, "--messages 1000 --exchange fanout --queues 5 --producers 2");
+    assert_eq!((report["published"].as_u64(), report["received"].as_u64()), (Some(1000), Some(5000)));
+    check_passed(&report);
+}
+
+#[test]
+fn bench_opens_connections_and_draws_a_run() {
+    let mut broker = Broker::start(&mut sluicemq(&["--listen", "127.0.0.1:0"]));
+    let log = broker.log_until("Server startup complete");
+    let address = log.iter().find_map(|line| line.split_once("address=")).expect("the port is logged").1;
+    let url = format!("amqp://guest:guest@{}/%2f", address.trim());
+    assert_eq!(run_bench(&url, "--idle 100 --queues 3 --seconds 1")["done"], 100);
+    for churn in ["--churn connection --producers 2 --seconds 1", "--churn channel --seconds 1"] {
+        assert!(run_bench(&url, churn)["done"].as_u64() > Some(0), "{churn}");
+    }
+    let dir = fresh_dir();
+    let file = dir.with_extension("svg");
+    run_bench(&url, &format!("--seconds 1 --plot {}", file.display()));
+    assert!(fs::read_to_string(&file).expect("the picture").contains("</svg>"));
+}
+
+/// Runs the load tool, which must succeed, and reads its report.
+fn run_bench(url: &str, load: &str) -> serde_json::Value {
+    let run = sluicemq(&["bench", "--json", "--url", url]).args(load.split(' ')).output();
+    let run = run.expect("the binary runs");
+    assert!(run.status.success(), "{load}: {}", String::from_utf8_lossy(&run.stderr));
+    serde_json::from_slice(&run.stdout).expect("the report is JSON")
+}
+
+fn check_passed(report: &serde_json::Value) {
+    let passed = report["check"]["result"].as_str().expect("a result");
+    assert!(["passed", "count_passed"].contains(&passed), "{report}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What `sluicemq bench` can be told.
 
-use clap::Args as ClapArgs;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum};
 
 use crate::bench::target::Target;
 
@@ -23,9 +25,20 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub queues: u16,
 
-    /// Bytes of a message; from 16 on each carries what tells loss, order and latency, from 8 on loss and order
-    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = clap::value_parser!(u32).range(..=536_870_912))]
-    pub size: u32,
+    /// Bytes of a message, or sizes that take turns (16,1024); from 16 on each carries what tells loss, order and
+    /// latency, from 8 on loss and order
+    #[arg(long, value_name = "BYTES", default_value = "16", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..=536_870_912))]
+    pub size: Vec<u32>,
+
+    /// Publish to an exchange of this kind instead of the queues themselves. A fanout exchange gives each message to
+    /// all queues; the others have one queue and keys at random
+    #[arg(long, value_name = "KIND", help_heading = "Routing")]
+    pub exchange: Option<Kind>,
+
+    /// Bindings of the direct or topic exchange. Of a topic exchange's a third is exact, a third like *.x.*, a third
+    /// like x.#
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000), requires = "exchange", help_heading = "Routing")]
+    pub bindings: u32,
 
     /// Acknowledge every Kth delivery, with all before it
     #[arg(long, value_name = "K", default_value_t = 100, conflicts_with = "auto_ack")]
@@ -51,17 +64,78 @@ pub struct Args {
     #[arg(long)]
     pub persistent: bool,
 
-    /// Messages a second from all producers together; 0 publishes as fast as the broker takes them
+    /// Ask for each message with basic.get, one at a time, instead of consuming
+    #[arg(long)]
+    pub get: bool,
+
+    /// Publish first and consume when that is over: a backlog, and how fast it drains
+    #[arg(long, conflicts_with = "max_waiting")]
+    pub backlog: bool,
+
+    /// Producers wait while this many messages are published and not received: what is measured can be sustained
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_waiting: u64,
+
+    /// Messages a second from all producers together; 0 publishes as fast as the broker takes them. With a
+    /// rate, latency counts from when a message should have been sent
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub rate: u64,
+
+    /// Messages from all producers together, however long that takes
+    #[arg(long, value_name = "N", conflicts_with = "seconds")]
+    pub messages: Option<u64>,
 
     /// How long to publish; what is queued then is still consumed
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
 
+    /// Make no load, but hold this many connections open, each with a channel and a consumer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000), conflicts_with = "churn", help_heading = "Connections")]
+    pub idle: Option<u32>,
+
+    /// Over and over, in each of --producers tasks: connect, open a channel, declare, publish, close; or the same in
+    /// channels of one connection
+    #[arg(long, value_name = "WHAT", help_heading = "Connections")]
+    pub churn: Option<Churn>,
+
+    /// Draw rates and latencies over time into this SVG file
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// A kind of exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Equal keys.
+    Direct,
+    /// Patterns.
+    Topic,
+    /// All queues.
+    Fanout,
+}
+
+impl Kind {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Topic => "topic",
+            Self::Fanout => "fanout",
+        }
+    }
+}
+
+/// What is opened and closed over and over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Churn {
+    /// Connections.
+    Connection,
+    /// Channels.
+    Channel,
 }
 
 impl Args {
@@ -80,7 +154,28 @@ impl Args {
                 "--ack-every {every} is more than --prefetch {prefetch}: no delivery would ever be acknowledged"
             ));
         }
+        if self.queues > 1 && matches!(self.exchange, Some(Kind::Direct | Kind::Topic)) {
+            return Err("--exchange direct and topic take one queue: --queues 1".to_owned());
+        }
+        if self.consumers == 0 && (self.get || self.backlog || self.max_waiting > 0) {
+            return Err("--get, --backlog and --max-waiting need --consumers".to_owned());
+        }
         Ok(())
+    }
+
+    /// Copies of each message that arrive.
+    pub(super) fn copies(&self) -> u64 {
+        if self.exchange == Some(Kind::Fanout) { u64::from(self.queues) } else { 1 }
+    }
+
+    /// The bytes that every message carries at least.
+    pub(super) fn least_bytes(&self) -> u32 {
+        self.size.iter().copied().min().unwrap_or_default()
+    }
+
+    /// The bytes of a message, on average.
+    pub(super) fn mean_bytes(&self) -> f64 {
+        self.size.iter().map(|&bytes| f64::from(bytes)).sum::<f64>() / self.size.len().max(1) as f64
     }
 
     /// Outstanding confirms of each producer, if it is to ask for them.

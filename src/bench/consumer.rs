@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bench::args::Args;
 use crate::bench::check::{Flow, Received};
 use crate::bench::client::{CHANNEL, Client, Input, refuse_close};
-use crate::bench::meter::{Meter, add, latency_histogram};
+use crate::bench::meter::{Meter, latency_histogram};
 use crate::bench::stamp::{NUMBERED_BYTES, Stamp, TIMED_BYTES};
 use crate::protocol::frame::{FrameKind, FrameView, put_method};
 use crate::protocol::header::ContentHeader;
@@ -88,7 +88,9 @@ impl Consumer {
                     frames.clear();
                 }
             }
-            add(&meter.received, self.intake.count - before);
+            self.intake.note_latency();
+            self.intake.share_latency(&meter);
+            meter.on_received(self.intake.count - before);
         }
         if let Some(acks) = &mut self.acks {
             acks.put(&mut frames);
@@ -140,9 +142,9 @@ impl Acks {
 
 /// Takes frames and notes the messages they make.
 struct Intake {
-    /// The smaller of the message's size and the stamp's.
+    /// The smaller of the messages' size and the stamp's.
     stamp_bytes: usize,
-    size: u64,
+    sizes: Vec<u32>,
     queue: u16,
     tag: u64,
     /// Body still to come; `None` between messages.
@@ -157,13 +159,15 @@ struct Intake {
     /// Messages in a row of one burst share a time and are recorded together.
     burst_ns: u64,
     burst_count: u64,
+    /// Of this chunk.
+    recent: Vec<(u64, u64)>,
 }
 
 impl Intake {
     fn new(args: &Args) -> Self {
         Self {
-            stamp_bytes: (args.size as usize).min(TIMED_BYTES),
-            size: u64::from(args.size),
+            stamp_bytes: (args.least_bytes() as usize).min(TIMED_BYTES),
+            sizes: args.size.clone(),
             queue: 0,
             tag: 0,
             body_left: None,
@@ -176,6 +180,7 @@ impl Intake {
             latency: latency_histogram(),
             burst_ns: 0,
             burst_count: 0,
+            recent: Vec::new(),
         }
     }
 
@@ -205,8 +210,8 @@ impl Intake {
     #[inline]
     fn on_header(&mut self, payload: &[u8]) -> anyhow::Result<()> {
         let header = ContentHeader::parse(payload)?;
-        if header.body_bytes != self.size {
-            bail!("a message of {} bytes came back with {}", self.size, header.body_bytes);
+        if !self.sizes.iter().any(|&size| u64::from(size) == header.body_bytes) {
+            bail!("a message of {} bytes came back, which nobody sent", header.body_bytes);
         }
         self.body_left = Some(header.body_bytes);
         if header.body_bytes == 0 {
@@ -256,8 +261,17 @@ impl Intake {
     fn note_latency(&mut self) {
         if self.burst_count > 0 {
             self.latency.saturating_record_n(self.burst_ns, self.burst_count);
+            self.recent.push((self.burst_ns, self.burst_count));
         }
         self.burst_count = 0;
+    }
+
+    /// Tells the others of the latencies since this was last done.
+    fn share_latency(&mut self, meter: &Meter) {
+        if !self.recent.is_empty() {
+            let mut shared = meter.recent.lock();
+            self.recent.drain(..).for_each(|(ns, count)| shared.saturating_record_n(ns, count));
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// The longest latency that is told apart from longer ones.
 const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
@@ -17,6 +19,10 @@ pub(super) struct Meter {
     pub(super) received: AtomicU64,
     /// How often the broker said `connection.blocked`.
     pub(super) blocked: AtomicU64,
+    /// Told after each burst that was received.
+    pub(super) caught_up: Notify,
+    /// Latencies since somebody last looked.
+    pub(super) recent: Mutex<Histogram<u64>>,
 }
 
 impl Meter {
@@ -27,7 +33,15 @@ impl Meter {
             confirmed: AtomicU64::new(0),
             received: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
+            caught_up: Notify::new(),
+            recent: Mutex::new(latency_histogram()),
         }
+    }
+
+    /// So many deliveries arrived.
+    pub(super) fn on_received(&self, count: u64) {
+        add(&self.received, count);
+        self.caught_up.notify_one();
     }
 
     /// Nanoseconds since the run began: what messages are stamped with.

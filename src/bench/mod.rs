@@ -1,30 +1,37 @@
 //! A load tool for any AMQP 0-9-1 broker: it makes load, measures it, and checks what comes back.
 //!
-//! [`run`] is the way in. `target` reads the URL and `client` connects; `producer` and `consumer` are a
-//! connection each, and `confirms` what a producer waits for; `stamp` is what messages carry and `check` what
-//! is made of it; `meter` counts, `progress` and `report` show. It knows no broker but by the protocol.
+//! [`run`] is the way in. `target` reads the URL and `client` connects; `topology` is what a run declares; `producer`
+//! (with its `lane` of messages), `consumer` and `getter` are a connection each, and `confirms` what a producer waits
+//! for; `stamp` is what messages carry and `check` what is made of it; `meter` counts, `timeline` remembers, `progress`,
+//! `report` and `plot` show. `connections` makes no load but connections. It knows no broker but by the protocol.
 
 mod args;
 mod check;
 mod client;
 mod confirms;
+mod connections;
 mod consumer;
+mod getter;
+mod lane;
 mod meter;
+mod plot;
 mod producer;
 mod progress;
 mod report;
 mod run;
 mod stamp;
 mod target;
+mod timeline;
+mod topology;
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use anyhow::Context;
+use serde::Serialize;
 use tokio::runtime::Runtime;
 
 pub use crate::bench::args::Args;
-
-use crate::bench::report::Report;
 
 /// Runs the load and prints the report; `false` when what came back is not what was sent.
 ///
@@ -32,12 +39,17 @@ use crate::bench::report::Report;
 /// The broker cannot be reached, refuses, or goes away.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let runtime = Runtime::new().context("cannot start the runtime")?;
+    if args.idle.is_some() || args.churn.is_some() {
+        let report = runtime.block_on(connections::run(args))?;
+        print(&report, args.json).context("cannot write to stdout")?;
+        return Ok(true);
+    }
     let report = runtime.block_on(run::load(args))?;
     print(&report, args.json).context("cannot write to stdout")?;
     Ok(!report.check.is_failed())
 }
 
-fn print(report: &Report, json: bool) -> io::Result<()> {
+fn print(report: &(impl Serialize + Display), json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match json {
         true => writeln!(out, "{}", serde_json::to_string_pretty(report)?),

@@ -1,14 +1,14 @@
 //! A producer: one connection that publishes bursts as fast as the broker takes them, or at a rate.
 //!
-//! A burst is encoded once, when the run begins. What changes per message is its stamp, written in place, so
-//! that a message costs a store of 16 bytes and its share of one write.
+//! With a rate a message has a time at which it should be sent, and it is stamped with that: a producer that is late
+//! cannot hide how late.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use bytes::{BufMut, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{sleep, timeout};
@@ -16,37 +16,54 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bench::args::Args;
 use crate::bench::check::Flow;
-use crate::bench::client::{CHANNEL, Client, Input, refuse_close};
+use crate::bench::client::{Client, Input, refuse_close};
 use crate::bench::confirms::Confirms;
-use crate::bench::meter::{Meter, add};
-use crate::bench::stamp::{NUMBERED_BYTES, Stamp, TIMED_BYTES};
-use crate::protocol::frame::{FRAME_END, FRAME_OVERHEAD, FrameKind, put_body_head, put_header, put_method};
-use crate::protocol::methods::{BasicPublish, ConfirmSelect, Method};
-
-/// What a producer with a single queue writes at once.
-const BURST_BYTES: usize = 64 * 1024;
-/// What one with many queues writes at once; it keeps a burst for each.
-const SMALL_BURST_BYTES: usize = 8 * 1024;
-const FEW_QUEUES: usize = 16;
+use crate::bench::lane::Lane;
+use crate::bench::meter::{Meter, add, read};
+use crate::bench::topology::Route;
+use crate::protocol::frame::FrameKind;
+use crate::protocol::methods::{ConfirmSelect, Method};
 
 /// How long the broker may be silent with confirms outstanding once publishing is over.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a producer sleeps when it is ahead of its rate.
+/// How long a producer waits for consumers before it looks again.
 const PACE: Duration = Duration::from_millis(1);
-
-/// No property; or delivery_mode alone, as persistent.
-const PROPERTIES_TRANSIENT: &[u8] = &[0, 0];
-const PROPERTIES_PERSISTENT: &[u8] = &[0x10, 0, 2];
+/// How long a producer sleeps before it looks whether it is to stop.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// One connection that publishes.
 pub(super) struct Producer {
     id: u16,
     output: OwnedWriteHalf,
-    lanes: Vec<Lane>,
+    lane: Lane,
     confirms: Option<(Arc<Confirms>, u64)>,
-    /// Messages a second.
-    rate: Option<f64>,
-    published: u64,
+    limits: Limits,
+}
+
+/// What holds a producer back, beside its confirms.
+struct Limits {
+    /// Nanoseconds from one message to the next.
+    interval_ns: Option<f64>,
+    /// Messages in all.
+    messages: u64,
+    /// Deliveries of all producers that may be under way; zero is no limit.
+    waiting_max: u64,
+    /// Deliveries of a message.
+    copies: u64,
+}
+
+/// What a producer may do next.
+enum Room {
+    /// Publish so many messages.
+    Messages(u64),
+    /// Wait for confirms.
+    Confirms,
+    /// Wait for this time.
+    Until(u64),
+    /// Wait for consumers.
+    Consumers,
+    /// Stop.
+    Nothing,
 }
 
 /// What a producer sent, by the time it stopped. The connection stays open until the run is over, for a
@@ -61,7 +78,7 @@ impl Producer {
     pub(super) async fn open(
         id: u16,
         mut client: Client,
-        queues: &[(u16, String)],
+        route: &Route,
         args: &Args,
     ) -> anyhow::Result<(Self, Input)> {
         let confirms = args.window().map(|window| (Arc::new(Confirms::new()), u64::from(window)));
@@ -69,15 +86,15 @@ impl Producer {
             let select = Method::ConfirmSelect(ConfirmSelect { nowait: false });
             client.ask(&select, |method| matches!(method, Method::ConfirmSelectOk(_))).await?;
         }
-        let burst_bytes = if queues.len() <= FEW_QUEUES { BURST_BYTES } else { SMALL_BURST_BYTES };
-        let frame_max = client.input.frame_max;
-        let lanes = queues
-            .iter()
-            .map(|(queue, name)| Lane::new(*queue, name, args, frame_max, burst_bytes))
-            .collect();
-        let rate = (args.rate > 0).then(|| args.rate as f64 / f64::from(args.producers));
-        let producer = Self { id, output: client.output, lanes, confirms, rate, published: 0 };
-        Ok((producer, client.input))
+        let lane = Lane::new(route, args, client.input.frame_max);
+        let producers = u64::from(args.producers);
+        let limits = Limits {
+            interval_ns: (args.rate > 0).then(|| 1e9 * producers as f64 / args.rate as f64),
+            messages: args.messages.map_or(u64::MAX, |all| all.div_ceil(producers)),
+            waiting_max: args.max_waiting,
+            copies: args.copies(),
+        };
+        Ok((Self { id, output: client.output, lane, confirms, limits }, client.input))
     }
 
     /// The confirms to tell [`watch`] of.
@@ -85,57 +102,78 @@ impl Producer {
         self.confirms.as_ref().map(|(confirms, _)| Arc::clone(confirms))
     }
 
-    /// Publishes until told to stop, and waits for what is not confirmed then.
+    /// Publishes until told to stop or everything is published, and waits for what is not confirmed then.
     pub(super) async fn run(mut self, meter: Arc<Meter>, stop: CancellationToken) -> anyhow::Result<Sent> {
-        let mut turn = 0;
+        let begun_ns = meter.now_ns();
         while !stop.is_cancelled() {
-            let Some(room) = self.room(&meter, &stop).await else { break };
-            let lanes = self.lanes.len();
-            let Some(lane) = self.lanes.get_mut(turn % lanes.max(1)) else { break };
-            turn += 1;
-            let count = lane.messages.min(usize::try_from(room).unwrap_or(usize::MAX));
-            let now_ns = meter.now_ns();
-            self.published += count as u64;
-            if let Some((confirms, _)) = &self.confirms {
-                confirms.on_burst(self.published, now_ns);
+            // Before it is looked at what there is to wait for, so that nothing is missed.
+            let changed = self.confirms.as_ref().map(|(confirms, _)| Arc::clone(confirms));
+            let changed = async {
+                if let Some(confirms) = &changed {
+                    confirms.changed.notified().await
+                }
+            };
+            let mut changed = std::pin::pin!(changed);
+            match self.room(&meter, begun_ns) {
+                Room::Messages(count) => self.publish(&meter, begun_ns, count).await?,
+                Room::Until(due_ns) => wait_until(&meter, due_ns),
+                Room::Nothing => break,
+                Room::Confirms => tokio::select! {
+                    () = &mut changed => {}
+                    () = stop.cancelled() => break,
+                },
+                Room::Consumers => tokio::select! {
+                    () = meter.caught_up.notified() => {}
+                    () = sleep(PACE) => {}
+                },
             }
-            self.output.write_all(lane.burst(self.id, count, now_ns)).await?;
-            add(&meter.published, count as u64);
         }
         self.settle().await?;
-        let flow = |lane: &Lane| (Flow { producer: self.id, queue: lane.queue }, lane.next_number);
-        Ok(Sent { counts: self.lanes.iter().map(flow).collect(), _output: self.output })
+        Ok(Sent { counts: self.lane.counts(self.id).collect(), _output: self.output })
     }
 
-    /// How many messages may be published now, at least one; `None` when told to stop before that.
-    async fn room(&self, meter: &Meter, stop: &CancellationToken) -> Option<u64> {
-        loop {
-            let changed = self.confirms.as_ref().map(|(confirms, _)| confirms.changed.notified());
-            let by_window = match &self.confirms {
-                Some((confirms, window)) => window.saturating_sub(confirms.outstanding(self.published)),
-                None => u64::MAX,
-            };
-            let by_rate = match self.rate {
-                Some(rate) => ((rate * meter.seconds()) as u64).saturating_sub(self.published),
-                None => u64::MAX,
-            };
-            match (by_window, by_rate) {
-                (0, _) => {
-                    let changed = changed?;
-                    tokio::select! {
-                        () = changed => {}
-                        () = stop.cancelled() => return None,
-                    }
-                }
-                (_, 0) => {
-                    tokio::select! {
-                        () = sleep(PACE) => {}
-                        () = stop.cancelled() => return None,
-                    }
-                }
-                _ => return Some(by_window.min(by_rate)),
+    async fn publish(&mut self, meter: &Meter, begun_ns: u64, room: u64) -> anyhow::Result<()> {
+        let count = self.lane.burst_messages().min(usize::try_from(room).unwrap_or(usize::MAX));
+        let now_ns = meter.now_ns();
+        if let Some((confirms, _)) = &self.confirms {
+            confirms.on_burst(self.lane.published() + count as u64, now_ns);
+        }
+        let interval_ns = self.limits.interval_ns;
+        let sent_ns = |number| interval_ns.map_or(now_ns, |interval| due_ns(begun_ns, interval, number));
+        self.output.write_all(self.lane.burst(self.id, count, sent_ns)).await?;
+        add(&meter.published, count as u64);
+        Ok(())
+    }
+
+    fn room(&self, meter: &Meter, begun_ns: u64) -> Room {
+        let published = self.lane.published();
+        let mut room = self.limits.messages.saturating_sub(published);
+        if room == 0 {
+            return Room::Nothing;
+        }
+        if let Some((confirms, window)) = &self.confirms {
+            room = room.min(window.saturating_sub(confirms.outstanding(published)));
+            if room == 0 {
+                return Room::Confirms;
             }
         }
+        let Limits { waiting_max, copies, .. } = self.limits;
+        if waiting_max > 0 {
+            let waiting = (read(&meter.published) * copies).saturating_sub(read(&meter.received));
+            room = room.min(waiting_max.saturating_sub(waiting).div_ceil(copies));
+            if room == 0 {
+                return Room::Consumers;
+            }
+        }
+        if let Some(interval) = self.limits.interval_ns {
+            let elapsed_ns = meter.now_ns().saturating_sub(begun_ns);
+            let due = (elapsed_ns as f64 / interval) as u64 + 1;
+            room = room.min(due.saturating_sub(published));
+            if room == 0 {
+                return Room::Until(due_ns(begun_ns, interval, published));
+            }
+        }
+        Room::Messages(room)
     }
 
     /// Waits until every publish is confirmed.
@@ -143,7 +181,7 @@ impl Producer {
         let Some((confirms, _)) = &self.confirms else { return Ok(()) };
         loop {
             let changed = confirms.changed.notified();
-            let outstanding = confirms.outstanding(self.published);
+            let outstanding = confirms.outstanding(self.lane.published());
             if outstanding == 0 {
                 return Ok(());
             }
@@ -189,62 +227,13 @@ pub(super) async fn watch(
     }
 }
 
-/// The burst for one queue.
-struct Lane {
-    queue: u16,
-    next_number: u64,
-    bytes: BytesMut,
-    messages: usize,
-    message_bytes: usize,
-    /// Where in a message its stamp begins, and how much of the stamp fits.
-    stamp_at: usize,
-    stamp_bytes: usize,
+/// When a message should be sent.
+fn due_ns(begun_ns: u64, interval_ns: f64, number: u64) -> u64 {
+    begun_ns + (number as f64 * interval_ns) as u64
 }
 
-impl Lane {
-    fn new(queue: u16, name: &str, args: &Args, frame_max: u32, burst_bytes: usize) -> Self {
-        let size = args.size as usize;
-        let mut message = BytesMut::new();
-        let publish =
-            BasicPublish { exchange: b"", routing_key: name.as_bytes(), mandatory: false, immediate: false };
-        put_method(&mut message, CHANNEL, &Method::BasicPublish(publish));
-        let properties = if args.persistent { PROPERTIES_PERSISTENT } else { PROPERTIES_TRANSIENT };
-        put_header(&mut message, CHANNEL, size as u64, properties);
-        let head_bytes = message.len();
-        let mut left = size;
-        while left > 0 {
-            let part = left.min(frame_max as usize - FRAME_OVERHEAD);
-            put_body_head(&mut message, CHANNEL, part as u32);
-            message.put_bytes(b'x', part);
-            message.put_u8(FRAME_END);
-            left -= part;
-        }
-        let messages = (burst_bytes / message.len()).max(1);
-        Self {
-            queue,
-            next_number: 0,
-            bytes: message.repeat(messages).as_slice().into(),
-            messages,
-            message_bytes: message.len(),
-            stamp_at: head_bytes + FRAME_OVERHEAD - 1,
-            stamp_bytes: match size {
-                TIMED_BYTES.. => TIMED_BYTES,
-                NUMBERED_BYTES.. => NUMBERED_BYTES,
-                _ => 0,
-            },
-        }
-    }
-
-    /// The next so many messages, as they go on the wire.
-    fn burst(&mut self, producer: u16, count: usize, sent_ns: u64) -> &[u8] {
-        for message in self.bytes.chunks_exact_mut(self.message_bytes).take(count) {
-            let stamp = Stamp { producer, number: self.next_number, sent_ns }.to_bytes();
-            self.next_number += 1;
-            let place = message.get_mut(self.stamp_at..self.stamp_at + self.stamp_bytes);
-            if let (Some(place), Some(stamp)) = (place, stamp.get(..self.stamp_bytes)) {
-                place.copy_from_slice(stamp);
-            }
-        }
-        self.bytes.get(..count * self.message_bytes).unwrap_or_default()
-    }
+/// Waits for a time to come, as exactly as the system can: the runtime's own timers count milliseconds.
+fn wait_until(meter: &Meter, due_ns: u64) {
+    let wait = Duration::from_nanos(due_ns.saturating_sub(meter.now_ns())).min(LONGEST_WAIT);
+    tokio::task::block_in_place(|| thread::sleep(wait));
 }

@@ -11,13 +11,16 @@ use crate::bench::check::Verdict;
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) seconds: f64,
-    pub(super) message_bytes: u32,
+    /// On average.
+    pub(super) message_bytes: f64,
     pub(super) published: u64,
     pub(super) published_per_second: f64,
     /// Received in all, with what was still queued when publishing ended.
     pub(super) received: u64,
     /// Received while publishing went on, a second.
     pub(super) received_per_second: f64,
+    /// Received of a backlog once publishing was over, a second.
+    pub(super) drained_per_second: Option<f64>,
     pub(super) confirmed: Option<u64>,
     pub(super) nacked: Option<u64>,
     /// How often the broker told a producer to wait.
@@ -90,7 +93,7 @@ impl Latency {
 
 impl Report {
     fn bytes_per_second(&self, messages: f64) -> f64 {
-        messages * f64::from(self.message_bytes)
+        messages * self.message_bytes
     }
 }
 
@@ -102,6 +105,9 @@ impl Display for Report {
         ] {
             let (rate, bytes) = (scaled(rate), scaled(self.bytes_per_second(rate)));
             writeln!(f, "{name:<10} {count:>14} messages   {rate:>8}msg/s   {bytes:>8}B/s")?;
+        }
+        if let Some(rate) = self.drained_per_second {
+            writeln!(f, "{:<10} {:>14} messages   {:>8}msg/s", "drained", self.received, scaled(rate))?;
         }
         if let (Some(confirmed), Some(nacked)) = (self.confirmed, self.nacked) {
             writeln!(f, "{:<10} {confirmed:>14} publishes  {nacked} refused", "confirmed")?;
@@ -154,7 +160,7 @@ pub(super) fn scaled(number: f64) -> String {
     }
 }
 
-fn time(us: f64) -> String {
+pub(super) fn time(us: f64) -> String {
     match us {
         1e6.. => format!("{:.2} s", us / 1e6),
         1e3.. => format!("{:.1} ms", us / 1e3),
@@ -181,11 +187,12 @@ mod tests {
         latency.saturating_record_n(50_000, 10);
         let report = Report {
             seconds: 1.0,
-            message_bytes: 16,
+            message_bytes: 16.0,
             published: 10,
             published_per_second: 10.0,
             received: 9,
             received_per_second: 9.0,
+            drained_per_second: None,
             confirmed: None,
             nacked: None,
             blocked: 0,

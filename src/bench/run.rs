@@ -5,7 +5,6 @@
 //! ```
 
 use std::collections::HashMap;
-use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,14 +18,16 @@ use crate::bench::check::{Flow, judge};
 use crate::bench::client::Client;
 use crate::bench::confirms::Confirms;
 use crate::bench::consumer::{Consumer, Taken};
+use crate::bench::getter::Getter;
 use crate::bench::meter::{Meter, latency_histogram, read};
+use crate::bench::plot;
 use crate::bench::producer::{Producer, Sent, watch};
 use crate::bench::progress::Progress;
 use crate::bench::report::{Check, Latency, Report};
 use crate::bench::stamp::NUMBERED_BYTES;
 use crate::bench::target::Target;
-use crate::protocol::methods::{Method, QueueDeclare, QueueDelete};
-use crate::protocol::table::Table;
+use crate::bench::timeline::Timeline;
+use crate::bench::topology::{Topology, share};
 
 /// How often the run looks at itself.
 const TICK: Duration = Duration::from_millis(20);
@@ -38,61 +39,28 @@ const STALL_LIMIT: Duration = Duration::from_secs(10);
 pub(super) async fn load(args: &Args) -> anyhow::Result<Report> {
     let target = Target::parse(&args.url)?;
     let mut control = Client::open(&target).await?;
-    let queues: Vec<(u16, String)> =
-        (0..args.queues).map(|queue| (queue, format!("sluicemq-bench-{}-{queue}", process::id()))).collect();
+    let topology = Topology::new(args);
     let measured = async {
-        declare(&mut control, &queues, args.persistent).await?;
-        let mut run = Run::open(&target, &queues, args).await?;
-        run.publish(Duration::from_secs(args.seconds)).await?;
+        topology.declare(&mut control).await?;
+        let mut run = Run::open(&target, &topology, args).await?;
+        run.publish().await?;
+        if args.backlog {
+            run.consume(&target, &topology).await?;
+        }
         run.drain().await?;
-        run.judge(args).await
+        run.judge().await
     };
     let measured = measured.await;
-    let deleted = delete(&mut control, &queues).await;
+    let deleted = topology.delete(&mut control).await;
     control.close().await;
     let report = measured?;
-    deleted.context("cannot delete the queues of the run")?;
+    deleted.context("cannot delete what the run declared")?;
     Ok(report)
 }
 
-async fn declare(control: &mut Client, queues: &[(u16, String)], durable: bool) -> anyhow::Result<()> {
-    for (_, name) in queues {
-        let declare = QueueDeclare {
-            queue: name,
-            passive: false,
-            durable,
-            exclusive: false,
-            auto_delete: false,
-            nowait: false,
-            arguments: Table::EMPTY,
-        };
-        let declare = Method::QueueDeclare(declare);
-        control.ask(&declare, |method| matches!(method, Method::QueueDeclareOk(_))).await?;
-    }
-    Ok(())
-}
-
-/// Deletes the queues; one that was never declared is no error.
-async fn delete(control: &mut Client, queues: &[(u16, String)]) -> anyhow::Result<()> {
-    for (_, name) in queues {
-        let delete = QueueDelete { queue: name, if_unused: false, if_empty: false, nowait: false };
-        let delete = Method::QueueDelete(delete);
-        control.ask(&delete, |method| matches!(method, Method::QueueDeleteOk(_))).await?;
-    }
-    Ok(())
-}
-
-/// The queues of one of so many connections: one of them, or its share where queues are more.
-fn share(queues: &[(u16, String)], place: u16, connections: u16) -> Vec<(u16, String)> {
-    let (place, connections) = (usize::from(place), usize::from(connections));
-    match connections < queues.len() {
-        true => queues.iter().skip(place).step_by(connections).cloned().collect(),
-        false => queues.iter().cycle().skip(place % queues.len().max(1)).take(1).cloned().collect(),
-    }
-}
-
 /// Everyone who takes part, once the clock runs.
-struct Run {
+struct Run<'a> {
+    args: &'a Args,
     meter: Arc<Meter>,
     progress: Progress,
     /// They end when told, or with an error.
@@ -106,22 +74,16 @@ struct Run {
     sent: Vec<Sent>,
     /// Published and received by the end of the time to publish, and that time.
     window: (u64, u64, f64),
+    /// When a backlog began to drain, and when it had.
+    drained: Option<(f64, f64)>,
+    timeline: Timeline,
 }
 
-impl Run {
+impl<'a> Run<'a> {
     /// Opens every connection, then starts them all.
-    async fn open(target: &Target, queues: &[(u16, String)], args: &Args) -> anyhow::Result<Self> {
-        let mut consumers = Vec::new();
-        for place in 0..args.consumers {
-            let queues = share(queues, place, args.consumers);
-            consumers.push(Consumer::open(Client::open(target).await?, &queues, args).await?);
-        }
-        let mut producers = Vec::new();
-        for id in 0..args.producers {
-            let queues = share(queues, id, args.producers);
-            producers.push(Producer::open(id, Client::open(target).await?, &queues, args).await?);
-        }
+    async fn open(target: &Target, topology: &Topology, args: &'a Args) -> anyhow::Result<Self> {
         let mut run = Self {
+            args,
             meter: Arc::new(Meter::new()),
             progress: Progress::new(),
             producers: JoinSet::new(),
@@ -132,9 +94,16 @@ impl Run {
             stop_consumers: CancellationToken::new(),
             sent: Vec::new(),
             window: (0, 0, 0.0),
+            drained: None,
+            timeline: Timeline::default(),
         };
-        for consumer in consumers {
-            run.consumers.spawn(consumer.run(Arc::clone(&run.meter), run.stop_consumers.clone()));
+        let mut producers = Vec::new();
+        for id in 0..args.producers {
+            let route = topology.route(id, args.producers);
+            producers.push(Producer::open(id, Client::open(target).await?, &route, args).await?);
+        }
+        if !args.backlog {
+            run.consume(target, topology).await?;
         }
         for (producer, input) in producers {
             let confirms = producer.confirms();
@@ -145,20 +114,45 @@ impl Run {
         Ok(run)
     }
 
-    /// Lets producers publish for so long, or until Ctrl-C.
-    async fn publish(&mut self, duration: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + duration;
+    /// Opens the consumers.
+    async fn consume(&mut self, target: &Target, topology: &Topology) -> anyhow::Result<()> {
+        self.drained = self.args.backlog.then(|| (self.meter.seconds(), 0.0));
+        for place in 0..self.args.consumers {
+            let queues = share(&topology.queues, place, self.args.consumers);
+            let client = Client::open(target).await?;
+            let (meter, stop) = (Arc::clone(&self.meter), self.stop_consumers.clone());
+            if self.args.get {
+                self.consumers.spawn(Getter::open(client, &queues, self.args).run(meter, stop));
+            } else {
+                let consumer = Consumer::open(client, &queues, self.args).await?;
+                self.consumers.spawn(consumer.run(meter, stop));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets producers publish for the time or the messages asked for, or until Ctrl-C.
+    async fn publish(&mut self) -> anyhow::Result<()> {
+        let begun = self.meter.seconds();
+        let deadline = Instant::now() + Duration::from_secs(self.args.seconds);
         let mut ticks = Ticks::new();
-        while Instant::now() < deadline {
+        while self.args.messages.is_some() || Instant::now() < deadline {
             tokio::select! {
                 show = ticks.next() => self.show(show),
-                Some(ended) = self.producers.join_next() => return early(ended, "producer"),
+                Some(ended) = self.producers.join_next() => match self.args.messages {
+                    Some(_) => self.sent.push(ended.context("a producer")??),
+                    None => return early(ended, "producer"),
+                },
                 Some(ended) = self.consumers.join_next() => return early(ended, "consumer"),
                 Some(ended) = self.watchers.join_next() => return early(ended, "producer"),
                 _ = tokio::signal::ctrl_c() => break,
             }
+            if self.producers.is_empty() {
+                break;
+            }
         }
-        self.window = (read(&self.meter.published), read(&self.meter.received), self.meter.seconds());
+        let seconds = self.meter.seconds() - begun;
+        self.window = (read(&self.meter.published), read(&self.meter.received), seconds);
         self.stop_producers.cancel();
         Ok(())
     }
@@ -175,7 +169,9 @@ impl Run {
                 (moved, moved_at) = (now, Instant::now());
             }
             let (published, received, _) = now;
-            if self.producers.is_empty() && (self.consumers.is_empty() || received >= published) {
+            if self.producers.is_empty()
+                && (self.consumers.is_empty() || received >= published * self.args.copies())
+            {
                 break;
             }
             if moved_at.elapsed() > STALL_LIMIT {
@@ -192,19 +188,24 @@ impl Run {
                 _ = tokio::signal::ctrl_c() => bail!("interrupted before everything was consumed"),
             }
         }
+        if let Some((_, end)) = &mut self.drained {
+            *end = self.meter.seconds();
+        }
         self.progress.finish();
         self.stop_consumers.cancel();
         Ok(())
     }
 
     fn show(&mut self, show: bool) {
+        self.timeline.sample(&self.meter);
         if show {
             self.progress.show(&self.meter);
         }
     }
 
     /// Compares what was sent with what came back.
-    async fn judge(mut self, args: &Args) -> anyhow::Result<Report> {
+    async fn judge(mut self) -> anyhow::Result<Report> {
+        let args = self.args;
         let (mut latency, mut received) = (latency_histogram(), Vec::new());
         while let Some(taken) = self.consumers.join_next().await {
             let taken = taken.context("a consumer")??;
@@ -221,20 +222,26 @@ impl Run {
         let meter = &self.meter;
         let check = match args.consumers {
             0 => Check::NotChecked,
-            _ if (args.size as usize) < NUMBERED_BYTES => {
-                Check::of_counts(read(&meter.published), read(&meter.received))
+            _ if (args.least_bytes() as usize) < NUMBERED_BYTES => {
+                Check::of_counts(read(&meter.published) * args.copies(), read(&meter.received))
             }
             _ => Check::of_verdict(judge(&sent, received)),
         };
         let (published, received, seconds) = self.window;
         let with_confirms = args.window().is_some();
+        let drained_per_second =
+            self.drained.map(|(start, end)| read(&meter.received) as f64 / (end - start).max(1e-9));
+        if let Some(file) = &args.plot {
+            plot::draw(&self.timeline, file).with_context(|| format!("cannot draw {}", file.display()))?;
+        }
         Ok(Report {
             seconds,
-            message_bytes: args.size,
+            message_bytes: args.mean_bytes(),
             published: read(&meter.published),
             published_per_second: published as f64 / seconds,
             received: read(&meter.received),
             received_per_second: received as f64 / seconds,
+            drained_per_second,
             confirmed: with_confirms.then(|| read(&meter.confirmed) - nacked),
             nacked: with_confirms.then_some(nacked),
             blocked: read(&meter.blocked),
@@ -271,26 +278,5 @@ impl Ticks {
             self.show_next += PROGRESS_EVERY;
         }
         show
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::share;
-
-    #[test]
-    fn every_queue_has_a_connection_and_every_connection_a_queue() {
-        for (queues, connections) in [(1, 1), (1, 5), (5, 1), (5, 3), (3, 5), (4, 4)] {
-            let all: Vec<(u16, String)> = (0..queues).map(|queue| (queue, queue.to_string())).collect();
-            let mut taken: Vec<u16> = Vec::new();
-            for place in 0..connections {
-                let share = share(&all, place, connections);
-                assert!(!share.is_empty());
-                taken.extend(share.iter().map(|(queue, _)| queue));
-            }
-            taken.sort_unstable();
-            taken.dedup();
-            assert_eq!(taken.len(), usize::from(queues), "{queues} queues, {connections} connections");
-        }
     }
 }
