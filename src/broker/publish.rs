@@ -323,3 +323,73 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::{Burst, Targets};
+    use crate::broker::Broker;
+    use crate::broker::memory::Memory;
+    use crate::broker::queue::handle::Queue;
+    use crate::broker::queue::settle::Settlements;
+    use crate::broker::vhost::{Actor, QueueRequest};
+    use crate::broker::wakes::Wakes;
+    use crate::config::Config;
+    use crate::message::names::Names;
+    use crate::message::record::Content;
+    use crate::protocol::table::Table;
+    use crate::storage::disk::simulated::SimulatedDisk;
+    use crate::storage::log::{CommitMode, LogOptions};
+
+    fn broker() -> Broker {
+        let options =
+            LogOptions { slot_bytes: 64 * 1024, commit: CommitMode::Inline, ..LogOptions::default() };
+        let memory = Memory::new(u64::MAX, u64::MAX);
+        let disk = Arc::new(SimulatedDisk::new());
+        Broker::open(Arc::new(Config::default()), disk, options, memory).unwrap().0
+    }
+
+    fn durable_queue(broker: &Broker, name: &str) -> Arc<Queue> {
+        let vhost = broker.vhost("/").unwrap();
+        let connection = broker.connect().connection();
+        let actor = Actor { user: broker.users.get("guest").unwrap(), connection };
+        let request = QueueRequest {
+            name,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: Table::EMPTY,
+        };
+        vhost.declare_queue(&actor, &request).unwrap();
+        vhost.queue(name).unwrap()
+    }
+
+    #[test]
+    fn a_slot_is_no_checkpoints_before_all_it_holds_has_reached_its_queues() {
+        let broker = broker();
+        let queues = [durable_queue(&broker, "first"), durable_queue(&broker, "second")];
+        let log = &broker.node.log;
+        let second = queues[1].lock();
+        thread::scope(|scope| {
+            let handing_over = scope.spawn(|| {
+                let targets = Targets::from(queues.clone());
+                let content = Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" };
+                let mut burst = Burst::default();
+                burst.publish(&broker.node, &targets, &content, true);
+                burst.hand_over(&broker.node, &mut Settlements::default(), &mut Wakes::default())
+            });
+            // It is in the log and in the first queue, and waits for the second.
+            while queues[0].counts().0 == 0 {
+                assert!(!handing_over.is_finished());
+                thread::yield_now();
+            }
+            log.seal_open_slot().unwrap();
+            assert!(log.retirable(usize::MAX).is_none(), "a checkpoint would miss what is on its way");
+            drop(second);
+            assert!(handing_over.join().unwrap().published <= log.durable());
+        });
+        assert!(log.retirable(usize::MAX).is_some());
+    }
+}
