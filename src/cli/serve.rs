@@ -6,17 +6,22 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::net::{self, ServeError};
 
+/// Turns of tasks before a worker that is busy asks which sockets are ready. A turn of ours is long, up to a quarter of
+/// a megabyte: with the runtime's own 61 of them a quiet connection waited a tenth of a second beside a flooded one.
+const TURNS_PER_POLL: u32 = 4;
+
 /// Serves until SIGTERM or SIGINT, and until every connection was told.
 pub(super) fn run(config: Config) -> Result<(), Failure> {
     raise_file_limit();
-    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let runtime = Builder::new_multi_thread().enable_all().event_interval(TURNS_PER_POLL).build();
+    let runtime = runtime.context("cannot start the runtime")?;
     let served = runtime.block_on(async {
         let signals = Signals::new().context("cannot listen for signals")?;
         match net::serve(Arc::new(config), signals.first()).await {

@@ -21,8 +21,6 @@ const BLOCK_BYTES_MIN: usize = 4096;
 const BLOCK_MESSAGES_MIN: u32 = 16;
 /// A block never grows past this.
 const BLOCK_BYTES_MAX: usize = 64 * 1024;
-/// A piece of a large body below this is copied instead of pinning the read buffer it lies in.
-const PIECE_BYTES_MIN: usize = 32 * 1024;
 /// What a block or a large message costs beside its bytes: the owner, its counters, the handle in a queue.
 const OVERHEAD_BYTES: u64 = 160;
 
@@ -61,7 +59,7 @@ pub struct Big {
 pub type Pieces = SmallVec<[Bytes; 1]>;
 
 impl Big {
-    /// Makes a large message of its parts; pieces that would pin much more than themselves are copied.
+    /// Makes a large message of its parts. Pieces should not pin much more than themselves.
     pub fn new(
         names: Names<'_>,
         properties: &[u8],
@@ -69,8 +67,6 @@ impl Big {
         stamp: Stamp,
         gauge: &Arc<Gauge>,
     ) -> Arc<Self> {
-        let pieces =
-            if pieces.iter().any(|piece| piece.len() < PIECE_BYTES_MIN) { compact(&pieces) } else { pieces };
         let body_bytes: usize = pieces.iter().map(Bytes::len).sum();
         let mut record = Vec::new();
         record::write_head(&mut record, Some(names), properties, body_bytes);
@@ -104,26 +100,6 @@ impl Big {
 
 fn parts<'a>(head: &'a [u8], pieces: &'a [Bytes]) -> impl Iterator<Item = &'a [u8]> {
     std::iter::once(head).chain(pieces.iter().map(|piece| &piece[..]))
-}
-
-/// Joins neighbouring small pieces: a body of a million one-byte frames becomes one piece.
-fn compact(pieces: &[Bytes]) -> Pieces {
-    let mut compacted = Pieces::new();
-    let mut joined = Vec::new();
-    for piece in pieces {
-        if piece.len() < PIECE_BYTES_MIN {
-            joined.extend_from_slice(piece);
-            continue;
-        }
-        if !joined.is_empty() {
-            compacted.push(std::mem::take(&mut joined).into_boxed_slice().into());
-        }
-        compacted.push(piece.clone());
-    }
-    if !joined.is_empty() {
-        compacted.push(joined.into_boxed_slice().into());
-    }
-    compacted
 }
 
 /// Collects the records of one burst until they are sealed into a [`Block`].

@@ -240,9 +240,9 @@ mod tests {
     use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
     use super::{BodyView, Run};
-    use crate::message::block::{Big, BlockBuilder};
+    use crate::message::block::BlockBuilder;
     use crate::message::block_header::Stamp;
-    use crate::message::names::{Names, NamesBuf};
+    use crate::message::names::NamesBuf;
     use crate::message::record::Content;
     use crate::stats::Gauge;
     use std::sync::Arc;
@@ -321,13 +321,5 @@ mod tests {
         assert_eq!(gauge.read(), charged);
         drop(copies);
         assert_eq!(gauge.read(), 0);
-    }
-
-    #[test]
-    fn a_body_of_many_small_pieces_becomes_one() {
-        let gauge = Arc::new(Gauge::default());
-        let pieces = (0..1000u32).map(|n| bytes::Bytes::from(vec![n as u8; 3])).collect();
-        let big = Big::new(Names::EMPTY, &[0, 0], pieces, Stamp::default(), &gauge);
-        assert_eq!((big.pieces().len(), big.body_bytes()), (1, 3000));
     }
 }

@@ -14,8 +14,10 @@ use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::Wakes;
 use crate::storage::error::StoreError;
 
-/// How long the thread rests when there is nothing to do, or only something to wait for.
+/// How long the thread rests when there is only something to wait for.
 const REST: Duration = Duration::from_millis(5);
+/// How long it rests at most when there is nothing to do: each rest is twice as long as the one before.
+const LONGEST_REST: Duration = Duration::from_millis(80);
 /// After a full disk.
 const FULL_REST: Duration = Duration::from_millis(500);
 /// How often memory is compared with the share that message bytes may have of it.
@@ -47,8 +49,9 @@ impl Checkpointer {
             let mut rest = Duration::ZERO;
             while stopped.recv_timeout(rest) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 rest = match work(&broker, &mut checkpoint) {
-                    Ok(true) => Duration::ZERO,
-                    Ok(false) => REST,
+                    Ok(Progress::Working) => Duration::ZERO,
+                    Ok(Progress::Idle) => (2 * rest).clamp(REST, LONGEST_REST),
+                    Ok(Progress::WaitsForLog(_) | Progress::WaitsForReaders) => REST,
                     Err(error) if error.is_full() => {
                         broker.check_disk(0);
                         FULL_REST
@@ -71,12 +74,13 @@ impl Checkpointer {
     }
 }
 
-/// One step of whatever there is to do; whether there is more at once.
-fn work(broker: &Broker, checkpoint: &mut Checkpoint) -> Result<bool, StoreError> {
-    if checkpoint.step(broker)? == Progress::Working {
-        return Ok(true);
+/// One step of whatever there is to do.
+fn work(broker: &Broker, checkpoint: &mut Checkpoint) -> Result<Progress, StoreError> {
+    let progress = checkpoint.step(broker)?;
+    if progress == Progress::Working || broker.node.shelf.sweep()? || broker.node.log.prepare_slot()? {
+        return Ok(Progress::Working);
     }
-    Ok(broker.node.shelf.sweep()? || broker.node.log.prepare_slot()?)
+    Ok(progress)
 }
 
 /// Lets go of message bytes when memory holds too many, for ever.

@@ -16,14 +16,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::Instrument;
 
 use crate::auth::sasl::Credentials;
-use crate::auth::users::User;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::net::admission::Permit;
@@ -60,7 +58,6 @@ pub async fn serve(
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             stop: Box::pin(stop.cancelled_owned()),
             is_stopping: false,
-            verification: None,
         };
         match connection.run().await {
             Ok(()) => tracing::debug!("closed"),
@@ -83,9 +80,9 @@ struct Connection {
     timer: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     is_stopping: bool,
-    verification: Option<JoinHandle<Option<Arc<User>>>>,
 }
 
+#[derive(Clone, Copy)]
 enum Event {
     Input,
     /// The client has shut its side.
@@ -94,7 +91,6 @@ enum Event {
     Work,
     Timeout,
     Stop,
-    Verified(Option<Arc<User>>),
 }
 
 impl Connection {
@@ -150,12 +146,6 @@ impl Connection {
         } else if self.session.poll_work(context).is_ready() {
             return Poll::Ready(Ok(Event::Work));
         }
-        if let Some(verification) = &mut self.verification
-            && let Poll::Ready(verified) = Pin::new(verification).poll(context)
-        {
-            self.verification = None;
-            return Poll::Ready(Ok(Event::Verified(verified.unwrap_or(None))));
-        }
         if self.session.wants_input()
             && let Poll::Ready(read) = self.poll_read(context)
         {
@@ -199,14 +189,6 @@ impl Connection {
                 self.session.on_wake(Now::read());
                 self.session.on_rest(&mut self.input, Now::read());
             }
-            Event::Verified(user) => {
-                if user.is_some() {
-                    self.permit.authenticated();
-                }
-                self.session.on_verified(user, Now::read());
-                // What came while the password was checked has waited.
-                self.session.on_rest(&mut self.input, Now::read());
-            }
             Event::Timeout => self.session.on_timeout(Now::read()),
             Event::Stop => self.session.on_shutdown(Now::read()),
             Event::Writable => {}
@@ -218,18 +200,21 @@ impl Connection {
         self.reads += 1;
         self.session.on_bytes(&mut self.input, Now::read());
         if let Some(credentials) = self.session.take_verification() {
-            self.verification = Some(self.verify(credentials));
+            self.verify(&credentials);
         }
     }
 
-    /// Hashing a password takes its time: it is done where it keeps nobody waiting.
-    fn verify(&self, credentials: Credentials) -> JoinHandle<Option<Arc<User>>> {
-        let broker = Arc::clone(&self.broker);
-        let from = self.peer.ip();
-        let span = tracing::Span::current();
-        tokio::task::spawn_blocking(move || {
-            span.in_scope(|| broker.login(&credentials, from, Now::read().instant))
-        })
+    /// Our hashes take a microsecond: any other that took its time would be checked on a thread of its own, for the
+    /// session waits for nobody.
+    fn verify(&mut self, credentials: &Credentials) {
+        let now = Now::read();
+        let user = self.broker.login(credentials, self.peer.ip(), now.instant);
+        if user.is_some() {
+            self.permit.authenticated();
+        }
+        self.session.on_verified(user, now);
+        // What came behind the password has waited.
+        self.session.on_rest(&mut self.input, now);
     }
 
     /// Shuts our side and waits for the client's, so that the last frame is not lost to a reset.

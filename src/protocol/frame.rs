@@ -170,6 +170,31 @@ pub fn peek(input: &[u8], frame_max: u32) -> Result<Option<FrameView<'_>>, Frame
     Ok(Some(FrameView { kind, channel: u16::from_be_bytes([c1, c0]), payload }))
 }
 
+/// The body frame that `input` begins with, if its payload has at least `payload_bytes_min`, whether or not it is whole:
+/// its channel, the length of its payload, and what is there after its head.
+pub fn peek_large_body(
+    input: &[u8],
+    frame_max: u32,
+    payload_bytes_min: usize,
+) -> Option<(u16, usize, &[u8])> {
+    let (&[octet, c1, c0, l3, l2, l1, l0], rest) = input.split_first_chunk::<HEAD_BYTES>()?;
+    let payload_bytes = u32::from_be_bytes([l3, l2, l1, l0]);
+    let is_one = octet == FrameKind::Body as u8 && payload_bytes <= frame_max;
+    (is_one && payload_bytes as usize >= payload_bytes_min).then_some((
+        u16::from_be_bytes([c1, c0]),
+        payload_bytes as usize,
+        rest,
+    ))
+}
+
+/// Judges the octet after the payload of a body frame that was taken in parts and began with `first_octets`.
+///
+/// # Errors
+/// [`FrameError::BadEnd`].
+pub fn check_body_end(first_octets: &[u8], end: u8) -> Result<(), FrameError> {
+    if end == FRAME_END { Ok(()) } else { Err(bad_end(FrameKind::Body as u8, first_octets, end)) }
+}
+
 #[cold]
 fn too_large(kind: u8, payload_bytes: u32, frame_max: u32) -> FrameError {
     let payload_bytes_max = frame_max.saturating_sub(FRAME_OVERHEAD as u32);

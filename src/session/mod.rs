@@ -70,6 +70,17 @@ pub struct Session {
     /// When the present phase must have ended.
     phase_deadline: Option<Instant>,
     verification: Option<Credentials>,
+    partial: Option<Partial>,
+}
+
+/// A large body frame that is taken as it arrives, and not collected first.
+#[derive(Debug)]
+struct Partial {
+    channel: u16,
+    /// Octets of its payload to come.
+    left: usize,
+    /// More than an error text shows of it.
+    first_octets: [u8; 32],
 }
 
 #[derive(Debug)]
@@ -97,6 +108,7 @@ impl Session {
             frame_max: limits.initial_frame_max_bytes,
             phase_deadline: Some(now.instant + Duration::from_millis(limits.header_timeout_ms)),
             verification: None,
+            partial: None,
             broker,
         }
     }
@@ -118,6 +130,9 @@ impl Session {
 
     /// Handles what starts at `at`. `false` when there is nothing more to take now.
     fn take_next(&mut self, input: &mut BytesMut, at: &mut usize, now: Now) -> bool {
+        if let Some(partial) = self.partial.take() {
+            return self.take_part(partial, input, at, now);
+        }
         let rest = input.get(*at..).unwrap_or_default();
         match &self.phase {
             Phase::Header => match frame::check_protocol_header(rest) {
@@ -151,7 +166,7 @@ impl Session {
             return true;
         }
         match frame::peek(rest, self.frame_max) {
-            Ok(None) => false,
+            Ok(None) => self.begin_part(input, at),
             Ok(Some(frame))
                 if frame.kind == FrameKind::Body && frame.payload.len() >= SHARED_PAYLOAD_BYTES_MIN =>
             {
@@ -175,6 +190,48 @@ impl Session {
                 true
             }
         }
+    }
+
+    /// Begins to take a large body frame of which much has arrived.
+    fn begin_part(&mut self, input: &[u8], at: &mut usize) -> bool {
+        let rest = input.get(*at..).unwrap_or_default();
+        let found = frame::peek_large_body(rest, self.frame_max, 2 * SHARED_PAYLOAD_BYTES_MIN);
+        let Some((channel, left, arrived)) = found.filter(|_| self.is_running()) else { return false };
+        let Some(&first_octets) = arrived.first_chunk().filter(|_| arrived.len() >= SHARED_PAYLOAD_BYTES_MIN)
+        else {
+            return false;
+        };
+        *at += rest.len() - arrived.len();
+        self.partial = Some(Partial { channel, left, first_octets });
+        true
+    }
+
+    /// Takes the next part. The last one waits for the octet that ends the frame: what it ends is whole then.
+    fn take_part(&mut self, partial: Partial, input: &mut BytesMut, at: &mut usize, now: Now) -> bool {
+        let Partial { channel, left, first_octets } = partial;
+        input.advance(std::mem::take(at));
+        let end = input.get(left).copied();
+        let take = left.min(input.len());
+        let waits = matches!(&self.phase, Phase::Running(running) if !running.takes_frames());
+        if waits || (end.is_none() && (take == left || take < SHARED_PAYLOAD_BYTES_MIN)) {
+            self.partial = Some(partial);
+            return false;
+        }
+        if let Some(Err(error)) = end.map(|end| frame::check_body_end(&first_octets, end)) {
+            self.fail(&Failure::from(Refusal::from(error)), true, now);
+            return true;
+        }
+        let payload = input.split_to(take).freeze();
+        match end {
+            Some(_) => *at = 1,
+            None => self.partial = Some(Partial { left: left - take, ..partial }),
+        }
+        if payload.len() >= SHARED_PAYLOAD_BYTES_MIN {
+            self.on_shared_body(channel, payload, now);
+        } else {
+            self.on_frame(&FrameView { kind: FrameKind::Body, channel, payload: &payload }, now);
+        }
+        true
     }
 
     /// Whether the commonest frames stood at `at`, and were taken.

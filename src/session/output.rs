@@ -55,38 +55,42 @@ impl Output {
         match message.body {
             BodyView::Slice(body) => {
                 for payload in body.chunks(payload_max) {
-                    self.body_frame(channel, payload);
+                    frame::put_body_head(&mut self.tail, channel, payload.len() as u32);
+                    self.tail.extend_from_slice(payload);
+                    self.tail.put_u8(FRAME_END);
                 }
             }
-            BodyView::Chunks(pieces) => {
-                for piece in pieces {
-                    self.piece(channel, piece, payload_max);
+            BodyView::Chunks(pieces) => self.pieces(channel, pieces, payload_max),
+        }
+    }
+
+    /// Body frames as large as they may be, whatever pieces the body is in.
+    fn pieces(&mut self, channel: u16, pieces: &[Bytes], payload_max: usize) {
+        let mut left: usize = pieces.iter().map(Bytes::len).sum();
+        let mut left_in_frame = 0;
+        for piece in pieces {
+            let mut rest = piece.clone();
+            while !rest.is_empty() {
+                if left_in_frame == 0 {
+                    left_in_frame = left.min(payload_max);
+                    frame::put_body_head(&mut self.tail, channel, left_in_frame as u32);
+                }
+                let part = rest.split_to(left_in_frame.min(rest.len()));
+                left -= part.len();
+                left_in_frame -= part.len();
+                self.share(part);
+                if left_in_frame == 0 {
+                    self.tail.put_u8(FRAME_END);
                 }
             }
         }
     }
 
-    fn piece(&mut self, channel: u16, piece: &Bytes, payload_max: usize) {
-        let mut rest = piece.clone();
-        while !rest.is_empty() {
-            let payload = rest.split_to(payload_max.min(rest.len()));
-            if payload.len() < SHARED_BYTES_MIN {
-                self.body_frame(channel, &payload);
-                continue;
-            }
-            frame::put_body_head(&mut self.tail, channel, payload.len() as u32);
-            self.share(payload);
-            self.tail.extend_from_slice(&[FRAME_END]);
-        }
-    }
-
-    fn body_frame(&mut self, channel: u16, payload: &[u8]) {
-        frame::put_body_head(&mut self.tail, channel, payload.len() as u32);
-        self.tail.extend_from_slice(payload);
-        self.tail.extend_from_slice(&[FRAME_END]);
-    }
-
+    /// Adds bytes by reference, if they are many.
     fn share(&mut self, bytes: Bytes) {
+        if bytes.len() < SHARED_BYTES_MIN {
+            return self.tail.extend_from_slice(&bytes);
+        }
         let before = self.tail.split().freeze();
         self.segment_bytes += before.len() + bytes.len();
         self.segments.push_back(before);

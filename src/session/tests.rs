@@ -96,10 +96,14 @@ impl Client {
     /// Writes what the session has to say, and notes it.
     fn listen(&mut self) {
         while !self.session.output().is_empty() {
-            let mut slices = [std::io::IoSlice::new(&[]); 8];
-            let filled = self.session.output().fill(&mut slices);
-            let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
-            self.session.output().advance(bytes.len());
+            let mut bytes = Vec::new();
+            while !self.session.output().is_empty() {
+                let mut slices = [std::io::IoSlice::new(&[]); 8];
+                let filled = self.session.output().fill(&mut slices);
+                let before = bytes.len();
+                slices[..filled].iter().for_each(|slice| bytes.extend_from_slice(slice));
+                self.session.output().advance(bytes.len() - before);
+            }
             self.session.on_written(self.now);
             let mut at = 0;
             while let Ok(Some(frame)) = frame::peek(&bytes[at..], 131_072) {
@@ -475,4 +479,52 @@ fn only_messages_that_outlive_the_window_are_copied_to_a_pack() {
     }
     let packed = broker.node.counters.packed_messages.read();
     assert!(0 < packed && packed < MESSAGES as u64, "those in the window are not: {packed}");
+}
+
+/// A body frame on the first channel, with this end.
+fn body_frame(payload: &[u8], end: u8) -> Vec<u8> {
+    let mut frame = BytesMut::new();
+    frame::put_body_head(&mut frame, 1, payload.len() as u32);
+    [&frame, payload, &[end]].concat()
+}
+
+#[test]
+fn a_large_body_is_taken_as_it_arrives_in_whatever_parts() {
+    let broker = broker();
+    let mut client = Client::log_in(&broker, 0);
+    declare_durable(&mut client, "q");
+    let body: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+    let mut head = BytesMut::new();
+    let publish = BasicPublish { exchange: b"", routing_key: b"q", mandatory: false, immediate: false };
+    frame::put_method(&mut head, 1, &Method::BasicPublish(publish));
+    frame::put_header(&mut head, 1, body.len() as u64, &[0, 0]);
+    let frames = [&body[..131_064], &body[131_064..200_000], &body[200_000..]];
+    let mut bytes = head.to_vec();
+    frames.iter().for_each(|payload| bytes.extend(body_frame(payload, frame::FRAME_END)));
+    for part_bytes in [bytes.len(), 65_536, 40_000, 33_000, 10_007] {
+        bytes.chunks(part_bytes).for_each(|part| client.feed(BytesMut::from(part)));
+        client.say(1, &get("q"));
+        assert!(client.bodies.pop().unwrap() == body, "in parts of {part_bytes}");
+    }
+    assert_eq!(broker.node.memory.partial_bodies.read(), 0);
+}
+
+#[test]
+fn a_large_body_frame_with_a_wrong_end_is_no_message() {
+    let broker = broker();
+    for part_bytes in [131_072, 50_000] {
+        let mut client = Client::log_in(&broker, 0);
+        declare_durable(&mut client, "q");
+        let mut head = BytesMut::new();
+        let publish = BasicPublish { exchange: b"", routing_key: b"q", mandatory: false, immediate: false };
+        frame::put_method(&mut head, 1, &Method::BasicPublish(publish));
+        frame::put_header(&mut head, 1, 100_000, &[0, 0]);
+        client.feed(head);
+        client.told.clear();
+        let frame = body_frame(&[7; 100_000], 0);
+        frame.chunks(part_bytes).for_each(|part| client.feed(BytesMut::from(part)));
+        assert_eq!(client.told(), ["connection.close"]);
+        assert_eq!(broker.vhost("/").unwrap().queue("q").unwrap().counts().0, 0);
+        assert_eq!(broker.node.memory.partial_bodies.read(), 0);
+    }
 }

@@ -19,6 +19,8 @@ use crate::session::refuse::Refusal;
 
 /// No body is larger, whatever the configuration says.
 const BODY_BYTES_CAP: u64 = 512 * 1024 * 1024;
+/// From this size on what was joined of small frames is not copied once more.
+const JOINED_BYTES_MAX: usize = 32 * 1024;
 /// A connection with less than this in unfinished bodies is not the one that fills the node with them.
 const BLAMED_PARTIAL_BYTES_MIN: u64 = 1024 * 1024;
 
@@ -133,6 +135,7 @@ impl Assembly {
         self.received_bytes += bytes;
         match piece {
             Piece::Slice(slice) if whole && slice.len() <= SMALL_BODY_BYTES_MAX => return Ok(Some(slice)),
+            Piece::Slice(slice) if whole => self.pieces.push(Bytes::copy_from_slice(slice)),
             Piece::Slice(slice) => self.joined.extend_from_slice(slice),
             Piece::Shared(shared) => {
                 self.flush_joined();
@@ -154,9 +157,13 @@ impl Assembly {
         Ok(())
     }
 
+    /// What was joined becomes a piece. A small one is copied, so that the next is joined in the same room.
     fn flush_joined(&mut self) {
-        if !self.joined.is_empty() {
-            self.pieces.push(self.joined.split().freeze());
+        if self.joined.len() >= JOINED_BYTES_MAX {
+            self.pieces.push(std::mem::take(&mut self.joined).freeze());
+        } else if !self.joined.is_empty() {
+            self.pieces.push(Bytes::copy_from_slice(&self.joined));
+            self.joined.clear();
         }
     }
 
