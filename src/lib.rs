@@ -95,6 +95,7 @@
 //!
 //! * Messages that are on the disk only are brought back by their queue, not by the connection that will send them:
 //!   competing consumers share the read, runs always have their bytes, and sessions do not know the disk.
+//! * The load tool is one process for both sides, a task for each connection.
 //! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it.
 //! * Definitions are not captured by a checkpoint: the log remembers those of each slot, and the tables take them in
 //!   the log's order. Only queues that a slot names are visited.

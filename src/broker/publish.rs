@@ -328,8 +328,9 @@ impl Pending {
 mod tests {
     use std::sync::Arc;
     use std::thread;
+    use std::time::{Duration, Instant};
 
-    use super::{Burst, Targets};
+    use super::{Burst, HandedOver, Targets};
     use crate::broker::Broker;
     use crate::broker::memory::Memory;
     use crate::broker::queue::handle::Queue;
@@ -342,6 +343,9 @@ mod tests {
     use crate::protocol::table::Table;
     use crate::storage::disk::simulated::SimulatedDisk;
     use crate::storage::log::{CommitMode, LogOptions};
+
+    /// After this what did not happen never will.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     fn broker() -> Broker {
         let options =
@@ -366,6 +370,41 @@ mod tests {
         vhost.queue(name).unwrap()
     }
 
+    /// Publishes a persistent message to the queues, together with these settlements.
+    fn hand_over(broker: &Broker, queues: &[Arc<Queue>], mut settlements: Settlements) -> HandedOver {
+        let mut burst = Burst::default();
+        if !queues.is_empty() {
+            let content = Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" };
+            burst.publish(&broker.node, &Targets::from(queues), &content, true);
+        }
+        burst.hand_over(&broker.node, &mut settlements, &mut Wakes::default())
+    }
+
+    #[test]
+    fn the_log_hears_of_everything_before_the_queue_does() {
+        let broker = broker();
+        let queue = durable_queue(&broker, "q");
+        let queues = [Arc::clone(&queue)];
+        hand_over(&broker, &queues, Settlements::default());
+        let taken = queue.lock().classic.take(1).unwrap();
+        let mut settled = Settlements::default();
+        settled.of(&queue).settled(&taken);
+        for (queues, settlements) in [(&[][..], settled), (&queues[..], Settlements::default())] {
+            let end = broker.node.log.end();
+            let state = queue.lock();
+            thread::scope(|scope| {
+                let handing_over = scope.spawn(|| hand_over(&broker, queues, settlements));
+                let patience = Instant::now() + PATIENCE;
+                while broker.node.log.end() == end {
+                    assert!(Instant::now() < patience && !handing_over.is_finished(), "the queue came first");
+                    thread::yield_now();
+                }
+                drop(state);
+            });
+        }
+        assert_eq!(queue.depth(), (1, 0));
+    }
+
     #[test]
     fn a_slot_is_no_checkpoints_before_all_it_holds_has_reached_its_queues() {
         let broker = broker();
@@ -373,13 +412,7 @@ mod tests {
         let log = &broker.node.log;
         let second = queues[1].lock();
         thread::scope(|scope| {
-            let handing_over = scope.spawn(|| {
-                let targets = Targets::from(queues.clone());
-                let content = Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" };
-                let mut burst = Burst::default();
-                burst.publish(&broker.node, &targets, &content, true);
-                burst.hand_over(&broker.node, &mut Settlements::default(), &mut Wakes::default())
-            });
+            let handing_over = scope.spawn(|| hand_over(&broker, &queues, Settlements::default()));
             // It is in the log and in the first queue, and waits for the second.
             while queues[0].counts().0 == 0 {
                 assert!(!handing_over.is_finished());
