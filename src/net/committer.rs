@@ -92,8 +92,11 @@ impl Committer {
 /// Commits until the log is closed and everything in it is durable.
 fn commit(broker: &Broker) -> Result<(), StoreError> {
     let log = &broker.node.log;
+    let mut had_room = true;
     loop {
-        let goes_on = log.wait_for_work();
+        // A batch that found no room is tried again, also when nobody appends anything more.
+        let goes_on = if had_room { log.wait_for_work() } else { !log.is_closed() };
+        had_room = true;
         match log.commit_once() {
             Ok(Committed::Batch) => {}
             Ok(Committed::Nothing) if goes_on => {}
@@ -101,6 +104,7 @@ fn commit(broker: &Broker) -> Result<(), StoreError> {
             // Nothing is lost: publishers wait until there is room.
             Err(error) if error.is_full() && goes_on => {
                 broker.check_disk(0);
+                had_room = false;
                 thread::sleep(FULL_PAUSE);
             }
             Err(error) => return Err(error),

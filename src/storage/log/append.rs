@@ -303,6 +303,11 @@ impl Log {
         self.work.notify_all();
     }
 
+    /// Whether the thread that commits is to go home.
+    pub fn is_closed(&self) -> bool {
+        self.pending.lock().over
+    }
+
     /// Lets the thread that commits go home.
     pub fn close(&self) {
         self.pending.lock().over = true;
