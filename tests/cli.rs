@@ -167,11 +167,18 @@ fn a_mistake_is_one_sentence_and_exit_code_2() {
         2,
         "environment variable SLUICEMQ_MEMORY_WATERMARK: expected a share of memory",
     );
-    check_refused(
-        &mut sluicemq(&["bench", "--ack-every", "10", "--prefetch", "5"]),
-        2,
-        "no delivery would ever",
-    );
+    for (load, told) in [
+        ("--ack-every 10 --prefetch 5", "no delivery would ever"),
+        ("--exchange topic --queues 2", "take one queue"),
+        ("--get --consumers 0", "need --consumers"),
+        ("--idle 5 --churn channel", "are two runs"),
+        ("--idle 5 --rate 10", "cannot be used with"),
+        ("--messages 0", "0 is not in"),
+        ("--queues 1000 --size 1048576", "of a producer's memory"),
+        ("--bindings 5", "--exchange"),
+    ] {
+        check_refused(sluicemq(&["bench"]).args(load.split(' ')), 2, told);
+    }
 }
 
 #[test]
@@ -293,6 +300,8 @@ fn bench_opens_connections_and_draws_a_run() {
     let dir = fresh_dir();
     let file = dir.with_extension("svg");
     run_bench(&url, &format!("--seconds 1 --plot {}", file.display()));
+    let nowhere = dir.join("nowhere").join("run.svg").display().to_string();
+    check_refused(&mut sluicemq(&["bench", "--url", &url, "--plot", &nowhere]), 1, "cannot draw");
     assert!(fs::read_to_string(&file).expect("the picture").contains("</svg>"));
 }
 

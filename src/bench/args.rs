@@ -6,6 +6,12 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use crate::bench::target::Target;
 
+/// What asks for messages, which connections without load do not send.
+const LOADS: [&str; 8] =
+    ["get", "backlog", "max_waiting", "rate", "messages", "exchange", "plot", "confirm_window"];
+/// Each producer keeps a message for each key and size; this much of them.
+const RING_BYTES_MAX: u64 = 512 << 20;
+
 /// The load to make.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
@@ -82,7 +88,7 @@ pub struct Args {
     pub rate: u64,
 
     /// Messages from all producers together, however long that takes
-    #[arg(long, value_name = "N", conflicts_with = "seconds")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "seconds")]
     pub messages: Option<u64>,
 
     /// How long to publish; what is queued then is still consumed
@@ -90,12 +96,12 @@ pub struct Args {
     pub seconds: u64,
 
     /// Make no load, but hold this many connections open, each with a channel and a consumer
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000), conflicts_with = "churn", help_heading = "Connections")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000), conflicts_with_all = LOADS, help_heading = "Connections")]
     pub idle: Option<u32>,
 
     /// Over and over, in each of --producers tasks: connect, open a channel, declare, publish, close; or the same in
     /// channels of one connection
-    #[arg(long, value_name = "WHAT", help_heading = "Connections")]
+    #[arg(long, value_name = "WHAT", conflicts_with_all = LOADS, help_heading = "Connections")]
     pub churn: Option<Churn>,
 
     /// Draw rates and latencies over time into this SVG file
@@ -159,6 +165,17 @@ impl Args {
         }
         if self.consumers == 0 && (self.get || self.backlog || self.max_waiting > 0) {
             return Err("--get, --backlog and --max-waiting need --consumers".to_owned());
+        }
+        if self.idle.is_some() && self.churn.is_some() {
+            return Err("--idle and --churn are two runs".to_owned());
+        }
+        let messages = u64::from(self.bindings).max(u64::from(self.queues)).max(self.size.len() as u64);
+        let largest_bytes = u64::from(self.size.iter().copied().max().unwrap_or_default());
+        if messages * largest_bytes > RING_BYTES_MAX {
+            return Err(format!(
+                "so many queues or bindings of so large messages take more than {} MiB of a producer's memory",
+                RING_BYTES_MAX >> 20
+            ));
         }
         Ok(())
     }

@@ -90,7 +90,7 @@ impl Producer {
         let producers = u64::from(args.producers);
         let limits = Limits {
             interval_ns: (args.rate > 0).then(|| 1e9 * producers as f64 / args.rate as f64),
-            messages: args.messages.map_or(u64::MAX, |all| all.div_ceil(producers)),
+            messages: args.messages.map_or(u64::MAX, |all| (all + producers - 1 - u64::from(id)) / producers),
             waiting_max: args.max_waiting,
             copies: args.copies(),
         };
@@ -106,22 +106,17 @@ impl Producer {
     pub(super) async fn run(mut self, meter: Arc<Meter>, stop: CancellationToken) -> anyhow::Result<Sent> {
         let begun_ns = meter.now_ns();
         while !stop.is_cancelled() {
-            // Before it is looked at what there is to wait for, so that nothing is missed.
-            let changed = self.confirms.as_ref().map(|(confirms, _)| Arc::clone(confirms));
-            let changed = async {
-                if let Some(confirms) = &changed {
-                    confirms.changed.notified().await
-                }
-            };
-            let mut changed = std::pin::pin!(changed);
             match self.room(&meter, begun_ns) {
                 Room::Messages(count) => self.publish(&meter, begun_ns, count).await?,
                 Room::Until(due_ns) => wait_until(&meter, due_ns),
                 Room::Nothing => break,
-                Room::Confirms => tokio::select! {
-                    () = &mut changed => {}
-                    () = stop.cancelled() => break,
-                },
+                Room::Confirms => {
+                    let Some((confirms, _)) = &self.confirms else { break };
+                    tokio::select! {
+                        () = confirms.changed.notified() => {}
+                        () = stop.cancelled() => break,
+                    }
+                }
                 Room::Consumers => tokio::select! {
                     () = meter.caught_up.notified() => {}
                     () = sleep(PACE) => {}

@@ -5,6 +5,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,10 @@ const STALL_LIMIT: Duration = Duration::from_secs(10);
 pub(super) async fn load(args: &Args) -> anyhow::Result<Report> {
     let target = Target::parse(&args.url)?;
     let mut control = Client::open(&target).await?;
+    if let Some(file) = &args.plot {
+        // Before the run, which would be in vain.
+        File::create(file).with_context(|| format!("cannot draw {}", file.display()))?;
+    }
     let topology = Topology::new(args);
     let measured = async {
         topology.declare(&mut control).await?;

@@ -88,13 +88,7 @@ impl Burst {
             let big = Big::new(content.names, content.properties, pieces, stamp, &node.memory.messages);
             return self.publish_big(node, targets, big);
         }
-        let stamp = self.stamp(persistent);
-        let Some(pending) = self.pending_for(targets) else { return };
-        if pending.stamp.persistent != persistent || pending.builder.is_full_for(content) {
-            pending.seal(node);
-        }
-        pending.stamp = stamp;
-        pending.builder.push(content);
+        self.publish_alike(node, targets, content, persistent, std::iter::once(content.body));
     }
 
     /// Adds messages that differ from `like`, which is small, in nothing but the octets of their bodies. How many.

@@ -15,9 +15,6 @@ use crate::config::Durability;
 use crate::storage::error::StoreError;
 use crate::storage::log::Committed;
 
-/// A full disk is asked again after this.
-const FULL_PAUSE: Duration = Duration::from_millis(100);
-
 /// The running thread, and what it has to say.
 #[derive(Debug)]
 pub(super) struct Committer {
@@ -95,7 +92,7 @@ fn commit(broker: &Broker) -> Result<(), StoreError> {
     let mut had_room = true;
     loop {
         // A batch that found no room is tried again, also when nobody appends anything more.
-        let goes_on = if had_room { log.wait_for_work() } else { !log.is_closed() };
+        let goes_on = if had_room { log.wait_for_work() } else { log.wait_for_room() };
         had_room = true;
         match log.commit_once() {
             Ok(Committed::Batch) => {}
@@ -105,7 +102,6 @@ fn commit(broker: &Broker) -> Result<(), StoreError> {
             Err(error) if error.is_full() && goes_on => {
                 broker.check_disk(0);
                 had_room = false;
-                thread::sleep(FULL_PAUSE);
             }
             Err(error) => return Err(error),
         }
@@ -127,7 +123,57 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
+    use std::time::Instant;
+
     use super::*;
+    use crate::broker::memory::Memory;
+    use crate::config::Config;
+    use crate::message::fact::{Definition, Fact};
+    use crate::message::place::QueueId;
+    use crate::storage::disk::simulated::SimulatedDisk;
+    use crate::storage::log::LogOptions;
+
+    /// After this what did not happen never will.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+        let patience = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < patience, "{what}");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_found_no_room_is_committed_when_there_is_some_though_nobody_appends() {
+        let disk = SimulatedDisk::new();
+        let options = LogOptions { slot_bytes: 64 * 1024, ..LogOptions::default() };
+        let memory = Memory::new(u64::MAX, u64::MAX);
+        let opened = Broker::open(Arc::new(Config::default()), Arc::new(disk.clone()), options, memory);
+        let broker = Arc::new(opened.unwrap().0);
+        let log = &broker.node.log;
+        // One fills most of a slot, two need another.
+        let append = || {
+            let (_, applying) = log.append_one(&Fact::Defined(Definition::QueueDeclared {
+                queue: QueueId(1),
+                vhost: "/",
+                name: "q",
+                auto_delete: false,
+                arguments: &[0; 40_000],
+            }));
+            drop(applying);
+        };
+        let committer = Committer::start(Arc::clone(&broker)).unwrap();
+        append();
+        wait_until("the first is never durable", || log.durable() == log.end());
+        disk.set_capacity(0);
+        append();
+        wait_until("nobody noticed that there is no room", || broker.node.alarms.reason().is_some());
+        assert!(log.durable() < log.end());
+        disk.set_capacity(u64::MAX);
+        wait_until("it was forgotten", || log.durable() == log.end());
+        committer.stop();
+    }
 
     /// The signal of an abort.
     const ABORT: i32 = 6;

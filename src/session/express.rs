@@ -4,8 +4,9 @@
 //! before it is a publish or an acknowledgement at all.
 
 use crate::message::block::SMALL_BODY_BYTES_MAX;
-use crate::protocol::express::AckRow;
+use crate::protocol::express::{AckRow, PublishReader};
 use crate::session::channel::Channel;
+use crate::session::link::Link;
 use crate::session::refuse::Refusal;
 use crate::session::running::{Failure, PUBLISH_ID, Running, Slot};
 
@@ -45,10 +46,8 @@ impl Running {
         if self.link.has_returns {
             self.hand_over();
         }
-        let Some(slot) = self.express_channel(publish.channel) else { return Ok(()) };
+        let Some((channel, link, publishes)) = self.ready(publish.channel) else { return Ok(()) };
         *at += publish.wire_bytes;
-        let Self { link, channels, publishes, .. } = self;
-        let Some((_, Slot::Open(channel))) = channels.get_mut(slot) else { return Ok(()) };
         let outcome = channel.on_whole_publish(link, &publish);
         if outcome.is_ok() {
             channel.publish_alike(link, &publish, publishes.alike(input, at));
@@ -58,9 +57,7 @@ impl Running {
 
     fn take_acks(&mut self, input: &[u8], at: &mut usize) -> Result<(), Failure> {
         let Some(row) = AckRow::peek(input) else { return Ok(()) };
-        let Some(slot) = self.express_channel(row.channel) else { return Ok(()) };
-        let Self { link, channels, .. } = self;
-        let Some((_, Slot::Open(channel))) = channels.get_mut(slot) else { return Ok(()) };
+        let Some((channel, link, _)) = self.ready(row.channel) else { return Ok(()) };
         if channel.is_transactional() {
             return Ok(());
         }
@@ -69,11 +66,15 @@ impl Running {
         self.settle_express(row.channel, outcome, ACK_ID)
     }
 
-    /// Where the channel is, if it is open and no content has begun on it.
-    fn express_channel(&self, number: u16) -> Option<usize> {
+    /// The channel, if it is open and no content has begun on it, and what goes with it.
+    fn ready(&mut self, number: u16) -> Option<(&mut Channel, &mut Link, &PublishReader)> {
         let at = self.find(number).ok()?;
-        let is_ready = |channel: &Channel| !channel.awaits_content();
-        matches!(self.channels.get(at), Some((_, Slot::Open(channel))) if is_ready(channel)).then_some(at)
+        match self.channels.get_mut(at) {
+            Some((_, Slot::Open(channel))) if !channel.awaits_content() => {
+                Some((channel, &mut self.link, &self.publishes))
+            }
+            _ => None,
+        }
     }
 
     fn settle_express(

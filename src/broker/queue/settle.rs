@@ -27,9 +27,8 @@ pub struct Settlements {
 impl Settlements {
     /// What changes at this queue.
     pub fn of(&mut self, queue: &Arc<Queue>) -> &mut Settlement {
-        let last = self.list.len().wrapping_sub(1);
         let at = match self.list.last() {
-            Some(settlement) if settlement.queue.id == queue.id => last,
+            Some(settlement) if settlement.queue.id == queue.id => self.list.len() - 1,
             _ => *self.by_queue.entry(queue.id).or_insert(self.list.len()),
         };
         if at == self.list.len() {

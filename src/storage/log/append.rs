@@ -290,22 +290,18 @@ impl Log {
     }
 
     /// Blocks the thread that commits for a moment, after it was told that there is no room: until a checkpoint has
-    /// given slots back, the log was closed, or it is time to look again.
-    pub fn wait_for_room(&self) {
+    /// given slots back, the log was closed, or it is time to look again. `false` as from [`Log::wait_for_work`].
+    pub fn wait_for_room(&self) -> bool {
         let mut pending = self.pending.lock();
         if !pending.over {
             self.work.wait_for(&mut pending, ROOM_WAIT);
         }
+        !pending.over
     }
 
     /// There may be room again.
     pub(super) fn tell_of_room(&self) {
         self.work.notify_all();
-    }
-
-    /// Whether the thread that commits is to go home.
-    pub fn is_closed(&self) -> bool {
-        self.pending.lock().over
     }
 
     /// Lets the thread that commits go home.

@@ -56,6 +56,7 @@ fn count(workload: &Workload) -> anyhow::Result<u64> {
     }
     let collected = report.lines().find_map(|line| line.split("Collected :").nth(1));
     let total: u64 = collected.context("callgrind told no count")?.trim().parse()?;
+    ensure!(total > 0, "none of {MEASURED:?} was seen: are they still called so?");
     Ok(total / workload.messages)
 }
 
