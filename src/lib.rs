@@ -99,8 +99,11 @@
 //! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it.
 //! * Definitions are not captured by a checkpoint: the log remembers those of each slot, and the tables take them in
 //!   the log's order. Only queues that a slot names are visited.
-//! * The log's window is soft. When a checkpoint is late more slots are made, publishers of persistent messages are not
-//!   read past two windows, and settles and definitions always find room while the disk has any.
+//! * The log's window is soft. A burst may fill half a window more before a checkpoint takes the disk from it. When that
+//!   is late more slots are made, publishers of persistent messages are not read past two windows, and settles and
+//!   definitions always find room while the disk has any. As many slots as a burst needed are kept for the next one.
+//! * The spare slot is written with zeros first only while batches are small: large ones cost no more in new blocks
+//!   than the zeros would.
 //! * Facts carry no group, term and index: a replicated log's records will have kinds of their own.
 //! * A broker without a data directory runs the same code on a disk in memory that forgets.
 //! * Messages wait in runs of shared blocks, not as objects: see [`message::run`].

@@ -89,8 +89,8 @@ impl Commented<'_> {
         entry(f, about, "interval_ms", &Unit::Milliseconds.show(storage.interval_ms))?;
         let about = "Size of one file of the log, in bytes: between 64KiB and 1GiB.";
         entry(f, about, "slot_bytes", &Unit::Bytes.show(storage.slot_bytes))?;
-        let about =
-            "Files of the log that are filled before what waits in them moves on: between 2 and 1024.";
+        let about = "Files of the log that are filled before what waits in them moves on, and half as many again in a \
+                     burst: between 2 and 1024.";
         entry(f, about, "window_slots", &storage.window_slots.to_string())?;
         let about = "What is kept in memory of messages that are on the disk: a share of memory, or a size; 10% and \
                      at most 1GiB without it.";

@@ -35,7 +35,7 @@ pub struct Storage {
     /// Size of one file of the log, in bytes.
     #[serde(deserialize_with = "bytes")]
     pub slot_bytes: u64,
-    /// Files of the log that are filled before what waits in them moves on.
+    /// Files of the log that are filled before what waits in them moves on; half as many again in a burst.
     pub window_slots: u64,
     /// What is kept in memory of messages that are on the disk: a share of memory, or a size.
     pub cache: Option<Watermark>,

@@ -1,7 +1,10 @@
 //! The bare limit of confirmed publishing on a disk: records appended to one file, one write and one fdatasync for
 //! all that gathered meanwhile. No protocol, no queue, no recovery.
 //!
-//! `cargo bench --bench group_commit -- --dir DIR [--size 1024] [--producers 4] [--window 250] [--seconds 5]`
+//! With `--keep` it keeps what it writes, as a backlog does that nobody consumes: it goes on into new blocks, which
+//! most disks take more slowly.
+//!
+//! `cargo bench --bench group_commit -- --dir DIR [--size 1024] [--producers 4] [--window 250] [--seconds 5] [--keep]`
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -38,6 +41,9 @@ struct Arguments {
     /// How long to measure.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Go on into new blocks instead of writing over the same 64 MiB.
+    #[arg(long)]
+    keep: bool,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -112,7 +118,7 @@ fn main() -> anyhow::Result<()> {
     let start = Instant::now();
     let until = start + Duration::from_secs(arguments.seconds);
     let waits = thread::scope(|scope| {
-        let committer = scope.spawn(|| commit(&log, &file));
+        let committer = scope.spawn(|| commit(&log, &file, arguments.keep));
         let produce = || log.produce(arguments.size, arguments.window, until);
         let producers: Vec<_> = (0..arguments.producers).map(|_| scope.spawn(produce)).collect();
         let mut waits = Histogram::new(3)?;
@@ -149,8 +155,9 @@ fn prepare(dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-fn commit(log: &Log, file: &File) -> anyhow::Result<()> {
+fn commit(log: &Log, file: &File, keep: bool) -> anyhow::Result<()> {
     let mut at = 0;
+    let mut room = FILE_BYTES;
     let mut bytes = Vec::new();
     loop {
         let durable = {
@@ -164,8 +171,12 @@ fn commit(log: &Log, file: &File) -> anyhow::Result<()> {
             pending.appended
         };
         bytes.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
-        if at + bytes.len() as u64 > FILE_BYTES {
+        if at + bytes.len() as u64 > FILE_BYTES && !keep {
             at = 0;
+        }
+        if keep && at + bytes.len() as u64 > room {
+            room += FILE_BYTES;
+            rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, room)?;
         }
         file.write_all_at(&bytes, at)?;
         file.sync_data()?;

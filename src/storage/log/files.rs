@@ -80,7 +80,7 @@ impl Log {
     pub(super) fn release_file(&self, mut file: SlotFile) -> Result<(), StoreError> {
         let kept = {
             let slots = self.slots.lock();
-            slots.free.len() + slots.used.len() <= self.options.window_slots
+            slots.free.len() + slots.used.len() <= 2 * self.window_slots()
         };
         if kept {
             truncate(&*file.file, file.len, self.options.slot_bytes)?;

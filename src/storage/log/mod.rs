@@ -155,17 +155,18 @@ impl Log {
     /// Whether publishers should be held back: the disk is behind, or the checkpoint is.
     pub fn is_congested(&self) -> bool {
         self.pending_bytes() > self.options.pending_bytes_max
-            // No checkpoint is waited for where slots are forgotten.
-            || (!self.options.forgets && self.slots_in_use() >= 2 * self.options.window_slots.max(1))
+            || self.is_filled(2 * self.window_slots())
             || self.poison.get().is_some()
     }
 
-    /// Whether a checkpoint is due: a window of slots is in use.
+    /// Whether a checkpoint is due: a window of slots is in use, and half of another while the disk has a burst to
+    /// take, which a checkpoint would slow down.
     pub fn is_checkpoint_due(&self) -> bool {
-        self.has_windows(1)
+        let window = self.window_slots();
+        self.is_filled(window + window / 2) || (self.is_filled(window) && self.pending_bytes() == 0)
     }
 
-    /// As many slots in use make a checkpoint due.
+    /// As many slots in use make a checkpoint due, when the disk has nothing else to do.
     pub fn window_slots(&self) -> usize {
         self.options.window_slots.max(1)
     }
@@ -191,9 +192,9 @@ impl Log {
         self.commit_inline();
     }
 
-    /// Whether so many windows of slots wait for a checkpoint; one that forgets has none.
-    fn has_windows(&self, windows: usize) -> bool {
-        !self.options.forgets && self.slots_in_use() >= windows * self.options.window_slots.max(1)
+    /// Whether so many slots wait for a checkpoint; a log that forgets has none.
+    fn is_filled(&self, slots: usize) -> bool {
+        !self.options.forgets && self.slots_in_use() >= slots
     }
 
     fn check_poison(&self) -> Result<(), StoreError> {

@@ -2,7 +2,8 @@
 //! as fast as one to blocks that are only allocated.
 //!
 //! It is done in steps by whoever has time (the thread of checkpoints), never by the committer. A slot needed earlier
-//! is made without; one that is used again has been written.
+//! is made without; one that is used again has been written. While batches are so large that the disk is busy with
+//! their bytes and not with their syncs, writing zeros first would only cost as much again.
 
 use std::io::IoSlice;
 
@@ -11,6 +12,8 @@ use crate::storage::log::Log;
 use crate::storage::log::slots::SlotFile;
 
 const STEP_BYTES: usize = 1 << 20;
+/// Batches as large as this on the average gain less from a slot written before than the writing costs.
+const LARGE_BATCH_BYTES: u64 = 256 << 10;
 
 /// A slot on its way.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ impl Log {
         self.check_poison()?;
         let mut preparing = self.preparing.lock();
         let outcome = match preparing.take() {
-            None if !self.slots.lock().free.is_empty() => return Ok(false),
+            None if !self.needs_spare() => return Ok(false),
             None => self.make_file(self.options.slot_bytes).map(|file| Some(Preparing { file, written: 0 })),
             Some(begun) => self.write_zeros(begun),
         };
@@ -40,6 +43,14 @@ impl Log {
             Err(error) if error.is_full() => Err(error),
             Err(error) => Err(self.poison(&error)),
         }
+    }
+
+    fn needs_spare(&self) -> bool {
+        let slots = self.slots.lock();
+        let has_large_batches = || {
+            slots.used.back().is_some_and(|open| open.contents.lock().mean_batch_bytes() >= LARGE_BATCH_BYTES)
+        };
+        slots.free.is_empty() && !has_large_batches()
     }
 
     fn write_zeros(&self, mut begun: Preparing) -> Result<Option<Preparing>, StoreError> {

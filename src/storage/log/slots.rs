@@ -149,6 +149,12 @@ impl SlotContents {
         self.applying.is_empty()
     }
 
+    /// Bytes of records in a batch, on the average.
+    pub(super) fn mean_batch_bytes(&self) -> u64 {
+        let first = self.batches.first().map_or(self.end_lsn, |(first, _)| *first);
+        (self.end_lsn - first).checked_div(self.batches.len() as u64).unwrap_or_default()
+    }
+
     pub(super) fn has_batches(&self) -> bool {
         !self.batches.is_empty()
     }

@@ -242,6 +242,31 @@ fn a_slot_is_prepared_once_and_taken_next() {
 }
 
 #[test]
+fn no_zeros_are_written_first_while_batches_are_large() {
+    let disk = SimulatedDisk::new();
+    let options = LogOptions { slot_bytes: 1 << 20, batch_bytes_max: 1 << 20, ..options(1) };
+    let (log, _) = open_with(&disk, options, ReplayFrom::START).unwrap();
+    write(&log, 0..2, 300_000);
+    assert!(!log.prepare_slot().unwrap() && slot_files(&disk).len() == 1);
+    write(&log, 2..4, 100);
+    assert!(log.prepare_slot().unwrap());
+}
+
+#[test]
+fn a_checkpoint_waits_for_the_end_of_a_burst_but_not_for_ever() {
+    let (log, _) = reopen(&SimulatedDisk::new(), 1);
+    write(&log, 0..21, 100);
+    assert_eq!(log.slots_in_use(), log.window_slots());
+    assert!(log.is_checkpoint_due());
+    append(&log, [(21, 100)]);
+    assert!(!log.is_checkpoint_due());
+    commit_all(&log).unwrap();
+    assert_eq!(log.slots_in_use(), log.window_slots() + 1);
+    append(&log, [(22, 100)]);
+    assert!(log.is_checkpoint_due() && !log.is_congested());
+}
+
+#[test]
 fn a_slot_is_taken_when_sealed_applied_and_not_leased() {
     let disk = SimulatedDisk::new();
     let (log, _) = reopen(&disk, 1);
