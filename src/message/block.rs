@@ -21,17 +21,19 @@ const BLOCK_BYTES_MIN: usize = 4096;
 const BLOCK_MESSAGES_MIN: u32 = 16;
 /// A block never grows past this.
 const BLOCK_BYTES_MAX: usize = 64 * 1024;
+/// A block may have this share of its bytes as room that it does not use.
+const SLACK: usize = 32;
 /// What a block or a large message costs beside its bytes: the owner, its counters, the handle in a queue.
 const OVERHEAD_BYTES: u64 = 160;
 
-/// A header and its records behind each other, in one exactly-sized allocation.
+/// A header and its records behind each other, in one allocation of hardly more than their size.
 #[derive(Clone, Debug)]
 pub struct Block(Bytes);
 
 impl Block {
     /// A block of bytes that were verified, charged to the gauge.
-    pub(super) fn of_verified(block: Box<[u8]>, gauge: &Arc<Gauge>) -> Self {
-        let charge = Charge::new(gauge, block.len() as u64 + OVERHEAD_BYTES);
+    pub(super) fn of_verified(block: Vec<u8>, gauge: &Arc<Gauge>) -> Self {
+        let charge = Charge::new(gauge, block.capacity() as u64 + OVERHEAD_BYTES);
         Self(Bytes::from_owner(Charged { block, _charge: charge }))
     }
 
@@ -107,6 +109,8 @@ fn parts<'a>(head: &'a [u8], pieces: &'a [Bytes]) -> impl Iterator<Item = &'a [u
 pub struct BlockBuilder {
     /// Room for the header, then the records.
     block: Vec<u8>,
+    /// As many bytes as the last block had: the next one often has as many.
+    expected_bytes: usize,
     count: u32,
     body_bytes: u64,
     names: NamesBuf,
@@ -124,6 +128,7 @@ impl BlockBuilder {
     pub fn push(&mut self, content: &Content<'_>) {
         let same_names = self.count > 0 && self.names.view() == content.names;
         if self.count == 0 {
+            self.block.reserve_exact(self.expected_bytes + self.expected_bytes / SLACK);
             self.block.extend_from_slice(&[0; HEADER_BYTES]);
         }
         record::write(&mut self.block, content, !same_names);
@@ -153,7 +158,7 @@ impl BlockBuilder {
     }
 
     /// Closes the block: its handle, the number of messages, the sum of their bodies. The builder is empty
-    /// again and keeps its room.
+    /// again, and keeps its room if the block would have left much of it unused.
     pub fn seal(&mut self, stamp: Stamp, gauge: &Arc<Gauge>) -> (Block, u32, u64) {
         debug_assert!(self.count > 0, "a block holds at least one message");
         if let Some((head, records)) = self.block.split_first_chunk_mut::<HEADER_BYTES>() {
@@ -161,16 +166,24 @@ impl BlockBuilder {
             let header = if stamp.persistent { header.checked(std::iter::once(&*records)) } else { header };
             *head = header.to_bytes();
         }
-        let sealed = (Block::of_verified(self.block.as_slice().into(), gauge), self.count, self.body_bytes);
+        let block = Block::of_verified(self.take_bytes(), gauge);
+        (block, std::mem::take(&mut self.count), std::mem::take(&mut self.body_bytes))
+    }
+
+    /// The bytes with little room beside them: those that fill theirs need not be copied.
+    fn take_bytes(&mut self) -> Vec<u8> {
+        self.expected_bytes = self.block.len();
+        if self.block.capacity() - self.block.len() <= self.block.len() / SLACK {
+            return std::mem::take(&mut self.block);
+        }
+        let bytes = self.block.as_slice().to_vec();
         self.block.clear();
-        self.count = 0;
-        self.body_bytes = 0;
-        sealed
+        bytes
     }
 }
 
 struct Charged {
-    block: Box<[u8]>,
+    block: Vec<u8>,
     _charge: Charge,
 }
 

@@ -159,7 +159,7 @@ impl Run {
             let pieces = [body].into_iter().collect();
             return Ok(Self::of_big(Big::new(head.names, head.properties, pieces, header.stamp, gauge)));
         }
-        let own = Block::of_verified(Box::from(&block[..]), gauge);
+        let own = Block::of_verified(block.to_vec(), gauge);
         Ok(Self::of_block(own, u32::from(header.count), body_bytes))
     }
 }
