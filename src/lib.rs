@@ -104,6 +104,10 @@
 //!   definitions always find room while the disk has any. As many slots as a burst needed are kept for the next one.
 //! * The spare slot is written with zeros first only while batches are small: large ones cost no more in new blocks
 //!   than the zeros would.
+//! * Pack blocks are checked whenever they are read, and all of them by `fsck`; nothing reads them in the background
+//!   for that alone. No hole is punched into a pack: one with little left in it is merged into the next.
+//! * A start on a disk that has no room for a slot uses up the reserve (`storage::ballast`), and checkpoints nothing
+//!   before it is up; without a reserve it is refused.
 //! * Facts carry no group, term and index: a replicated log's records will have kinds of their own.
 //! * A broker without a data directory runs the same code on a disk in memory that forgets.
 //! * Messages wait in runs of shared blocks, not as objects: see [`message::run`].
