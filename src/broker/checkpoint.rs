@@ -155,6 +155,7 @@ impl Checkpoint {
             log.seal_open_slot()?;
         }
         let window = log.window_slots();
+        // In portions: publishers that are held back get some slots soon, and not all of them late.
         let wanted = log.slots_in_use().saturating_sub(window / 2).clamp(1, window.div_ceil(2));
         let Some(retiring) = log.retirable(wanted) else { return Ok(Progress::Idle) };
         self.start(broker, retiring).map(|()| Progress::Working)

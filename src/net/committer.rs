@@ -122,7 +122,6 @@ impl Drop for AbortOnPanic {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
-
     use std::time::Instant;
 
     use super::*;

@@ -171,12 +171,13 @@ fn commit(log: &Log, file: &File, keep: bool) -> anyhow::Result<()> {
             pending.appended
         };
         bytes.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
-        if at + bytes.len() as u64 > FILE_BYTES && !keep {
-            at = 0;
-        }
-        if keep && at + bytes.len() as u64 > room {
-            room += FILE_BYTES;
-            rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, room)?;
+        if at + bytes.len() as u64 > room {
+            if keep {
+                room += FILE_BYTES;
+                rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, room)?;
+            } else {
+                at = 0;
+            }
         }
         file.write_all_at(&bytes, at)?;
         file.sync_data()?;

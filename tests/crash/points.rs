@@ -26,7 +26,7 @@ fn after_a_crash_at_any_call_the_promise_is_kept() {
     let wanted = variable("CRASH_POINTS").unwrap_or(POINTS);
     let first = variable("CRASH_SEED").unwrap_or(0);
     // Of so many points of a seed one is checked.
-    let one_of = (SEEDS * CALLS_PER_SEED * MODES).div_ceil(wanted);
+    let one_of = (SEEDS * CALLS_PER_SEED * MODES).div_ceil(wanted.max(1));
     let (mut seeds, mut done, mut calls, mut packed, mut evicted) = (0, 0, 0, 0, 0);
     while seeds < SEEDS || done < wanted {
         let seed = first + seeds;
