@@ -173,6 +173,7 @@ fn a_mistake_is_one_sentence_and_exit_code_2() {
         ("--get --consumers 0", "need --consumers"),
         ("--idle 5 --churn channel", "are two runs"),
         ("--idle 5 --rate 10", "cannot be used with"),
+        ("--churn channel --confirms", "cannot be used with"),
         ("--messages 0", "0 is not in"),
         ("--queues 1000 --size 1048576", "of a producer's memory"),
         ("--bindings 5", "--exchange"),

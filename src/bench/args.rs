@@ -7,8 +7,8 @@ use clap::{Args as ClapArgs, ValueEnum};
 use crate::bench::target::Target;
 
 /// What asks for messages, which connections without load do not send.
-const LOADS: [&str; 8] =
-    ["get", "backlog", "max_waiting", "rate", "messages", "exchange", "plot", "confirm_window"];
+const LOADS: [&str; 9] =
+    ["get", "backlog", "max_waiting", "rate", "messages", "exchange", "plot", "confirms", "confirm_window"];
 /// Each producer keeps a message for each key and size; this much of them.
 const RING_BYTES_MAX: u64 = 512 << 20;
 
