@@ -75,7 +75,7 @@ impl Broker {
             }
             state.first
         };
-        self.node.log.wake_when_durable(context.waker());
+        self.node.log.wake_when_durable(first, context.waker());
         if first <= self.node.log.durable() { Poll::Ready(()) } else { Poll::Pending }
     }
 

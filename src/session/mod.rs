@@ -423,7 +423,7 @@ impl Session {
             return Poll::Pending;
         }
         let log = &self.broker.node.log;
-        log.wake_when_durable(context.waker());
+        log.wake_when_durable(awaited.unwrap_or_default(), context.waker());
         let is_durable = awaited.is_some_and(|awaited| awaited <= log.durable());
         if is_durable || (is_held_back && !log.is_congested()) { Poll::Ready(()) } else { Poll::Pending }
     }

@@ -310,10 +310,11 @@ impl Log {
         self.work.notify_all();
     }
 
-    /// Somebody waits for what is pending.
-    pub(super) fn hurry(&self) {
+    /// Somebody waits for what is pending up to `lsn`. Settles behind it are not hurried: they would take a sync of
+    /// their own, and the next publish would wait for that.
+    pub(super) fn hurry(&self, lsn: Lsn) {
         let mut pending = self.pending.lock();
-        if !pending.is_empty() && !pending.urgent {
+        if lsn.0 > pending.batch.first_lsn && !pending.urgent {
             pending.urgent = true;
             if pending.take_wake() {
                 self.work.notify_one();
@@ -413,5 +414,27 @@ impl Drop for Append<'_> {
             self.log.work.notify_one();
         }
         self.log.commit_inline();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::storage::log::LogOptions;
+
+    #[test]
+    fn who_waits_for_what_is_being_written_does_not_hurry_the_settles_behind_it() {
+        let log = Log::in_memory(LogOptions { commit: CommitMode::Called, ..LogOptions::default() });
+        let append = |class| log.append().push_record(1, class, [QueueId(1)], |sink| sink.put(b"x")).end;
+        let message = append(Class::Message);
+        let written = log.take_pending();
+        assert!(written.is_some());
+        let settle = append(Class::Settle);
+        log.wake_when_durable(message, Waker::noop());
+        assert!(!log.pending.lock().has_urgent());
+        log.wake_when_durable(settle, Waker::noop());
+        assert!(log.pending.lock().has_urgent());
     }
 }

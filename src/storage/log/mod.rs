@@ -141,10 +141,10 @@ impl Log {
     }
 
     /// Wakes the caller once when [`Log::durable`] has risen. Whoever asks must look at it again afterwards: it
-    /// may have risen in between.
-    pub fn wake_when_durable(&self, waker: &Waker) {
+    /// may have risen in between. What is pending up to `lsn` is not kept waiting for company.
+    pub fn wake_when_durable(&self, lsn: Lsn, waker: &Waker) {
         self.waiting.lock().push(waker.clone());
-        self.hurry();
+        self.hurry(lsn);
     }
 
     /// Bytes of records that are appended and not durable; padding is left out.

@@ -447,7 +447,7 @@ fn who_waits_is_woken_once_and_the_committer_works_until_it_is_told_to_go_home()
             std::thread::yield_now();
         }
         last = log.append().push_record(KIND, Class::Settle, [QueueId(1)], |sink| sink.put(b"x")).end;
-        log.wake_when_durable(&Waker::from(Arc::clone(&count)));
+        log.wake_when_durable(last, &Waker::from(Arc::clone(&count)));
         while log.durable() < last {
             std::thread::yield_now();
         }
