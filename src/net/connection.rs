@@ -104,7 +104,15 @@ impl Connection {
                 self.reads = 0;
                 tokio::task::yield_now().await;
             }
-            let event = std::future::poll_fn(|context| self.poll_event(context)).await?;
+            let event = std::future::poll_fn(|context| {
+                let event = self.poll_event(context);
+                if event.is_pending() {
+                    // Others have their turn. A turn that ends by itself is not to be ended once more.
+                    self.reads = 0;
+                }
+                event
+            });
+            let event = event.await?;
             if self.on_event(event).is_break() {
                 return Ok(());
             }
