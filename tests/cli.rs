@@ -1,9 +1,10 @@
 //! The binary as a person meets it: what they type, what they are told, and the exit code.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,7 +59,7 @@ impl ConfigFile {
     }
 }
 
-/// A broker in a process of its own, killed when the test ends early.
+/// A broker, or its load, in a process of its own, killed when the test ends early.
 struct Broker(Child);
 
 impl Drop for Broker {
@@ -83,6 +84,13 @@ impl Broker {
             }
         }
         panic!("the log ended without {text:?}: {lines:#?}");
+    }
+
+    /// Where a client connects, once it can.
+    fn url(&mut self) -> String {
+        let log = self.log_until("Server startup complete");
+        let address = log.iter().find_map(|line| line.split_once("address=")).expect("the port is logged").1;
+        format!("amqp://guest:guest@{}/%2f", address.trim())
     }
 
     fn signal(&self, name: &str) {
@@ -174,6 +182,8 @@ fn a_mistake_is_one_sentence_and_exit_code_2() {
         ("--idle 5 --churn channel", "are two runs"),
         ("--idle 5 --rate 10", "cannot be used with"),
         ("--churn channel --confirms", "cannot be used with"),
+        ("--idle 5 --apart", "cannot be used with"),
+        ("--publish-for-parent --rate 10", "cannot be used with"),
         ("--messages 0", "0 is not in"),
         ("--queues 1000 --size 1048576", "of a producer's memory"),
         ("--bindings 5", "--exchange"),
@@ -265,9 +275,7 @@ fn the_log_can_be_json() {
 #[test]
 fn bench_loads_a_broker_and_checks_what_comes_back() {
     let mut broker = Broker::start(&mut sluicemq(&["--listen", "127.0.0.1:0"]));
-    let log = broker.log_until("Server startup complete");
-    let address = log.iter().find_map(|line| line.split_once("address=")).expect("the port is logged").1;
-    let url = format!("amqp://guest:guest@{}/%2f", address.trim());
+    let url = broker.url();
     for load in [
         "--auto-ack --size 16 --seconds 1",
         "--confirms --persistent --producers 2 --consumers 3 --queues 2 --size 5000 --seconds 1",
@@ -289,11 +297,77 @@ fn bench_loads_a_broker_and_checks_what_comes_back() {
 }
 
 #[test]
+fn bench_publishes_from_a_process_of_its_own() {
+    let mut broker = Broker::start(&mut sluicemq(&["--listen", "127.0.0.1:0"]));
+    let url = broker.url();
+    for load in [
+        "--apart --confirms --max-waiting 500 --messages 20000 --producers 3 --queues 2",
+        "--apart --confirm-window 1 --messages 100 --max-waiting 1 --persistent",
+        "--apart --confirms --rate 500 --seconds 1 --size 16,300",
+        "--apart --confirms --messages 1000 --backlog --exchange direct --bindings 100",
+        "--apart --confirms --messages 100 --get --size 16",
+    ] {
+        let report = run_bench(&url, load);
+        check_passed(&report);
+        assert!(report["published"].as_u64() > Some(0), "{load}: {report}");
+        assert_eq!(report["published"], report["received"], "{load}: {report}");
+        assert_eq!(report["published"], report["confirmed"], "{load}: {report}");
+        assert_eq!(report["nacked"], 0, "{load}: {report}");
+        for latency in ["latency", "confirm_latency"] {
+            let us = report[latency]["p50_us"].as_f64().expect("a latency");
+            assert!((1.0..6e7).contains(&us), "one clock: {load}: {report}");
+        }
+    }
+    let report = run_bench(&url, "--apart --messages 1000 --exchange fanout --queues 5 --producers 2");
+    assert_eq!((report["published"].as_u64(), report["received"].as_u64()), (Some(1000), Some(5000)));
+    check_passed(&report);
+}
+
+#[test]
+fn bench_says_what_befell_a_producer() {
+    let serve = &["--listen", "127.0.0.1:0"];
+    let mut narrow = Broker::start(sluicemq(serve).env("SLUICEMQ_LIMITS_MESSAGE_BYTES_MAX", "1KiB"));
+    let narrow = narrow.url();
+    let mut full = Broker::start(sluicemq(serve).env("SLUICEMQ_LIMITS_CONNECTIONS_MAX", "1"));
+    let full = full.url();
+    for apart in [&[][..], &["--apart"]] {
+        let bench = |url| {
+            let mut command = sluicemq(&["bench", "--size", "5000", "--url", url]);
+            command.args(apart);
+            command
+        };
+        check_refused(&mut bench(&narrow), 1, "sluicemq: a producer: the broker closed the channel: ");
+        check_refused(&mut bench(&full), 1, "sluicemq: cannot connect to 127.0.0.1:");
+    }
+}
+
+#[test]
+fn bench_stops_a_process_of_its_own() {
+    let mut broker = Broker::start(&mut sluicemq(&["--listen", "127.0.0.1:0"]));
+    let url = broker.url();
+    let apart = ["bench", "--json", "--url", &url, "--apart", "--max-waiting", "1000", "--seconds", "3600"];
+
+    // Ctrl-C reaches every process of the terminal.
+    let mut interrupted = Broker::start(sluicemq(&apart).process_group(0));
+    interrupted.log_until("published");
+    let group = format!("-{}", interrupted.0.id());
+    assert!(Command::new("kill").args(["-INT", "--", &group]).status().expect("kill runs").success());
+    let mut report = String::new();
+    interrupted.0.stdout.take().expect("piped").read_to_string(&mut report).expect("the report is text");
+    assert!(interrupted.0.wait().expect("it ends").success());
+    check_passed(&serde_json::from_str(&report).expect("the report is JSON"));
+
+    // Both write to the same stderr, which ends with the last of them.
+    let mut killed = Broker::start(&mut sluicemq(&apart));
+    killed.log_until("published");
+    killed.0.kill().expect("it runs");
+    killed.0.stderr.take().expect("piped").read_to_end(&mut Vec::new()).expect("stderr ends");
+}
+
+#[test]
 fn bench_opens_connections_and_draws_a_run() {
     let mut broker = Broker::start(&mut sluicemq(&["--listen", "127.0.0.1:0"]));
-    let log = broker.log_until("Server startup complete");
-    let address = log.iter().find_map(|line| line.split_once("address=")).expect("the port is logged").1;
-    let url = format!("amqp://guest:guest@{}/%2f", address.trim());
+    let url = broker.url();
     assert_eq!(run_bench(&url, "--idle 100 --queues 3 --seconds 1")["done"], 100);
     for churn in ["--churn connection --producers 2 --seconds 1", "--churn channel --seconds 1"] {
         assert!(run_bench(&url, churn)["done"].as_u64() > Some(0), "{churn}");

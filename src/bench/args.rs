@@ -3,17 +3,28 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::bench::target::Target;
 
 /// What asks for messages, which connections without load do not send.
-const LOADS: [&str; 9] =
-    ["get", "backlog", "max_waiting", "rate", "messages", "exchange", "plot", "confirms", "confirm_window"];
+const LOADS: [&str; 10] = [
+    "get",
+    "backlog",
+    "max_waiting",
+    "rate",
+    "messages",
+    "exchange",
+    "plot",
+    "confirms",
+    "confirm_window",
+    "apart",
+];
 /// Each producer keeps a message for each key and size; this much of them.
 const RING_BYTES_MAX: u64 = 512 << 20;
 
 /// The load to make.
-#[derive(Clone, Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs, Serialize, Deserialize)]
 pub struct Args {
     /// The broker: amqp://user:password@host:port/vhost, with %2f for the vhost /
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
@@ -95,6 +106,14 @@ pub struct Args {
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
 
+    /// Publish from a process of its own, so that neither side's work slows the other
+    #[arg(long)]
+    pub apart: bool,
+
+    /// Be that process: the load comes on stdin
+    #[arg(long, hide = true, exclusive = true)]
+    pub publish_for_parent: bool,
+
     /// Make no load, but hold this many connections open, each with a channel and a consumer
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000), conflicts_with_all = LOADS, help_heading = "Connections")]
     pub idle: Option<u32>,
@@ -114,7 +133,7 @@ pub struct Args {
 }
 
 /// A kind of exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Kind {
     /// Equal keys.
     Direct,
@@ -136,7 +155,7 @@ impl Kind {
 }
 
 /// What is opened and closed over and over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Churn {
     /// Connections.
     Connection,

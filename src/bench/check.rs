@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 /// A number beyond this is no message of ours, and no bit is spent on it.
 const NUMBER_MAX: u64 = 1 << 36;
 
 /// One producer's messages in one queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Flow {
     pub(super) producer: u16,
     pub(super) queue: u16,

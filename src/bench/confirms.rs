@@ -1,9 +1,10 @@
 //! A producer's outstanding confirms: which publishes the broker has taken charge of, and how long it took.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::bench::meter::latency_histogram;
@@ -16,11 +17,13 @@ pub(super) struct Confirms {
     pub(super) changed: Notify,
 }
 
-/// What a producer's confirms came to.
-#[derive(Debug)]
+/// What confirms came to.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Confirmed {
+    pub(super) acked: u64,
     pub(super) nacked: u64,
-    pub(super) latency: Histogram<u64>,
+    /// How many publishes took so many nanoseconds, as exactly as a histogram tells them apart.
+    pub(super) latency: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug)]
@@ -84,7 +87,31 @@ impl Confirms {
     /// What it all came to.
     pub(super) fn take_result(&self) -> Confirmed {
         let state = self.state.lock();
-        Confirmed { nacked: state.nacked, latency: state.latency.clone() }
+        let answered = state.answered_to + state.answered.len() as u64;
+        let recorded = state.latency.iter_recorded();
+        Confirmed {
+            acked: answered - state.nacked,
+            nacked: state.nacked,
+            latency: recorded.map(|ns| (ns.value_iterated_to(), ns.count_at_value())).collect(),
+        }
+    }
+}
+
+impl Confirmed {
+    /// Adds what another producer's came to.
+    pub(super) fn add(&mut self, other: Self) {
+        self.acked += other.acked;
+        self.nacked += other.nacked;
+        for (ns, count) in other.latency {
+            *self.latency.entry(ns).or_default() += count;
+        }
+    }
+
+    /// The latencies of all publishes.
+    pub(super) fn histogram(&self) -> Histogram<u64> {
+        let mut histogram = latency_histogram();
+        self.latency.iter().for_each(|(&ns, &count)| histogram.saturating_record_n(ns, count));
+        histogram
     }
 }
 
@@ -107,7 +134,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::Confirms;
+    use super::{Confirmed, Confirms};
+    use crate::bench::meter::latency_histogram;
 
     #[test]
     fn single_and_multiple_answers_add_up() {
@@ -123,7 +151,24 @@ mod tests {
         assert_eq!(confirms.on_answer(10, true, false, 30), 7);
         assert_eq!(confirms.on_answer(10, true, true, 30), 0);
         let result = confirms.take_result();
-        assert_eq!((result.nacked, result.latency.len()), (7, 10));
-        assert_eq!(result.latency.max(), 30);
+        assert_eq!((result.acked, result.nacked, result.histogram().len()), (3, 7, 10));
+        assert_eq!(result.histogram().max(), 30);
+    }
+
+    #[test]
+    fn latencies_are_the_same_once_they_were_told() {
+        let (mut all, mut histogram) = (Confirmed::default(), latency_histogram());
+        for scale in [1, 1_000, 1_000_000, 1_000_000_000] {
+            let confirms = Confirms::new();
+            for number in 1..=1000 {
+                confirms.on_burst(number, 0);
+                confirms.on_answer(number, false, true, number * scale);
+                histogram.saturating_record(number * scale);
+            }
+            let told = serde_json::to_string(&confirms.take_result()).unwrap();
+            all.add(serde_json::from_str(&told).unwrap());
+        }
+        assert_eq!((all.acked, all.nacked), (4000, 0));
+        assert_eq!(all.histogram(), histogram);
     }
 }

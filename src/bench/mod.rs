@@ -2,9 +2,10 @@
 //!
 //! [`run`] is the way in. `target` reads the URL and `client` connects; `topology` is what a run declares; `producer`
 //! (with its `lane` of messages), `consumer` and `getter` are a connection each, and `confirms` what a producer waits
-//! for; `stamp` is what messages carry and `check` what is made of it; `meter` counts, `timeline` remembers, `progress`,
+//! for; `producers` are all of them, here or in the process that `apart` starts; `stamp` is what messages carry and `check` what is made of it; `meter` counts, `timeline` remembers, `progress`,
 //! `report` and `plot` show. `connections` makes no load but connections. It knows no broker but by the protocol.
 
+mod apart;
 mod args;
 mod check;
 mod client;
@@ -16,6 +17,7 @@ mod lane;
 mod meter;
 mod plot;
 mod producer;
+mod producers;
 mod progress;
 mod report;
 mod run;
@@ -39,6 +41,10 @@ pub use crate::bench::args::Args;
 /// The broker cannot be reached, refuses, or goes away.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let runtime = Runtime::new().context("cannot start the runtime")?;
+    if args.publish_for_parent {
+        runtime.block_on(apart::child::run())?;
+        return Ok(true);
+    }
     if args.idle.is_some() || args.churn.is_some() {
         let report = runtime.block_on(connections::run(args))?;
         print(&report, args.json).context("cannot write to stdout")?;

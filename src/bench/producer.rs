@@ -3,12 +3,12 @@
 //! With a rate a message has a time at which it should be sent, and it is stamped with that: a producer that is late
 //! cannot hide how late.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{sleep, timeout};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bench::args::Args;
 use crate::bench::check::Flow;
 use crate::bench::client::{Client, Input, refuse_close};
-use crate::bench::confirms::Confirms;
+use crate::bench::confirms::{Confirmed, Confirms};
 use crate::bench::lane::Lane;
 use crate::bench::meter::{Meter, add, read};
 use crate::bench::topology::Route;
@@ -66,11 +66,23 @@ enum Room {
     Nothing,
 }
 
-/// What a producer sent, by the time it stopped. The connection stays open until the run is over, for a
-/// broker may drop what a connection sent just before it went away.
+/// What producers sent, by the time they stopped.
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Sent {
-    pub(super) counts: HashMap<Flow, u64>,
-    pub(super) _output: OwnedWriteHalf,
+    pub(super) counts: Vec<(Flow, u64)>,
+    pub(super) confirmed: Confirmed,
+    /// They stay open until the run is over, for a broker may drop what a connection sent just before it went away.
+    #[serde(skip)]
+    pub(super) connections: Vec<OwnedWriteHalf>,
+}
+
+impl Sent {
+    /// Adds what another producer sent.
+    pub(super) fn add(&mut self, other: Self) {
+        self.counts.extend(other.counts);
+        self.confirmed.add(other.confirmed);
+        self.connections.extend(other.connections);
+    }
 }
 
 impl Producer {
@@ -124,7 +136,11 @@ impl Producer {
             }
         }
         self.settle().await?;
-        Ok(Sent { counts: self.lane.counts(self.id).collect(), _output: self.output })
+        Ok(Sent {
+            counts: self.lane.counts(self.id).collect(),
+            confirmed: self.confirms.map_or_else(Confirmed::default, |(confirms, _)| confirms.take_result()),
+            connections: vec![self.output],
+        })
     }
 
     async fn publish(&mut self, meter: &Meter, begun_ns: u64, room: u64) -> anyhow::Result<()> {

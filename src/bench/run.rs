@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use crate::bench::args::Args;
 use crate::bench::check::{Flow, judge};
 use crate::bench::client::Client;
-use crate::bench::confirms::Confirms;
 use crate::bench::consumer::{Consumer, Taken};
 use crate::bench::getter::Getter;
 use crate::bench::meter::{Meter, latency_histogram, read};
 use crate::bench::plot;
-use crate::bench::producer::{Producer, Sent, watch};
+use crate::bench::producer::Sent;
+use crate::bench::producers::{Opened, Producers};
 use crate::bench::progress::Progress;
 use crate::bench::report::{Check, Latency, Report};
 use crate::bench::stamp::NUMBERED_BYTES;
@@ -68,15 +68,12 @@ struct Run<'a> {
     args: &'a Args,
     meter: Arc<Meter>,
     progress: Progress,
+    producers: Producers,
     /// They end when told, or with an error.
-    producers: JoinSet<anyhow::Result<Sent>>,
     consumers: JoinSet<anyhow::Result<Taken>>,
-    /// They end with an error only.
-    watchers: JoinSet<anyhow::Result<()>>,
-    confirms: Vec<Arc<Confirms>>,
     stop_producers: CancellationToken,
     stop_consumers: CancellationToken,
-    sent: Vec<Sent>,
+    sent: Sent,
     /// Published and received by the end of the time to publish, and that time.
     window: (u64, u64, f64),
     /// When a backlog began to drain, and when it had.
@@ -87,35 +84,25 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     /// Opens every connection, then starts them all.
     async fn open(target: &Target, topology: &Topology, args: &'a Args) -> anyhow::Result<Self> {
+        let meter = Arc::new(Meter::new());
         let mut run = Self {
             args,
-            meter: Arc::new(Meter::new()),
+            meter: Arc::clone(&meter),
             progress: Progress::new(),
-            producers: JoinSet::new(),
+            producers: Producers::default(),
             consumers: JoinSet::new(),
-            watchers: JoinSet::new(),
-            confirms: Vec::new(),
             stop_producers: CancellationToken::new(),
             stop_consumers: CancellationToken::new(),
-            sent: Vec::new(),
+            sent: Sent::default(),
             window: (0, 0, 0.0),
             drained: None,
             timeline: Timeline::default(),
         };
-        let mut producers = Vec::new();
-        for id in 0..args.producers {
-            let route = topology.route(id, args.producers);
-            producers.push(Producer::open(id, Client::open(target).await?, &route, args).await?);
-        }
+        let producers = Opened::open(target, topology, args, &meter).await?;
         if !args.backlog {
             run.consume(target, topology).await?;
         }
-        for (producer, input) in producers {
-            let confirms = producer.confirms();
-            run.confirms.extend(confirms.clone());
-            run.watchers.spawn(watch(input, confirms, Arc::clone(&run.meter)));
-            run.producers.spawn(producer.run(Arc::clone(&run.meter), run.stop_producers.clone()));
-        }
+        run.producers = producers.start(&meter, &run.stop_producers);
         Ok(run)
     }
 
@@ -144,15 +131,15 @@ impl<'a> Run<'a> {
         while self.args.messages.is_some() || Instant::now() < deadline {
             tokio::select! {
                 show = ticks.next() => self.show(show),
-                Some(ended) = self.producers.join_next() => match self.args.messages {
-                    Some(_) => self.sent.push(ended.context("a producer")??),
+                Some(ended) = self.producers.publishing.join_next() => match self.args.messages {
+                    Some(_) => self.sent.add(ended.context("a producer")??),
                     None => return early(ended, "producer"),
                 },
                 Some(ended) = self.consumers.join_next() => return early(ended, "consumer"),
-                Some(ended) = self.watchers.join_next() => return early(ended, "producer"),
+                Some(ended) = self.producers.watching.join_next() => return early(ended, "producer"),
                 _ = tokio::signal::ctrl_c() => break,
             }
-            if self.producers.is_empty() {
+            if self.producers.publishing.is_empty() {
                 break;
             }
         }
@@ -174,22 +161,24 @@ impl<'a> Run<'a> {
                 (moved, moved_at) = (now, Instant::now());
             }
             let (published, received, _) = now;
-            if self.producers.is_empty()
+            if self.producers.publishing.is_empty()
                 && (self.consumers.is_empty() || received >= published * self.args.copies())
             {
                 break;
             }
             if moved_at.elapsed() > STALL_LIMIT {
-                if !self.producers.is_empty() {
+                if !self.producers.publishing.is_empty() {
                     bail!("a producer is stuck: the broker neither reads nor confirms what it published");
                 }
                 break;
             }
             tokio::select! {
                 show = ticks.next() => self.show(show),
-                Some(ended) = self.producers.join_next() => self.sent.push(ended.context("a producer")??),
+                Some(ended) = self.producers.publishing.join_next() => {
+                    self.sent.add(ended.context("a producer")??);
+                }
                 Some(ended) = self.consumers.join_next() => return early(ended, "consumer"),
-                Some(ended) = self.watchers.join_next() => return early(ended, "producer"),
+                Some(ended) = self.producers.watching.join_next() => return early(ended, "producer"),
                 _ = tokio::signal::ctrl_c() => bail!("interrupted before everything was consumed"),
             }
         }
@@ -217,13 +206,8 @@ impl<'a> Run<'a> {
             latency.add(&taken.latency).context("latencies cannot be added")?;
             received.push(taken.received);
         }
-        let (mut confirm_latency, mut nacked) = (latency_histogram(), 0);
-        for confirms in &self.confirms {
-            let confirmed = confirms.take_result();
-            nacked += confirmed.nacked;
-            confirm_latency.add(&confirmed.latency).context("latencies cannot be added")?;
-        }
-        let sent: HashMap<Flow, u64> = self.sent.iter().flat_map(|sent| sent.counts.clone()).collect();
+        let confirmed = &self.sent.confirmed;
+        let sent: HashMap<Flow, u64> = self.sent.counts.iter().copied().collect();
         let meter = &self.meter;
         let check = match args.consumers {
             0 => Check::NotChecked,
@@ -247,11 +231,11 @@ impl<'a> Run<'a> {
             received: read(&meter.received),
             received_per_second: received as f64 / seconds,
             drained_per_second,
-            confirmed: with_confirms.then(|| read(&meter.confirmed) - nacked),
-            nacked: with_confirms.then_some(nacked),
+            confirmed: with_confirms.then_some(confirmed.acked),
+            nacked: with_confirms.then_some(confirmed.nacked),
             blocked: read(&meter.blocked),
             latency: Latency::of(&latency),
-            confirm_latency: Latency::of(&confirm_latency),
+            confirm_latency: Latency::of(&confirmed.histogram()),
             check,
         })
     }

@@ -4,6 +4,7 @@ use std::process;
 
 use anyhow::Context;
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 
 use crate::bench::args::{Args, Kind};
 use crate::bench::client::Client;
@@ -29,7 +30,7 @@ pub(super) struct Route {
 }
 
 /// Everything a run declares.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Topology {
     pub(super) queues: Vec<NamedQueue>,
     durable: bool,
