@@ -2,8 +2,9 @@
 //!
 //! [`run`] is the way in. `target` reads the URL and `client` connects; `topology` is what a run declares; `producer`
 //! (with its `lane` of messages), `consumer` and `getter` are a connection each, and `confirms` what a producer waits
-//! for; `producers` are all of them, here or in the process that `apart` starts; `stamp` is what messages carry and `check` what is made of it; `meter` counts, `timeline` remembers, `progress`,
-//! `report` and `plot` show. `connections` makes no load but connections. It knows no broker but by the protocol.
+//! for; `producers` are all of them, here or in the process that `apart` starts; `stamp` is what messages carry and
+//! `check` what is made of it; `meter` counts, `timeline` remembers, `progress`, `report` and `plot` show.
+//! `connections` makes no load but connections. It knows no broker but by the protocol.
 
 mod apart;
 mod args;

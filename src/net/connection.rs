@@ -1,7 +1,7 @@
 //! The task of one connection: it moves bytes between a socket and a session, and waits.
 //!
 //! ```text
-//! loop: write what the socket takes -> read, at most four chunks -> feed the session -> wait for the next event
+//! loop: write what the socket takes -> let others have a turn, now and then -> wait for the next event -> feed the session
 //! ```
 
 use std::future::Future;
@@ -30,8 +30,13 @@ use crate::session::Session;
 /// What is read at once from a client that is in, and from one that is not.
 const READ_BYTES: usize = 64 * 1024;
 const UNAUTHENTICATED_READ_BYTES: usize = 4 * 1024;
-/// Reads before other tasks get their turn.
-const READS_PER_TURN: u32 = 4;
+/// What a connection reads and writes before other tasks get their turn. A socket whose client keeps up never says
+/// stop: a backlog written to it in one turn kept quiet neighbours waiting for half a second.
+const TURN_BYTES: usize = 256 * 1024;
+/// What a read or a write counts beside its bytes.
+const CALL_BYTES: usize = 8 * 1024;
+/// So many bytes written count as one read: what empties queues goes before what fills them.
+const WRITTEN_PER_READ: usize = 4;
 /// Buffers given to one write.
 const SLICES_PER_WRITE: usize = 64;
 /// How long a socket is drained after our side is shut, so that the last frame is not lost to a reset.
@@ -54,7 +59,7 @@ pub async fn serve(
             peer,
             permit,
             input: BytesMut::new(),
-            reads: 0,
+            turn_bytes: 0,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             stop: Box::pin(stop.cancelled_owned()),
             is_stopping: false,
@@ -76,7 +81,8 @@ struct Connection {
     peer: SocketAddr,
     permit: Permit,
     input: BytesMut,
-    reads: u32,
+    /// Read and written in this turn, at the rate of [`TURN_BYTES`].
+    turn_bytes: usize,
     timer: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     is_stopping: bool,
@@ -100,28 +106,20 @@ impl Connection {
             if self.session.is_closed() && self.session.output().is_empty() {
                 return self.linger().await;
             }
-            if self.reads >= READS_PER_TURN {
-                self.reads = 0;
+            if self.turn_bytes >= TURN_BYTES {
+                self.turn_bytes = 0;
                 tokio::task::yield_now().await;
             }
-            let event = std::future::poll_fn(|context| {
-                let event = self.poll_event(context);
-                if event.is_pending() {
-                    // Others have their turn. A turn that ends by itself is not to be ended once more.
-                    self.reads = 0;
-                }
-                event
-            });
-            let event = event.await?;
+            let event = std::future::poll_fn(|context| self.poll_event(context)).await?;
             if self.on_event(event).is_break() {
                 return Ok(());
             }
         }
     }
 
-    /// Writes what the socket takes.
+    /// Writes what the socket takes, until the turn is over.
     fn write(&mut self) -> io::Result<()> {
-        while !self.session.output().is_empty() {
+        while self.turn_bytes < TURN_BYTES && !self.session.output().is_empty() {
             let output = self.session.output();
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let filled = output.fill(&mut slices);
@@ -130,6 +128,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
+            self.turn_bytes += CALL_BYTES + written / WRITTEN_PER_READ;
             output.advance(written);
             if output.is_empty() {
                 self.session.on_written(Now::read());
@@ -143,23 +142,27 @@ impl Connection {
             self.is_stopping = true;
             return Poll::Ready(Ok(Event::Stop));
         }
-        if !self.session.output().is_empty() {
-            // A socket that is full is no reason not to listen: the client may be waiting for us to read.
-            if let Poll::Ready(writable) = self.stream.poll_write_ready(context) {
-                return Poll::Ready(writable.map(|()| Event::Writable));
-            }
-            if self.session.poll_durable(context).is_ready() {
-                return Poll::Ready(Ok(Event::Work));
-            }
-        } else if self.session.poll_work(context).is_ready() {
+        let has_output = !self.session.output().is_empty();
+        let work =
+            if has_output { self.session.poll_durable(context) } else { self.session.poll_work(context) };
+        if work.is_ready() {
             return Poll::Ready(Ok(Event::Work));
         }
+        // A client is listened to however much is to be written: it may want to cancel a flood, or wait for us to read.
         if self.session.wants_input()
             && let Poll::Ready(read) = self.poll_read(context)
         {
             return Poll::Ready(read.map(|count| if count == 0 { Event::End } else { Event::Input }));
         }
-        self.poll_timer(context).map(|()| Ok(Event::Timeout))
+        if has_output && let Poll::Ready(writable) = self.stream.poll_write_ready(context) {
+            return Poll::Ready(writable.map(|()| Event::Writable));
+        }
+        let timeout = self.poll_timer(context).map(|()| Ok(Event::Timeout));
+        if timeout.is_pending() {
+            // The turn ends by itself.
+            self.turn_bytes = 0;
+        }
+        timeout
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -168,6 +171,9 @@ impl Connection {
             self.input.reserve(chunk);
         }
         let read = poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input);
+        if let Poll::Ready(Ok(count)) = read {
+            self.turn_bytes += CALL_BYTES + count;
+        }
         if read.is_pending() && self.input.is_empty() {
             // An idle connection holds no buffer.
             self.input = BytesMut::new();
@@ -205,7 +211,6 @@ impl Connection {
     }
 
     fn on_input(&mut self) {
-        self.reads += 1;
         self.session.on_bytes(&mut self.input, Now::read());
         if let Some(credentials) = self.session.take_verification() {
             self.verify(&credentials);
