@@ -52,8 +52,10 @@ pub async fn serve(
 ) {
     let span = tracing::info_span!("connection", %peer);
     async move {
+        let now = Now::read();
         let mut connection = Connection {
-            session: Session::new(Arc::clone(&broker), Now::read()),
+            session: Session::new(Arc::clone(&broker), now),
+            now,
             broker,
             stream,
             peer,
@@ -76,6 +78,8 @@ pub async fn serve(
 
 struct Connection {
     session: Session,
+    /// When the present event came: the clocks are read once for all that follows from it.
+    now: Now,
     broker: Arc<Broker>,
     stream: TcpStream,
     peer: SocketAddr,
@@ -131,7 +135,7 @@ impl Connection {
             self.turn_bytes += CALL_BYTES + written / WRITTEN_PER_READ;
             output.advance(written);
             if output.is_empty() {
-                self.session.on_written(Now::read());
+                self.session.on_written(self.now);
             }
         }
         Ok(())
@@ -193,6 +197,7 @@ impl Connection {
     }
 
     fn on_event(&mut self, event: Event) -> ControlFlow<()> {
+        self.now = Now::read();
         match event {
             Event::Input => self.on_input(),
             Event::End => {
@@ -200,18 +205,18 @@ impl Connection {
                 return ControlFlow::Break(());
             }
             Event::Work => {
-                self.session.on_wake(Now::read());
-                self.session.on_rest(&mut self.input, Now::read());
+                self.session.on_wake(self.now);
+                self.session.on_rest(&mut self.input, self.now);
             }
-            Event::Timeout => self.session.on_timeout(Now::read()),
-            Event::Stop => self.session.on_shutdown(Now::read()),
+            Event::Timeout => self.session.on_timeout(self.now),
+            Event::Stop => self.session.on_shutdown(self.now),
             Event::Writable => {}
         }
         ControlFlow::Continue(())
     }
 
     fn on_input(&mut self) {
-        self.session.on_bytes(&mut self.input, Now::read());
+        self.session.on_bytes(&mut self.input, self.now);
         if let Some(credentials) = self.session.take_verification() {
             self.verify(&credentials);
         }
@@ -220,14 +225,13 @@ impl Connection {
     /// Our hashes take a microsecond: any other that took its time would be checked on a thread of its own, for the
     /// session waits for nobody.
     fn verify(&mut self, credentials: &Credentials) {
-        let now = Now::read();
-        let user = self.broker.login(credentials, self.peer.ip(), now.instant);
+        let user = self.broker.login(credentials, self.peer.ip(), self.now.instant);
         if user.is_some() {
             self.permit.authenticated();
         }
-        self.session.on_verified(user, now);
+        self.session.on_verified(user, self.now);
         // What came behind the password has waited.
-        self.session.on_rest(&mut self.input, now);
+        self.session.on_rest(&mut self.input, self.now);
     }
 
     /// Shuts our side and waits for the client's, so that the last frame is not lost to a reset.
