@@ -127,7 +127,12 @@ impl Connection {
             let output = self.session.output();
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let filled = output.fill(&mut slices);
-            let written = match self.stream.try_write_vectored(slices.get(..filled).unwrap_or_default()) {
+            let written = match slices.get(..filled).unwrap_or_default() {
+                // Most answers are one piece, which costs the kernel less.
+                [one] => self.stream.try_write(one),
+                many => self.stream.try_write_vectored(many),
+            };
+            let written = match written {
                 Ok(written) => written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
