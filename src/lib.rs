@@ -31,7 +31,7 @@
 //!
 //! ```text
 //!  socket
-//!    |  net::connection         read into a buffer, at most four chunks a turn
+//!    |  net::connection         read into a buffer, at most a quarter of a MiB a turn
 //!    v
 //!  session::Session::on_bytes   a frame is a view into the buffer; large bodies are cut out, never copied
 //!    |  session::express        whole publishes; those that begin with the octets of the one before are not parsed
@@ -95,7 +95,9 @@
 //!
 //! * Messages that are on the disk only are brought back by their queue, not by the connection that will send them:
 //!   competing consumers share the read, runs always have their bytes, and sessions do not know the disk.
-//! * The load tool is one process for both sides, a task for each connection.
+//! * The load tool is one process for both sides unless told otherwise, and a task for each connection.
+//! * A connection's turn is counted in bytes, not in reads, and what it writes counts too: a client that keeps up takes
+//!   a whole backlog without its socket ever being full.
 //! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it.
 //! * Definitions are not captured by a checkpoint: the log remembers those of each slot, and the tables take them in
 //!   the log's order. Only queues that a slot names are visited.

@@ -1,7 +1,7 @@
 //! The task of one connection: it moves bytes between a socket and a session, and waits.
 //!
 //! ```text
-//! loop: write what the socket takes -> let others have a turn, now and then -> wait for the next event -> feed the session
+//! loop: write what the socket takes -> end a turn that was long -> wait for the next event -> feed the session
 //! ```
 
 use std::future::Future;
