@@ -416,7 +416,8 @@ impl DiskFile for SimulatedFile {
         let fault = state.call()?;
         let len: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
         state.check_room(self.id, offset + len)?;
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let mut bytes = Vec::with_capacity(len as usize);
+        slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
         let kept = if fault.is_some() { bytes.len() / 2 } else { bytes.len() };
         let bytes = bytes.get(..kept).unwrap_or_default();
         if fault != Some(Fault::SyncFails) && !bytes.is_empty() {
