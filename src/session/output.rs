@@ -11,8 +11,8 @@ use crate::protocol::methods::Method;
 
 /// Pieces of a body from this size on are written from where they lie.
 const SHARED_BYTES_MIN: usize = 16 * 1024;
-/// A buffer that grew past this is given back once it is written.
-const KEPT_BYTES_MAX: usize = 256 * 1024;
+/// Small frames are gathered in buffers of this size; one that a larger frame made grow is given back once written.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What is to be written, in order.
 #[derive(Debug, Default)]
@@ -40,11 +40,37 @@ impl Output {
 
     /// Adds a delivery: what stands before its body, and the body that is in one frame, if it is not empty.
     pub fn delivery(&mut self, head: &[u8], body: &[u8]) {
-        self.tail.reserve(head.len() + body.len() + 1);
+        self.reserve(head.len() + body.len() + 1);
         self.tail.extend_from_slice(head);
         if !body.is_empty() {
             self.tail.extend_from_slice(body);
             self.tail.put_u8(FRAME_END);
+        }
+    }
+
+    /// Makes room in the tail; when that is full, a new one follows it, so that nothing is copied twice.
+    #[inline]
+    fn reserve(&mut self, bytes: usize) {
+        if self.tail.capacity() - self.tail.len() < bytes {
+            self.grow(bytes);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize) {
+        if self.tail.len() + bytes <= BUFFER_BYTES {
+            return self.tail.reserve(bytes);
+        }
+        self.close_tail();
+        self.tail = BytesMut::with_capacity(bytes.max(BUFFER_BYTES));
+    }
+
+    /// What comes next does not lie in the tail.
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let before = self.tail.split().freeze();
+            self.segment_bytes += before.len();
+            self.segments.push_back(before);
         }
     }
 
@@ -55,6 +81,7 @@ impl Output {
         match message.body {
             BodyView::Slice(body) => {
                 for payload in body.chunks(payload_max) {
+                    self.reserve(FRAME_OVERHEAD + payload.len());
                     frame::put_body_head(&mut self.tail, channel, payload.len() as u32);
                     self.tail.extend_from_slice(payload);
                     self.tail.put_u8(FRAME_END);
@@ -91,23 +118,19 @@ impl Output {
         if bytes.len() < SHARED_BYTES_MIN {
             return self.tail.extend_from_slice(&bytes);
         }
-        let before = self.tail.split().freeze();
-        self.segment_bytes += before.len() + bytes.len();
-        self.segments.push_back(before);
+        self.close_tail();
+        self.segment_bytes += bytes.len();
         self.segments.push_back(bytes);
     }
 
     /// Adds what another output holds, which is empty then.
     pub fn append(&mut self, other: &mut Self) {
         if !other.segments.is_empty() {
-            if !self.tail.is_empty() {
-                let before = self.tail.split().freeze();
-                self.segment_bytes += before.len();
-                self.segments.push_back(before);
-            }
+            self.close_tail();
             self.segment_bytes += std::mem::take(&mut other.segment_bytes);
             self.segments.append(&mut other.segments);
         }
+        self.reserve(other.tail.len());
         self.tail.extend_from_slice(&other.tail);
         other.clear();
     }
@@ -147,7 +170,7 @@ impl Output {
         }
         self.tail.advance(count.min(self.tail.len()));
         if self.tail.is_empty() {
-            if self.tail.capacity() > KEPT_BYTES_MAX {
+            if self.tail.capacity() > 2 * BUFFER_BYTES {
                 self.tail = BytesMut::new();
             } else {
                 self.tail.clear();
