@@ -110,8 +110,8 @@ pub struct Args {
     #[arg(long)]
     pub apart: bool,
 
-    /// Be that process: the load comes on stdin
-    #[arg(long, hide = true, exclusive = true)]
+    /// Be that process: the load comes on stdin, and what decides about threads beside this
+    #[arg(long, hide = true)]
     pub publish_for_parent: bool,
 
     /// Make no load, but hold this many connections open, each with a channel and a consumer

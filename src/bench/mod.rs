@@ -32,7 +32,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 use serde::Serialize;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 pub use crate::bench::args::Args;
 
@@ -41,7 +41,7 @@ pub use crate::bench::args::Args;
 /// # Errors
 /// The broker cannot be reached, refuses, or goes away.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
-    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let runtime = runtime(args).context("cannot start the runtime")?;
     if args.publish_for_parent {
         runtime.block_on(apart::child::run())?;
         return Ok(true);
@@ -54,6 +54,17 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let report = runtime.block_on(run::load(args))?;
     print(&report, args.json).context("cannot write to stdout")?;
     Ok(!report.check.is_failed())
+}
+
+/// A process with one connection has one thread: two that wake each other for every message would measure themselves. A
+/// rate is kept by sleeping, for which a producer needs a thread that nobody else waits for.
+fn runtime(args: &Args) -> io::Result<Runtime> {
+    let has_one_connection = match (args.publish_for_parent, args.apart) {
+        (true, _) => args.producers == 1 && args.rate == 0,
+        (false, true) => args.consumers <= 1,
+        (false, false) => false,
+    };
+    if has_one_connection { Builder::new_current_thread().enable_all().build() } else { Runtime::new() }
 }
 
 fn print(report: &(impl Serialize + Display), json: bool) -> io::Result<()> {

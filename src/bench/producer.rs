@@ -26,8 +26,8 @@ use crate::protocol::methods::{ConfirmSelect, Method};
 
 /// How long the broker may be silent with confirms outstanding once publishing is over.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a producer waits for consumers before it looks again.
-const PACE: Duration = Duration::from_millis(1);
+/// How long a producer waits for consumers before it looks again, should others have been told.
+const PACE: Duration = Duration::from_millis(5);
 /// How long a producer sleeps before it looks whether it is to stop.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 

@@ -20,7 +20,7 @@ use crate::bench::producers::Opened;
 use crate::bench::target::Target;
 
 /// How often the parent hears of what changed.
-const COUNTS_EVERY: Duration = Duration::from_millis(2);
+const COUNTS_EVERY: Duration = Duration::from_millis(10);
 
 /// Publishes until the parent is gone or something fails, which is for the parent to tell.
 ///
