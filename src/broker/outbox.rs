@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! idle: set by the connection's task, under the lock, only when nothing waits and all is written
-//!       cleared by whoever pushes, who then owes one wake
+//!       cleared by whoever pushes, who then owes one wake, or by the task when it is at work for another reason
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -175,6 +175,12 @@ impl Outbox {
             empty => *empty = Some(context.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// The task is at work and will look here before it waits: what is pushed meanwhile need not wake it. Most is
+    /// pushed by the task itself, in answer to an acknowledgement.
+    pub fn busy(&self) {
+        self.state.lock().idle = false;
     }
 
     /// The connection is gone: what waits is handed back, and nothing is accepted any more.

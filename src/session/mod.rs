@@ -117,6 +117,7 @@ impl Session {
     /// behind a method that must wait: see [`Session::on_rest`].
     pub fn on_bytes(&mut self, input: &mut BytesMut, now: Now) {
         self.heartbeat.on_received(now.instant);
+        self.outbox.busy();
         self.on_rest(input, now);
     }
 
@@ -392,6 +393,7 @@ impl Session {
     /// Something waits in the outbox, more is durable, or the alarm has changed. Afterwards [`Session::on_rest`] goes
     /// on with what was read and had to wait.
     pub fn on_wake(&mut self, now: Now) {
+        self.outbox.busy();
         if let Phase::Running(running) = &mut self.phase {
             running.link.now = now;
             running.on_durable();

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,9 +17,9 @@ use crate::config::Config;
 use crate::message::fact_codec::Sink;
 use crate::protocol::frame::{self, FrameKind, PROTOCOL_HEADER};
 use crate::protocol::methods::{
-    BasicConsume, BasicGet, BasicNack, BasicPublish, ChannelClose, ChannelOpen, ConfirmSelect,
-    ConnectionClose, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Method, QueueDeclare, QueueDelete,
-    TxCommit, TxRollback, TxSelect,
+    BasicAck, BasicConsume, BasicGet, BasicNack, BasicPublish, BasicQos, ChannelClose, ChannelOpen,
+    ConfirmSelect, ConnectionClose, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Method,
+    QueueDeclare, QueueDelete, TxCommit, TxRollback, TxSelect,
 };
 use crate::protocol::table::Table;
 use crate::session::Session;
@@ -203,6 +204,43 @@ fn nothing_is_confirmed_or_delivered_before_it_is_durable() {
     consumer.wake();
     assert_eq!(consumer.told(), ["basic.deliver", "basic.deliver"]);
     assert!(!publisher.has_work() && !consumer.has_work());
+}
+
+#[test]
+fn a_session_that_is_at_work_does_not_wake_its_own_task() {
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let broker = broker();
+    let mut publisher = Client::log_in(&broker, 0);
+    let mut consumer = Client::log_in(&broker, 0);
+    declare_durable(&mut publisher, "q");
+    consumer.say(1, &Method::BasicQos(BasicQos { prefetch_size: 0, prefetch_count: 1, global: false }));
+    assert_eq!(consumer.told(), ["basic.qos-ok"]);
+    consume(&mut consumer, "q");
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let wait = |consumer: &Client| consumer.session.poll_work(&mut Context::from_waker(&waker));
+    let wakes = || count.0.load(Ordering::Relaxed);
+
+    assert_eq!(wait(&consumer), Poll::Pending);
+    publisher.publish_persistent(b"q");
+    publisher.publish_persistent(b"q");
+    assert_eq!((wakes(), wait(&consumer)), (1, Poll::Ready(())));
+    consumer.wake();
+    assert_eq!((consumer.told(), wait(&consumer)), (vec!["basic.deliver"], Poll::Pending));
+    consumer.say(1, &Method::BasicAck(BasicAck { delivery_tag: 1, multiple: false }));
+    assert_eq!((consumer.told(), wakes()), (vec!["basic.deliver"], 1));
+
+    assert_eq!(wait(&consumer), Poll::Pending);
+    consumer.say(1, &Method::BasicAck(BasicAck { delivery_tag: 2, multiple: false }));
+    assert_eq!(wait(&consumer), Poll::Pending);
+    publisher.publish_persistent(b"q");
+    assert_eq!(wakes(), 2);
 }
 
 #[test]
