@@ -190,3 +190,58 @@ impl Output {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use super::{BUFFER_BYTES, Output};
+
+    /// Writes all, at most `step` bytes at once; what was written.
+    fn write(out: &mut Output, step: usize) -> Vec<u8> {
+        let mut written = Vec::new();
+        while !out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 2];
+            let filled = out.fill(&mut slices);
+            let waiting: Vec<u8> =
+                slices.iter().take(filled).flat_map(|slice| slice.iter().copied()).take(step).collect();
+            out.advance(waiting.len());
+            written.extend(waiting);
+        }
+        written
+    }
+
+    #[test]
+    fn deliveries_are_gathered_in_order_in_buffers_that_do_not_grow() {
+        let mut out = Output::default();
+        for step in [1_000, 100_000] {
+            let mut expected = Vec::new();
+            for number in 0..500_u32 {
+                let (head, body) = (number.to_be_bytes(), vec![number as u8; 3 * number as usize]);
+                out.delivery(&head, &body);
+                expected.extend_from_slice(&head);
+                if !body.is_empty() {
+                    expected.extend_from_slice(&body);
+                    expected.push(0xce);
+                }
+            }
+            assert_eq!(out.len(), expected.len());
+            assert!(out.segments.iter().all(|segment| segment.len() <= BUFFER_BYTES));
+            assert!(out.segments.len() > expected.len() / BUFFER_BYTES / 2);
+            assert_eq!(write(&mut out, step), expected);
+        }
+    }
+
+    #[test]
+    fn what_another_output_holds_comes_behind() {
+        let (mut out, mut other) = (Output::default(), Output::default());
+        out.delivery(b"1", &[b'2'; BUFFER_BYTES]);
+        other.delivery(&[b'3'; 2 * BUFFER_BYTES], b"");
+        other.raw(b"4");
+        out.append(&mut other);
+        assert!(other.is_empty());
+        let end = [vec![0xce], vec![b'3'; 2 * BUFFER_BYTES], vec![b'4']].concat();
+        let expected = [vec![b'1'], vec![b'2'; BUFFER_BYTES], end].concat();
+        assert_eq!(write(&mut out, 1_000_000), expected);
+    }
+}
