@@ -110,9 +110,9 @@ pub struct Args {
     #[arg(long)]
     pub apart: bool,
 
-    /// Be that process: the load comes on stdin, and what decides about threads beside this
-    #[arg(long, hide = true)]
-    pub publish_for_parent: bool,
+    /// Be that process, with so many threads: the load comes on stdin
+    #[arg(long, value_name = "THREADS", hide = true, exclusive = true)]
+    pub publish_for_parent: Option<Threads>,
 
     /// Make no load, but hold this many connections open, each with a channel and a consumer
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000), conflicts_with_all = LOADS, help_heading = "Connections")]
@@ -163,7 +163,41 @@ pub enum Churn {
     Channel,
 }
 
+/// How many threads a process of the load has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum Threads {
+    /// One for the one connection: two that wake each other for every message would measure themselves.
+    One,
+    /// As many as there are processors.
+    Many,
+}
+
+impl Threads {
+    /// The value of `--publish-for-parent`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Many => "many",
+        }
+    }
+}
+
 impl Args {
+    /// The threads of this process.
+    pub fn threads(&self) -> Threads {
+        match self.publish_for_parent {
+            Some(threads) => threads,
+            None if self.apart && self.consumers <= 1 => Threads::One,
+            None => Threads::Many,
+        }
+    }
+
+    /// The threads of the process that publishes `--apart`. A rate is kept by sleeping, for which a producer needs a
+    /// thread that nobody else waits for.
+    pub fn threads_apart(&self) -> Threads {
+        if self.producers == 1 && self.rate == 0 { Threads::One } else { Threads::Many }
+    }
+
     /// Checks what no single argument can tell.
     ///
     /// # Errors

@@ -35,14 +35,15 @@ use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
 pub use crate::bench::args::Args;
+use crate::bench::args::Threads;
 
 /// Runs the load and prints the report; `false` when what came back is not what was sent.
 ///
 /// # Errors
 /// The broker cannot be reached, refuses, or goes away.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
-    let runtime = runtime(args).context("cannot start the runtime")?;
-    if args.publish_for_parent {
+    let runtime = runtime(args.threads()).context("cannot start the runtime")?;
+    if args.publish_for_parent.is_some() {
         runtime.block_on(apart::child::run())?;
         return Ok(true);
     }
@@ -56,15 +57,11 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(!report.check.is_failed())
 }
 
-/// A process with one connection has one thread: two that wake each other for every message would measure themselves. A
-/// rate is kept by sleeping, for which a producer needs a thread that nobody else waits for.
-fn runtime(args: &Args) -> io::Result<Runtime> {
-    let has_one_connection = match (args.publish_for_parent, args.apart) {
-        (true, _) => args.producers == 1 && args.rate == 0,
-        (false, true) => args.consumers <= 1,
-        (false, false) => false,
-    };
-    if has_one_connection { Builder::new_current_thread().enable_all().build() } else { Runtime::new() }
+fn runtime(threads: Threads) -> io::Result<Runtime> {
+    match threads {
+        Threads::One => Builder::new_current_thread().enable_all().build(),
+        Threads::Many => Runtime::new(),
+    }
 }
 
 fn print(report: &(impl Serialize + Display), json: bool) -> io::Result<()> {

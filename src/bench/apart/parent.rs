@@ -40,8 +40,7 @@ impl Apart {
     ) -> anyhow::Result<Self> {
         let program = env::current_exe().context("cannot tell which program this is")?;
         let mut command = Command::new(program);
-        command.args(["bench", "--publish-for-parent"]);
-        command.args(["--producers", &args.producers.to_string(), "--rate", &args.rate.to_string()]);
+        command.args(["bench", "--publish-for-parent", args.threads_apart().name()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.kill_on_drop(true).spawn().context("cannot start another process")?;
         let orders = process.stdin.take().context("the other process has no stdin")?;
