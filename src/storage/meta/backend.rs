@@ -1,6 +1,7 @@
 //! The database's file on our disk. It knows no table.
 
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::StorageBackend;
 
@@ -12,35 +13,44 @@ const STEP_BYTES: usize = 1024 * 1024;
 
 /// A file of ours as the database wants one.
 #[derive(Debug)]
-pub(super) struct Backend(Box<dyn DiskFile>);
+pub(super) struct Backend {
+    file: Box<dyn DiskFile>,
+    /// Pages were written after the header: the header that is written next makes them count.
+    has_pages: AtomicBool,
+}
 
 impl Backend {
     pub(super) fn new(file: Box<dyn DiskFile>) -> Self {
-        Self(file)
+        Self { file, has_pages: AtomicBool::new(false) }
     }
 }
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let read = self.0.read_at(out, offset)?;
+        let read = self.file.read_at(out, offset)?;
         if read < out.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
+        self.file.truncate(len)
     }
 
     /// A sync that fails is final, also for want of room: what it did not bring to the device may be there later.
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data().map_err(io::Error::other)
+        self.file.sync_data().map_err(io::Error::other)
     }
 
+    /// The file begins with the header, which says what is committed. Where it cannot be written behind the pages of a
+    /// commit, also for want of room, the next opening may find that commit or not: this is final too.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(&[IoSlice::new(data)], offset)
+        let written = self.file.write_at(&[IoSlice::new(data)], offset);
+        let is_header = offset == 0;
+        let has_pages = self.has_pages.swap(!is_header, Ordering::Relaxed);
+        if is_header && has_pages { written.map_err(io::Error::other) } else { written }
     }
 }
 

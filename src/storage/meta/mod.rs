@@ -180,16 +180,15 @@ pub(super) fn refuse_if_lost(disk: &dyn Disk) -> Result<(), StoreError> {
     }
 }
 
-/// Makes an empty checkpoint under another name, so that a crash leaves a whole one or none.
+/// Makes an empty checkpoint under another name, so that a crash leaves a whole one or none. It stays open: closing it
+/// writes, and would not say that it failed.
 fn create(disk: &dyn Disk) -> Result<Database, StoreError> {
     let file = disk.create(NEW_FILE).map_err(StoreError::io("create", NEW_FILE))?;
     let database = open_database(Backend::new(file))?;
     tables::write_format(&database)?;
-    drop(database);
     disk.rename(NEW_FILE, META_FILE).map_err(StoreError::io("rename", NEW_FILE))?;
     disk.sync_dir("").map_err(StoreError::io("sync", "the data directory"))?;
-    let file = disk.open(META_FILE).map_err(StoreError::io("open", META_FILE))?;
-    open_database(Backend::new(file))
+    Ok(database)
 }
 
 fn open_database(backend: Backend) -> Result<Database, StoreError> {

@@ -243,6 +243,27 @@ fn every_call_may_be_the_last_and_no_commit_is_lost() {
 }
 
 #[test]
+fn an_empty_checkpoint_is_made_whole_or_not_at_all() {
+    let whole = SimulatedDisk::new();
+    drop(open(&whole));
+    for fault in [Fault::ShortWrite, Fault::SyncFails, Fault::Error(io::ErrorKind::Other)] {
+        for call in 0..whole.calls() {
+            let disk = SimulatedDisk::new();
+            disk.fail_at(call, fault);
+            let made = Meta::open(Arc::new(disk.clone()));
+            for (mode, seed) in
+                CrashMode::ALL.into_iter().flat_map(|mode| (0..10).map(move |seed| (mode, seed)))
+            {
+                if let Err(error) = Meta::open(Arc::new(disk.crash(mode, seed))) {
+                    panic!("{fault:?} at {call}, {mode:?} {seed}: {error}");
+                }
+            }
+            drop(made);
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_changes_nothing_and_may_be_tried_again() {
     let disk = SimulatedDisk::new();
     let mut meta = open(&disk);
@@ -255,6 +276,29 @@ fn a_full_disk_changes_nothing_and_may_be_tried_again() {
     disk.set_capacity(1 << 40);
     meta.commit(&many).unwrap();
     assert_eq!(dump(&mut open(&disk)).1.len(), before.1.len() + 2900);
+}
+
+#[test]
+fn a_commit_that_finds_no_room_at_some_call_changes_nothing_or_ends_the_store() {
+    let more = Changes { definitions: (100..130).map(queue).collect(), ..Changes::default() };
+    let (mut full, mut final_) = (0, 0);
+    for call in 0.. {
+        let disk = SimulatedDisk::new();
+        let mut meta = open(&disk);
+        let before = dump(&mut meta);
+        disk.fail_at(disk.calls() + call, Fault::NoSpace);
+        match meta.commit(&more) {
+            Ok(()) => break,
+            Err(error) if error.is_full() => {
+                assert_eq!(dump(&mut meta), before, "no room at {call}");
+                meta.commit(&Changes::default()).unwrap();
+                assert_eq!(dump(&mut meta), before, "no room at {call}, a commit later");
+                full += 1;
+            }
+            Err(_) => final_ += 1,
+        }
+    }
+    assert!(full > 3 && final_ > 0, "{full} found no room, {final_} were final");
 }
 
 #[test]
