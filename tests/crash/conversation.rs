@@ -55,6 +55,12 @@ impl Channel {
         Self { is_open: true, ..Self::default() }
     }
 
+    /// Whether messages of a queue may have gone for good that are heard only behind an answer.
+    pub(crate) fn holds_back(&self, queue: u64) -> bool {
+        !self.awaited.is_empty()
+            && self.consumers.values().any(|consumer| consumer.queue == queue && consumer.no_ack)
+    }
+
     /// Whether it waits for a basic.get: then nothing it says is understood.
     pub(crate) fn waits_for_get(&self) -> bool {
         self.awaited.iter().any(|awaited| matches!(awaited, Awaited::Get { .. }))
