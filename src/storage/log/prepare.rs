@@ -11,7 +11,9 @@ use crate::storage::error::StoreError;
 use crate::storage::log::Log;
 use crate::storage::log::slots::SlotFile;
 
-const STEP_BYTES: usize = 1 << 20;
+/// Each step is synced: the disk takes what it is given in turn, and a commit behind a whole slot of zeros would wait for
+/// all of it, a tenth of a second.
+const STEP_BYTES: usize = 256 << 10;
 /// Batches as large as this on the average gain less from a slot written before than the writing costs.
 const LARGE_BATCH_BYTES: u64 = 256 << 10;
 
@@ -60,8 +62,9 @@ impl Log {
         let step = if left > 0 {
             file.write_at(&[IoSlice::new(&zeros)], begun.written)
                 .map_err(StoreError::io("write", file.name()))
+                .and_then(|()| file.sync_data().map_err(StoreError::io("sync", file.name())))
         } else {
-            file.sync_data().map_err(StoreError::io("sync", file.name())).and_then(|()| self.sync_names())
+            self.sync_names()
         };
         if let Err(error) = step {
             // No room: what was taken is given back, for those who need it more.
