@@ -105,7 +105,7 @@
 //!   is late more slots are made, publishers of persistent messages are not read past two windows, and settles and
 //!   definitions always find room while the disk has any. As many slots as a burst needed are kept for the next one.
 //! * The spare slot is written with zeros first only while batches are small: large ones cost no more in new blocks
-//!   than the zeros would.
+//!   than the zeros would. It is done in steps that are synced, for a commit waits behind what the disk was given.
 //! * Pack blocks are checked whenever they are read, and all of them by `fsck`; nothing reads them in the background
 //!   for that alone. No hole is punched into a pack: one with little left in it is merged into the next.
 //! * A start on a disk that has no room for a slot uses up the reserve (`storage::ballast`), and checkpoints nothing
