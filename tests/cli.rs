@@ -184,6 +184,7 @@ fn a_mistake_is_one_sentence_and_exit_code_2() {
         ("--churn channel --confirms", "cannot be used with"),
         ("--idle 5 --apart", "cannot be used with"),
         ("--publish-for-parent one --rate 10", "cannot be used with"),
+        ("--publish-for-parent two", "invalid value 'two'"),
         ("--messages 0", "0 is not in"),
         ("--queues 1000 --size 1048576", "of a producer's memory"),
         ("--bindings 5", "--exchange"),

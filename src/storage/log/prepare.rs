@@ -11,8 +11,8 @@ use crate::storage::error::StoreError;
 use crate::storage::log::Log;
 use crate::storage::log::slots::SlotFile;
 
-/// Each step is synced: the disk takes what it is given in turn, and a commit behind a whole slot of zeros would wait for
-/// all of it, a tenth of a second.
+/// Each step is synced: the disk takes what it is given in turn, and a commit behind a whole slot of zeros would
+/// wait for all of it, a tenth of a second.
 const STEP_BYTES: usize = 256 << 10;
 /// Batches as large as this on the average gain less from a slot written before than the writing costs.
 const LARGE_BATCH_BYTES: u64 = 256 << 10;

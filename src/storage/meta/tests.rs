@@ -281,7 +281,7 @@ fn a_full_disk_changes_nothing_and_may_be_tried_again() {
 #[test]
 fn a_commit_that_finds_no_room_at_some_call_changes_nothing_or_ends_the_store() {
     let more = Changes { definitions: (100..130).map(queue).collect(), ..Changes::default() };
-    let (mut full, mut final_) = (0, 0);
+    let (mut full, mut ended) = (0, 0);
     for call in 0.. {
         let disk = SimulatedDisk::new();
         let mut meta = open(&disk);
@@ -295,10 +295,10 @@ fn a_commit_that_finds_no_room_at_some_call_changes_nothing_or_ends_the_store() 
                 assert_eq!(dump(&mut meta), before, "no room at {call}, a commit later");
                 full += 1;
             }
-            Err(_) => final_ += 1,
+            Err(_) => ended += 1,
         }
     }
-    assert!(full > 3 && final_ > 0, "{full} found no room, {final_} were final");
+    assert!(full > 3 && ended > 0, "{full} found no room, {ended} ended the store");
 }
 
 #[test]
