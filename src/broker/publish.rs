@@ -149,9 +149,11 @@ impl Burst {
         let (handed_over, applying) = self.append(node, settlements);
         let lsn = handed_over.published;
         self.forget_singles();
+        // Asked before the queues ask: what becomes durable on its way to them is released as well.
+        let waits = lsn > node.log.durable();
         for mut pending in self.pending.drain(..) {
             pending.enqueue(wakes);
-            if lsn > node.log.durable() {
+            if waits {
                 let waiting = pending.targets.iter().filter(|queue| queue.properties.durable);
                 self.undelivered.extend(waiting.map(|queue| (lsn, Arc::clone(queue))));
             }
@@ -418,5 +420,34 @@ mod tests {
             assert!(handing_over.join().unwrap().published <= log.durable());
         });
         assert!(log.retirable(usize::MAX).is_some());
+    }
+
+    #[test]
+    fn what_becomes_durable_on_its_way_to_the_queues_is_released() {
+        let broker = broker();
+        let queues = [durable_queue(&broker, "first"), durable_queue(&broker, "second")];
+        let log = &broker.node.log;
+        log.hold();
+        let mut burst = Burst::default();
+        let content = Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" };
+        burst.publish(&broker.node, &Targets::from(&queues[..]), &content, true);
+        let second = queues[1].lock();
+        let published = thread::scope(|scope| {
+            let handing_over = scope.spawn(|| {
+                burst.hand_over(&broker.node, &mut Settlements::default(), &mut Wakes::default()).published
+            });
+            // The first queue has it and may not deliver it. Nobody looks there again but the burst.
+            while queues[0].counts().0 == 0 {
+                assert!(!handing_over.is_finished());
+                thread::yield_now();
+            }
+            log.release();
+            drop(second);
+            handing_over.join().unwrap()
+        });
+        assert_eq!(queues[0].lock().classic.deliverable(), 0);
+        assert_eq!(burst.awaited(), Some(published));
+        burst.on_durable(log.durable(), &mut Wakes::default());
+        assert_eq!(queues[0].lock().classic.deliverable(), 1);
     }
 }

@@ -173,7 +173,7 @@ impl Link {
             return self.send(channel, method);
         }
         self.parked.push(channel, after, method);
-        self.await_log(after);
+        self.await_log(Some(after));
     }
 
     /// Where a channel's frames go: behind its parked replies, if it has any.
@@ -242,7 +242,7 @@ impl Link {
     fn after_hand_over(&mut self, published: Lsn) {
         self.has_returns = false;
         self.has_logged |= published > Lsn::default();
-        self.await_log(published);
+        self.await_log(self.burst.awaited());
         self.credit_windows();
     }
 
@@ -253,10 +253,9 @@ impl Link {
         }
     }
 
-    fn await_log(&mut self, lsn: Lsn) {
-        if lsn > self.broker.node.log.durable() {
-            self.awaited = self.awaited.into_iter().chain([lsn]).min();
-        }
+    /// Something waits for the log to be durable up to here, or did a moment ago.
+    fn await_log(&mut self, lsn: Option<Lsn>) {
+        self.awaited = self.awaited.into_iter().chain(lsn).min();
     }
 
     /// The log is durable up to here: messages that waited for it are delivered, replies leave.
