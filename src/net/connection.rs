@@ -27,9 +27,10 @@ use crate::clock::Now;
 use crate::net::admission::Permit;
 use crate::session::Session;
 
-/// What is read at once from a client that is in, and from one that is not.
-const READ_BYTES: usize = 64 * 1024;
+/// What is read at once from a client that is not in, from one that is, and from one that floods us.
 const UNAUTHENTICATED_READ_BYTES: usize = 4 * 1024;
+const READ_BYTES: usize = 64 * 1024;
+const FLOOD_READ_BYTES: usize = 256 * 1024;
 /// What a connection reads and writes before other tasks get their turn. A socket whose client keeps up never says
 /// stop: a backlog written to it in one turn kept quiet neighbours waiting for half a second.
 const TURN_BYTES: usize = 256 * 1024;
@@ -61,6 +62,7 @@ pub async fn serve(
             peer,
             permit,
             input: BytesMut::new(),
+            is_flood: false,
             turn_bytes: 0,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             stop: Box::pin(stop.cancelled_owned()),
@@ -85,6 +87,8 @@ struct Connection {
     peer: SocketAddr,
     permit: Permit,
     input: BytesMut,
+    /// So much was read last that more is to be expected.
+    is_flood: bool,
     /// Read and written in this turn, at the rate of [`TURN_BYTES`].
     turn_bytes: usize,
     timer: Pin<Box<Sleep>>,
@@ -175,18 +179,27 @@ impl Connection {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let chunk = if self.session.is_running() { READ_BYTES } else { UNAUTHENTICATED_READ_BYTES };
+        let chunk = match (self.session.is_running(), self.is_flood) {
+            (false, _) => UNAUTHENTICATED_READ_BYTES,
+            (true, false) => READ_BYTES,
+            (true, true) => FLOOD_READ_BYTES,
+        };
         if self.input.capacity() - self.input.len() < chunk / 4 {
             self.input.reserve(chunk);
         }
+        let room = self.input.capacity() - self.input.len();
         let read = poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input);
-        if let Poll::Ready(Ok(count)) = read {
-            self.turn_bytes += CALL_BYTES + count;
-        }
-        if read.is_pending() && self.input.is_empty() {
-            // An idle connection holds no buffer.
-            self.input = BytesMut::new();
-            self.session.on_idle();
+        match read {
+            Poll::Ready(Ok(count)) => {
+                self.turn_bytes += CALL_BYTES + count;
+                self.is_flood = count == room || count >= READ_BYTES;
+            }
+            Poll::Pending if self.input.is_empty() => {
+                // An idle connection holds no buffer.
+                self.input = BytesMut::new();
+                self.session.on_idle();
+            }
+            Poll::Pending | Poll::Ready(Err(_)) => {}
         }
         read
     }

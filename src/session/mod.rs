@@ -11,10 +11,11 @@
 //!          output, take_verification, wants_input, deadline, poll_work, poll_durable
 //! ```
 //!
-//! Read [`running`] for a frame's way, [`channel`] for the methods, [`link`] for what one read chunk collects,
-//! [`refuse`] for how a refusal becomes a close.
+//! Read [`running`] for a frame's way and `cut` for a large body's, [`channel`] for the methods, [`link`] for what one
+//! read chunk collects, [`refuse`] for how a refusal becomes a close.
 
 pub mod channel;
+mod cut;
 mod express;
 pub mod handshake;
 pub mod heartbeat;
@@ -42,6 +43,7 @@ use crate::clock::Now;
 use crate::protocol::frame::{self, FrameKind, FrameView, PROTOCOL_HEADER, ProtocolHeader};
 use crate::protocol::methods::{ConnectionClose, ConnectionCloseOk, Method};
 use crate::protocol::reply::ReplyCode;
+use crate::session::cut::Cut;
 use crate::session::handshake::Handshake;
 use crate::session::heartbeat::{Due, Heartbeat};
 use crate::session::link::Link;
@@ -50,8 +52,6 @@ use crate::session::parked::Parked;
 use crate::session::refuse::Refusal;
 use crate::session::running::{Failure, Running};
 
-/// A body frame with a payload from this size on is cut out of the read buffer instead of copied.
-const SHARED_PAYLOAD_BYTES_MIN: usize = 32 * 1024;
 /// A client that does not read its replies is not read from.
 const UNREAD_BYTES_MAX: usize = 1024 * 1024;
 
@@ -70,17 +70,7 @@ pub struct Session {
     /// When the present phase must have ended.
     phase_deadline: Option<Instant>,
     verification: Option<Credentials>,
-    partial: Option<Partial>,
-}
-
-/// A large body frame that is taken as it arrives, and not collected first.
-#[derive(Debug)]
-struct Partial {
-    channel: u16,
-    /// Octets of its payload to come.
-    left: usize,
-    /// More than an error text shows of it.
-    first_octets: [u8; 32],
+    cut: Cut,
 }
 
 #[derive(Debug)]
@@ -108,7 +98,7 @@ impl Session {
             frame_max: limits.initial_frame_max_bytes,
             phase_deadline: Some(now.instant + Duration::from_millis(limits.header_timeout_ms)),
             verification: None,
-            partial: None,
+            cut: Cut::default(),
             broker,
         }
     }
@@ -123,16 +113,19 @@ impl Session {
 
     /// Goes on with what was read and had to wait: after [`Session::on_wake`] and [`Session::on_verified`].
     pub fn on_rest(&mut self, input: &mut BytesMut, now: Now) {
+        let before = input.len();
+        self.cut.begin_chunk(before);
         let mut at = 0;
         while self.take_next(input, &mut at, now) {}
         input.advance(at.min(input.len()));
+        self.cut.end_chunk(before - input.len());
         self.pump();
     }
 
     /// Handles what starts at `at`. `false` when there is nothing more to take now.
     fn take_next(&mut self, input: &mut BytesMut, at: &mut usize, now: Now) -> bool {
-        if let Some(partial) = self.partial.take() {
-            return self.take_part(partial, input, at, now);
+        if self.cut.is_partial() {
+            return self.take_part(input, at, now);
         }
         let rest = input.get(*at..).unwrap_or_default();
         match &self.phase {
@@ -168,17 +161,9 @@ impl Session {
         }
         match frame::peek(rest, self.frame_max) {
             Ok(None) => self.begin_part(input, at),
-            Ok(Some(frame))
-                if frame.kind == FrameKind::Body && frame.payload.len() >= SHARED_PAYLOAD_BYTES_MIN =>
-            {
-                let (channel, payload_bytes, wire_bytes) =
-                    (frame.channel, frame.payload.len(), frame.wire_bytes());
-                input.advance(*at);
-                *at = 0;
-                let mut payload = input.split_to(wire_bytes).freeze();
-                payload.advance(wire_bytes - 1 - payload_bytes);
-                payload.truncate(payload_bytes);
-                self.on_shared_body(channel, payload, now);
+            Ok(Some(frame)) if self.cut.takes(&frame) => {
+                let (channel, payload_bytes) = (frame.channel, frame.payload.len());
+                self.take_whole(channel, payload_bytes, input, at, now);
                 true
             }
             Ok(Some(frame)) => {
@@ -191,48 +176,6 @@ impl Session {
                 true
             }
         }
-    }
-
-    /// Begins to take a large body frame of which much has arrived.
-    fn begin_part(&mut self, input: &[u8], at: &mut usize) -> bool {
-        let rest = input.get(*at..).unwrap_or_default();
-        let found = frame::peek_large_body(rest, self.frame_max, 2 * SHARED_PAYLOAD_BYTES_MIN);
-        let Some((channel, left, arrived)) = found.filter(|_| self.is_running()) else { return false };
-        let Some(&first_octets) = arrived.first_chunk().filter(|_| arrived.len() >= SHARED_PAYLOAD_BYTES_MIN)
-        else {
-            return false;
-        };
-        *at += rest.len() - arrived.len();
-        self.partial = Some(Partial { channel, left, first_octets });
-        true
-    }
-
-    /// Takes the next part. The last one waits for the octet that ends the frame: what it ends is whole then.
-    fn take_part(&mut self, partial: Partial, input: &mut BytesMut, at: &mut usize, now: Now) -> bool {
-        let Partial { channel, left, first_octets } = partial;
-        input.advance(std::mem::take(at));
-        let end = input.get(left).copied();
-        let take = left.min(input.len());
-        let waits = matches!(&self.phase, Phase::Running(running) if !running.takes_frames());
-        if waits || (end.is_none() && (take == left || take < SHARED_PAYLOAD_BYTES_MIN)) {
-            self.partial = Some(partial);
-            return false;
-        }
-        if let Some(Err(error)) = end.map(|end| frame::check_body_end(&first_octets, end)) {
-            self.fail(&Failure::from(Refusal::from(error)), true, now);
-            return true;
-        }
-        let payload = input.split_to(take).freeze();
-        match end {
-            Some(_) => *at = 1,
-            None => self.partial = Some(Partial { left: left - take, ..partial }),
-        }
-        if payload.len() >= SHARED_PAYLOAD_BYTES_MIN {
-            self.on_shared_body(channel, payload, now);
-        } else {
-            self.on_frame(&FrameView { kind: FrameKind::Body, channel, payload: &payload }, now);
-        }
-        true
     }
 
     /// Whether the commonest frames stood at `at`, and were taken.
@@ -260,13 +203,6 @@ impl Session {
             }
             Phase::Closing { .. } => self.on_frame_while_closing(frame),
             Phase::Header | Phase::Closed => {}
-        }
-    }
-
-    fn on_shared_body(&mut self, channel: u16, payload: bytes::Bytes, now: Now) {
-        if let Phase::Running(running) = &mut self.phase {
-            let step = running.on_shared_body(channel, payload);
-            self.on_running_step(step, now);
         }
     }
 

@@ -566,3 +566,27 @@ fn a_large_body_frame_with_a_wrong_end_is_no_message() {
         assert_eq!(broker.node.memory.partial_bodies.read(), 0);
     }
 }
+
+#[test]
+fn a_large_body_keeps_its_read_buffer_in_memory_only_where_it_is_most_of_it() {
+    let broker = broker();
+    let mut client = Client::log_in(&broker, 0);
+    declare_durable(&mut client, "q");
+    let large = publish(b"q", &[7; 40_000]);
+    let small = publish(b"q", b"small").repeat(1_000);
+    // What is read at once. What one chunk mostly was, the next is taken for.
+    for (chunk, is_kept) in [
+        (vec![&large[..]], true),
+        (vec![&large, &large], true),
+        (vec![&small], false),
+        (vec![&small, &large], false),
+        (vec![&large, &small], false),
+    ] {
+        let mut buffer = BytesMut::with_capacity(256 * 1024);
+        chunk.iter().for_each(|part| buffer.extend_from_slice(part));
+        let bytes = buffer.len();
+        client.feed(buffer);
+        assert!(client.input.is_empty());
+        assert_eq!(!client.input.try_reclaim(256 * 1024), is_kept, "a chunk of {bytes} bytes");
+    }
+}

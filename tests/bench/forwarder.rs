@@ -29,7 +29,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-const READ_BYTES: usize = 64 * 1024;
+/// What the broker reads at once from a client that floods it.
+const READ_BYTES: usize = 256 * 1024;
 /// What waits for the subscriber before publishers are not read.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 const FRAME_MAX: u32 = 131_072;
