@@ -5,11 +5,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::clock::Now;
-use crate::protocol::frame::{self, FRAME_OVERHEAD, FrameKind, FrameView};
-use crate::session::refuse::Refusal;
-use crate::session::running::Failure;
-use crate::session::{Phase, Session};
+use crate::protocol::frame::{self, FRAME_OVERHEAD, FrameError, FrameKind, FrameView};
 
 /// Smaller payloads, and smaller parts of payloads, are copied.
 const CUT_BYTES_MIN: usize = 32 * 1024;
@@ -50,12 +46,20 @@ impl Cut {
 
     /// Whether this is a body frame to be cut out of the read buffer.
     pub(super) fn takes(&mut self, frame: &FrameView<'_>) -> bool {
-        let bytes = frame.payload.len();
-        if frame.kind != FrameKind::Body || bytes < CUT_BYTES_MIN {
+        if frame.kind != FrameKind::Body || !Self::is_large(frame.payload) {
             return false;
         }
-        self.large_bytes += bytes;
-        self.is_worth(bytes)
+        self.large_bytes += frame.payload.len();
+        self.is_worth(frame.payload.len())
+    }
+
+    /// Cuts out the body frame at `at`, which is whole: its payload.
+    pub(super) fn take_whole(payload_bytes: usize, input: &mut BytesMut, at: &mut usize) -> Bytes {
+        input.advance(std::mem::take(at));
+        let mut payload = input.split_to(FRAME_OVERHEAD + payload_bytes).freeze();
+        payload.advance(FRAME_OVERHEAD - 1);
+        payload.truncate(payload_bytes);
+        payload
     }
 
     /// Whether a body frame is being taken.
@@ -63,75 +67,53 @@ impl Cut {
         self.partial.is_some()
     }
 
+    /// Begins to take the large body frame at `at` if much of it has arrived, and whether it does.
+    pub(super) fn begin_part(&mut self, input: &[u8], at: &mut usize, frame_max: u32) -> bool {
+        let rest = input.get(*at..).unwrap_or_default();
+        let found = frame::peek_large_body(rest, frame_max, 2 * CUT_BYTES_MIN);
+        let Some((channel, left, arrived)) = found else { return false };
+        let is_worth = arrived.len() >= CUT_BYTES_MIN && self.is_worth(arrived.len());
+        let Some(&first_octets) = arrived.first_chunk().filter(|_| is_worth) else { return false };
+        *at += rest.len() - arrived.len();
+        self.partial = Some(Partial { channel, left, first_octets });
+        true
+    }
+
+    /// Takes the next part of the payload, if enough of it has arrived, and the channel it is for. The last one waits
+    /// for the octet that ends the frame: what it ends is whole then.
+    ///
+    /// # Errors
+    /// The frame ends with another octet.
+    pub(super) fn take_part(
+        &mut self,
+        input: &mut BytesMut,
+        at: &mut usize,
+    ) -> Result<Option<(u16, Bytes)>, FrameError> {
+        let Some(partial) = &mut self.partial else { return Ok(None) };
+        let channel = partial.channel;
+        input.advance(std::mem::take(at));
+        let end = input.get(partial.left).copied();
+        let take = partial.left.min(input.len());
+        if let Some(end) = end {
+            frame::check_body_end(&partial.first_octets, end)?;
+            *at = 1;
+            self.partial = None;
+        } else if take == partial.left || take < CUT_BYTES_MIN {
+            return Ok(None);
+        } else {
+            partial.left -= take;
+        }
+        self.large_bytes += take;
+        Ok(Some((channel, input.split_to(take).freeze())))
+    }
+
+    /// Whether a part of a payload is to be kept as it is.
+    pub(super) fn is_large(payload: &[u8]) -> bool {
+        payload.len() >= CUT_BYTES_MIN
+    }
+
     /// Whether so many large octets are worth the buffer that they lie in.
     fn is_worth(&self, bytes: usize) -> bool {
         self.is_bulk || 2 * bytes >= self.chunk_bytes
-    }
-}
-
-impl Session {
-    /// Cuts out the body frame at `at`, which is whole.
-    pub(super) fn take_whole(
-        &mut self,
-        channel: u16,
-        payload_bytes: usize,
-        input: &mut BytesMut,
-        at: &mut usize,
-        now: Now,
-    ) {
-        input.advance(std::mem::take(at));
-        let mut payload = input.split_to(FRAME_OVERHEAD + payload_bytes).freeze();
-        payload.advance(FRAME_OVERHEAD - 1);
-        payload.truncate(payload_bytes);
-        self.on_cut_out(channel, payload, now);
-    }
-
-    /// Begins to take a large body frame of which much has arrived.
-    pub(super) fn begin_part(&mut self, input: &[u8], at: &mut usize) -> bool {
-        let rest = input.get(*at..).unwrap_or_default();
-        let found = frame::peek_large_body(rest, self.frame_max, 2 * CUT_BYTES_MIN);
-        let Some((channel, left, arrived)) = found.filter(|_| self.is_running()) else { return false };
-        let is_worth = arrived.len() >= CUT_BYTES_MIN && self.cut.is_worth(arrived.len());
-        let Some(&first_octets) = arrived.first_chunk().filter(|_| is_worth) else { return false };
-        *at += rest.len() - arrived.len();
-        self.cut.partial = Some(Partial { channel, left, first_octets });
-        true
-    }
-
-    /// Takes the next part. The last one waits for the octet that ends the frame: what it ends is whole then.
-    pub(super) fn take_part(&mut self, input: &mut BytesMut, at: &mut usize, now: Now) -> bool {
-        let Some(partial) = self.cut.partial.take() else { return false };
-        let Partial { channel, left, first_octets } = partial;
-        input.advance(std::mem::take(at));
-        let end = input.get(left).copied();
-        let take = left.min(input.len());
-        let waits = matches!(&self.phase, Phase::Running(running) if !running.takes_frames());
-        if waits || (end.is_none() && (take == left || take < CUT_BYTES_MIN)) {
-            self.cut.partial = Some(partial);
-            return false;
-        }
-        if let Some(Err(error)) = end.map(|end| frame::check_body_end(&first_octets, end)) {
-            self.fail(&Failure::from(Refusal::from(error)), true, now);
-            return true;
-        }
-        let payload = input.split_to(take).freeze();
-        self.cut.large_bytes += take;
-        match end {
-            Some(_) => *at = 1,
-            None => self.cut.partial = Some(Partial { left: left - take, ..partial }),
-        }
-        if take >= CUT_BYTES_MIN {
-            self.on_cut_out(channel, payload, now);
-        } else {
-            self.on_frame(&FrameView { kind: FrameKind::Body, channel, payload: &payload }, now);
-        }
-        true
-    }
-
-    fn on_cut_out(&mut self, channel: u16, payload: Bytes, now: Now) {
-        if let Phase::Running(running) = &mut self.phase {
-            let step = running.on_shared_body(channel, payload);
-            self.on_running_step(step, now);
-        }
     }
 }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::auth::sasl::Credentials;
 use crate::auth::users::User;
@@ -124,9 +124,6 @@ impl Session {
 
     /// Handles what starts at `at`. `false` when there is nothing more to take now.
     fn take_next(&mut self, input: &mut BytesMut, at: &mut usize, now: Now) -> bool {
-        if self.cut.is_partial() {
-            return self.take_part(input, at, now);
-        }
         let rest = input.get(*at..).unwrap_or_default();
         match &self.phase {
             Phase::Header => match frame::check_protocol_header(rest) {
@@ -156,14 +153,18 @@ impl Session {
             }
             Phase::Handshake(_) | Phase::Running(_) | Phase::Closing { deaf: false } => {}
         }
+        if self.cut.is_partial() {
+            return self.take_part(input, at, now);
+        }
         if self.take_express(input, at, now) {
             return true;
         }
         match frame::peek(rest, self.frame_max) {
-            Ok(None) => self.begin_part(input, at),
+            Ok(None) => self.is_running() && self.cut.begin_part(input, at, self.frame_max),
             Ok(Some(frame)) if self.cut.takes(&frame) => {
                 let (channel, payload_bytes) = (frame.channel, frame.payload.len());
-                self.take_whole(channel, payload_bytes, input, at, now);
+                let payload = Cut::take_whole(payload_bytes, input, at);
+                self.on_body(channel, payload, now);
                 true
             }
             Ok(Some(frame)) => {
@@ -175,6 +176,27 @@ impl Session {
                 self.fail(&Failure::from(Refusal::from(error)), true, now);
                 true
             }
+        }
+    }
+
+    /// Takes what has arrived of a body frame that is not collected first. `false` when that is too little.
+    fn take_part(&mut self, input: &mut BytesMut, at: &mut usize, now: Now) -> bool {
+        match self.cut.take_part(input, at) {
+            Ok(Some((channel, payload))) => self.on_body(channel, payload, now),
+            Ok(None) => return false,
+            Err(error) => self.fail(&Failure::from(Refusal::from(error)), true, now),
+        }
+        true
+    }
+
+    fn on_body(&mut self, channel: u16, payload: Bytes, now: Now) {
+        if !Cut::is_large(&payload) {
+            return self.on_frame(&FrameView { kind: FrameKind::Body, channel, payload: &payload }, now);
+        }
+        if let Phase::Running(running) = &mut self.phase {
+            running.link.now = now;
+            let step = running.on_shared_body(channel, payload);
+            self.on_running_step(step, now);
         }
     }
 
