@@ -16,12 +16,14 @@ pub(super) struct Cut {
     partial: Option<Partial>,
     /// Whether large payloads were at least half of what was taken last.
     is_bulk: bool,
+    /// What has been read and is looked at now.
     chunk_bytes: usize,
+    /// What of it were large payloads, so far.
     large_bytes: usize,
 }
 
 /// A large body frame that is taken as it arrives, and not collected first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Partial {
     channel: u16,
     /// Octets of its payload to come.
