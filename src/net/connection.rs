@@ -174,6 +174,9 @@ impl Connection {
         if timeout.is_pending() {
             // The turn ends by itself.
             self.turn_bytes = 0;
+            if !self.session.wants_input() {
+                self.give_back_room();
+            }
         }
         timeout
     }
@@ -194,14 +197,19 @@ impl Connection {
                 self.turn_bytes += CALL_BYTES + count;
                 self.is_flood = count == room || count >= READ_BYTES;
             }
-            Poll::Pending if self.input.is_empty() => {
-                // An idle connection holds no buffer.
-                self.input = BytesMut::new();
-                self.session.on_idle();
-            }
+            Poll::Pending if self.input.is_empty() => self.give_back_room(),
             Poll::Pending | Poll::Ready(Err(_)) => {}
         }
         read
+    }
+
+    /// Nothing comes, or nothing is read, perhaps because memory is short: what was read and must wait is all that is
+    /// kept.
+    fn give_back_room(&mut self) {
+        if self.input.capacity() > self.input.len() {
+            self.input = BytesMut::from(&self.input[..]);
+        }
+        self.session.on_idle();
     }
 
     /// The timer is armed for the earliest deadline seen and looks again when it fires: deadlines that only move

@@ -397,7 +397,8 @@ impl Session {
         }
     }
 
-    /// Nothing has arrived for now: buffers are given back, so that ten thousand idle connections cost little.
+    /// Nothing is taken in for now: buffers are given back, so that ten thousand idle connections cost little, and as
+    /// many that wait for memory do not need more of it.
     pub fn on_idle(&mut self) {
         if let Phase::Running(running) = &mut self.phase {
             running.link.shrink();
