@@ -31,6 +31,9 @@ const DRAIN_EVERY: u64 = 3;
 /// Publishes confirmed before a round's end: from the first to the sum of both.
 const CONFIRMS_MIN: u64 = 200;
 const CONFIRMS_SPREAD: u64 = 6000;
+/// What a filesystem that was shut down answers: EIO, or EROFS to a call that had begun when its journal was given up.
+/// (Four threads that write and sync while ext4 is shut down see EROFS in one call of twenty.)
+const SHUT_DOWN: [&str; 2] = ["(os error 5)", "(os error 30)"];
 /// A volume for the power cut.
 const VOLUME_BYTES: u64 = 1 << 30;
 
@@ -121,7 +124,8 @@ fn a_disk_that_fails_ends_the_broker() {
     }
     assert_eq!(status.expect("it ends by itself").code(), Some(74), "{log:#?}");
     let told: Vec<_> = log.iter().filter(|line| line.contains("the store failed")).collect();
-    assert!(matches!(told[..], [why] if why.contains("os error 5")), "one line says why: {log:#?}");
+    let [why] = told[..] else { panic!("one line says why: {log:#?}") };
+    assert!(SHUT_DOWN.iter().any(|error| why.ends_with(error)), "it names the disk's error: {why}");
 }
 
 fn volume(dir: &Path) -> Option<Volume> {
