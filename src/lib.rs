@@ -31,7 +31,7 @@
 //!
 //! ```text
 //!  socket
-//!    |  net::connection         read into a buffer, about half a MiB a turn at most
+//!    |  net::connection         read into a buffer, about a quarter of a MiB a turn at most
 //!    v
 //!  session::Session::on_bytes   a frame is a view into the buffer
 //!    |  session::cut            large bodies are cut out of it, and not copied, where they are most of what comes
@@ -99,9 +99,11 @@
 //! * The load tool is one process for both sides unless told otherwise, and a task for each connection.
 //! * A connection's turn is counted in bytes, not in reads, and what it writes counts too: a client that keeps up takes
 //!   a whole backlog without its socket ever being full.
-//! * Of a client that floods us 256 KiB are read at once, not 64: with so much less to wake and to wait for, a message
-//!   costs a tenth to a third less. A body is cut out of such a buffer only where bodies are most of what arrives, for
-//!   it keeps the whole buffer in memory.
+//! * Every second turn that was long leaves its task in the worker's queue, where another worker may take it. The
+//!   runtime's own yield, which ends the others, asks the sockets, but wakes that worker for nothing.
+//! * Of a client that floods us 128 KiB are read at once, not 64: large bodies come a tenth faster, and more gains
+//!   nothing. A body is cut out of such a buffer only where bodies are most of what arrives, for it keeps the whole
+//!   buffer in memory.
 //! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it.
 //! * Definitions are not captured by a checkpoint: the log remembers those of each slot, and the tables take them in
 //!   the log's order. Only queues that a slot names are visited.

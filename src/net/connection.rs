@@ -30,10 +30,10 @@ use crate::session::Session;
 /// What is read at once from a client that is not in, from one that is, and from one that floods us.
 const UNAUTHENTICATED_READ_BYTES: usize = 4 * 1024;
 const READ_BYTES: usize = 64 * 1024;
-const FLOOD_READ_BYTES: usize = 256 * 1024;
+const FLOOD_READ_BYTES: usize = 128 * 1024;
 /// What a connection reads and writes before other tasks get their turn. A socket whose client keeps up never says
 /// stop: a backlog written to it in one turn kept quiet neighbours waiting for half a second.
-const TURN_BYTES: usize = 256 * 1024;
+const TURN_BYTES: usize = 128 * 1024;
 /// What a read or a write counts beside its bytes.
 const CALL_BYTES: usize = 8 * 1024;
 /// So many bytes written count as one read: what empties queues goes before what fills them.
@@ -64,6 +64,7 @@ pub async fn serve(
             input: BytesMut::new(),
             is_flood: false,
             turn_bytes: 0,
+            has_polled: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             stop: Box::pin(stop.cancelled_owned()),
             is_stopping: false,
@@ -91,6 +92,8 @@ struct Connection {
     is_flood: bool,
     /// Read and written in this turn, at the rate of [`TURN_BYTES`].
     turn_bytes: usize,
+    /// Whether the last turn that was too long has ended with a look at the sockets.
+    has_polled: bool,
     timer: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     is_stopping: bool,
@@ -115,14 +118,34 @@ impl Connection {
                 return self.linger().await;
             }
             if self.turn_bytes >= TURN_BYTES {
-                self.turn_bytes = 0;
-                tokio::task::yield_now().await;
+                self.end_turn().await;
             }
             let event = std::future::poll_fn(|context| self.poll_event(context)).await?;
             if self.on_event(event).is_break() {
                 return Ok(());
             }
         }
+    }
+
+    /// Lets other tasks go first. The runtime's own yield sets ours aside until the worker has looked for other work and
+    /// asked the sockets, and then wakes another worker for nothing; so this is how every second turn ends. After the
+    /// others our task stays in the queue, and a worker that has nothing to do takes it: what we have woken runs at the
+    /// same time.
+    async fn end_turn(&mut self) {
+        self.turn_bytes = 0;
+        self.has_polled = !self.has_polled;
+        if self.has_polled {
+            return tokio::task::yield_now().await;
+        }
+        let mut is_over = false;
+        let turn = |context: &mut Context<'_>| {
+            if std::mem::replace(&mut is_over, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        };
+        std::future::poll_fn(turn).await;
     }
 
     /// Writes what the socket takes, until the turn is over.

@@ -22,7 +22,7 @@ use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
 
 /// Deliveries are encoded until this much waits for the socket.
-const OUTPUT_BYTES_MAX: usize = 512 * 1024;
+const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// What a client may still send on a channel that was closed under it.
 const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 

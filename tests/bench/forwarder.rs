@@ -29,7 +29,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-/// What the broker reads at once from a client that floods it.
+/// What is read at once: the forwarder is faster with more than the broker reads of a client that floods it.
 const READ_BYTES: usize = 256 * 1024;
 /// What waits for the subscriber before publishers are not read.
 const WAITING_BYTES_MAX: usize = 1 << 20;
