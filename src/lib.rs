@@ -125,8 +125,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 pub mod auth;
+#[cfg(feature = "cli")]
 pub mod bench;
 pub mod broker;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;
 pub mod config;
