@@ -92,7 +92,7 @@ struct Connection {
     is_flood: bool,
     /// Read and written in this turn, at the rate of [`TURN_BYTES`].
     turn_bytes: usize,
-    /// Whether the last turn that was too long has ended with a look at the sockets.
+    /// Whether the last turn that was long has ended with a look at the sockets: every second one does.
     has_polled: bool,
     timer: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -127,10 +127,9 @@ impl Connection {
         }
     }
 
-    /// Lets other tasks go first. The runtime's own yield sets ours aside until the worker has looked for other work and
-    /// asked the sockets, and then wakes another worker for nothing; so this is how every second turn ends. After the
-    /// others our task stays in the queue, and a worker that has nothing to do takes it: what we have woken runs at the
-    /// same time.
+    /// Lets other tasks go first. After one turn our task stays in the worker's queue, where another worker that has
+    /// nothing to do takes it: what we have woken runs at the same time. After the next it is the runtime's own yield,
+    /// which sets the task aside until the worker has asked the sockets, and then wakes another worker for nothing.
     async fn end_turn(&mut self) {
         self.turn_bytes = 0;
         self.has_polled = !self.has_polled;
