@@ -64,7 +64,8 @@ def checkout(world):
         assert hanging.stdout.readline()[:8] == orders[0], "analytics was not hanging on the first order"
     finally:
         end(hanging)
-    # Nothing is lost for analytics: its successor gets every order.
+    # Nothing is lost for analytics: its successor gets every order, in order once what the first had in hand is back.
+    until_consumers(setup, analytics, 0)
     successor = Service(world, analytics, len(orders))
     successor.start()
     assert successor.finish() == orders
