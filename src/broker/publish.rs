@@ -41,6 +41,8 @@ pub struct Burst {
     undelivered: VecDeque<(Lsn, Arc<Queue>)>,
     /// When what is published from now on was received, in milliseconds since 1970.
     received_ms: u64,
+    /// A queue that is crowded since it was handed messages of ours.
+    crowded: Option<Arc<Queue>>,
 }
 
 #[derive(Debug, Default)]
@@ -152,7 +154,7 @@ impl Burst {
         // Asked before the queues ask: what becomes durable on its way to them is released as well.
         let waits = lsn > node.log.durable();
         for mut pending in self.pending.drain(..) {
-            pending.enqueue(wakes);
+            self.crowded = pending.enqueue(wakes).or(self.crowded.take());
             if waits {
                 let waiting = pending.targets.iter().filter(|queue| queue.properties.durable);
                 self.undelivered.extend(waiting.map(|queue| (lsn, Arc::clone(queue))));
@@ -188,8 +190,14 @@ impl Burst {
         std::mem::take(&mut self.undelivered)
     }
 
+    /// Takes out a queue that had better not be given more at once, if there is one.
+    pub fn take_crowded(&mut self) -> Option<Arc<Queue>> {
+        self.crowded.take()
+    }
+
     /// Takes over what another burst handed over and the log has not made durable.
     pub fn adopt(&mut self, other: &mut Self) {
+        self.crowded = other.crowded.take().or(self.crowded.take());
         self.undelivered.append(&mut other.undelivered);
     }
 
@@ -309,14 +317,19 @@ impl Pending {
         persistent && self.targets.iter().any(|queue| queue.properties.durable)
     }
 
-    fn enqueue(&self, wakes: &mut Wakes) {
+    /// A queue that is crowded now, if one is.
+    fn enqueue(&self, wakes: &mut Wakes) -> Option<Arc<Queue>> {
+        let mut crowded = None;
         for (at, queue) in self.targets.iter().enumerate() {
             let runs = self.runs.iter().map(|staged| {
                 let logged = staged.logged.filter(|_| queue.logs(staged.run.is_persistent()));
                 (staged.run.clone(), staged.seqs.get(at).copied().flatten(), logged)
             });
-            queue.enqueue(runs, wakes);
+            if queue.enqueue(runs, wakes) {
+                crowded = Some(queue);
+            }
         }
+        crowded.cloned()
     }
 }
 

@@ -447,11 +447,11 @@ impl Session {
 
     /// When [`Session::on_timeout`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        let heartbeat = match &self.phase {
-            Phase::Running(_) => self.heartbeat.deadline(self.wants_input()),
-            _ => None,
+        let (heartbeat, running) = match &self.phase {
+            Phase::Running(running) => (self.heartbeat.deadline(self.wants_input()), running.deadline()),
+            _ => (None, None),
         };
-        [self.phase_deadline, heartbeat].into_iter().flatten().min()
+        [self.phase_deadline, heartbeat, running].into_iter().flatten().min()
     }
 
     /// Time has passed.
@@ -463,9 +463,8 @@ impl Session {
             self.abandon();
             return;
         }
-        if !self.is_running() {
-            return;
-        }
+        let Phase::Running(running) = &mut self.phase else { return };
+        running.on_timeout(now);
         let listening = self.wants_input();
         match self.heartbeat.due(now.instant, listening) {
             Some(Due::PeerIsGone) => {

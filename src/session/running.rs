@@ -4,10 +4,14 @@
 //! method needs to see their effect or the chunk ends.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::broker::outbox::Item;
+use crate::broker::queue::crowd;
+use crate::broker::queue::handle::Queue;
+use crate::clock::Now;
 use crate::protocol::express::PublishReader;
 use crate::protocol::frame::{FrameKind, FrameView};
 use crate::protocol::header::ContentHeader;
@@ -38,6 +42,8 @@ pub struct Running {
     client: Client,
     is_blocked: bool,
     is_held_back: bool,
+    /// A crowded queue that was published to, and how long it is waited for.
+    crowded: Option<(Arc<Queue>, Instant)>,
 }
 
 /// A channel's place.
@@ -99,12 +105,13 @@ impl Running {
             client,
             is_blocked: false,
             is_held_back: false,
+            crowded: None,
         }
     }
 
     /// Whether the client must wait: its socket is not read.
     pub fn is_blocked(&self) -> bool {
-        self.is_blocked || self.is_held_back
+        self.is_blocked || self.is_held_back || self.crowded.is_some()
     }
 
     /// Whether it waits for the log to keep up.
@@ -351,6 +358,7 @@ impl Running {
             self.link.on_written();
         }
         self.look_at_alarms();
+        self.look_at_crowd();
         self.link.wakes.fire();
     }
 
@@ -412,8 +420,36 @@ impl Running {
         }
     }
 
+    /// Waits for a queue that is crowded, no longer than it is and than [`crowd::PATIENCE`].
+    fn look_at_crowd(&mut self) {
+        let published_to = self.link.burst().0.take_crowded();
+        let outbox = &self.link.outbox;
+        if self.crowded.as_ref().is_some_and(|(queue, _)| queue.is_in_crowd(outbox)) {
+            return;
+        }
+        self.crowded = published_to
+            .filter(|queue| queue.join_crowd(outbox))
+            .map(|queue| (queue, self.link.now.instant + crowd::PATIENCE));
+    }
+
+    /// When [`Running::on_timeout`] is to be called.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.crowded.as_ref().map(|&(_, until)| until)
+    }
+
+    /// Time has passed: a queue that is still crowded is not waited for any longer.
+    pub fn on_timeout(&mut self, now: Now) {
+        if let Some((queue, _)) = self.crowded.take_if(|(_, until)| *until <= now.instant) {
+            queue.give_up_crowd(&mut self.link.wakes);
+            self.link.wakes.fire();
+        }
+    }
+
     /// Ends all channels and what dies with the connection.
     pub fn close(&mut self) {
+        if let Some((queue, _)) = self.crowded.take() {
+            queue.leave_crowd(&self.link.outbox);
+        }
         if let Some(get) = self.link.waiting_get.take() {
             get.noted_at.forget_getter(&self.link.outbox);
         }

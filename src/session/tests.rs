@@ -1,5 +1,7 @@
 //! Sessions without sockets: what waits for a log that is not yet durable, and what time does.
 
+mod crowd;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

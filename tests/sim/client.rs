@@ -179,12 +179,17 @@ impl Client {
     }
 
     /// Whether its task has a reason to run.
-    pub(crate) fn is_runnable(&mut self) -> bool {
+    pub(crate) fn is_runnable(&mut self, now: Now) -> bool {
         !self.closed
             && (self.active
                 || self.flag.0.load(Ordering::Relaxed)
+                || self.is_late(now)
                 || (!self.travelling.is_empty() && self.session.wants_input())
                 || (!self.stalled && !self.session.output().is_empty()))
+    }
+
+    fn is_late(&self, now: Now) -> bool {
+        self.session.deadline().is_some_and(|deadline| deadline <= now.instant)
     }
 
     /// Lets its task make one step.
@@ -197,6 +202,9 @@ impl Client {
             return self.closed = true;
         }
         let mut context = Context::from_waker(&self.waker);
+        if self.is_late(now) {
+            self.session.on_timeout(now);
+        }
         let has_work = if self.session.output().is_empty() {
             self.session.poll_work(&mut context)
         } else {

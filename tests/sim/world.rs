@@ -221,7 +221,7 @@ impl World {
             return true;
         }
         let runnable: Vec<usize> =
-            (0..self.clients.len()).filter(|client| self.clients[*client].is_runnable()).collect();
+            (0..self.clients.len()).filter(|client| self.clients[*client].is_runnable(self.now)).collect();
         if runnable.is_empty() {
             return false;
         }

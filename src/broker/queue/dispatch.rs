@@ -35,6 +35,7 @@ impl Queue {
             state.is_reading = true;
             self.node.reads.ask(self, wakes);
         }
+        self.ease_crowd(state, wakes);
         let classic = &state.classic;
         if !state.getters.is_empty() && (classic.deliverable() > 0 || classic.ready_messages() == 0) {
             state.wake_getters(wakes);
@@ -49,9 +50,9 @@ impl Queue {
 
     /// Serves the consumer whose turn it is, until it is another's. `false` when nothing more can be done.
     fn serve_next(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) -> bool {
-        let state = &mut state.classic;
-        let deliverable = state.deliverable();
-        let Some(turn) = state.consumers.next() else { return false };
+        let State { classic, crowd, .. } = state;
+        let deliverable = classic.deliverable();
+        let Some(turn) = classic.consumers.next() else { return false };
         if deliverable == 0 {
             return false;
         }
@@ -59,7 +60,7 @@ impl Queue {
         let wanted = deliverable.min(if turn.is_alone { turn.credit } else { 1 });
         let mut slot = consumer.outbox.lock();
         let window = slot.window(consumer.channel);
-        let count = match state.front() {
+        let count = match classic.front() {
             // A consumer without acknowledgements waits for the window but does not use it up.
             Some(front) if window > 0 => {
                 slot.fitting(front, if consumer.no_ack { wanted } else { wanted.min(window) })
@@ -68,11 +69,12 @@ impl Queue {
         };
         if count == 0 {
             slot.stall(self);
-            state.consumers.stall();
+            classic.consumers.stall();
+            crowd.lacks_room |= window > 0;
             return true;
         }
-        if let Some(run) = state.take(count) {
-            state.consumers.took(if consumer.no_ack { 0 } else { run.count() });
+        if let Some(run) = classic.take(count) {
+            classic.consumers.took(if consumer.no_ack { 0 } else { run.count() });
             slot.push(&consumer, run, wakes);
         }
         true
@@ -82,6 +84,7 @@ impl Queue {
     pub fn resume(self: &Arc<Self>, wakes: &mut Wakes) {
         let mut state = self.lock();
         state.classic.consumers.resume();
+        state.crowd.lacks_room = false;
         self.dispatch(&mut state, wakes);
     }
 

@@ -10,6 +10,7 @@ use crate::broker::consumer::Consumer;
 use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
+use crate::broker::queue::crowd::Crowd;
 use crate::broker::wakes::Wakes;
 use crate::message::place::{Logged, QueueId, Seq};
 use crate::message::run::Run;
@@ -60,6 +61,8 @@ pub(in crate::broker) struct State {
     pub(super) getters: Vec<Arc<Outbox>>,
     /// The head is being read back, or will be.
     pub(in crate::broker) is_reading: bool,
+    /// Publishers that wait for its consumers.
+    pub(super) crowd: Crowd,
 }
 
 impl State {
@@ -144,21 +147,23 @@ impl Queue {
         (classic.ready_messages(), classic.unacked_messages())
     }
 
-    /// Takes in runs that have their numbers, or draws them now.
+    /// Takes in runs that have their numbers, or draws them now. Whether more of them should wait: see
+    /// [`Queue::join_crowd`].
     pub(crate) fn enqueue(
         self: &Arc<Self>,
         runs: impl Iterator<Item = (Run, Option<Seq>, Option<Logged>)>,
         wakes: &mut Wakes,
-    ) {
+    ) -> bool {
         let mut state = self.lock();
         if self.is_deleted() {
-            return;
+            return false;
         }
         for (run, seq, logged) in runs {
             let seq = seq.unwrap_or_else(|| self.draw_seq(run.count()));
             state.classic.enqueue(run.numbered_from(seq), logged);
         }
         self.dispatch(&mut state, wakes);
+        self.is_crowded(&state)
     }
 
     pub(in crate::broker) fn lock(&self) -> MutexGuard<'_, State> {

@@ -61,8 +61,12 @@ impl Queue {
     }
 
     /// Removes a consumer. `true` when it was the last one of a queue that goes with its consumers.
-    pub fn unsubscribe(&self, key: ConsumerKey) -> bool {
-        let consumers = &mut self.lock().classic.consumers;
+    pub fn unsubscribe(&self, key: ConsumerKey, wakes: &mut Wakes) -> bool {
+        let mut state = self.lock();
+        // If others lack room they will say so again.
+        state.crowd.lacks_room = false;
+        self.ease_crowd(&mut state, wakes);
+        let consumers = &mut state.classic.consumers;
         consumers.remove(key).is_some() && self.properties.auto_delete && consumers.is_empty()
     }
 
@@ -77,6 +81,7 @@ impl Queue {
             if state.classic.ready_messages() == 0 {
                 state.wake_getters(wakes);
             }
+            self.ease_crowd(&mut state, wakes);
             drop(state);
             if removed == 0 {
                 break;
@@ -128,6 +133,7 @@ impl Queue {
         state.wake_getters(wakes);
         let messages = state.classic.ready_messages();
         state.classic = Classic::default();
+        self.ease_crowd(&mut state, wakes);
         self.index_bytes.set(0);
         self.here_bytes.set(0);
         self.node.unregister(self.id);

@@ -11,6 +11,7 @@ use crate::broker::queue::dispatch::Taken;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::lifecycle::Subscription;
 use crate::broker::reply_to::REPLY_TO;
+use crate::broker::wakes::Wakes;
 use crate::protocol::methods::{
     BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicGetOk, BasicQos,
     BasicQosOk, ConfirmSelectOk, Method,
@@ -126,7 +127,7 @@ impl Channel {
                 self.close_reply_consumer(link);
                 Vec::new()
             }
-            Some(consumer) => Self::stop_consumers([Arc::clone(consumer)].into_iter()),
+            Some(consumer) => Self::stop_consumers([Arc::clone(consumer)].into_iter(), &mut link.wakes),
             None => Vec::new(),
         };
         self.deliver_waiting(link);
@@ -184,10 +185,13 @@ impl Channel {
     }
 
     /// Takes consumers away from their queues; those that go with their last consumer are returned.
-    pub(super) fn stop_consumers(consumers: impl Iterator<Item = Arc<Consumer>>) -> Vec<Arc<Queue>> {
+    pub(super) fn stop_consumers(
+        consumers: impl Iterator<Item = Arc<Consumer>>,
+        wakes: &mut Wakes,
+    ) -> Vec<Arc<Queue>> {
         let mut unused = Vec::new();
         for source in consumers.filter_map(|consumer| consumer.source.clone()) {
-            if source.queue.unsubscribe(source.key) {
+            if source.queue.unsubscribe(source.key, wakes) {
                 unused.push(source.queue);
             }
         }

@@ -162,7 +162,7 @@ impl Channel {
         self.assembly.abandon(link);
         let consumers = std::mem::take(&mut self.consumers);
         self.close_reply_consumer(link);
-        let unused = Self::stop_consumers(consumers.into_values());
+        let unused = Self::stop_consumers(consumers.into_values(), &mut link.wakes);
         self.withdraw_deliveries(link);
         self.return_unacked(link);
         link.hand_over();
