@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::outbox::Outbox;
-use crate::broker::queue::handle::{Queue, State};
+use crate::broker::queue::handle::{Crowd, Queue, State};
 use crate::broker::wakes::Wakes;
 
 /// How long a publisher waits for a queue to be at ease.
@@ -29,17 +29,6 @@ pub const PATIENCE: Duration = Duration::from_millis(10);
 const OUTBOXES: u64 = 16;
 /// What a message counts beside its body: about what its frames do.
 const MESSAGE_BYTES: u64 = 64;
-
-/// Whether a queue is crowded, and who waits for it.
-#[derive(Debug, Default)]
-pub(super) struct Crowd {
-    /// A consumer would have been given more if its connection had had room.
-    pub(super) lacks_room: bool,
-    /// Connections that are not read.
-    publishers: Vec<Arc<Outbox>>,
-    /// One has waited in vain.
-    is_given_up: bool,
-}
 
 impl Queue {
     /// Whether it is time for its publishers to wait: to be followed by [`Queue::join_crowd`].

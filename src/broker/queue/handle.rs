@@ -10,7 +10,6 @@ use crate::broker::consumer::Consumer;
 use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
-use crate::broker::queue::crowd::Crowd;
 use crate::broker::wakes::Wakes;
 use crate::message::place::{Logged, QueueId, Seq};
 use crate::message::run::Run;
@@ -63,6 +62,17 @@ pub(in crate::broker) struct State {
     pub(in crate::broker) is_reading: bool,
     /// Publishers that wait for its consumers.
     pub(super) crowd: Crowd,
+}
+
+/// Whether a queue is crowded, and who waits for it: see [`super::crowd`].
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    /// A consumer would have been given more if its connection had had room.
+    pub(super) lacks_room: bool,
+    /// Connections that are not read.
+    pub(super) publishers: Vec<Arc<Outbox>>,
+    /// One has waited in vain.
+    pub(super) is_given_up: bool,
 }
 
 impl State {
