@@ -102,8 +102,9 @@
 //! * Every second turn that was long leaves its task in the worker's queue, where another worker may take it. The
 //!   runtime's own yield, which ends the others, asks the sockets, but wakes that worker for nothing.
 //! * Who publishes faster than consumers with credit are written to is not read for a moment ([`broker::queue::crowd`]),
-//!   10 ms at most and once for each backlog: a slow consumer's queue is a buffer. Floods wait in publishers' sockets,
-//!   with a fifth of the latency and of the memory, and as many messages a second.
+//!   10 ms at most, and when that was in vain not again for the same backlog: a slow consumer's queue is a buffer. A
+//!   flood waits in its publisher's socket; its messages are a third to a fifteenth as late, and as many (16 KiB: 5 %
+//!   fewer).
 //! * Of a client that floods us 128 KiB are read at once, not 64: large bodies come a tenth faster. With 256 many
 //!   queues in turn gain as much, but quiet neighbours wait longer. A body is cut out of such a buffer only where bodies
 //!   are most of what arrives, for it keeps the whole buffer in memory.

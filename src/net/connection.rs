@@ -37,7 +37,7 @@ const TURN_BYTES: usize = 128 * 1024;
 /// What a read or a write counts beside its bytes.
 const CALL_BYTES: usize = 8 * 1024;
 /// So many bytes written count as one read: what empties queues goes before what fills them. (With four a quiet
-/// neighbour waited a quarter longer, and no flood was faster.)
+/// neighbour waited a quarter longer, and only a fan-out to 100 queues was faster, by 4 %.)
 const WRITTEN_PER_READ: usize = 2;
 /// Buffers given to one write.
 const SLICES_PER_WRITE: usize = 64;

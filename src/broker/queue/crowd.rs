@@ -36,7 +36,8 @@ impl Queue {
         !state.crowd.is_given_up && state.holds_more_than(self.crowded_bytes())
     }
 
-    /// Notes a publisher, whose outbox is signalled when the queue is at ease. `false` when it is already.
+    /// Notes a publisher, whose outbox is signalled when it may go on. `false` when it need not wait: the queue is at
+    /// ease, given up or gone.
     pub fn join_crowd(&self, publisher: &Arc<Outbox>) -> bool {
         let mut state = self.lock();
         let is_crowded = self.is_crowded(&state) && !self.is_deleted();
