@@ -1,14 +1,18 @@
 //! Large bodies are not copied: they are cut out of the read buffer, and taken as they arrive.
 //!
 //! What is cut out keeps the whole buffer in memory, however little it is of it. So bodies are cut only where they
-//! are most of what arrives; between many small frames they are copied.
+//! are most of what arrives; between many small frames they are copied. So are those that share it with many others,
+//! before they rest in a queue.
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::message::block::Pieces;
 use crate::protocol::frame::{self, FRAME_OVERHEAD, FrameError, FrameKind, FrameView};
 
-/// Smaller payloads, and smaller parts of payloads, are copied.
-const CUT_BYTES_MIN: usize = 32 * 1024;
+/// Smaller payloads are copied.
+const CUT_BYTES_MIN: usize = 16 * 1024;
+/// So are smaller parts of payloads, and what is smaller and may rest: the buffer is four times as large.
+const RESTING_BYTES_MIN: usize = 32 * 1024;
 
 /// What a connection's input consists of, and the body frame that is being taken.
 #[derive(Debug, Default)]
@@ -72,9 +76,9 @@ impl Cut {
     /// Begins to take the large body frame at `at` if much of it has arrived, and whether it does.
     pub(super) fn begin_part(&mut self, input: &[u8], at: &mut usize, frame_max: u32) -> bool {
         let rest = input.get(*at..).unwrap_or_default();
-        let found = frame::peek_large_body(rest, frame_max, 2 * CUT_BYTES_MIN);
+        let found = frame::peek_large_body(rest, frame_max, 2 * RESTING_BYTES_MIN);
         let Some((channel, left, arrived)) = found else { return false };
-        let is_worth = arrived.len() >= CUT_BYTES_MIN && self.is_worth(arrived.len());
+        let is_worth = arrived.len() >= RESTING_BYTES_MIN && self.is_worth(arrived.len());
         let Some(&first_octets) = arrived.first_chunk().filter(|_| is_worth) else { return false };
         *at += rest.len() - arrived.len();
         self.partial = Some(Partial { channel, left, first_octets });
@@ -100,7 +104,7 @@ impl Cut {
             frame::check_body_end(&partial.first_octets, end)?;
             *at = 1;
             self.partial = None;
-        } else if take == partial.left || take < CUT_BYTES_MIN {
+        } else if take == partial.left || take < RESTING_BYTES_MIN {
             return Ok(None);
         } else {
             partial.left -= take;
@@ -112,6 +116,13 @@ impl Cut {
     /// Whether a part of a payload is to be kept as it is.
     pub(super) fn is_large(payload: &[u8]) -> bool {
         payload.len() >= CUT_BYTES_MIN
+    }
+
+    /// The same pieces, to be kept for long: small ones no longer share a buffer with others.
+    pub(super) fn detach(pieces: Pieces) -> Pieces {
+        let is_kept = |piece: &Bytes| piece.len() >= RESTING_BYTES_MIN || piece.is_unique();
+        let detach = |piece: Bytes| if is_kept(&piece) { piece } else { Bytes::copy_from_slice(&piece) };
+        pieces.into_iter().map(detach).collect()
     }
 
     /// Whether so many large octets are worth the buffer that they lie in.

@@ -10,7 +10,7 @@ use crate::protocol::frame::{self, FRAME_END, FRAME_OVERHEAD};
 use crate::protocol::methods::Method;
 
 /// Pieces of a body from this size on are written from where they lie.
-const SHARED_BYTES_MIN: usize = 16 * 1024;
+const SHARED_BYTES_MIN: usize = 8 * 1024;
 /// Small frames are gathered in buffers of this size; one that a larger frame made grow is given back once written.
 const BUFFER_BYTES: usize = 64 * 1024;
 

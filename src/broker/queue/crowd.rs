@@ -79,6 +79,11 @@ impl Queue {
 }
 
 impl State {
+    /// Whether consumers took all there was, or will take what they have no room for in a moment.
+    pub(super) fn flows(&self) -> bool {
+        self.classic.consumers.next().is_some() || (self.crowd.lacks_room && !self.crowd.is_given_up)
+    }
+
     /// Whether more than this waits for room, in bytes.
     fn holds_more_than(&self, bytes: u64) -> bool {
         self.crowd.lacks_room

@@ -4,6 +4,7 @@
 //! swap runs, and a queue that finds no credit is remembered where the credit will come back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::{Queue, State};
@@ -36,6 +37,7 @@ impl Queue {
             self.node.reads.ask(self, wakes);
         }
         self.ease_crowd(state, wakes);
+        self.flows.store(state.flows(), Ordering::Relaxed);
         let classic = &state.classic;
         if !state.getters.is_empty() && (classic.deliverable() > 0 || classic.ready_messages() == 0) {
             state.wake_getters(wakes);

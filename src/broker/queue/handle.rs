@@ -48,6 +48,8 @@ pub struct Queue {
     pub(super) next_seq: AtomicU64,
     /// Written under the lock; read without it by publishers that still hold the queue.
     pub(super) deleted: AtomicBool,
+    /// Written under the lock; read without it by publishers.
+    pub(super) flows: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -95,6 +97,7 @@ impl Queue {
             node,
             next_seq: AtomicU64::new(1),
             deleted: AtomicBool::new(false),
+            flows: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -131,6 +134,12 @@ impl Queue {
     /// Whether the log must know of messages with this persistence.
     pub fn logs(&self, persistent: bool) -> bool {
         self.properties.durable && persistent
+    }
+
+    /// Whether its consumers take what comes, as far as was known when it was last looked at: what is published to it
+    /// will not rest for long.
+    pub fn flows(&self) -> bool {
+        self.flows.load(Ordering::Relaxed)
     }
 
     /// Whether it takes `count` more messages. Asked before anything is appended to the log; a deleted queue

@@ -26,6 +26,7 @@ use crate::session::channel::confirm::Confirms;
 use crate::session::channel::content;
 use crate::session::channel::returns::{Unroutable, send_return};
 use crate::session::channel::tx::Transaction;
+use crate::session::cut::Cut;
 use crate::session::link::{Link, Route};
 use crate::session::refuse::Refusal;
 
@@ -246,6 +247,8 @@ fn hand_to_burst(
     match body {
         Body::Slice(body) => burst.publish(node, targets, &Content { body, ..*message }, persistent),
         Body::Pieces(pieces) => {
+            let will_rest = !targets.iter().all(|queue| queue.flows());
+            let pieces = if will_rest { Cut::detach(pieces) } else { pieces };
             let stamp = burst.stamp(persistent);
             let big = Big::new(message.names, message.properties, pieces, stamp, &node.memory.messages);
             burst.publish_big(node, targets, big);
