@@ -20,8 +20,12 @@ const REST: Duration = Duration::from_millis(5);
 const LONGEST_REST: Duration = Duration::from_millis(80);
 /// After a full disk.
 const FULL_REST: Duration = Duration::from_millis(500);
-/// How often memory is compared with the share that message bytes may have of it.
+/// How often memory is compared with the share that message bytes may have of it, when there is hardly any left.
 const EVICT_INTERVAL: Duration = Duration::from_millis(10);
+/// The same, when there is much.
+const LONGEST_EVICT_INTERVAL: Duration = Duration::from_millis(100);
+/// More than is published in a second.
+const BYTES_PER_SECOND: u64 = 4 << 30;
 /// After a pack that the disk did not read.
 const UNREADABLE_REST: Duration = Duration::from_secs(2);
 /// Reads of different queues at once.
@@ -86,8 +90,9 @@ fn work(broker: &Broker, checkpoint: &mut Checkpoint) -> Result<Progress, StoreE
 /// Lets go of message bytes when memory holds too many, for ever.
 pub(super) async fn evict(broker: Arc<Broker>, failed: mpsc::UnboundedSender<StoreError>) {
     loop {
-        tokio::time::sleep(EVICT_INTERVAL).await;
         let memory = &broker.node.memory;
+        let room = memory.cache_bytes().saturating_sub(memory.messages.read());
+        tokio::time::sleep(evict_interval(room)).await;
         if memory.messages.read() <= memory.cache_bytes() && broker.node.spills.is_empty() {
             continue;
         }
@@ -105,6 +110,12 @@ pub(super) async fn evict(broker: Arc<Broker>, failed: mpsc::UnboundedSender<Sto
             _ => {}
         }
     }
+}
+
+/// How long it takes at least until so many bytes are published.
+fn evict_interval(room: u64) -> Duration {
+    let until_full = Duration::from_millis(room / (BYTES_PER_SECOND / 1000));
+    until_full.clamp(EVICT_INTERVAL, LONGEST_EVICT_INTERVAL)
 }
 
 /// Reads back what queues ask for, some at a time, for ever.
@@ -138,5 +149,19 @@ pub(super) async fn read_ahead(broker: Arc<Broker>, failed: mpsc::UnboundedSende
                 _ => {}
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BYTES_PER_SECOND, EVICT_INTERVAL, LONGEST_EVICT_INTERVAL, evict_interval};
+
+    #[test]
+    fn memory_is_looked_at_before_it_can_be_full() {
+        for room in [0, 1 << 20, 200 << 20, 1 << 30, u64::MAX] {
+            let filled = evict_interval(room).as_millis() * u128::from(BYTES_PER_SECOND) / 1000;
+            assert!(filled <= u128::from(room) || evict_interval(room) == EVICT_INTERVAL, "{room}");
+        }
+        assert_eq!(evict_interval(u64::MAX), LONGEST_EVICT_INTERVAL);
     }
 }

@@ -4,13 +4,14 @@
 //! loop: write what the socket takes -> end a turn that was long -> wait for the next event -> feed the session
 //! ```
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -43,6 +44,11 @@ const WRITTEN_PER_READ: usize = 2;
 const SLICES_PER_WRITE: usize = 64;
 /// How long a socket is drained after our side is shut, so that the last frame is not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// A read buffer of this thread's. Most connections need one no longer than it takes to understand what has come.
+    static SPARE: Cell<BytesMut> = Cell::default();
+}
 
 /// Serves one accepted socket until either side ends it.
 pub async fn serve(
@@ -205,31 +211,40 @@ impl Connection {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let read = self.poll_chunk(context);
+        if read.is_pending() && self.input.is_empty() {
+            self.give_back_room();
+        }
+        read
+    }
+
+    /// Room is made when there is something to read, and not before.
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(self.stream.poll_read_ready(context))?;
         let chunk = match (self.session.is_running(), self.is_flood) {
             (false, _) => UNAUTHENTICATED_READ_BYTES,
             (true, false) => READ_BYTES,
             (true, true) => FLOOD_READ_BYTES,
         };
+        if self.input.capacity() == 0 && self.session.is_running() {
+            self.input = SPARE.take();
+        }
         if self.input.capacity() - self.input.len() < chunk / 4 {
             self.input.reserve(chunk);
         }
         let room = self.input.capacity() - self.input.len();
-        let read = poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input);
-        match read {
-            Poll::Ready(Ok(count)) => {
-                self.turn_bytes += CALL_BYTES + count;
-                self.is_flood = count == room || count >= READ_BYTES;
-            }
-            Poll::Pending if self.input.is_empty() => self.give_back_room(),
-            Poll::Pending | Poll::Ready(Err(_)) => {}
-        }
-        read
+        let count = ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input))?;
+        self.turn_bytes += CALL_BYTES + count;
+        self.is_flood = count == room || count >= READ_BYTES;
+        Poll::Ready(Ok(count))
     }
 
     /// Nothing comes, or nothing is read, perhaps because memory is short: what was read and must wait is all that is
     /// kept.
     fn give_back_room(&mut self) {
-        if self.input.capacity() > self.input.len() {
+        if self.input.is_empty() && self.input.try_reclaim(READ_BYTES) {
+            SPARE.set(std::mem::take(&mut self.input));
+        } else if self.input.capacity() > self.input.len() {
             self.input = BytesMut::from(&self.input[..]);
         }
         self.session.on_idle();
