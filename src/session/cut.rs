@@ -1,8 +1,8 @@
 //! Large bodies are not copied: they are cut out of the read buffer, and taken as they arrive.
 //!
 //! What is cut out keeps the whole buffer in memory, however little it is of it. So bodies are cut only where they
-//! are most of what arrives; between many small frames they are copied. So are those that share it with many others,
-//! before they rest in a queue.
+//! are most of what arrives; between many small frames they are copied. Those that share it with others are copied
+//! later, where they may rest: most are with their consumers before the buffer is filled again.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -11,8 +11,10 @@ use crate::protocol::frame::{self, FRAME_OVERHEAD, FrameError, FrameKind, FrameV
 
 /// Smaller payloads are copied.
 const CUT_BYTES_MIN: usize = 16 * 1024;
-/// So are smaller parts of payloads, and what is smaller and may rest: the buffer is four times as large.
-const RESTING_BYTES_MIN: usize = 32 * 1024;
+/// A payload is begun before it is whole in parts that are no smaller.
+const PART_BYTES_MIN: usize = 32 * 1024;
+/// What is smaller and may rest is copied: this is half of a read buffer.
+const RESTING_BYTES_MIN: usize = 64 * 1024;
 
 /// What a connection's input consists of, and the body frame that is being taken.
 #[derive(Debug, Default)]
@@ -76,9 +78,9 @@ impl Cut {
     /// Begins to take the large body frame at `at` if much of it has arrived, and whether it does.
     pub(super) fn begin_part(&mut self, input: &[u8], at: &mut usize, frame_max: u32) -> bool {
         let rest = input.get(*at..).unwrap_or_default();
-        let found = frame::peek_large_body(rest, frame_max, 2 * RESTING_BYTES_MIN);
+        let found = frame::peek_large_body(rest, frame_max, 2 * PART_BYTES_MIN);
         let Some((channel, left, arrived)) = found else { return false };
-        let is_worth = arrived.len() >= RESTING_BYTES_MIN && self.is_worth(arrived.len());
+        let is_worth = arrived.len() >= PART_BYTES_MIN && self.is_worth(arrived.len());
         let Some(&first_octets) = arrived.first_chunk().filter(|_| is_worth) else { return false };
         *at += rest.len() - arrived.len();
         self.partial = Some(Partial { channel, left, first_octets });
@@ -104,7 +106,7 @@ impl Cut {
             frame::check_body_end(&partial.first_octets, end)?;
             *at = 1;
             self.partial = None;
-        } else if take == partial.left || take < RESTING_BYTES_MIN {
+        } else if take == partial.left || take < PART_BYTES_MIN {
             return Ok(None);
         } else {
             partial.left -= take;

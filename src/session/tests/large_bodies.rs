@@ -59,8 +59,8 @@ fn a_large_body_keeps_its_read_buffer_in_memory_only_where_it_is_most_of_it() {
     let broker = broker();
     let mut client = Client::log_in(&broker, 0);
     declare_durable(&mut client, "q");
-    let large = publish(b"q", &[7; 40_000]);
-    let small = publish(b"q", b"small").repeat(1_000);
+    let large = publish(b"q", &[7; 70_000]);
+    let small = publish(b"q", b"small").repeat(2_000);
     // What is read at once. What one chunk mostly was, the next is taken for.
     for (chunk, is_kept) in [
         (vec![&large[..]], true),
@@ -69,12 +69,12 @@ fn a_large_body_keeps_its_read_buffer_in_memory_only_where_it_is_most_of_it() {
         (vec![&small, &large], false),
         (vec![&large, &small], false),
     ] {
-        let mut buffer = BytesMut::with_capacity(256 * 1024);
+        let mut buffer = BytesMut::with_capacity(512 * 1024);
         chunk.iter().for_each(|part| buffer.extend_from_slice(part));
         let bytes = buffer.len();
         client.feed(buffer);
         assert!(client.input.is_empty());
-        assert_eq!(!client.input.try_reclaim(256 * 1024), is_kept, "a chunk of {bytes} bytes");
+        assert_eq!(!client.input.try_reclaim(512 * 1024), is_kept, "a chunk of {bytes} bytes");
     }
 }
 
@@ -87,19 +87,22 @@ fn a_body_that_may_rest_does_not_keep_a_buffer_in_memory_that_it_shares_with_man
     consume(&mut consumer, "taken");
     consumer.wake();
     // What one chunk mostly was, the next is taken for.
-    publisher.feed(publish(b"resting", &[7; 40_000]));
+    publisher.feed(publish(b"resting", &[7; 70_000]));
     for (queue, body_bytes, is_kept) in [
         ("taken", 20_000, true),
         ("resting", 20_000, false),
-        ("resting", 40_000, true),
+        ("resting", 60_000, false),
+        ("taken", 60_000, true),
+        ("resting", 70_000, true),
         ("taken", 10_000, false),
     ] {
-        let mut buffer = BytesMut::with_capacity(256 * 1024);
+        let mut buffer = BytesMut::with_capacity(512 * 1024);
         (0..6).for_each(|_| buffer.extend_from_slice(&publish(queue.as_bytes(), &vec![7; body_bytes])));
         publisher.feed(buffer);
         assert!(publisher.input.is_empty());
-        assert_eq!(!publisher.input.try_reclaim(256 * 1024), is_kept, "{body_bytes} bytes, {queue}");
+        assert_eq!(!publisher.input.try_reclaim(512 * 1024), is_kept, "{body_bytes} bytes, {queue}");
     }
     consumer.wake();
-    assert_eq!(consumer.bodies, [vec![vec![7; 20_000]; 6], vec![vec![7; 10_000]; 6]].concat());
+    let taken = [20_000, 60_000, 10_000].map(|body_bytes| vec![vec![7; body_bytes]; 6]);
+    assert_eq!(consumer.bodies, taken.concat());
 }
