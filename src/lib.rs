@@ -106,9 +106,10 @@
 //!   flood waits in its publisher's socket; its messages are a third to a fifteenth as late, and as many (16 KiB: 5 %
 //!   fewer).
 //! * Of a client that floods us 128 KiB are read at once, not 64: large bodies come a tenth faster. With 256 many
-//!   queues in turn gain as much, but quiet neighbours wait longer. What is cut out of such a
-//!   buffer keeps it in memory, and only its own bytes are charged. So bodies are cut, from 16 KiB on, where they are
-//!   most of what arrives, and one that is less than half a buffer is copied where consumers do not take it at once.
+//!   queues in turn gain as much, but quiet neighbours wait longer.
+//! * What is cut out of a read buffer keeps all of it in memory, and only its own bytes are charged. So bodies are cut,
+//!   from 16 KiB on, where they are most of what arrives, and what is less than half a buffer is copied where consumers
+//!   do not take it at once.
 //! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it.
 //! * Definitions are not captured by a checkpoint: the log remembers those of each slot, and the tables take them in
 //!   the log's order. Only queues that a slot names are visited.
