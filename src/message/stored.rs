@@ -17,7 +17,7 @@ use crate::message::run::{Body, Run};
 use crate::stats::Gauge;
 
 /// Bytes from this length on are handed to a sink by reference, not copied.
-const SHARE_BYTES_MIN: usize = 64 * 1024;
+const SHARE_BYTES_MIN: usize = 8 * 1024;
 /// A body that is read back keeps what it was read into alive from this length on; a shorter one is copied.
 const PIN_BYTES_MIN: usize = 256 * 1024;
 /// Runs received within this time share a block, which says when its first was received.

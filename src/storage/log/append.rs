@@ -1,8 +1,8 @@
 //! Appending: facts go into the pending batch, whole holds behind each other.
 //!
-//! A record is copied; a body that comes as [`Bytes`] and is large is kept by reference and written from where it
-//! lies, so that no other publisher waits for its copy. A hold of the log is one *unit*: a batch is closed only
-//! between units, which is what makes a unit atomic.
+//! A record is copied; a block or a body that comes as [`Bytes`] is kept by reference and written from where it lies, so
+//! that no other publisher waits for its copy. A hold of the log is one *unit*: a batch is closed only between units,
+//! which is what makes a unit atomic.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -21,8 +21,6 @@ use crate::storage::batch::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::storage::log::slots::LoggedDefinition;
 use crate::storage::log::{CommitMode, Log};
 
-/// Pieces below this are copied even when they could be shared.
-const SHARED_BYTES_MIN: usize = 16 * 1024;
 /// A batch counts its bytes in 32 bits. A unit that would not fit is cut, and none comes near: what one hold may
 /// append is bounded by those who append.
 const PAYLOAD_BYTES_MAX: u64 = 2 << 30;
@@ -74,9 +72,6 @@ impl Sink for RecordSink<'_> {
     }
 
     fn share(&mut self, bytes: Bytes) {
-        if bytes.len() < SHARED_BYTES_MIN {
-            return self.put(&bytes);
-        }
         self.0.payload_bytes += bytes.len() as u64;
         self.0.shared.push(Shared { at: self.0.copied.len(), bytes });
     }
