@@ -1,5 +1,6 @@
 //! Counters that objects carry and anyone may read without a lock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A quantity that rises and falls, kept by many threads and read by few: bytes held, sockets open.
@@ -27,5 +28,37 @@ impl Gauge {
     /// The present value.
     pub fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes on a gauge for as long as this lives.
+#[derive(Debug)]
+pub struct Charge {
+    gauge: Arc<Gauge>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// So many bytes.
+    pub fn new(gauge: &Arc<Gauge>, bytes: u64) -> Self {
+        gauge.add(bytes);
+        Self { gauge: Arc::clone(gauge), bytes }
+    }
+
+    /// So many more.
+    pub fn grow(&mut self, bytes: u64) {
+        self.gauge.add(bytes);
+        self.bytes += bytes;
+    }
+
+    /// How many.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.gauge.sub(self.bytes);
     }
 }

@@ -1,12 +1,15 @@
 //! A consumer as its queue and its connection both see it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use crate::broker::line::Share;
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::Wakes;
 use crate::queue::consumers::ConsumerKey;
 
-/// One consumer. Immutable: credit and turns are the queue's, delivery tags the channel's.
+/// One consumer. Immutable but for its place: credit and turns are the queue's, delivery tags the channel's.
 #[derive(Debug)]
 pub struct Consumer {
     /// Its tag, unique on its channel.
@@ -19,6 +22,28 @@ pub struct Consumer {
     pub outbox: Arc<Outbox>,
     /// What it consumes from; `None` for a direct reply-to consumer, which no queue stands behind.
     pub source: Option<Source>,
+    /// Where it waits in a line of the outbox, or zero: written and read under the outbox's lock.
+    pub(in crate::broker) place: AtomicU64,
+}
+
+impl Consumer {
+    /// A consumer of a channel.
+    pub fn new(
+        tag: Box<str>,
+        channel: u16,
+        no_ack: bool,
+        outbox: Arc<Outbox>,
+        source: Option<Source>,
+    ) -> Self {
+        Self { tag, channel, no_ack, outbox, source, place: AtomicU64::new(0) }
+    }
+
+    /// It has waited in line and may go on, with its share of what there is.
+    pub fn resume(self: &Arc<Self>, share: Share, wakes: &mut Wakes) {
+        if let Some(source) = &self.source {
+            source.queue.resume(self, source.key, share, wakes);
+        }
+    }
 }
 
 /// A consumer's place at its queue.

@@ -16,6 +16,8 @@ pub struct Memory {
     pub index: Gauge,
     /// Parts of messages that have not arrived whole.
     pub partial_bodies: Gauge,
+    /// The routes that connections keep.
+    pub routes: Arc<Gauge>,
     watermark_bytes: u64,
     partial_bodies_max: u64,
     cache_bytes: u64,
@@ -28,6 +30,7 @@ impl Memory {
             messages: Arc::default(),
             index: Gauge::default(),
             partial_bodies: Gauge::default(),
+            routes: Arc::default(),
             watermark_bytes,
             partial_bodies_max,
             cache_bytes: u64::MAX,
@@ -57,7 +60,7 @@ impl Memory {
 
     /// The sum of everything counted, in bytes.
     pub fn held_bytes(&self) -> u64 {
-        self.messages.read() + self.index.read() + self.partial_bodies.read()
+        self.messages.read() + self.index.read() + self.partial_bodies.read() + self.routes.read()
     }
 
     /// The watermark, in bytes.

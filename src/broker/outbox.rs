@@ -1,8 +1,12 @@
 //! What waits to be sent to one connection, and the credit that lets it wait.
 //!
 //! Queues push, the connection's task drains. Room (bytes) and the windows of channels with a shared prefetch
-//! live here, under one leaf lock, together with the list of queues that found neither: a queue with
-//! messages and a consumer with credit never sleep past each other.
+//! live here, under one leaf lock, together with the consumers that found neither, in a [`Line`] for each: a queue
+//! with messages and a consumer with credit never sleep past each other.
+//!
+//! Who waits is served in order, each with its [`Share`] of what there is, and goes to the end if it wants more. Nobody
+//! passes those who wait: while a line is not empty, its room or window is for them, and the connection's task, which
+//! is the only one to give any back, hands it out until there is none or nobody waits.
 //!
 //! ```text
 //! idle: set by the connection's task, under the lock, only when nothing waits and all is written
@@ -16,10 +20,15 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::broker::consumer::Consumer;
+use crate::broker::line::{Line, Share};
 use crate::broker::node::ConnectionId;
-use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::Wakes;
 use crate::message::run::Run;
+use crate::queue::consumers::Stall;
+
+/// What a consumer that has waited for room may take in one go at least, in bytes: with less, many queues on one
+/// connection would be asked for every message.
+const SHARE_BYTES_MIN: u64 = 16 * 1024;
 
 /// Something to be sent.
 #[derive(Debug)]
@@ -58,7 +67,10 @@ struct State {
     /// Bytes pushed and not yet written to the socket.
     bytes: u64,
     windows: HashMap<u16, Window>,
-    stalled: Vec<Arc<Queue>>,
+    /// Consumers that wait for room.
+    line: Line,
+    /// Room is being handed out to those who wait: from when half of it is free until there is hardly any.
+    hands_out: bool,
     /// Something beside items asks for the task: an alarm, a message for its basic.get.
     signalled: bool,
     closed: bool,
@@ -67,10 +79,29 @@ struct State {
 }
 
 /// A channel's shared prefetch (basic.qos with `global`).
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 struct Window {
     limit: u32,
     used: u32,
+    /// Consumers of the channel that wait for it.
+    line: Line,
+}
+
+impl Window {
+    fn open(&self) -> u32 {
+        self.limit.saturating_sub(self.used)
+    }
+}
+
+/// Why a consumer is given nothing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It waits at the end of a line.
+    Last(Stall),
+    /// It is first in line for room, and waits for so many bytes of it.
+    First(u64),
+    /// The connection is gone.
+    Closed,
 }
 
 impl Outbox {
@@ -94,18 +125,37 @@ impl Outbox {
         items.append(&mut self.state.lock().items);
     }
 
-    /// `bytes` were written to the socket, or will never be: queues that waited for the room.
-    #[must_use = "the queues must be dispatched"]
-    pub fn release_room(&self, bytes: u64) -> Vec<Arc<Queue>> {
+    /// `bytes` were written to the socket, or will never be. Whether consumers wait that [`Outbox::next_for_room`] has
+    /// room for.
+    #[must_use = "consumers may wait for the room"]
+    pub fn release_room(&self, bytes: u64) -> bool {
         let mut state = self.state.lock();
         state.bytes = state.bytes.saturating_sub(bytes);
         // Half of it must be free: a queue is not asked again for every frame that leaves.
-        if state.bytes <= self.room_bytes / 2 { std::mem::take(&mut state.stalled) } else { Vec::new() }
+        state.hands_out = state.bytes <= self.room_bytes / 2 && !state.line.is_empty();
+        state.hands_out
     }
 
-    /// Gives a channel a shared prefetch; `used` of its messages are unacknowledged already.
-    #[must_use = "the queues must be dispatched"]
-    pub fn open_window(&self, channel: u16, limit: u32, used: u32) -> Vec<Arc<Queue>> {
+    /// The consumer that has waited longest for room, and its share of what there is; `None` when there is hardly any,
+    /// or nobody waits.
+    pub fn next_for_room(&self) -> Option<(Arc<Consumer>, Share)> {
+        let mut state = self.state.lock();
+        if !state.hands_out {
+            return None;
+        }
+        let free = self.room_bytes.saturating_sub(state.bytes);
+        let least = SHARE_BYTES_MIN.min(self.room_bytes / 4).max(state.line.wanted_bytes());
+        let share = free / state.line.len().max(1) as u64;
+        let is_enough = state.bytes == 0 || free >= least.max(1);
+        let next = if is_enough { state.line.pop() } else { None };
+        state.hands_out = next.is_some();
+        next.map(|consumer| (consumer, Share::Bytes { left: share.max(SHARE_BYTES_MIN), is_untouched: true }))
+    }
+
+    /// Gives a channel a shared prefetch; `used` of its messages are unacknowledged already. Whether consumers wait that
+    /// [`Outbox::next_for_window`] has some of it for.
+    #[must_use = "consumers may wait for the window"]
+    pub fn open_window(&self, channel: u16, limit: u32, used: u32) -> bool {
         let mut state = self.state.lock();
         let waiting: u32 = (state.items.iter())
             .map(|item| match item {
@@ -115,18 +165,19 @@ impl Outbox {
                 _ => 0,
             })
             .sum();
-        state.windows.insert(channel, Window { limit, used: used + waiting });
-        std::mem::take(&mut state.stalled)
+        let window = state.windows.entry(channel).or_default();
+        (window.limit, window.used) = (limit, used.saturating_add(waiting));
+        !window.line.is_empty()
     }
 
-    /// Lifts a channel's shared prefetch.
-    #[must_use = "the queues must be dispatched"]
-    pub fn close_window(&self, channel: u16) -> Vec<Arc<Queue>> {
-        let mut state = self.state.lock();
-        match state.windows.remove(&channel) {
-            Some(_) => std::mem::take(&mut state.stalled),
-            None => Vec::new(),
-        }
+    /// Lifts a channel's shared prefetch: who waited for it waits for room, as [`Outbox::release_room`] says.
+    #[must_use = "consumers may wait for the room"]
+    pub fn close_window(&self, channel: u16) -> bool {
+        let state = &mut *self.state.lock();
+        let Some(mut window) = state.windows.remove(&channel) else { return false };
+        state.line.append(&mut window.line);
+        state.hands_out |= !state.line.is_empty();
+        state.hands_out
     }
 
     /// `count` messages were taken by basic.get: they count in the channel's window.
@@ -136,13 +187,35 @@ impl Outbox {
         }
     }
 
-    /// `count` messages of a channel were settled or came back.
-    #[must_use = "the queues must be dispatched"]
-    pub fn credit_window(&self, channel: u16, count: u32) -> Vec<Arc<Queue>> {
+    /// `count` messages of a channel were settled or came back. As [`Outbox::open_window`].
+    #[must_use = "consumers may wait for the window"]
+    pub fn credit_window(&self, channel: u16, count: u32) -> bool {
         let mut state = self.state.lock();
-        let Some(window) = state.windows.get_mut(&channel) else { return Vec::new() };
+        let Some(window) = state.windows.get_mut(&channel) else { return false };
         window.used = window.used.saturating_sub(count);
-        std::mem::take(&mut state.stalled)
+        !window.line.is_empty()
+    }
+
+    /// The consumer that has waited longest for the channel's window, and its share of it; `None` when that is used up,
+    /// or nobody waits.
+    pub fn next_for_window(&self, channel: u16) -> Option<(Arc<Consumer>, Share)> {
+        let mut state = self.state.lock();
+        let window = state.windows.get_mut(&channel)?;
+        let (open, waiting) = (window.open(), window.line.len() as u32);
+        if open == 0 {
+            return None;
+        }
+        Some((window.line.pop()?, Share::Messages((open / waiting.max(1)).max(1))))
+    }
+
+    /// A consumer has ended: it no longer waits.
+    pub fn leave_line(&self, consumer: &Consumer) {
+        let state = &mut *self.state.lock();
+        if !state.line.remove(consumer)
+            && let Some(window) = state.windows.get_mut(&consumer.channel)
+        {
+            window.line.remove(consumer);
+        }
     }
 
     /// Asks the connection's task to look around: an alarm changed, the broker stops.
@@ -187,7 +260,7 @@ impl Outbox {
     pub fn close(&self) -> VecDeque<Item> {
         let mut state = self.state.lock();
         state.closed = true;
-        state.stalled.clear();
+        state.line = Line::default();
         state.windows.clear();
         std::mem::take(&mut state.items)
     }
@@ -201,20 +274,100 @@ pub struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// How many messages the channel's shared prefetch still allows.
-    pub fn window(&self, channel: u16) -> u32 {
+    /// How many of the run's first messages the consumer may have now, at most `count_max` and never none. `share` is for
+    /// one that has waited in line; any other goes behind those who wait.
+    ///
+    /// # Errors
+    /// Why it may have none: to be followed by [`Slot::wait`].
+    pub fn admit(
+        &self,
+        consumer: &Consumer,
+        run: &Run,
+        count_max: u32,
+        share: Option<Share>,
+    ) -> Result<u32, Refused> {
         if self.state.closed {
-            return 0;
+            return Err(Refused::Closed);
         }
-        self.state.windows.get(&channel).map_or(u32::MAX, |window| window.limit.saturating_sub(window.used))
+        let mut count_max = count_max;
+        if let Some(window) = self.state.windows.get(&consumer.channel) {
+            let open = match share {
+                Some(Share::Messages(left)) => window.open().min(left),
+                _ if !window.line.is_empty() => 0,
+                _ => window.open(),
+            };
+            if open == 0 {
+                return Err(Refused::Last(Stall::Window));
+            }
+            // A consumer without acknowledgements waits for the window but does not use it up.
+            count_max = if consumer.no_ack { count_max } else { count_max.min(open) };
+        }
+        match share {
+            Some(Share::Bytes { left, is_untouched }) => {
+                self.admit_waiting(run, count_max, left, is_untouched)
+            }
+            _ if !self.state.line.is_empty() => Err(Refused::Last(Stall::Room)),
+            _ => match self.fitting(run, count_max, self.room()) {
+                0 => Err(Refused::Last(Stall::Room)),
+                count => Ok(count),
+            },
+        }
     }
 
-    /// How many of the run's first messages have room, at most `count_max`. An empty outbox takes one message
-    /// of any size.
-    pub fn fitting(&self, run: &Run, count_max: u32) -> u32 {
-        let room = self.room_bytes.saturating_sub(self.state.bytes);
+    /// Of one that has waited for room: as much as its share, and one message at least when there is room for it.
+    fn admit_waiting(
+        &self,
+        run: &Run,
+        count_max: u32,
+        left: u64,
+        is_untouched: bool,
+    ) -> Result<u32, Refused> {
+        match self.fitting(run, count_max, self.room().min(left)) {
+            0 if !is_untouched => Err(Refused::Last(Stall::Room)),
+            0 => match self.fitting(run, 1, self.room()) {
+                0 => Err(Refused::First(run.first_delivery_bytes())),
+                count => Ok(count),
+            },
+            count => Ok(count),
+        }
+    }
+
+    fn room(&self) -> u64 {
+        self.room_bytes.saturating_sub(self.state.bytes)
+    }
+
+    /// How many of the run's first messages fit into `room`, at most `count_max`. An empty outbox takes one message of
+    /// any size.
+    fn fitting(&self, run: &Run, count_max: u32, room: u64) -> u32 {
         let fitting = if room == 0 { 0 } else { run.count_within(count_max, room) };
         if fitting == 0 && self.state.bytes == 0 { count_max.min(1) } else { fitting }
+    }
+
+    /// Whether there is room for one message, whoever waits.
+    pub fn has_room_for(&self, run: &Run) -> bool {
+        !self.state.closed && self.fitting(run, 1, self.room()) > 0
+    }
+
+    /// The consumer waits where it was refused. Why, for its queue.
+    pub fn wait(&mut self, consumer: &Arc<Consumer>, refused: Refused) -> Stall {
+        match refused {
+            Refused::Last(Stall::Window) => {
+                if let Some(window) = self.state.windows.get_mut(&consumer.channel) {
+                    window.line.push(consumer);
+                }
+                Stall::Window
+            }
+            Refused::Last(Stall::Room) => {
+                self.state.line.push(consumer);
+                Stall::Room
+            }
+            Refused::First(wanted_bytes) => {
+                self.state.line.push_first(consumer, wanted_bytes);
+                Stall::Room
+            }
+            // It never comes back: whoever closes a connection takes its consumers away.
+            Refused::Closed => Stall::Window,
+        }
     }
 
     /// Puts messages in for a consumer.
@@ -231,13 +384,6 @@ impl Slot<'_> {
     /// Puts in the notice that a consumer has ended.
     pub fn push_cancelled(&mut self, consumer: &Arc<Consumer>, wakes: &mut Wakes) {
         self.push_item(Item::Cancelled(Arc::clone(consumer)), wakes);
-    }
-
-    /// Remembers a queue that found no credit here; it is handed out when there is some again.
-    pub fn stall(&mut self, queue: &Arc<Queue>) {
-        if !self.state.closed && !self.state.stalled.iter().any(|other| Arc::ptr_eq(other, queue)) {
-            self.state.stalled.push(Arc::clone(queue));
-        }
     }
 
     fn push_item(&mut self, item: Item, wakes: &mut Wakes) {

@@ -4,8 +4,11 @@
 //! message -> the pending block of its targets -> (end of chunk) reserve -> append facts -> enqueue -> dispatch
 //! ```
 //!
-//! Messages for the same queues share blocks. A target set that shares a queue with another pending one flushes
-//! it into the burst first, so that per queue the order of publishing holds.
+//! Messages for the same queues share blocks, whatever is published between. A set of targets that shares a queue with
+//! another one closes that one's block, so that per queue the order of publishing holds.
+//!
+//! A burst may be for many queues: it is handed over in parts, each as large as the turn of whoever does it, and nothing
+//! is added meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,10 +33,7 @@ use crate::storage::log::Applying;
 #[derive(Debug, Default)]
 pub struct Burst {
     pending: Vec<Pending>,
-    /// Where in `pending` the messages for one queue alone are collected.
-    singles: HashMap<QueueId, usize, RandomState>,
-    /// The last of those: most messages go where the one before went.
-    last_single: Option<(QueueId, usize)>,
+    open: OpenBlocks,
     /// Emptied ones, kept for their room.
     spare: Vec<Pending>,
     spare_bytes: usize,
@@ -43,6 +43,19 @@ pub struct Burst {
     received_ms: u64,
     /// A queue that is crowded since it was handed messages of ours.
     crowded: Option<Arc<Queue>>,
+    handing: Option<Handing>,
+}
+
+/// How far a burst is handed over.
+#[derive(Debug)]
+struct Handing {
+    handed_over: HandedOver,
+    /// Kept until everything has reached its queue.
+    _applying: Option<Applying>,
+    /// Queues must be asked again when the log is durable.
+    waits: bool,
+    pending: usize,
+    target: usize,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +64,8 @@ struct Pending {
     builder: BlockBuilder,
     stamp: Stamp,
     runs: Vec<Staged>,
+    /// What is published to the same queues from now on must come behind others.
+    is_closed: bool,
 }
 
 /// A run on its way into its queues.
@@ -142,41 +157,78 @@ impl Burst {
     }
 
     /// Hands everything over: facts first, then state (settlements of the same burst with them, in the same hold
-    /// of the log).
-    pub fn hand_over(&mut self, node: &Node, settlements: &mut Settlements, wakes: &mut Wakes) -> HandedOver {
-        for pending in &mut self.pending {
-            pending.seal(node);
-            pending.reserve();
+    /// of the log), as far as this turn goes. `None` until all of it is; then nothing may be published or settled.
+    pub fn hand_over(
+        &mut self,
+        node: &Node,
+        settlements: &mut Settlements,
+        wakes: &mut Wakes,
+    ) -> Option<HandedOver> {
+        if self.handing.is_none() {
+            self.begin(node, settlements);
         }
-        let (handed_over, applying) = self.append(node, settlements);
-        let lsn = handed_over.published;
-        self.forget_singles();
-        // Asked before the queues ask: what becomes durable on its way to them is released as well.
-        let waits = lsn > node.log.durable();
+        if !self.enqueue(wakes) || !settlements.apply(wakes) {
+            return None;
+        }
         for mut pending in self.pending.drain(..) {
-            self.crowded = pending.enqueue(wakes).or(self.crowded.take());
-            if waits {
-                let waiting = pending.targets.iter().filter(|queue| queue.properties.durable);
-                self.undelivered.extend(waiting.map(|queue| (lsn, Arc::clone(queue))));
-            }
             if self.spare_bytes + pending.builder.room() <= SPARE_BYTES_MAX {
                 self.spare_bytes += pending.builder.room();
-                pending.runs.clear();
-                pending.targets = Targets::default();
+                pending.recycle();
                 self.spare.push(pending);
             }
         }
-        for settlement in settlements.drain() {
-            settlement.apply(wakes);
-        }
-        drop(applying);
-        handed_over
+        self.handing.take().map(|handing| handing.handed_over)
     }
 
-    /// The log is durable up to here: delivers what waited for it.
+    /// Whether a part is handed over and another is not.
+    pub fn is_handing_over(&self) -> bool {
+        self.handing.is_some()
+    }
+
+    fn begin(&mut self, node: &Node, settlements: &Settlements) {
+        for pending in &mut self.pending {
+            pending.seal(node);
+            // Queues that are gone say so themselves to what the log need not know.
+            if pending.is_logged() {
+                pending.reserve();
+            }
+        }
+        let (handed_over, applying) = self.append(node, settlements);
+        self.open.clear();
+        // Asked before the queues ask: what becomes durable on its way to them is released as well.
+        let waits = handed_over.published > node.log.durable();
+        self.handing = Some(Handing { handed_over, _applying: applying, waits, pending: 0, target: 0 });
+    }
+
+    /// Puts the messages into their queues, as far as this turn goes. `true` when all are there.
+    fn enqueue(&mut self, wakes: &mut Wakes) -> bool {
+        let Some(handing) = &mut self.handing else { return true };
+        while let Some(pending) = self.pending.get(handing.pending) {
+            while let Some(queue) = pending.targets.get(handing.target) {
+                if wakes.is_turn_over() {
+                    return false;
+                }
+                if pending.enqueue(queue, handing.target, wakes) {
+                    self.crowded = Some(Arc::clone(queue));
+                }
+                if handing.waits && queue.properties.durable {
+                    self.undelivered.push_back((handing.handed_over.published, Arc::clone(queue)));
+                }
+                handing.target += 1;
+            }
+            handing.target = 0;
+            handing.pending += 1;
+        }
+        true
+    }
+
+    /// The log is durable up to here: delivers what waited for it, as far as this turn goes.
     pub fn on_durable(&mut self, durable: Lsn, wakes: &mut Wakes) {
-        while let Some((_, queue)) = self.undelivered.pop_front_if(|(lsn, _)| *lsn <= durable) {
-            queue.resume(wakes);
+        while !wakes.is_turn_over()
+            && let Some((_, queue)) = self.undelivered.pop_front_if(|(lsn, _)| *lsn <= durable)
+        {
+            wakes.count(1);
+            queue.go_on(wakes);
         }
     }
 
@@ -195,17 +247,14 @@ impl Burst {
         self.crowded.take()
     }
 
-    /// Takes over what another burst handed over and the log has not made durable.
+    /// Takes over what another burst has collected; this one has collected nothing.
     pub fn adopt(&mut self, other: &mut Self) {
-        self.crowded = other.crowded.take().or(self.crowded.take());
-        self.undelivered.append(&mut other.undelivered);
+        debug_assert!(self.is_empty() && self.handing.is_none(), "what was published before is handed over");
+        self.pending.append(&mut other.pending);
+        other.open.clear();
     }
 
-    fn append<'a>(
-        &mut self,
-        node: &'a Node,
-        settlements: &Settlements,
-    ) -> (HandedOver, Option<Applying<'a>>) {
+    fn append(&mut self, node: &Node, settlements: &Settlements) -> (HandedOver, Option<Applying>) {
         let is_logged =
             self.pending.iter().any(Pending::is_logged) || settlements.iter().any(Settlement::is_logged);
         let mut last = HandedOver::default();
@@ -241,42 +290,108 @@ impl Burst {
 
     /// The pending block for these targets, after everything that must go before it.
     fn pending_for(&mut self, targets: &Targets) -> Option<&mut Pending> {
-        if let [queue] = &**targets {
-            let at = match self.last_single {
-                Some((last, at)) if last == queue.id => at,
-                _ => self.single_for(queue.id, targets),
-            };
-            self.last_single = Some((queue.id, at));
-            return self.pending.get_mut(at);
-        }
-        if self.pending.last().is_none_or(|pending| !same(&pending.targets, targets)) {
-            // What is published to one of these queues alone from now on must come after this.
-            self.forget_singles();
-            self.start(targets);
-        }
-        self.pending.last_mut()
+        let at = match &**targets {
+            [queue] => self.open.single(queue.id, &mut self.pending),
+            _ => self.open.set(targets, &mut self.pending),
+        };
+        let at = at.unwrap_or_else(|| {
+            let mut pending = self.spare.pop().unwrap_or_default();
+            self.spare_bytes -= pending.builder.room().min(self.spare_bytes);
+            pending.targets = Arc::clone(targets);
+            self.pending.push(pending);
+            self.pending.len() - 1
+        });
+        self.pending.get_mut(at)
     }
 
-    fn single_for(&mut self, queue: QueueId, targets: &Targets) -> usize {
-        if let Some(&at) = self.singles.get(&queue) {
-            return at;
+    /// How many steps it took to find the blocks for what was published since this was last asked.
+    pub fn take_steps(&mut self) -> u32 {
+        std::mem::take(&mut self.open.steps)
+    }
+}
+
+/// Which pending blocks may still grow.
+#[derive(Debug, Default)]
+struct OpenBlocks {
+    /// The block that a queue's messages went to last.
+    by_queue: HashMap<QueueId, usize, RandomState>,
+    /// Blocks for several queues, by where the list of those lies.
+    sets: HashMap<usize, usize, RandomState>,
+    /// The last block for one queue: most messages go where the one before went.
+    last_single: Option<(QueueId, usize)>,
+    last_set: Option<usize>,
+    /// A block for several queues that `by_queue` does not know, for nothing else was published since.
+    unregistered: Option<usize>,
+    steps: u32,
+}
+
+impl OpenBlocks {
+    /// The open block for one queue alone; `None` when the next one is to be it.
+    fn single(&mut self, queue: QueueId, pending: &mut [Pending]) -> Option<usize> {
+        if let Some((last, at)) = self.last_single
+            && last == queue
+        {
+            return Some(at);
         }
-        let at = self.pending.len();
-        self.singles.insert(queue, at);
-        self.start(targets);
-        at
+        self.register(pending);
+        let known = self.by_queue.get(&queue).copied();
+        let is_own = |at: usize| pending.get(at).is_some_and(|block| block.targets.len() == 1);
+        let found = known.filter(|&at| is_own(at));
+        let at = found.unwrap_or(pending.len());
+        if found.is_none() {
+            self.by_queue.insert(queue, at);
+            known.and_then(|at| pending.get_mut(at)).into_iter().for_each(|block| block.is_closed = true);
+        }
+        self.last_single = Some((queue, at));
+        found
     }
 
-    fn forget_singles(&mut self) {
-        self.singles.clear();
+    /// The open block for these queues; `None` when the next one is to be it.
+    fn set(&mut self, targets: &Targets, pending: &mut [Pending]) -> Option<usize> {
+        let is_open = |at: &usize| {
+            pending.get(*at).is_some_and(|block| !block.is_closed && same(&block.targets, targets))
+        };
+        let id = targets.as_ptr().addr();
+        let found = self.last_set.filter(is_open).or_else(|| self.sets.get(&id).copied().filter(is_open));
+        self.last_set = found.or(Some(pending.len()));
+        if found.is_some() {
+            return found;
+        }
+        self.register(pending);
+        self.sets.insert(id, pending.len());
         self.last_single = None;
+        if pending.is_empty() {
+            self.unregistered = Some(0);
+        } else {
+            // Those before must not grow any more where they share a queue with this one.
+            self.claim(targets, pending.len(), pending);
+        }
+        None
     }
 
-    fn start(&mut self, targets: &Targets) {
-        let mut pending = self.spare.pop().unwrap_or_default();
-        self.spare_bytes -= pending.builder.room().min(self.spare_bytes);
-        pending.targets = Arc::clone(targets);
-        self.pending.push(pending);
+    /// Tells `by_queue` of a block that it does not know.
+    fn register(&mut self, pending: &mut [Pending]) {
+        let Some(at) = self.unregistered.take() else { return };
+        let Some(targets) = pending.get(at).map(|block| Arc::clone(&block.targets)) else { return };
+        self.claim(&targets, at, pending);
+    }
+
+    /// The last messages of these queues are in the block at `at`.
+    fn claim(&mut self, targets: &Targets, at: usize, pending: &mut [Pending]) {
+        self.steps += targets.len() as u32;
+        for queue in &**targets {
+            if let Some(before) = self.by_queue.insert(queue.id, at)
+                && let Some(block) = pending.get_mut(before)
+            {
+                block.is_closed = true;
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.by_queue.clear();
+        self.sets.clear();
+        (self.last_single, self.last_set, self.unregistered) = (None, None, None);
     }
 }
 
@@ -317,19 +432,19 @@ impl Pending {
         persistent && self.targets.iter().any(|queue| queue.properties.durable)
     }
 
-    /// A queue that is crowded now, if one is.
-    fn enqueue(&self, wakes: &mut Wakes) -> Option<Arc<Queue>> {
-        let mut crowded = None;
-        for (at, queue) in self.targets.iter().enumerate() {
-            let runs = self.runs.iter().map(|staged| {
-                let logged = staged.logged.filter(|_| queue.logs(staged.run.is_persistent()));
-                (staged.run.clone(), staged.seqs.get(at).copied().flatten(), logged)
-            });
-            if queue.enqueue(runs, wakes) {
-                crowded = Some(queue);
-            }
-        }
-        crowded.cloned()
+    /// Puts its messages into one of its queues; whether that is crowded now.
+    fn enqueue(&self, queue: &Arc<Queue>, at: usize, wakes: &mut Wakes) -> bool {
+        let runs = self.runs.iter().map(|staged| {
+            let logged = staged.logged.filter(|_| queue.logs(staged.run.is_persistent()));
+            (staged.run.clone(), staged.seqs.get(at).copied().flatten(), logged)
+        });
+        queue.enqueue(runs, wakes)
+    }
+
+    fn recycle(&mut self) {
+        self.runs.clear();
+        self.targets = Targets::default();
+        self.is_closed = false;
     }
 }
 
@@ -386,7 +501,7 @@ mod tests {
             let content = Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" };
             burst.publish(&broker.node, &Targets::from(queues), &content, true);
         }
-        burst.hand_over(&broker.node, &mut settlements, &mut Wakes::default())
+        burst.hand_over(&broker.node, &mut settlements, &mut Wakes::default()).unwrap()
     }
 
     #[test]
@@ -447,7 +562,8 @@ mod tests {
         let second = queues[1].lock();
         let published = thread::scope(|scope| {
             let handing_over = scope.spawn(|| {
-                burst.hand_over(&broker.node, &mut Settlements::default(), &mut Wakes::default()).published
+                let mut wakes = Wakes::default();
+                burst.hand_over(&broker.node, &mut Settlements::default(), &mut wakes).unwrap().published
             });
             // The first queue has it and may not deliver it. Nobody looks there again but the burst.
             while queues[0].counts().0 == 0 {

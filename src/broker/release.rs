@@ -83,7 +83,7 @@ impl Broker {
     pub fn release(&self) {
         let mut wakes = Wakes::default();
         for queue in self.releases.take_durable(self.node.log.durable()) {
-            queue.resume(&mut wakes);
+            queue.go_on(&mut wakes);
         }
         wakes.fire();
     }

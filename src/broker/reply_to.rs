@@ -46,7 +46,7 @@ impl ReplyConsumers {
             return false;
         };
         let mut slot = consumer.outbox.lock();
-        if slot.fitting(&run, 1) > 0 {
+        if slot.has_room_for(&run) {
             slot.push(&consumer, run, wakes);
         }
         true

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::message::block_header::{BlockHeader, HEADER_BYTES, Stamp};
 use crate::message::names::{Names, NamesBuf};
 use crate::message::record::{self, Content, Head};
-use crate::stats::Gauge;
+use crate::stats::{Charge, Gauge};
 
 /// Bodies up to this size are copied into blocks; larger ones become a [`Big`] (copying wins at 1 KiB,
 /// referencing at 4 KiB).
@@ -190,25 +190,5 @@ struct Charged {
 impl AsRef<[u8]> for Charged {
     fn as_ref(&self) -> &[u8] {
         &self.block
-    }
-}
-
-/// Bytes on the gauge for as long as this lives.
-#[derive(Debug)]
-struct Charge {
-    gauge: Arc<Gauge>,
-    bytes: u64,
-}
-
-impl Charge {
-    fn new(gauge: &Arc<Gauge>, bytes: u64) -> Self {
-        gauge.add(bytes);
-        Self { gauge: Arc::clone(gauge), bytes }
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.gauge.sub(self.bytes);
     }
 }

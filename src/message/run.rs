@@ -98,6 +98,12 @@ impl Run {
         self.body_bytes + u64::from(self.count) * DELIVERY_OVERHEAD_BYTES
     }
 
+    /// What the first of them will take.
+    pub fn first_delivery_bytes(&self) -> u64 {
+        let body_bytes = self.messages().next().map_or(0, |message| message.body.len() as u64);
+        body_bytes + DELIVERY_OVERHEAD_BYTES
+    }
+
     /// Whether these messages are to survive a restart if their queue does.
     pub fn is_persistent(&self) -> bool {
         self.persistent

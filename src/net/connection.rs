@@ -35,6 +35,8 @@ const FLOOD_READ_BYTES: usize = 128 * 1024;
 /// What a connection reads and writes before other tasks get their turn. A socket whose client keeps up never says
 /// stop: a backlog written to it in one turn kept quiet neighbours waiting for half a second.
 const TURN_BYTES: usize = 128 * 1024;
+/// What a step of the session counts: a thousand are a turn.
+const STEP_BYTES: usize = 128;
 /// What a read or a write counts beside its bytes.
 const CALL_BYTES: usize = 8 * 1024;
 /// So many bytes written count as one read: what empties queues goes before what fills them. (With four a quiet
@@ -80,7 +82,7 @@ pub async fn serve(
             Ok(()) => tracing::debug!("closed"),
             Err(error) => tracing::debug!(%error, "lost"),
         }
-        connection.session.abandon();
+        connection.leave().await;
     }
     .instrument(span)
     .await;
@@ -174,6 +176,7 @@ impl Connection {
             output.advance(written);
             if output.is_empty() {
                 self.session.on_written(self.now);
+                self.turn_bytes += STEP_BYTES * self.session.steps() as usize;
             }
         }
         Ok(())
@@ -262,6 +265,12 @@ impl Connection {
 
     fn on_event(&mut self, event: Event) -> ControlFlow<()> {
         self.now = Now::read();
+        let outcome = self.feed(event);
+        self.turn_bytes += STEP_BYTES * self.session.steps() as usize;
+        outcome
+    }
+
+    fn feed(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Input => self.on_input(),
             Event::End => {
@@ -296,6 +305,15 @@ impl Connection {
         self.session.on_verified(user, self.now);
         // What came behind the password has waited.
         self.session.on_rest(&mut self.input, self.now);
+    }
+
+    /// Gives back what the session held, in turns like everybody's.
+    async fn leave(&mut self) {
+        self.session.abandon();
+        while self.session.is_leaving() {
+            tokio::task::yield_now().await;
+            self.session.on_wake(self.now);
+        }
     }
 
     /// Shuts our side and waits for the client's, so that the last frame is not lost to a reset.

@@ -12,6 +12,9 @@ use crate::queue::consumers::Consumers;
 use crate::queue::lane::{Away, Evicted, Front, Gone, Lane};
 use crate::queue::ledger::Ledger;
 
+/// So many runs become durable in one step at most.
+const DURABLE_RUNS_MAX: u32 = 1000;
+
 /// One classic queue. `C` is what its owner needs to reach a consumer.
 #[derive(Debug)]
 pub struct Classic<C> {
@@ -74,11 +77,14 @@ impl<C> Classic<C> {
         self.ready.insert(run, &self.ledger);
     }
 
-    /// The log is durable up to `durable`.
-    pub fn on_durable(&mut self, durable: Lsn) {
-        while self.undurable.front().is_some_and(|&(_, lsn)| lsn <= durable) {
-            self.undurable.pop_front();
+    /// The log is durable up to `durable`. Whether more is than one step takes in: it is to be told again.
+    pub fn on_durable(&mut self, durable: Lsn) -> bool {
+        for _ in 0..DURABLE_RUNS_MAX {
+            if self.undurable.pop_front_if(|&mut (_, lsn)| lsn <= durable).is_none() {
+                return false;
+            }
         }
+        true
     }
 
     /// What is next, and whether it may be delivered.
@@ -354,7 +360,7 @@ mod tests {
         fn step(&mut self, step: Step) {
             match step {
                 Step::Publish { skipped, count, persistent } => self.publish(skipped, count, persistent),
-                Step::Durable => self.queue.on_durable(Lsn(self.logged)),
+                Step::Durable => drop(self.queue.on_durable(Lsn(self.logged))),
                 Step::Take(count) => self.take(count),
                 Step::GiveBack(at) if !self.taken.is_empty() => {
                     let mut run = self.taken.swap_remove(at % self.taken.len());

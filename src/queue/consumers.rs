@@ -6,11 +6,13 @@
 //! ```text
 //!          credit spent                    credited
 //!   Ready ------------> Spent  ------------------------> Ready
-//!     '-- no room ----> Stalled -- resumed (room again) --'
+//!     '-- no room ----> Stalled ---- resumed, by key -----'
 //! ```
+//!
+//! Whatever is done here takes no more steps than finding a place among those that are ready.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use slab::Slab;
 
@@ -36,12 +38,25 @@ pub struct Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InExclusiveUse;
 
+/// Why a consumer cannot be given more, although it has credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stall {
+    /// The prefetch that its channel shares is used up.
+    Window,
+    /// Its connection has enough on the way.
+    Room,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Ready,
+    /// In the rota, at this place.
+    Ready(Place),
     Spent,
-    Stalled,
+    Stalled(Stall),
 }
+
+/// A place in the rota: by priority, then in order of arrival.
+type Place = (Reverse<i64>, u64);
 
 #[derive(Debug)]
 struct Consumer<C> {
@@ -62,14 +77,18 @@ impl<C> Consumer<C> {
 #[derive(Debug)]
 pub struct Consumers<C> {
     slots: Slab<Consumer<C>>,
-    /// The slots of ready consumers by priority, each level in the order of its turns. No level is empty.
-    rota: BTreeMap<Reverse<i64>, VecDeque<usize>>,
-    generations: u64,
+    /// The slots of ready consumers, in the order of their turns.
+    rota: BTreeMap<Place, usize>,
+    /// Counts consumers and places in the rota: none is given twice.
+    numbers: u64,
+    /// Whether one that is there is to be alone.
+    is_exclusive: bool,
+    short_of_room: usize,
 }
 
 impl<C> Default for Consumers<C> {
     fn default() -> Self {
-        Self { slots: Slab::new(), rota: BTreeMap::new(), generations: 0 }
+        Self { slots: Slab::new(), rota: BTreeMap::new(), numbers: 0, is_exclusive: false, short_of_room: 0 }
     }
 }
 
@@ -80,15 +99,15 @@ impl<C> Consumers<C> {
     /// [`InExclusiveUse`] when it asks to be alone and is not, or another one is to be.
     pub fn add(&mut self, terms: Terms, make: impl FnOnce(ConsumerKey) -> C) -> Result<&C, InExclusiveUse> {
         self.check_exclusive(terms.exclusive)?;
-        self.generations += 1;
+        self.is_exclusive = terms.exclusive;
+        let generation = self.next_number();
+        let place = (Reverse(terms.priority), self.next_number());
         let entry = self.slots.vacant_entry();
         let slot = entry.key();
-        let generation = self.generations;
+        self.rota.insert(place, slot);
         let handle = make(ConsumerKey { slot, generation });
-        let consumer =
-            entry.insert(Consumer { generation, handle, terms, in_flight: 0, state: State::Ready });
-        self.rota.entry(Reverse(terms.priority)).or_default().push_back(slot);
-        Ok(&consumer.handle)
+        let state = State::Ready(place);
+        Ok(&entry.insert(Consumer { generation, handle, terms, in_flight: 0, state }).handle)
     }
 
     /// Whether a consumer with this wish for exclusivity would be let in.
@@ -96,67 +115,69 @@ impl<C> Consumers<C> {
     /// # Errors
     /// [`InExclusiveUse`] as [`Consumers::add`].
     pub fn check_exclusive(&self, exclusive: bool) -> Result<(), InExclusiveUse> {
-        let taken = self.slots.iter().any(|(_, consumer)| consumer.terms.exclusive);
-        if taken || (exclusive && !self.slots.is_empty()) { Err(InExclusiveUse) } else { Ok(()) }
+        let is_taken = self.is_exclusive || (exclusive && !self.slots.is_empty());
+        if is_taken { Err(InExclusiveUse) } else { Ok(()) }
     }
 
     /// Removes a consumer. `None` when it is gone already.
     pub fn remove(&mut self, key: ConsumerKey) -> Option<C> {
-        self.find(key)?;
-        self.leave_rota(key.slot);
-        Some(self.slots.remove(key.slot).handle)
+        let consumer = self.find(key)?;
+        match consumer.state {
+            State::Ready(place) => drop(self.rota.remove(&place)),
+            State::Stalled(Stall::Room) => self.short_of_room -= 1,
+            State::Stalled(Stall::Window) | State::Spent => {}
+        }
+        let removed = self.slots.remove(key.slot);
+        // Who is to be alone is alone.
+        self.is_exclusive &= !removed.terms.exclusive;
+        Some(removed.handle)
     }
 
     /// Removes all consumers.
     pub fn remove_all(&mut self) -> Vec<C> {
-        self.rota.clear();
-        self.slots.drain().map(|consumer| consumer.handle).collect()
+        let removed = std::mem::take(self);
+        self.numbers = removed.numbers;
+        removed.slots.into_iter().map(|(_, consumer)| consumer.handle).collect()
     }
 
     /// The consumer whose turn it is.
     pub fn next(&self) -> Option<Turn<'_, C>> {
-        let (_, level) = self.rota.first_key_value()?;
-        let consumer = self.slots.get(*level.front()?)?;
-        Some(Turn { handle: &consumer.handle, credit: consumer.credit(), is_alone: level.len() == 1 })
+        let mut turns = self.rota.iter();
+        let ((priority, _), slot) = turns.next()?;
+        let consumer = self.slots.get(*slot)?;
+        let is_alone = turns.next().is_none_or(|((other, _), _)| other != priority);
+        Some(Turn { handle: &consumer.handle, credit: consumer.credit(), is_alone })
     }
 
-    /// The consumer whose turn it was took `count` messages that will be settled later.
+    /// The consumer whose turn it was took `count` messages that will be settled later. Others of its priority are next.
     pub fn took(&mut self, count: u32) {
-        let Some(mut first) = self.rota.first_entry() else { return };
-        let level = first.get_mut();
-        let Some(slot) = level.pop_front() else { return };
+        let Some((&place, &slot)) = self.rota.first_key_value() else { return };
         let Some(consumer) = self.slots.get_mut(slot) else { return };
         consumer.in_flight += count;
-        if consumer.credit() > 0 {
-            level.push_back(slot);
-        } else {
-            consumer.state = State::Spent;
-            if level.is_empty() {
-                first.remove();
-            }
+        let is_spent = consumer.credit() == 0;
+        if is_spent || self.rota.len() > 1 {
+            self.rota.pop_first();
+            self.move_to(slot, if is_spent { None } else { Some(place.0) });
         }
     }
 
     /// The consumer whose turn it was cannot take a message until [`Consumers::resume`].
-    pub fn stall(&mut self) {
-        let Some(mut first) = self.rota.first_entry() else { return };
-        let Some(slot) = first.get_mut().pop_front() else { return };
+    pub fn stall(&mut self, why: Stall) {
+        let Some((_, slot)) = self.rota.pop_first() else { return };
         if let Some(consumer) = self.slots.get_mut(slot) {
-            consumer.state = State::Stalled;
-        }
-        if first.get().is_empty() {
-            first.remove();
+            consumer.state = State::Stalled(why);
+            self.short_of_room += usize::from(why == Stall::Room);
         }
     }
 
-    /// Consumers that were stalled may try again.
-    pub fn resume(&mut self) {
-        for (slot, consumer) in &mut self.slots {
-            if consumer.state == State::Stalled {
-                consumer.state = State::Ready;
-                self.rota.entry(Reverse(consumer.terms.priority)).or_default().push_back(slot);
-            }
-        }
+    /// A consumer that was stalled may try again. `false` when it is gone, or was not.
+    pub fn resume(&mut self, key: ConsumerKey) -> bool {
+        let Some(consumer) = self.find(key) else { return false };
+        let State::Stalled(why) = consumer.state else { return false };
+        let priority = Reverse(consumer.terms.priority);
+        self.short_of_room -= usize::from(why == Stall::Room);
+        self.move_to(key.slot, Some(priority));
+        true
     }
 
     /// `count` messages a consumer held were settled or came back.
@@ -164,10 +185,14 @@ impl<C> Consumers<C> {
         let Some(consumer) = self.find(key) else { return };
         consumer.in_flight = consumer.in_flight.saturating_sub(count);
         if consumer.state == State::Spent && consumer.credit() > 0 {
-            consumer.state = State::Ready;
-            let priority = consumer.terms.priority;
-            self.rota.entry(Reverse(priority)).or_default().push_back(key.slot);
+            let priority = Reverse(consumer.terms.priority);
+            self.move_to(key.slot, Some(priority));
         }
+    }
+
+    /// Whether a consumer would be given more if its connection had room.
+    pub fn lack_room(&self) -> bool {
+        self.short_of_room > 0
     }
 
     /// How many consumers there are, ready or not.
@@ -184,11 +209,20 @@ impl<C> Consumers<C> {
         self.slots.get_mut(key.slot).filter(|consumer| consumer.generation == key.generation)
     }
 
-    fn leave_rota(&mut self, slot: usize) {
-        self.rota.retain(|_, level| {
-            level.retain(|&other| other != slot);
-            !level.is_empty()
-        });
+    fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// Puts a consumer that is not in the rota at the end of its priority there, or says that it is spent.
+    fn move_to(&mut self, slot: usize, priority: Option<Reverse<i64>>) {
+        let place = priority.map(|priority| (priority, self.next_number()));
+        if let Some(place) = place {
+            self.rota.insert(place, slot);
+        }
+        if let Some(consumer) = self.slots.get_mut(slot) {
+            consumer.state = place.map_or(State::Spent, State::Ready);
+        }
     }
 }
 
@@ -205,7 +239,7 @@ pub struct Turn<'a, C> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ConsumerKey, Consumers, InExclusiveUse, Terms};
+    use super::{ConsumerKey, Consumers, InExclusiveUse, Stall, Terms};
 
     fn terms(priority: i64, prefetch: Option<u32>) -> Terms {
         Terms { priority, prefetch, exclusive: false }
@@ -269,11 +303,17 @@ mod tests {
         let mut consumers = Consumers::default();
         let stalled = add(&mut consumers, 'a', terms(0, Some(9)));
         add(&mut consumers, 'b', terms(0, None));
-        consumers.stall();
-        consumers.credited(stalled, 1);
-        assert_eq!(serve(&mut consumers, 2), "bb");
-        consumers.resume();
-        assert_eq!(serve(&mut consumers, 3), "bab");
+        for why in [Stall::Room, Stall::Window] {
+            consumers.stall(why);
+            assert_eq!(consumers.lack_room(), why == Stall::Room);
+            consumers.credited(stalled, 1);
+            assert_eq!(serve(&mut consumers, 2), "bb");
+            assert!(consumers.resume(stalled) && !consumers.resume(stalled));
+            assert_eq!(serve(&mut consumers, 3), "bab");
+        }
+        consumers.stall(Stall::Room);
+        consumers.remove(stalled);
+        assert!(!consumers.lack_room() && !consumers.resume(stalled));
     }
 
     #[test]

@@ -43,8 +43,8 @@ impl Running {
             return Ok(());
         };
         // What was returned in this chunk is in its queue before what is published behind it.
-        if self.link.has_returns {
-            self.hand_over();
+        if !self.is_ready_for_content() {
+            return Ok(());
         }
         let Some((channel, link, publishes)) = self.ready(publish.channel) else { return Ok(()) };
         *at += publish.wire_bytes;

@@ -1,7 +1,7 @@
 //! What all channels of one connection share: who it is, what it has collected in this read chunk, and the bytes
 //! on their way out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -25,11 +25,18 @@ use crate::message::record::{Content, MessageView};
 use crate::protocol::delivery::DeliveryHead;
 use crate::protocol::methods::Method;
 use crate::protocol::table::Table;
+use crate::session::chore::Chore;
 use crate::session::output::Output;
 use crate::session::parked::Parked;
+use crate::stats::Charge;
 
-/// Routes kept before all are forgotten.
+/// Routes kept before all are forgotten: how many, and what they take, in bytes.
 const CACHED_ROUTES_MAX: usize = 16 * 1024;
+const CACHED_ROUTES_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// What a route takes beside its names and its list of queues, in bytes.
+const ROUTE_BYTES: usize = 160;
+/// So many of the last credits of windows are looked at for one of the same channel.
+const CREDITS_SEARCHED: usize = 8;
 
 /// What the channels of a connection share.
 #[derive(Debug)]
@@ -59,9 +66,13 @@ pub struct Link {
     /// The client can be told that the broker cancelled its consumer.
     pub notify_cancel: bool,
     /// Names of the queues that die with the connection.
-    pub exclusive_queues: Vec<Box<str>>,
-    /// Wakes owed to other connections.
+    pub exclusive_queues: BTreeSet<Box<str>>,
+    /// Wakes owed to other connections, and the steps that this turn has taken.
     pub wakes: Wakes,
+    /// What methods have begun and no turn has finished yet: nothing more is taken from the client before that.
+    pub chores: VecDeque<Chore>,
+    /// When this is durable, so is everything that was handed over last.
+    pub handed_over: Lsn,
     /// What was encoded for the socket and still takes room in the outbox, in bytes.
     pub unreleased_bytes: u64,
     /// Channels that wait to have this chunk's publishes confirmed.
@@ -78,6 +89,10 @@ pub struct Link {
     burst: Burst,
     settlements: Settlements,
     window_credits: SmallVec<[(u16, u32); 2]>,
+    /// Channels whose shared prefetch has consumers waiting that may go on.
+    open_windows: Vec<u16>,
+    /// Consumers that wait for room may go on.
+    hands_out_room: bool,
     routes: Routes,
 }
 
@@ -105,12 +120,21 @@ pub struct Route {
     pub by_headers: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Routes {
     version: u64,
     by_names: HashMap<Box<[u8]>, Arc<Route>, RandomState>,
+    /// What they take, in bytes: charged to the node's memory.
+    charge: Charge,
     /// The last one asked for: most messages go where the one before went.
     last: Option<(NamesBuf, Arc<Route>)>,
+}
+
+impl Routes {
+    fn new(version: u64, node: &Node) -> Self {
+        let charge = Charge::new(&node.memory.routes, 0);
+        Self { version, by_names: HashMap::default(), charge, last: None }
+    }
 }
 
 impl Link {
@@ -123,6 +147,7 @@ impl Link {
         out: Output,
         now: Now,
     ) -> Self {
+        let routes = Routes::new(0, &broker.node);
         Self {
             frame_max: broker.config.limits.frame_max_bytes,
             broker,
@@ -136,8 +161,10 @@ impl Link {
             parked: Parked::default(),
             waiting_get: None,
             notify_cancel: false,
-            exclusive_queues: Vec::new(),
+            exclusive_queues: BTreeSet::new(),
             wakes: Wakes::default(),
+            chores: VecDeque::new(),
+            handed_over: Lsn::default(),
             unreleased_bytes: 0,
             confirming: Vec::new(),
             awaited: None,
@@ -147,7 +174,9 @@ impl Link {
             burst: Burst::default(),
             settlements: Settlements::default(),
             window_credits: SmallVec::new(),
-            routes: Routes::default(),
+            open_windows: Vec::new(),
+            hands_out_room: false,
+            routes,
         }
     }
 
@@ -176,6 +205,11 @@ impl Link {
         self.await_log(Some(after));
     }
 
+    /// Whether something was published or settled and has not reached its queue.
+    pub fn has_collected(&self) -> bool {
+        self.burst.is_handing_over() || !self.burst.is_empty() || !self.settlements.is_empty()
+    }
+
     /// Where a channel's frames go: behind its parked replies, if it has any.
     pub fn output(&mut self, channel: u16) -> &mut Output {
         if self.parked.is_empty() {
@@ -201,18 +235,16 @@ impl Link {
         self.settlements.of(queue)
     }
 
-    /// Settlements handed over together with a transaction's publishes, in one hold of the log. When the returned
-    /// position is durable, so is all of it.
-    pub fn commit(&mut self, burst: &mut Burst) -> Lsn {
-        let handed_over = burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes);
+    /// What a transaction has published is handed over with what was settled since, in one hold of the log.
+    pub fn commit(&mut self, burst: &mut Burst) {
+        self.handed_over = Lsn::default();
         self.burst.adopt(burst);
-        self.after_hand_over(handed_over.published);
-        handed_over.all
     }
 
     /// A channel with a shared prefetch holds `count` messages less, once the chunk is handed over.
     pub fn credit_window(&mut self, channel: u16, count: u32) {
-        match self.window_credits.iter_mut().find(|(number, _)| *number == channel) {
+        let credits = self.window_credits.iter_mut().rev().take(CREDITS_SEARCHED);
+        match credits.into_iter().find(|(number, _)| *number == channel) {
             Some((_, credit)) => *credit += count,
             None => self.window_credits.push((channel, count)),
         }
@@ -226,31 +258,64 @@ impl Link {
         }
     }
 
-    /// Hands over what the chunk collected: one lock and one dispatch for each queue it touched. When the returned
-    /// position is durable, so are all its messages.
-    pub fn hand_over(&mut self) -> Lsn {
-        let published = if self.burst.is_empty() && self.settlements.is_empty() {
-            Lsn::default()
-        } else {
-            self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes).published
-        };
-        self.after_hand_over(published);
-        self.broker.check_memory();
-        published
-    }
-
-    fn after_hand_over(&mut self, published: Lsn) {
+    /// Hands over what the chunk collected, one lock and one dispatch for each queue it touched, as far as this turn
+    /// goes. `None` until all is; then nothing may be published or settled. When the returned position is durable, so
+    /// are all its messages.
+    pub fn hand_over(&mut self) -> Option<Lsn> {
+        let mut published = Lsn::default();
+        if self.has_collected() {
+            let handed_over =
+                self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes)?;
+            published = handed_over.published;
+            self.handed_over = handed_over.all;
+        }
         self.has_returns = false;
         self.has_logged |= published > Lsn::default();
         self.await_log(self.burst.awaited());
-        self.credit_windows();
+        for (channel, count) in std::mem::take(&mut self.window_credits) {
+            let is_awaited = self.outbox.credit_window(channel, count);
+            self.resume_window(channel, is_awaited);
+        }
+        self.broker.check_memory();
+        Some(published)
     }
 
-    fn credit_windows(&mut self) {
-        for (channel, count) in std::mem::take(&mut self.window_credits) {
-            let queues = self.outbox.credit_window(channel, count);
-            self.resume(queues);
+    /// A channel's shared prefetch has changed; whether consumers wait for it.
+    pub fn resume_window(&mut self, channel: u16, is_awaited: bool) {
+        if is_awaited && self.open_windows.last() != Some(&channel) {
+            self.open_windows.push(channel);
         }
+    }
+
+    /// There is more room than before; whether consumers wait for it.
+    pub fn resume_room(&mut self, is_awaited: bool) {
+        self.hands_out_room |= is_awaited;
+    }
+
+    /// Lets consumers and queues go on that waited for what was given back, as far as this turn goes. `true` when none
+    /// is left.
+    pub fn resume_waiting(&mut self) -> bool {
+        while self.has_waiting() {
+            if self.wakes.is_turn_over() {
+                return false;
+            }
+            let next = match self.open_windows.last() {
+                Some(&channel) => self.outbox.next_for_window(channel),
+                None if self.hands_out_room => self.outbox.next_for_room(),
+                None => None,
+            };
+            match next {
+                Some((consumer, share)) => consumer.resume(share, &mut self.wakes),
+                None if self.open_windows.pop().is_some() => {}
+                None if std::mem::take(&mut self.hands_out_room) => {}
+                None => drop(self.wakes.deliver_more()),
+            }
+        }
+        true
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.hands_out_room || !self.open_windows.is_empty() || self.wakes.has_unfinished()
     }
 
     /// Something waits for the log to be durable up to here, or did a moment ago.
@@ -295,6 +360,17 @@ impl Link {
         counts.sum()
     }
 
+    /// Puts back what was taken for consumers and will not be sent, as far as this turn goes. `true` when all is.
+    pub fn give_back_all(&mut self, items: &mut VecDeque<Item>) -> bool {
+        while !self.wakes.is_turn_over()
+            && let Some(item) = items.pop_front()
+        {
+            self.wakes.count(1);
+            self.give_back(item);
+        }
+        items.is_empty()
+    }
+
     /// Puts back what was taken for a consumer and will not be sent.
     pub fn give_back(&mut self, item: Item) {
         let Item::Delivery { consumer, run } = item else { return };
@@ -317,21 +393,22 @@ impl Link {
     pub fn on_written(&mut self) {
         let released = std::mem::take(&mut self.unreleased_bytes);
         if released > 0 {
-            let queues = self.outbox.release_room(released);
-            self.resume(queues);
+            let is_awaited = self.outbox.release_room(released);
+            self.resume_room(is_awaited);
+        }
+    }
+
+    /// Deletes a queue that lost its last consumer and is to go with it, unless another one came meanwhile.
+    pub fn delete_unused(&mut self, queue: &Arc<Queue>) {
+        self.vhost.delete_unused_queue(queue, &mut self.wakes);
+        if queue.is_deleted() {
+            self.exclusive_queues.remove(&queue.properties.name);
         }
     }
 
     /// Gives back the room of what was handed over.
     pub fn shrink(&mut self) {
         self.burst.shrink();
-    }
-
-    /// Lets queues try again that found no credit here.
-    pub fn resume(&mut self, queues: Vec<Arc<Queue>>) {
-        for queue in queues {
-            queue.resume(&mut self.wakes);
-        }
     }
 
     /// The route for these names, found once and kept until definitions change. `check` judges the exchange when
@@ -382,15 +459,21 @@ impl Link {
             return 0;
         }
         self.burst.received_at(self.now.unix_ms);
-        self.burst.publish_alike(&self.broker.node, &route.targets, like, persistent, bodies)
+        let count = self.burst.publish_alike(&self.broker.node, &route.targets, like, persistent, bodies);
+        self.wakes.count(self.burst.take_steps());
+        count
     }
 
     fn find_route(&mut self, exchange: Arc<Exchange>, names: Names<'_>) -> Arc<Route> {
         let routed = route::route(&self.vhost, &exchange, &[names.routing_key()], Table::EMPTY);
+        self.wakes.count(routed.targets.len() as u32);
+        let bytes = ROUTE_BYTES + names.as_bytes().len() + size_of_val(&*routed.targets);
         let route = Arc::new(Route { exchange, targets: routed.targets, by_headers: routed.by_headers });
-        if self.routes.by_names.len() >= CACHED_ROUTES_MAX {
-            self.routes.by_names.clear();
+        let kept_bytes = self.routes.charge.bytes() + bytes as u64;
+        if self.routes.by_names.len() >= CACHED_ROUTES_MAX || kept_bytes > CACHED_ROUTES_BYTES_MAX {
+            self.forget_routes(self.routes.version);
         }
+        self.routes.charge.grow(bytes as u64);
         self.routes.by_names.insert(names.as_bytes().into(), Arc::clone(&route));
         route
     }
@@ -403,7 +486,13 @@ impl Link {
         }
         let version = self.vhost.version();
         if self.routes.version != version {
-            self.routes = Routes { version, ..Routes::default() };
+            self.forget_routes(version);
         }
+    }
+
+    /// The next ones are of this version at least.
+    fn forget_routes(&mut self, version: u64) {
+        self.wakes.count(self.routes.by_names.len() as u32);
+        self.routes = Routes::new(version, &self.broker.node);
     }
 }

@@ -6,24 +6,28 @@
 //! ```text
 //!                on_bytes, on_rest, on_verified, on_wake, on_written, on_timeout, on_shutdown
 //!                                      |
-//!   Header -> Handshake -> Running -> Closing -> Closed
+//!   Header -> Handshake -> Running -> Leaving -> Closing -> Closed
 //!                                      |
 //!          output, take_verification, wants_input, deadline, poll_work, poll_durable
 //! ```
 //!
 //! Read [`running`] for a frame's way and `cut` for a large body's, [`channel`] for the methods, [`link`] for what one
-//! read chunk collects, [`refuse`] for how a refusal becomes a close.
+//! read chunk collects, `work` for the turns in which it is worked off, [`refuse`] for how a refusal becomes a close,
+//! `leave` for how a connection ends.
 
 pub mod channel;
+pub mod chore;
 mod cut;
 mod express;
 pub mod handshake;
 pub mod heartbeat;
+mod leave;
 pub mod link;
 pub mod output;
 pub mod parked;
 pub mod refuse;
 pub mod running;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -41,11 +45,12 @@ use crate::broker::outbox::Outbox;
 use crate::broker::vhost::Actor;
 use crate::clock::Now;
 use crate::protocol::frame::{self, FrameKind, FrameView, PROTOCOL_HEADER, ProtocolHeader};
-use crate::protocol::methods::{ConnectionClose, ConnectionCloseOk, Method};
+use crate::protocol::methods::Method;
 use crate::protocol::reply::ReplyCode;
 use crate::session::cut::Cut;
 use crate::session::handshake::Handshake;
 use crate::session::heartbeat::{Due, Heartbeat};
+use crate::session::leave::Last;
 use crate::session::link::Link;
 use crate::session::output::Output;
 use crate::session::parked::Parked;
@@ -67,6 +72,7 @@ pub struct Session {
     parked: Parked,
     heartbeat: Heartbeat,
     frame_max: u32,
+    opened: Now,
     /// When the present phase must have ended.
     phase_deadline: Option<Instant>,
     verification: Option<Credentials>,
@@ -78,6 +84,8 @@ enum Phase {
     Header,
     Handshake(Handshake),
     Running(Box<Running>),
+    /// What it held goes back, so many steps in a turn; then it says its last word.
+    Leaving(Box<Running>, Last),
     /// connection.close is sent; when `deaf`, not even an answer can be understood.
     Closing {
         deaf: bool,
@@ -96,6 +104,7 @@ impl Session {
             parked: Parked::default(),
             heartbeat: Heartbeat::new(now.instant),
             frame_max: limits.initial_frame_max_bytes,
+            opened: now,
             phase_deadline: Some(now.instant + Duration::from_millis(limits.header_timeout_ms)),
             verification: None,
             cut: Cut::default(),
@@ -108,6 +117,7 @@ impl Session {
     pub fn on_bytes(&mut self, input: &mut BytesMut, now: Now) {
         self.heartbeat.on_received(now.instant);
         self.outbox.busy();
+        self.begin_turn();
         self.on_rest(input, now);
     }
 
@@ -147,6 +157,7 @@ impl Session {
             },
             Phase::Handshake(handshake) if handshake.is_verifying() => return false,
             Phase::Running(running) if !running.takes_frames() => return false,
+            Phase::Leaving(..) => return false,
             Phase::Closing { deaf: true } | Phase::Closed => {
                 *at = input.len();
                 return false;
@@ -154,13 +165,14 @@ impl Session {
             Phase::Handshake(_) | Phase::Running(_) | Phase::Closing { deaf: false } => {}
         }
         if self.cut.is_partial() {
-            return self.take_part(input, at, now);
+            return self.is_ready_for_content(now) && self.take_part(input, at, now);
         }
         if self.take_express(input, at, now) {
             return true;
         }
         match frame::peek(rest, self.frame_max) {
             Ok(None) => self.is_running() && self.cut.begin_part(input, at, self.frame_max),
+            Ok(Some(frame)) if !self.is_ready_for(&frame, now) => false,
             Ok(Some(frame)) if self.cut.takes(&frame) => {
                 let (channel, payload_bytes) = (frame.channel, frame.payload.len());
                 let payload = Cut::take_whole(payload_bytes, input, at);
@@ -177,6 +189,19 @@ impl Session {
                 true
             }
         }
+    }
+
+    /// Whether what was taken before lets this frame be taken in this turn.
+    fn is_ready_for(&mut self, frame: &FrameView<'_>, now: Now) -> bool {
+        let Phase::Running(running) = &mut self.phase else { return true };
+        running.link.now = now;
+        running.is_ready_for(frame)
+    }
+
+    fn is_ready_for_content(&mut self, now: Now) -> bool {
+        let Phase::Running(running) = &mut self.phase else { return true };
+        running.link.now = now;
+        running.is_ready_for_content()
     }
 
     /// Takes what has arrived of a body frame that is not collected first. `false` when that is too little.
@@ -223,15 +248,15 @@ impl Session {
                 let step = running.on_frame(frame);
                 self.on_running_step(step, now);
             }
-            Phase::Closing { .. } => self.on_frame_while_closing(frame),
-            Phase::Header | Phase::Closed => {}
+            Phase::Closing { .. } => self.on_frame_while_closing(frame, now),
+            Phase::Header | Phase::Leaving(..) | Phase::Closed => {}
         }
     }
 
     fn on_running_step(&mut self, step: Result<running::Step, Failure>, now: Now) {
         match step {
             Ok(running::Step::Continue) => {}
-            Ok(running::Step::Closed) => self.close_ok(),
+            Ok(running::Step::Closed) => self.close_ok(now),
             Err(failure) => self.fail(&failure, false, now),
         }
     }
@@ -256,55 +281,19 @@ impl Session {
                 let delay = self.broker.config.limits.auth_failure_delay_ms;
                 self.enter_closing(true, Duration::from_millis(delay), now);
             }
-            handshake::Step::Closed => self.close_ok(),
+            handshake::Step::Closed => self.close_ok(now),
         }
     }
 
     /// Of a connection that is closing only the end matters.
-    fn on_frame_while_closing(&mut self, frame: &FrameView<'_>) {
+    fn on_frame_while_closing(&mut self, frame: &FrameView<'_>, now: Now) {
         if frame.kind != FrameKind::Method || frame.channel != 0 {
             return;
         }
         match Method::parse(frame.payload) {
-            Ok(Method::ConnectionClose(_)) => self.close_ok(),
+            Ok(Method::ConnectionClose(_)) => self.close_ok(now),
             Ok(Method::ConnectionCloseOk(_)) => self.phase = Phase::Closed,
             _ => {}
-        }
-    }
-
-    /// The client has closed the connection: everything ends before it is told so.
-    fn close_ok(&mut self) {
-        self.leave_running();
-        self.say_last(&Method::ConnectionCloseOk(ConnectionCloseOk {}));
-        self.phase = Phase::Closed;
-    }
-
-    /// Tells the client why the connection is closed, and waits a while for its answer.
-    fn fail(&mut self, failure: &Failure, deaf: bool, now: Now) {
-        let Failure { refusal, class_id, method_id } = failure;
-        if let Some(left_out) = self.broker.complaints.allow(now.instant) {
-            let (code, text) = (refusal.code.code(), &refusal.explanation);
-            tracing::warn!(code, text = ?text, left_out, "connection closed");
-        }
-        self.leave_running();
-        let text = refusal.text();
-        let close = ConnectionClose {
-            reply_code: refusal.code.code(),
-            reply_text: &text,
-            class_id: *class_id,
-            method_id: *method_id,
-        };
-        self.say_last(&Method::ConnectionClose(close));
-        let limit = self.broker.config.limits.close_timeout_ms;
-        self.enter_closing(deaf, Duration::from_millis(limit), now);
-    }
-
-    /// A last word goes out behind what still waits for the log.
-    fn say_last(&mut self, method: &Method<'_>) {
-        if self.parked.is_empty() {
-            self.out.method(0, method);
-        } else {
-            self.parked.push_last(method);
         }
     }
 
@@ -317,16 +306,6 @@ impl Session {
     fn enter_closing(&mut self, deaf: bool, limit: Duration, now: Now) {
         self.phase = Phase::Closing { deaf };
         self.phase_deadline = Some(now.instant + limit);
-    }
-
-    fn leave_running(&mut self) {
-        if let Phase::Running(running) = &mut self.phase {
-            running.hand_over();
-            running.close();
-            self.out = std::mem::take(&mut running.link.out);
-            self.parked = std::mem::take(&mut running.link.parked);
-            self.phase = Phase::Closed;
-        }
     }
 
     fn pump(&mut self) {
@@ -352,15 +331,32 @@ impl Session {
     /// on with what was read and had to wait.
     pub fn on_wake(&mut self, now: Now) {
         self.outbox.busy();
+        self.begin_turn();
         if let Phase::Running(running) = &mut self.phase {
             running.link.now = now;
             running.on_durable();
-            let step = running.retry_get();
+            let step = if running.work() { running.retry_get() } else { Ok(running::Step::Continue) };
             self.on_running_step(step, now);
+        } else if matches!(self.phase, Phase::Leaving(..)) {
+            self.go_on_leaving(now);
         } else if !self.parked.is_empty() {
             self.parked.release(self.broker.node.log.durable(), &mut self.out);
         }
         self.pump();
+    }
+
+    fn begin_turn(&mut self) {
+        if let Phase::Running(running) | Phase::Leaving(running, _) = &mut self.phase {
+            running.link.wakes.begin_turn();
+        }
+    }
+
+    /// How many steps the present turn has taken: [`TURN_STEPS`](crate::broker::wakes::TURN_STEPS) are enough.
+    pub fn steps(&self) -> u32 {
+        match &self.phase {
+            Phase::Running(running) | Phase::Leaving(running, _) => running.link.wakes.steps(),
+            _ => 0,
+        }
     }
 
     /// Ready when [`Session::on_wake`] has something to do; otherwise its task will be woken. To be asked when all
@@ -376,6 +372,8 @@ impl Session {
     /// has published.
     pub fn poll_durable(&self, context: &mut Context<'_>) -> Poll<()> {
         let (awaited, is_held_back) = match &self.phase {
+            Phase::Running(running) if running.wants_turn() => return Poll::Ready(()),
+            Phase::Leaving(..) => return Poll::Ready(()),
             Phase::Running(running) => (running.link.awaited, running.is_held_back()),
             _ => (self.parked.awaited(), false),
         };
@@ -391,6 +389,7 @@ impl Session {
     /// All output was written.
     pub fn on_written(&mut self, now: Now) {
         self.heartbeat.on_sent(now.instant);
+        self.begin_turn();
         if let Phase::Running(running) = &mut self.phase {
             running.link.on_written();
             running.pump();
@@ -409,7 +408,7 @@ impl Session {
     /// What is to be written.
     pub fn output(&mut self) -> &mut Output {
         match &mut self.phase {
-            Phase::Running(running) => &mut running.link.out,
+            Phase::Running(running) | Phase::Leaving(running, _) => &mut running.link.out,
             _ => &mut self.out,
         }
     }
@@ -417,7 +416,7 @@ impl Session {
     /// What waits for the log before it may be written.
     pub fn parked(&self) -> &Parked {
         match &self.phase {
-            Phase::Running(running) => &running.link.parked,
+            Phase::Running(running) | Phase::Leaving(running, _) => &running.link.parked,
             _ => &self.parked,
         }
     }
@@ -431,7 +430,7 @@ impl Session {
             }
             Phase::Handshake(handshake) => !handshake.is_verifying(),
             Phase::Header | Phase::Closing { .. } => true,
-            Phase::Closed => false,
+            Phase::Leaving(..) | Phase::Closed => false,
         }
     }
 
@@ -490,23 +489,15 @@ impl Session {
                 self.fail(&Refusal::new(ReplyCode::ConnectionForced, text).into(), false, now);
             }
             Phase::Header | Phase::Handshake(_) => self.abandon(),
-            Phase::Closing { .. } | Phase::Closed => {}
+            Phase::Leaving(..) | Phase::Closing { .. } | Phase::Closed => {}
         }
-    }
-
-    /// The socket is gone, or nobody is there to talk to.
-    pub fn abandon(&mut self) {
-        self.leave_running();
-        self.out.clear();
-        self.parked = Parked::default();
-        self.phase = Phase::Closed;
     }
 }
 
 impl Drop for Session {
     /// However a connection ends, what it held goes back.
     fn drop(&mut self) {
-        self.leave_running();
+        self.finish_leaving();
         self.outbox.close();
         self.broker.disconnect(self.outbox.connection());
     }

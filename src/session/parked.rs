@@ -56,10 +56,12 @@ impl Parked {
         self.replies.push(Reply { channel, after, out, room_bytes: 0 });
     }
 
-    /// Keeps the connection's last method until everything else has left.
-    pub fn push_last(&mut self, method: &Method<'_>) {
+    /// Keeps the connection's last frame until everything else has left.
+    pub fn push_last(&mut self, frame: &[u8]) {
         let after = self.replies.iter().map(|reply| reply.after).max().unwrap_or_default();
-        self.push(0, after, method);
+        let mut out = Output::default();
+        out.raw(frame);
+        self.replies.push(Reply { channel: 0, after, out, room_bytes: 0 });
     }
 
     /// What each channel says once it may, oldest first: for whoever watches the session.

@@ -1,7 +1,7 @@
 //! A connection that is open: its channels, and which frame goes to which.
 //!
 //! Work is done per read chunk: publishes and acknowledgements are collected, and handed over when another
-//! method needs to see their effect or the chunk ends.
+//! method needs to see their effect or the chunk ends, so many steps in a turn ([`super::work`]).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::broker::outbox::Item;
-use crate::broker::queue::crowd;
+use crate::broker::queue::crowd::{self, CrowdTicket};
 use crate::broker::queue::handle::Queue;
 use crate::clock::Now;
 use crate::protocol::express::PublishReader;
@@ -24,6 +24,7 @@ use crate::session::channel::{Channel, Piece};
 use crate::session::handshake::{Client, Tuned};
 use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
+use crate::session::work::{Closing, Leaving};
 
 /// Deliveries are encoded until this much waits for the socket.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
@@ -42,8 +43,22 @@ pub struct Running {
     client: Client,
     is_blocked: bool,
     is_held_back: bool,
-    /// A crowded queue that was published to, and how long it is waited for.
-    crowded: Option<(Arc<Queue>, Instant)>,
+    /// A crowded queue that was published to.
+    pub(super) crowded: Option<Crowded>,
+    /// Not all that the frames so far have caused is done.
+    pub(super) is_behind: bool,
+    /// A channel that ends.
+    pub(super) closing: Option<Closing>,
+    /// All of them do.
+    pub(super) leaving: Option<Leaving>,
+}
+
+/// A crowded queue that is waited for.
+#[derive(Debug)]
+pub(super) struct Crowded {
+    queue: Arc<Queue>,
+    ticket: CrowdTicket,
+    until: Instant,
 }
 
 /// A channel's place.
@@ -89,6 +104,9 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// basic.publish, ack, reject and nack: collected, and handed over together.
+const COLLECTED: [(u16, u16); 4] = [PUBLISH_ID, (60, 80), (60, 90), (60, 120)];
+
 /// A frame that breaks a content is refused in the name of the method that began it.
 pub(super) const PUBLISH_ID: (u16, u16) = (60, 40);
 
@@ -106,6 +124,9 @@ impl Running {
             is_blocked: false,
             is_held_back: false,
             crowded: None,
+            is_behind: false,
+            closing: None,
+            leaving: None,
         }
     }
 
@@ -121,7 +142,30 @@ impl Running {
 
     /// Whether the next frame may be taken, even in the middle of what was read.
     pub fn takes_frames(&self) -> bool {
-        self.link.waiting_get.is_none() && !self.link.parked.is_full()
+        self.link.waiting_get.is_none() && !self.link.parked.is_full() && !self.wants_turn()
+    }
+
+    /// Whether there is more to do than this turn allows.
+    pub fn wants_turn(&self) -> bool {
+        self.is_behind || self.link.wakes.is_turn_over()
+    }
+
+    /// Whether a frame may be taken before what was collected is handed over, or all of that is: a method that is no
+    /// publish and no acknowledgement sees the effects of those before it, and a publish is behind what came back.
+    pub fn is_ready_for(&mut self, frame: &FrameView<'_>) -> bool {
+        match frame.kind {
+            FrameKind::Method => {
+                let id = Method::peek_id(frame.payload);
+                id.is_some_and(|id| COLLECTED.contains(&id)) || self.work()
+            }
+            FrameKind::Header | FrameKind::Body => self.is_ready_for_content(),
+            FrameKind::Heartbeat => true,
+        }
+    }
+
+    /// As [`Running::is_ready_for`], for a part of a body.
+    pub fn is_ready_for_content(&mut self) -> bool {
+        !self.link.has_returns || self.work()
     }
 
     /// Tries a basic.get again that waits for its queue's head.
@@ -181,10 +225,6 @@ impl Running {
         take: impl FnOnce(&mut Channel, &mut Link) -> Result<(), Refusal>,
     ) -> Result<Step, Failure> {
         let Some(at) = self.open_channel_or_discard(frame)? else { return Ok(Step::Continue) };
-        // What was returned in this chunk is in its queue before what is published behind it.
-        if self.link.has_returns {
-            self.hand_over();
-        }
         let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else { return Ok(Step::Continue) };
         let id = if channel.awaits_content() { PUBLISH_ID } else { (0, 0) };
         match take(channel, &mut self.link) {
@@ -197,12 +237,6 @@ impl Running {
         let method = Method::parse(frame.payload).map_err(|error| {
             Failure::new(error.into(), Method::peek_id(frame.payload).unwrap_or_default())
         })?;
-        if !matches!(
-            method,
-            Method::BasicPublish(_) | Method::BasicAck(_) | Method::BasicNack(_) | Method::BasicReject(_)
-        ) {
-            self.hand_over();
-        }
         if frame.channel == 0 {
             return self.on_connection_method(&method);
         }
@@ -217,7 +251,10 @@ impl Running {
                 };
                 let id = if channel.awaits_content() { PUBLISH_ID } else { method.id() };
                 match channel.on_method(&mut self.link, &method) {
-                    Ok(()) => Ok(Step::Continue),
+                    Ok(()) => {
+                        self.work_if_begun();
+                        Ok(Step::Continue)
+                    }
                     Err(refusal) => self.refuse(frame.channel, refusal, id),
                 }
             }
@@ -263,12 +300,16 @@ impl Running {
 
     fn on_channel_close(&mut self, frame: &FrameView<'_>) -> Result<Step, Failure> {
         let at = self.find(frame.channel).map_err(|_| expected_open(frame))?;
-        if matches!(self.channels.get(at), Some((_, Slot::Open(_)))) {
-            let (number, slot) = self.channels.remove(at);
-            self.close_slot(number, slot);
+        let close_ok = Method::ChannelCloseOk(ChannelCloseOk {});
+        if matches!(self.channels.get(at), Some((_, Slot::Open(_))))
+            && let (_, Slot::Open(channel)) = self.channels.remove(at)
+        {
+            self.close_channel(channel, &close_ok);
+            self.work_if_begun();
+        } else {
+            // Closes that cross are both answered; the number is free when ours is.
+            self.link.send(frame.channel, &close_ok);
         }
-        // Closes that cross are both answered; the number is free when ours is.
-        self.link.send(frame.channel, &Method::ChannelCloseOk(ChannelCloseOk {}));
         Ok(Step::Continue)
     }
 
@@ -312,54 +353,36 @@ impl Running {
             let (code, text) = (refusal.code.code(), &refusal.explanation);
             tracing::info!(channel = number, code, text = ?text, left_out, "channel closed");
         }
-        self.hand_over();
-        if let Ok(at) = self.find(number)
-            && let Some((_, slot)) = self.channels.get_mut(at)
-        {
-            let closed = std::mem::replace(slot, Slot::Closing { discarded_bytes: 0 });
-            self.close_slot(number, closed);
-        }
-        let close = ChannelClose {
+        let close = Method::ChannelClose(ChannelClose {
             reply_code: refusal.code.code(),
             reply_text: &refusal.text(),
             class_id: id.0,
             method_id: id.1,
-        };
-        self.link.send(number, &Method::ChannelClose(close));
+        });
+        if let Ok(at) = self.find(number)
+            && let Some((_, slot)) = self.channels.get_mut(at)
+            && let Slot::Open(channel) = std::mem::replace(slot, Slot::Closing { discarded_bytes: 0 })
+        {
+            self.close_channel(channel, &close);
+        }
+        self.work_if_begun();
         Ok(Step::Continue)
-    }
-
-    fn close_slot(&mut self, number: u16, slot: Slot) {
-        self.link.confirming.retain(|&other| other != number);
-        if let Slot::Open(channel) = slot {
-            channel.close(&mut self.link);
-        }
-    }
-
-    /// Hands over what the chunk collected so far, and confirms what is safe already.
-    pub fn hand_over(&mut self) {
-        let lsn = self.link.hand_over();
-        for number in std::mem::take(&mut self.link.confirming) {
-            if let Ok(at) = self.find(number)
-                && let Some((_, Slot::Open(channel))) = self.channels.get_mut(at)
-            {
-                channel.on_handed_over(&mut self.link, lsn);
-            }
-        }
     }
 
     /// The chunk ends, or something else has happened: hand over, deliver, look at the alarm, pay the wakes.
     pub fn pump(&mut self) {
-        self.hand_over();
-        self.deliver();
-        self.hand_over();
+        if self.work() {
+            self.deliver();
+            self.work();
+        }
         if self.link.out.is_empty() {
             // Deliveries of a queue that is gone were skipped: no write will give their room back.
             self.link.on_written();
+            self.work();
         }
         self.look_at_alarms();
         self.look_at_crowd();
-        self.link.wakes.fire();
+        self.link.wakes.wake();
     }
 
     fn deliver(&mut self) {
@@ -423,48 +446,26 @@ impl Running {
     /// Waits for a queue that is crowded, no longer than it is and than [`crowd::PATIENCE`].
     fn look_at_crowd(&mut self) {
         let published_to = self.link.burst().0.take_crowded();
-        let outbox = &self.link.outbox;
-        if self.crowded.as_ref().is_some_and(|(queue, _)| queue.is_in_crowd(outbox)) {
+        if self.crowded.as_ref().is_some_and(|crowded| crowded.queue.is_in_crowd(crowded.ticket)) {
             return;
         }
-        self.crowded = published_to
-            .filter(|queue| queue.join_crowd(outbox))
-            .map(|queue| (queue, self.link.now.instant + crowd::PATIENCE));
+        self.crowded = published_to.and_then(|queue| {
+            let ticket = queue.join_crowd(&self.link.outbox)?;
+            Some(Crowded { queue, ticket, until: self.link.now.instant + crowd::PATIENCE })
+        });
     }
 
     /// When [`Running::on_timeout`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        self.crowded.as_ref().map(|&(_, until)| until)
+        self.crowded.as_ref().map(|crowded| crowded.until)
     }
 
     /// Time has passed: a queue that is still crowded is not waited for any longer.
     pub fn on_timeout(&mut self, now: Now) {
-        if let Some((queue, _)) = self.crowded.take_if(|(_, until)| *until <= now.instant) {
-            queue.give_up_crowd(&mut self.link.wakes);
-            self.link.wakes.fire();
+        if let Some(crowded) = self.crowded.take_if(|crowded| crowded.until <= now.instant) {
+            crowded.queue.give_up_crowd(&mut self.link.wakes);
+            self.link.wakes.wake();
         }
-    }
-
-    /// Ends all channels and what dies with the connection.
-    pub fn close(&mut self) {
-        if let Some((queue, _)) = self.crowded.take() {
-            queue.leave_crowd(&self.link.outbox);
-        }
-        if let Some(get) = self.link.waiting_get.take() {
-            get.noted_at.forget_getter(&self.link.outbox);
-        }
-        for (number, slot) in std::mem::take(&mut self.channels) {
-            self.close_slot(number, slot);
-        }
-        for item in self.link.outbox.close() {
-            self.link.give_back(item);
-        }
-        self.link.hand_over();
-        self.link.leave_undelivered();
-        let names = std::mem::take(&mut self.link.exclusive_queues);
-        let owner = self.link.actor.connection;
-        self.link.vhost.delete_exclusive_queues(owner, &names, &mut self.link.wakes);
-        self.link.wakes.fire();
     }
 }
 

@@ -30,31 +30,30 @@ const OUTBOXES: u64 = 16;
 /// What a message counts beside its body: about what its frames do.
 const MESSAGE_BYTES: u64 = 64;
 
+/// Which crowd a publisher waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrowdTicket(u64);
+
 impl Queue {
     /// Whether it is time for its publishers to wait: to be followed by [`Queue::join_crowd`].
     pub(super) fn is_crowded(&self, state: &State) -> bool {
         !state.crowd.is_given_up && state.holds_more_than(self.crowded_bytes())
     }
 
-    /// Notes a publisher, whose outbox is signalled when it may go on. `false` when it need not wait: the queue is at
+    /// Notes a publisher, whose outbox is signalled when it may go on. `None` when it need not wait: the queue is at
     /// ease, given up or gone.
-    pub fn join_crowd(&self, publisher: &Arc<Outbox>) -> bool {
+    pub fn join_crowd(&self, publisher: &Arc<Outbox>) -> Option<CrowdTicket> {
         let mut state = self.lock();
-        let is_crowded = self.is_crowded(&state) && !self.is_deleted();
-        if is_crowded {
-            state.crowd.publishers.push(Arc::clone(publisher));
+        if !self.is_crowded(&state) || self.is_deleted() {
+            return None;
         }
-        is_crowded
+        state.crowd.publishers.push(Arc::clone(publisher));
+        Some(CrowdTicket(state.crowd.dispersed))
     }
 
-    /// Whether a publisher that was noted still has to wait.
-    pub fn is_in_crowd(&self, publisher: &Arc<Outbox>) -> bool {
-        self.lock().crowd.publishers.iter().any(|other| Arc::ptr_eq(other, publisher))
-    }
-
-    /// The publisher is gone.
-    pub fn leave_crowd(&self, publisher: &Arc<Outbox>) {
-        self.lock().crowd.publishers.retain(|other| !Arc::ptr_eq(other, publisher));
+    /// Whether a publisher that was noted still has to wait. One that is gone meanwhile is forgotten with the others.
+    pub fn is_in_crowd(&self, ticket: CrowdTicket) -> bool {
+        self.lock().crowd.dispersed == ticket.0
     }
 
     /// Lets all publishers go on, until the queue has been at ease: one has waited for [`PATIENCE`].
@@ -81,20 +80,20 @@ impl Queue {
 impl State {
     /// Whether consumers took all there was, or will take what they have no room for in a moment.
     pub(super) fn flows(&self) -> bool {
-        self.classic.consumers.next().is_some() || (self.crowd.lacks_room && !self.crowd.is_given_up)
+        let consumers = &self.classic.consumers;
+        consumers.next().is_some() || (consumers.lack_room() && !self.crowd.is_given_up)
     }
 
     /// Whether more than this waits for room, in bytes.
     fn holds_more_than(&self, bytes: u64) -> bool {
-        self.crowd.lacks_room
+        self.classic.consumers.lack_room()
             && self.classic.ready_bytes() + MESSAGE_BYTES * self.classic.ready_messages() > bytes
     }
 }
 
 impl Crowd {
     fn disperse(&mut self, wakes: &mut Wakes) {
-        for publisher in self.publishers.drain(..) {
-            publisher.signal_into(wakes);
-        }
+        self.dispersed += 1;
+        wakes.owe_signals(std::mem::take(&mut self.publishers));
     }
 }

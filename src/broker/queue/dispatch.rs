@@ -1,16 +1,23 @@
 //! From the ready list into outboxes: a pull that stops when credit does.
 //!
 //! Reserve, take and push happen under the consumer's outbox lock, inside the queue's: two dispatchers cannot
-//! swap runs, and a queue that finds no credit is remembered where the credit will come back.
+//! swap runs, and a consumer that finds no room or window waits in line where that will come back. One hold of the lock
+//! serves so many consumers and no more: what is left is owed to the queue ([`Wakes`]).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::broker::consumer::Consumer;
+use crate::broker::line::Share;
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::{Queue, State};
 use crate::broker::wakes::Wakes;
 use crate::message::run::Run;
 use crate::queue::classic::Head;
+use crate::queue::consumers::ConsumerKey;
+
+/// One hold of a queue's lock serves consumers so many times.
+const SERVES_MAX: u32 = 1000;
 
 /// What basic.get finds.
 #[derive(Debug)]
@@ -25,10 +32,31 @@ pub enum Taken {
 }
 
 impl Queue {
-    /// Delivers what may be delivered to whoever may have it.
+    /// Delivers what may be delivered to whoever may have it: as much as one hold of the lock allows. What is left then
+    /// is owed to the queue.
     pub(in crate::broker) fn dispatch(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
-        state.classic.on_durable(self.node.log.durable());
-        while self.serve_next(state, wakes) {}
+        self.dispatch_to(state, None, wakes);
+    }
+
+    fn dispatch_to(
+        self: &Arc<Self>,
+        state: &mut State,
+        mut resumed: Option<(&Arc<Consumer>, Share)>,
+        wakes: &mut Wakes,
+    ) {
+        let mut is_unfinished = state.classic.on_durable(self.node.log.durable());
+        let mut serves = 0;
+        while self.serve_next(state, &mut resumed, wakes) {
+            serves += 1;
+            if serves >= SERVES_MAX {
+                is_unfinished = true;
+                break;
+            }
+        }
+        wakes.count(serves);
+        if is_unfinished && !std::mem::replace(&mut state.is_unfinished, true) {
+            wakes.owe_deliveries(self);
+        }
         self.let_go(state);
         self.index_bytes.set(state.classic.index_bytes());
         self.here_bytes.set(state.classic.here_bytes());
@@ -51,43 +79,56 @@ impl Queue {
     }
 
     /// Serves the consumer whose turn it is, until it is another's. `false` when nothing more can be done.
-    fn serve_next(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) -> bool {
-        let State { classic, crowd, .. } = state;
+    fn serve_next(
+        self: &Arc<Self>,
+        state: &mut State,
+        resumed: &mut Option<(&Arc<Consumer>, Share)>,
+        wakes: &mut Wakes,
+    ) -> bool {
+        let classic = &mut state.classic;
         let deliverable = classic.deliverable();
         let Some(turn) = classic.consumers.next() else { return false };
-        if deliverable == 0 {
-            return false;
-        }
+        let (1.., Some(front)) = (deliverable, classic.front()) else { return false };
         let consumer = Arc::clone(turn.handle);
         let wanted = deliverable.min(if turn.is_alone { turn.credit } else { 1 });
+        let own_share = resumed.as_mut().filter(|(other, _)| Arc::ptr_eq(other, &consumer));
+        let own_share = own_share.map(|(_, share)| share);
         let mut slot = consumer.outbox.lock();
-        let window = slot.window(consumer.channel);
-        let count = match classic.front() {
-            // A consumer without acknowledgements waits for the window but does not use it up.
-            Some(front) if window > 0 => {
-                slot.fitting(front, if consumer.no_ack { wanted } else { wanted.min(window) })
+        match slot.admit(&consumer, front, wanted, own_share.as_deref().copied()) {
+            Ok(count) => {
+                if let Some(run) = classic.take(count) {
+                    classic.consumers.took(if consumer.no_ack { 0 } else { run.count() });
+                    if let Some(share) = own_share {
+                        *share = share.without(run.count(), run.delivery_bytes());
+                    }
+                    slot.push(&consumer, run, wakes);
+                }
             }
-            _ => 0,
-        };
-        if count == 0 {
-            slot.stall(self);
-            classic.consumers.stall();
-            crowd.lacks_room |= window > 0;
-            return true;
-        }
-        if let Some(run) = classic.take(count) {
-            classic.consumers.took(if consumer.no_ack { 0 } else { run.count() });
-            slot.push(&consumer, run, wakes);
+            Err(refused) => classic.consumers.stall(slot.wait(&consumer, refused)),
         }
         true
     }
 
-    /// Tries again for consumers that had no room or window: there is some now, or more is durable.
-    pub fn resume(self: &Arc<Self>, wakes: &mut Wakes) {
+    /// Tries again to deliver: more is durable, or one hold of the lock was not enough.
+    pub fn go_on(self: &Arc<Self>, wakes: &mut Wakes) {
         let mut state = self.lock();
-        state.classic.consumers.resume();
-        state.crowd.lacks_room = false;
+        state.is_unfinished = false;
         self.dispatch(&mut state, wakes);
+    }
+
+    /// A consumer has waited in line for room or a window, and may take its share.
+    pub(in crate::broker) fn resume(
+        self: &Arc<Self>,
+        consumer: &Arc<Consumer>,
+        key: ConsumerKey,
+        share: Share,
+        wakes: &mut Wakes,
+    ) {
+        let mut state = self.lock();
+        wakes.count(1);
+        if state.classic.consumers.resume(key) {
+            self.dispatch_to(&mut state, Some((consumer, share)), wakes);
+        }
     }
 
     /// Takes the head for basic.get, which needs no credit.
@@ -105,15 +146,13 @@ impl Queue {
         if classic.ready_messages() == 0 {
             return Taken::Empty;
         }
-        if !getters.iter().any(|other| Arc::ptr_eq(other, getter)) {
-            getters.push(Arc::clone(getter));
-        }
+        getters.insert(getter.connection(), Arc::clone(getter));
         self.dispatch(&mut state, wakes);
         Taken::NotYet
     }
 
     /// The connection no longer waits for the head.
     pub fn forget_getter(&self, getter: &Arc<Outbox>) {
-        self.lock().getters.retain(|other| !Arc::ptr_eq(other, getter));
+        self.lock().getters.remove(&getter.connection());
     }
 }

@@ -1,5 +1,6 @@
 //! A queue as everyone else holds it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -59,20 +60,22 @@ pub(in crate::broker) struct State {
     /// Messages and consumers.
     pub(in crate::broker) classic: Classic<Arc<Consumer>>,
     /// Connections with a basic.get that found messages and none to be had yet.
-    pub(super) getters: Vec<Arc<Outbox>>,
+    pub(super) getters: BTreeMap<ConnectionId, Arc<Outbox>>,
     /// The head is being read back, or will be.
     pub(in crate::broker) is_reading: bool,
     /// Publishers that wait for its consumers.
     pub(super) crowd: Crowd,
+    /// Somebody has been asked to go on delivering.
+    pub(super) is_unfinished: bool,
 }
 
 /// Whether a queue is crowded, and who waits for it: see [`super::crowd`].
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
-    /// A consumer would have been given more if its connection had had room.
-    pub(super) lacks_room: bool,
     /// Connections that are not read.
     pub(super) publishers: Vec<Arc<Outbox>>,
+    /// Counts how often they were let go.
+    pub(super) dispersed: u64,
     /// One has waited in vain.
     pub(super) is_given_up: bool,
 }
@@ -80,9 +83,7 @@ pub(super) struct Crowd {
 impl State {
     /// Asks those with a basic.get to try again.
     pub(super) fn wake_getters(&mut self, wakes: &mut Wakes) {
-        for outbox in self.getters.drain(..) {
-            outbox.signal_into(wakes);
-        }
+        wakes.owe_signals(std::mem::take(&mut self.getters).into_values());
     }
 }
 
@@ -177,10 +178,13 @@ impl Queue {
         if self.is_deleted() {
             return false;
         }
+        let mut entered = 0;
         for (run, seq, logged) in runs {
             let seq = seq.unwrap_or_else(|| self.draw_seq(run.count()));
             state.classic.enqueue(run.numbered_from(seq), logged);
+            entered += 1;
         }
+        wakes.count(entered);
         self.dispatch(&mut state, wakes);
         self.is_crowded(&state)
     }

@@ -14,9 +14,6 @@ use crate::queue::classic::Classic;
 use crate::queue::consumers::{ConsumerKey, Terms};
 use crate::storage::log::Applying;
 
-/// A purge lets others in after this many messages.
-const PURGE_STEP_MESSAGES: u64 = 1000;
-
 /// What basic.consume asks for.
 #[derive(Debug)]
 pub struct Subscription {
@@ -40,7 +37,7 @@ pub struct Removed {
 }
 
 impl Queue {
-    /// Adds a consumer. It gets nothing before [`Queue::resume`] is called, so that its consume-ok can go first.
+    /// Adds a consumer. It gets nothing before [`Queue::go_on`] is called, so that its consume-ok can go first.
     ///
     /// # Errors
     /// [`BrokerError::InExclusiveUse`], or [`BrokerError::NotFound`] when the queue was deleted meanwhile.
@@ -52,7 +49,7 @@ impl Queue {
         let make = |key| {
             let Subscription { tag, channel, no_ack, outbox, .. } = subscription;
             let source = Some(Source { queue: Arc::clone(self), key });
-            Arc::new(Consumer { tag, channel, no_ack, outbox, source })
+            Arc::new(Consumer::new(tag, channel, no_ack, outbox, source))
         };
         match state.classic.consumers.add(subscription.terms, make) {
             Ok(consumer) => Ok(Arc::clone(consumer)),
@@ -63,33 +60,20 @@ impl Queue {
     /// Removes a consumer. `true` when it was the last one of a queue that goes with its consumers.
     pub fn unsubscribe(&self, key: ConsumerKey, wakes: &mut Wakes) -> bool {
         let mut state = self.lock();
-        // If others lack room they will say so again.
-        state.crowd.lacks_room = false;
+        let is_removed = state.classic.consumers.remove(key).is_some();
         self.ease_crowd(&mut state, wakes);
-        let consumers = &mut state.classic.consumers;
-        consumers.remove(key).is_some() && self.properties.auto_delete && consumers.is_empty()
+        is_removed && self.properties.auto_delete && state.classic.consumers.is_empty()
     }
 
-    /// Removes the ready messages; how many there were.
-    pub fn purge(&self, wakes: &mut Wakes) -> u64 {
-        let mut purged = 0;
-        let mut left = self.lock().classic.ready_messages();
-        while left > 0 {
-            let step = left.min(PURGE_STEP_MESSAGES);
-            let mut state = self.lock();
-            let removed = self.purge_step(&mut state.classic, step);
-            if state.classic.ready_messages() == 0 {
-                state.wake_getters(wakes);
-            }
-            self.ease_crowd(&mut state, wakes);
-            drop(state);
-            if removed == 0 {
-                break;
-            }
-            purged += removed;
-            left = left.saturating_sub(removed);
+    /// Removes about so many of the ready messages; how many it were.
+    pub fn purge_some(&self, count: u64, wakes: &mut Wakes) -> u64 {
+        let mut state = self.lock();
+        let removed = self.purge_step(&mut state.classic, count);
+        if state.classic.ready_messages() == 0 {
+            state.wake_getters(wakes);
         }
-        purged
+        self.ease_crowd(&mut state, wakes);
+        removed
     }
 
     fn purge_step(&self, classic: &mut Classic<Arc<Consumer>>, count: u64) -> u64 {
@@ -116,7 +100,7 @@ impl Queue {
         if_unused: bool,
         if_empty: bool,
         wakes: &mut Wakes,
-    ) -> Result<(Removed, Option<(Logged, Applying<'_>)>), BrokerError> {
+    ) -> Result<(Removed, Option<(Logged, Applying)>), BrokerError> {
         let mut state = self.lock();
         if if_unused && !state.classic.consumers.is_empty() {
             return Err(BrokerError::InUse(self.resource()));

@@ -1,14 +1,15 @@
 //! What comes back from consumers: acknowledgements, and messages to deliver again.
 //!
-//! A session collects the settlements of one read chunk per queue, so that a thousand acks cost one lock.
+//! A session collects the settlements of one read chunk per queue, so that a thousand acks cost one lock; a hundred
+//! thousand are cut into a hundred, so that the queue's other clients get there between.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
-use crate::broker::queue::handle::Queue;
+use crate::broker::queue::handle::{Queue, State};
 use crate::broker::wakes::Wakes;
 use crate::message::fact::Fact;
 use crate::message::place::{Lsn, QueueId, Seq};
@@ -16,10 +17,13 @@ use crate::message::run::Run;
 use crate::queue::consumers::ConsumerKey;
 use crate::storage::log::Append;
 
+/// One hold of a queue's lock changes so much at most: ranges, runs and credits.
+const CHANGES_MAX: usize = 1000;
+
 /// What one burst of acknowledgements changes, queue by queue.
 #[derive(Debug, Default)]
 pub struct Settlements {
-    list: Vec<Settlement>,
+    list: VecDeque<Settlement>,
     /// Where in the list each queue's is.
     by_queue: HashMap<QueueId, usize, RandomState>,
 }
@@ -27,12 +31,12 @@ pub struct Settlements {
 impl Settlements {
     /// What changes at this queue.
     pub fn of(&mut self, queue: &Arc<Queue>) -> &mut Settlement {
-        let at = match self.list.last() {
+        let at = match self.list.back() {
             Some(settlement) if settlement.queue.id == queue.id => self.list.len() - 1,
             _ => *self.by_queue.entry(queue.id).or_insert(self.list.len()),
         };
         if at == self.list.len() {
-            self.list.push(Settlement::new(Arc::clone(queue)));
+            self.list.push_back(Settlement::new(Arc::clone(queue)));
         }
         #[expect(clippy::indexing_slicing, reason = "the position was just found or made")]
         &mut self.list[at]
@@ -48,40 +52,52 @@ impl Settlements {
         self.list.iter()
     }
 
-    /// Takes all.
-    pub fn drain(&mut self) -> impl Iterator<Item = Settlement> {
+    /// Makes the changes, in the order in which the queues were first touched, as far as this turn goes. `true` when all
+    /// are made; until then nothing more may be collected.
+    pub fn apply(&mut self, wakes: &mut Wakes) -> bool {
         self.by_queue.clear();
-        self.list.drain(..)
+        while let Some(settlement) = self.list.front_mut() {
+            if wakes.is_turn_over() {
+                return false;
+            }
+            if settlement.apply(wakes) {
+                self.list.pop_front();
+            }
+        }
+        true
     }
 }
+
+/// So many of the last credits are looked at for one of the same consumer.
+const CREDITS_SEARCHED: usize = 8;
 
 /// What one burst of acknowledgements changes at one queue.
 #[derive(Debug)]
 pub struct Settlement {
     /// The queue.
     pub queue: Arc<Queue>,
+    changes: Changes,
+}
+
+/// What is still to be changed.
+#[derive(Debug, Default)]
+struct Changes {
     logged: SmallVec<[(Seq, Seq); 1]>,
     transient: SmallVec<[(Seq, Seq); 1]>,
-    returned: Vec<Run>,
+    returned: VecDeque<Run>,
     credits: SmallVec<[(ConsumerKey, u32); 2]>,
 }
 
 impl Settlement {
     /// Nothing yet.
     pub fn new(queue: Arc<Queue>) -> Self {
-        Self {
-            queue,
-            logged: SmallVec::new(),
-            transient: SmallVec::new(),
-            returned: Vec::new(),
-            credits: SmallVec::new(),
-        }
+        Self { queue, changes: Changes::default() }
     }
 
     /// The run's messages are done with.
     pub fn settled(&mut self, run: &Run) {
-        let ranges =
-            if self.queue.logs(run.is_persistent()) { &mut self.logged } else { &mut self.transient };
+        let Changes { logged, transient, .. } = &mut self.changes;
+        let ranges = if self.queue.logs(run.is_persistent()) { logged } else { transient };
         match ranges.last_mut() {
             Some((_, end)) if *end == run.first_seq() => *end = run.end_seq(),
             _ => ranges.push((run.first_seq(), run.end_seq())),
@@ -90,48 +106,75 @@ impl Settlement {
 
     /// The run's messages go back to where they were.
     pub fn returned(&mut self, run: Run) {
-        self.returned.push(run);
+        self.changes.returned.push_back(run);
     }
 
     /// A consumer holds `count` messages less.
     pub fn credit(&mut self, consumer: ConsumerKey, count: u32) {
-        match self.credits.iter_mut().find(|(key, _)| *key == consumer) {
+        // Most are for the one before, and a long list is not searched: the queue adds up.
+        let credits = &mut self.changes.credits;
+        match credits.iter_mut().rev().take(CREDITS_SEARCHED).find(|(key, _)| *key == consumer) {
             Some((_, credit)) => *credit += count,
-            None => self.credits.push((consumer, count)),
+            None => credits.push((consumer, count)),
         }
     }
 
     /// Tells the log, before anything is changed. `None` when the log need not know.
     pub fn append(&self, log: &mut Append<'_>) -> Option<Lsn> {
-        let fact = Fact::Settled { queue: self.queue.id, ranges: &self.logged };
-        (!self.logged.is_empty()).then(|| log.push(&fact).end)
+        let fact = Fact::Settled { queue: self.queue.id, ranges: &self.changes.logged };
+        (!self.changes.logged.is_empty()).then(|| log.push(&fact).end)
     }
 
     /// Whether the log must know.
     pub fn is_logged(&self) -> bool {
-        !self.logged.is_empty()
+        !self.changes.logged.is_empty()
     }
 
-    /// Changes the queue, and delivers what the credit allows.
-    pub fn apply(self, wakes: &mut Wakes) {
-        let queue = self.queue;
-        let mut state = queue.lock();
-        if queue.is_deleted() {
-            return;
+    /// Changes the queue, a part at a time, and with the last delivers what the credit allows. `true` when all is done.
+    fn apply(&mut self, wakes: &mut Wakes) -> bool {
+        let mut state = self.queue.lock();
+        if self.queue.is_deleted() {
+            return true;
         }
+        wakes.count(self.changes.make_some(&mut state));
+        let is_done = self.changes.is_empty();
+        if is_done {
+            self.queue.dispatch(&mut state, wakes);
+        }
+        is_done
+    }
+}
+
+impl Changes {
+    /// Makes as many as one hold of the lock allows; how many.
+    fn make_some(&mut self, state: &mut State) -> u32 {
         let classic = &mut state.classic;
-        for (first, end) in self.logged {
-            classic.settle(first, end, true);
+        let mut left = CHANGES_MAX;
+        for (ranges, logged) in [(&mut self.logged, true), (&mut self.transient, false)] {
+            let kept = ranges.len().saturating_sub(left);
+            left -= ranges.len() - kept;
+            for (first, end) in ranges.drain(kept..) {
+                classic.settle(first, end, logged);
+            }
         }
-        for (first, end) in self.transient {
-            classic.settle(first, end, false);
-        }
-        for run in self.returned {
+        // The first ones first: whoever publishes between two parts finds the head in its place.
+        let returned = self.returned.len().min(left);
+        left -= returned;
+        for run in self.returned.drain(..returned) {
             classic.give_back(run);
         }
-        for (consumer, count) in self.credits {
+        let kept = self.credits.len().saturating_sub(left);
+        left -= self.credits.len() - kept;
+        for (consumer, count) in self.credits.drain(kept..) {
             classic.consumers.credited(consumer, count);
         }
-        queue.dispatch(&mut state, wakes);
+        (CHANGES_MAX - left) as u32
+    }
+
+    fn is_empty(&self) -> bool {
+        self.logged.is_empty()
+            && self.transient.is_empty()
+            && self.returned.is_empty()
+            && self.credits.is_empty()
     }
 }

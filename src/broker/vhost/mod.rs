@@ -156,7 +156,7 @@ impl Vhost {
     }
 
     /// Tells the log of a definition, before anything is changed; what it returns is kept until the change is made.
-    fn log_definition(&self, definition: Definition<'_>) -> Applying<'_> {
+    fn log_definition(&self, definition: Definition<'_>) -> Applying {
         let (logged, applying) = self.node.log.append_one(&Fact::Defined(definition));
         self.note_definition(logged.end);
         applying

@@ -124,13 +124,13 @@ impl Vhost {
         queue
     }
 
-    /// queue.purge: how many messages it removed.
+    /// The queue that queue.purge asks for.
     ///
     /// # Errors
     /// Every refusal of queue.purge.
-    pub fn purge_queue(&self, actor: &Actor, name: &str, wakes: &mut Wakes) -> Result<u64, BrokerError> {
+    pub fn find_for_purge(&self, actor: &Actor, name: &str) -> Result<Arc<Queue>, BrokerError> {
         self.check_access(actor, Access::Read, ResourceKind::Queue, name)?;
-        Ok(self.find_queue(name, actor)?.purge(wakes))
+        self.find_queue(name, actor)
     }
 
     /// queue.delete: how many ready messages went with it, and what the answer waits for. A queue that is not there

@@ -46,20 +46,18 @@ impl Channel {
         if !qos.global {
             self.prefetch = count;
         }
-        let queues = if self.has_window {
+        if self.has_window {
             // What a transaction has settled is held until it commits.
             let in_transaction = self.transaction.as_ref().map_or(0, Transaction::settled_messages);
             let held = self.unacked.messages() + in_transaction;
             let used = u32::try_from(held).unwrap_or(u32::MAX);
-            link.outbox.open_window(
-                self.number,
-                u32::from(count),
-                used.saturating_add(link.arriving_for(self.number)),
-            )
+            let used = used.saturating_add(link.arriving_for(self.number));
+            let is_awaited = link.outbox.open_window(self.number, u32::from(count), used);
+            link.resume_window(self.number, is_awaited);
         } else {
-            link.outbox.close_window(self.number)
-        };
-        link.resume(queues);
+            let is_awaited = link.outbox.close_window(self.number);
+            link.resume_room(is_awaited);
+        }
         link.send(self.number, &Method::BasicQosOk(BasicQosOk {}));
         Ok(())
     }
@@ -89,7 +87,7 @@ impl Channel {
         if !consume.nowait {
             link.send(self.number, &Method::BasicConsumeOk(BasicConsumeOk { consumer_tag: &tag }));
         }
-        queue.resume(&mut link.wakes);
+        queue.go_on(&mut link.wakes);
         Ok(())
     }
 
@@ -104,13 +102,8 @@ impl Channel {
             return Err(BrokerError::TagInUse(consume.consumer_tag.to_owned()).into());
         }
         let tag = self.tag_or_new(consume.consumer_tag);
-        let consumer = Arc::new(Consumer {
-            tag: tag.clone(),
-            channel: self.number,
-            no_ack: true,
-            outbox: Arc::clone(&link.outbox),
-            source: None,
-        });
+        let consumer = Consumer::new(tag.clone(), self.number, true, Arc::clone(&link.outbox), None);
+        let consumer = Arc::new(consumer);
         self.reply_address = Some(link.broker.replies.register(Arc::clone(&consumer)));
         self.consumers.insert(tag.clone(), consumer);
         if !consume.nowait {
@@ -125,18 +118,18 @@ impl Channel {
         let unused = match &cancelled {
             Some(consumer) if consumer.source.is_none() => {
                 self.close_reply_consumer(link);
-                Vec::new()
+                None
             }
-            Some(consumer) => Self::stop_consumers([Arc::clone(consumer)].into_iter(), &mut link.wakes),
-            None => Vec::new(),
+            Some(consumer) => Self::stop_consumer(consumer, &mut link.wakes),
+            None => None,
         };
         self.deliver_waiting(link);
         if !cancel.nowait {
             let ok = BasicCancelOk { consumer_tag: cancel.consumer_tag };
             link.send(self.number, &Method::BasicCancelOk(ok));
         }
-        for queue in unused {
-            link.vhost.delete_unused_queue(&queue, &mut link.wakes);
+        if let Some(queue) = unused {
+            link.delete_unused(&queue);
         }
         Ok(())
     }
@@ -184,18 +177,12 @@ impl Channel {
         Ok(())
     }
 
-    /// Takes consumers away from their queues; those that go with their last consumer are returned.
-    pub(super) fn stop_consumers(
-        consumers: impl Iterator<Item = Arc<Consumer>>,
-        wakes: &mut Wakes,
-    ) -> Vec<Arc<Queue>> {
-        let mut unused = Vec::new();
-        for source in consumers.filter_map(|consumer| consumer.source.clone()) {
-            if source.queue.unsubscribe(source.key, wakes) {
-                unused.push(source.queue);
-            }
-        }
-        unused
+    /// Takes a consumer away from its queue, which is returned if it goes with its last consumer.
+    pub(super) fn stop_consumer(consumer: &Consumer, wakes: &mut Wakes) -> Option<Arc<Queue>> {
+        let source = consumer.source.as_ref()?;
+        let is_unused = source.queue.unsubscribe(source.key, wakes);
+        consumer.outbox.leave_line(consumer);
+        is_unused.then(|| Arc::clone(&source.queue))
     }
 
     pub(super) fn close_reply_consumer(&mut self, link: &Link) {
@@ -206,6 +193,7 @@ impl Channel {
 
     /// The broker ended a consumer of this channel.
     pub fn on_cancelled(&mut self, link: &mut Link, consumer: &Consumer) {
+        link.outbox.leave_line(consumer);
         if self.consumers.remove(&consumer.tag).is_some() && link.notify_cancel {
             let cancel = BasicCancel { consumer_tag: &consumer.tag, nowait: true };
             link.send(self.number, &Method::BasicCancel(cancel));

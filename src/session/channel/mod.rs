@@ -25,6 +25,7 @@ use self::publish::Plain;
 use self::tx::Transaction;
 use self::unacked::Unacked;
 use crate::broker::consumer::Consumer;
+use crate::broker::queue::handle::Queue;
 use crate::message::place::Lsn;
 use crate::protocol::header::ContentHeader;
 use crate::protocol::methods::{AccessRequestOk, BasicAck, ChannelFlow, ChannelFlowOk, Method};
@@ -70,6 +71,11 @@ impl Channel {
             transaction: None,
             reply_address: None,
         }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.number
     }
 
     /// Whether a publish waits for its header or body.
@@ -157,21 +163,18 @@ impl Channel {
         self.confirms.as_ref().and_then(Confirms::awaited)
     }
 
-    /// Ends the channel: consumers stop, what was not acknowledged goes back.
-    pub fn close(mut self, link: &mut Link) {
+    /// The channel ends: an unfinished content is forgotten and consumers stop, as far as this turn goes. `true` when all
+    /// have; queues that lost their last one by it, and go with that, are added to `unused`.
+    pub fn stop(&mut self, link: &mut Link, unused: &mut Vec<Arc<Queue>>) -> bool {
         self.assembly.abandon(link);
-        let consumers = std::mem::take(&mut self.consumers);
         self.close_reply_consumer(link);
-        let unused = Self::stop_consumers(consumers.into_values(), &mut link.wakes);
-        self.withdraw_deliveries(link);
-        self.return_unacked(link);
-        link.hand_over();
-        // A window is closed last: what comes back was counted in it.
-        let queues = link.outbox.close_window(self.number);
-        link.resume(queues);
-        for queue in unused {
-            link.vhost.delete_unused_queue(&queue, &mut link.wakes);
+        while !link.wakes.is_turn_over()
+            && let Some((_, consumer)) = self.consumers.pop_first()
+        {
+            link.wakes.count(1);
+            unused.extend(Self::stop_consumer(&consumer, &mut link.wakes));
         }
+        self.consumers.is_empty()
     }
 
     fn on_flow(&self, link: &mut Link, flow: ChannelFlow) -> Result<(), Refusal> {

@@ -1,9 +1,9 @@
 //! Acknowledgements: ack, nack, reject, recover.
 
-use crate::protocol::methods::{BasicRecoverOk, Method};
 use crate::session::channel::Channel;
-use crate::session::channel::tx::Verdict;
+use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Holder};
+use crate::session::chore::{Chore, Verdict};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
 
@@ -51,15 +51,23 @@ impl Channel {
             self.settle(link, one, verdict);
             return Ok(());
         }
-        let many = if tag == 0 {
-            self.unacked.take_all()
-        } else {
-            self.unacked.take_through(tag).ok_or_else(|| unknown_tag(tag))?
-        };
-        for delivered in many {
-            self.settle(link, delivered, verdict);
+        if tag != 0 && !self.unacked.contains(tag) {
+            return Err(unknown_tag(tag));
+        }
+        let through = if tag == 0 { u64::MAX } else { tag };
+        if !self.settle_through(link, through, verdict) {
+            link.chores.push_back(Chore::Settle { channel: self.number, through, verdict });
         }
         Ok(())
+    }
+
+    /// Settles every delivery up to and with this tag, as far as this turn goes. `true` when all are.
+    pub fn settle_through(&mut self, link: &mut Link, through: u64, verdict: Verdict) -> bool {
+        while !link.wakes.is_turn_over() {
+            let Some(delivered) = self.unacked.take_first_through(through) else { return true };
+            self.settle(link, delivered, verdict);
+        }
+        false
     }
 
     /// Settles at once, or, in a transaction, when it is committed.
@@ -72,6 +80,7 @@ impl Channel {
 
     pub(super) fn settle_now(&self, link: &mut Link, delivered: Delivered, verdict: Verdict) {
         let count = delivered.run.count();
+        link.wakes.count(1);
         if self.has_window {
             link.credit_window(self.number, count);
         }
@@ -97,27 +106,21 @@ impl Channel {
         if !requeue {
             return Err(Refusal::not_implemented("requeue=false"));
         }
-        self.return_unacked(link);
-        link.hand_over();
-        if reply {
-            link.send(self.number, &Method::BasicRecoverOk(BasicRecoverOk {}));
-        }
+        link.chores.push_back(Chore::Recover { channel: self.number, reply });
         Ok(())
     }
 
-    /// Everything not acknowledged goes back, also what a transaction had acknowledged and did not commit.
-    pub(super) fn return_unacked(&mut self, link: &mut Link) {
-        let in_transaction = self.transaction.as_mut().map(|open| open.take_settled()).unwrap_or_default();
-        for delivered in self.unacked.take_all().into_iter().chain(in_transaction) {
+    /// Everything not acknowledged goes back, also what a transaction had acknowledged and did not commit, as far as
+    /// this turn goes. `true` when all has.
+    pub fn return_unacked(&mut self, link: &mut Link) -> bool {
+        while !link.wakes.is_turn_over() {
+            let in_transaction = |open: &mut Transaction| open.take_first_settled();
+            let next = self.unacked.take_first_through(u64::MAX);
+            let next = next.or_else(|| self.transaction.as_mut().and_then(in_transaction));
+            let Some(delivered) = next else { return true };
             self.settle_now(link, delivered, Verdict::Return);
         }
-    }
-
-    /// What waits for this channel and was not sent goes back as if it had never been taken.
-    pub(super) fn withdraw_deliveries(&self, link: &mut Link) {
-        for item in link.withdraw(self.number) {
-            link.give_back(item);
-        }
+        false
     }
 }
 

@@ -6,12 +6,12 @@ use crate::broker::vhost::{BindingRequest, DeclaredQueue, ExchangeRequest, Queue
 use crate::message::place::Lsn;
 use crate::protocol::methods::{
     ExchangeBindOk, ExchangeDeclare, ExchangeDeclareOk, ExchangeDelete, ExchangeDeleteOk, ExchangeUnbindOk,
-    Method, QueueBindOk, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge, QueuePurgeOk,
-    QueueUnbindOk,
+    Method, QueueBindOk, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge, QueueUnbindOk,
 };
 use crate::protocol::reply::ReplyCode;
 use crate::protocol::table::Table;
 use crate::session::channel::Channel;
+use crate::session::chore::Chore;
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
 
@@ -102,8 +102,8 @@ impl Channel {
             };
             link.vhost.declare_queue(&link.actor, &request)?
         };
-        if declare.exclusive && !link.exclusive_queues.iter().any(|known| **known == *declared.name) {
-            link.exclusive_queues.push(declared.name.as_str().into());
+        if declare.exclusive && !link.exclusive_queues.contains(declared.name.as_str()) {
+            link.exclusive_queues.insert(declared.name.as_str().into());
         }
         let ok = QueueDeclareOk {
             queue: &declared.name,
@@ -119,7 +119,7 @@ impl Channel {
         let name = self.queue_or_last(delete.queue)?;
         let (unused, empty) = (delete.if_unused, delete.if_empty);
         let (removed, after) = link.vhost.delete_queue(&link.actor, &name, unused, empty, &mut link.wakes)?;
-        link.exclusive_queues.retain(|known| **known != *name);
+        link.exclusive_queues.remove(name.as_str());
         let message_count = u32::try_from(removed.messages).unwrap_or(u32::MAX);
         self.reply(link, after, delete.nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count }));
         Ok(())
@@ -127,10 +127,10 @@ impl Channel {
 
     fn on_queue_purge(&self, link: &mut Link, purge: &QueuePurge<'_>) -> Result<(), Refusal> {
         let name = self.queue_or_last(purge.queue)?;
-        let purged = link.vhost.purge_queue(&link.actor, &name, &mut link.wakes)?;
-        let message_count = u32::try_from(purged).unwrap_or(u32::MAX);
+        let queue = link.vhost.find_for_purge(&link.actor, &name)?;
+        let (channel, left, nowait) = (self.number, queue.counts().0, purge.nowait);
         // A purge that a crash undoes is allowed to come undone: nothing waits for it.
-        self.reply(link, Lsn::default(), purge.nowait, &Method::QueuePurgeOk(QueuePurgeOk { message_count }));
+        link.chores.push_back(Chore::Purge { channel, queue, left, purged: 0, nowait });
         Ok(())
     }
 

@@ -1,22 +1,16 @@
 //! Transactions (class tx): publishes and acknowledgements that happen together or not at all.
 
+use std::collections::VecDeque;
+
 use crate::broker::publish::Burst;
 use crate::config::Limits;
-use crate::protocol::methods::{Method, TxCommitOk, TxRollbackOk, TxSelectOk};
+use crate::protocol::methods::{Method, TxRollbackOk, TxSelectOk};
 use crate::session::channel::Channel;
 use crate::session::channel::returns::{Unroutable, send_return};
 use crate::session::channel::unacked::Delivered;
+use crate::session::chore::{Chore, Verdict};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
-
-/// What an acknowledgement decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The messages are done with.
-    Done,
-    /// The messages go back to their queue.
-    Return,
-}
 
 /// What a transaction has collected.
 #[derive(Debug, Default)]
@@ -26,7 +20,7 @@ pub(super) struct Transaction {
     /// What its messages take in memory and in the log.
     bytes: u64,
     pub(super) unroutable: Vec<Unroutable>,
-    settled: Vec<(Delivered, Verdict)>,
+    settled: VecDeque<(Delivered, Verdict)>,
 }
 
 impl Transaction {
@@ -51,15 +45,15 @@ impl Transaction {
     }
 
     pub(super) fn settle(&mut self, delivered: Delivered, verdict: Verdict) {
-        self.settled.push((delivered, verdict));
+        self.settled.push_back((delivered, verdict));
     }
 
     pub(super) fn settled_messages(&self) -> u64 {
         self.settled.iter().map(|(delivered, _)| u64::from(delivered.run.count())).sum()
     }
 
-    pub(super) fn take_settled(&mut self) -> Vec<Delivered> {
-        self.settled.drain(..).map(|(delivered, _)| delivered).collect()
+    pub(super) fn take_first_settled(&mut self) -> Option<Delivered> {
+        self.settled.pop_front().map(|(delivered, _)| delivered)
     }
 }
 
@@ -83,15 +77,16 @@ impl Channel {
         for unroutable in &committed.unroutable {
             send_return(link, self.number, &unroutable.view());
         }
-        let lsn = link.commit(&mut committed.burst);
-        link.send_after(self.number, lsn, &Method::TxCommitOk(TxCommitOk {}));
+        link.commit(&mut committed.burst);
+        link.chores.push_back(Chore::Committed { channel: self.number });
         Ok(())
     }
 
     /// Publishes are forgotten, acknowledgements taken back.
     pub(super) fn on_tx_rollback(&mut self, link: &mut Link) -> Result<(), Refusal> {
         let transaction = self.transaction.as_mut().ok_or_else(not_transactional)?;
-        for delivered in std::mem::take(transaction).take_settled() {
+        link.wakes.count(u32::try_from(transaction.settled.len()).unwrap_or(u32::MAX));
+        for (delivered, _) in std::mem::take(transaction).settled {
             self.unacked.push(delivered);
         }
         link.send(self.number, &Method::TxRollbackOk(TxRollbackOk {}));

@@ -67,26 +67,21 @@ impl Unacked {
         Some(taken)
     }
 
-    /// Takes every delivery up to and with this tag. `None` when the tag itself is not outstanding.
-    pub fn take_through(&mut self, tag: u64) -> Option<Vec<Delivered>> {
-        let last_tag = self.find(tag)?;
-        let mut rest = self.by_last_tag.split_off(&(tag + 1));
-        std::mem::swap(&mut rest, &mut self.by_last_tag);
-        let mut taken: Vec<_> = rest.into_values().collect();
-        if last_tag > tag
-            && let Some(mut cut) = self.by_last_tag.remove(&last_tag)
-        {
-            taken.push(cut.split_before(tag + 1));
-            self.by_last_tag.insert(last_tag, cut);
-        }
-        self.messages -= taken.iter().map(|delivered| u64::from(delivered.run.count())).sum::<u64>();
-        Some(taken)
+    /// Whether the tag is outstanding.
+    pub fn contains(&self, tag: u64) -> bool {
+        self.find(tag).is_some()
     }
 
-    /// Takes everything, in order of tags.
-    pub fn take_all(&mut self) -> Vec<Delivered> {
-        self.messages = 0;
-        std::mem::take(&mut self.by_last_tag).into_values().collect()
+    /// Takes the first run of deliveries, and of it no more than those up to and with this tag. `None` when there are
+    /// none.
+    pub fn take_first_through(&mut self, tag: u64) -> Option<Delivered> {
+        let entry = self.by_last_tag.first_entry()?;
+        if entry.get().first_tag > tag {
+            return None;
+        }
+        let taken = if *entry.key() <= tag { entry.remove() } else { entry.into_mut().split_before(tag + 1) };
+        self.messages -= u64::from(taken.run.count());
+        Some(taken)
     }
 
     /// The key of the run that holds this tag.

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -45,9 +44,8 @@ pub struct Append<'a> {
 /// log's slot that holds them.
 #[derive(Debug)]
 #[must_use = "dropped when the facts are applied"]
-pub struct Applying<'a> {
+pub struct Applying {
     _token: Arc<()>,
-    _log: PhantomData<&'a Log>,
 }
 
 /// What the log must know about a record.
@@ -253,7 +251,7 @@ impl Log {
     }
 
     /// Appends one fact that stands alone.
-    pub fn append_one(&self, fact: &Fact<'_>) -> (Logged, Applying<'_>) {
+    pub fn append_one(&self, fact: &Fact<'_>) -> (Logged, Applying) {
         let mut append = self.append();
         let logged = append.push(fact);
         (logged, append.finish())
@@ -347,7 +345,7 @@ impl Log {
     }
 }
 
-impl<'a> Append<'a> {
+impl Append<'_> {
     /// Appends one fact; it is durable when [`Log::durable`] reaches the end of the position returned.
     pub fn push(&mut self, fact: &Fact<'_>) -> Logged {
         let kind = fact_codec::kind(fact);
@@ -386,9 +384,9 @@ impl<'a> Append<'a> {
     }
 
     /// Ends the hold. What is returned is kept until the facts are applied to the state in memory.
-    pub fn finish(self) -> Applying<'a> {
+    pub fn finish(self) -> Applying {
         let pending = self.pending.as_ref().expect("held until dropped");
-        Applying { _token: Arc::clone(&pending.batch.applying), _log: PhantomData }
+        Applying { _token: Arc::clone(&pending.batch.applying) }
     }
 }
 

@@ -1,0 +1,55 @@
+//! What a method begins and may take longer than a turn: kept by the link, worked off by [`super::work`].
+//!
+//! Nothing more is taken from the client before its chores are done, so that it sees everything in order.
+
+use std::sync::Arc;
+
+use crate::broker::queue::handle::Queue;
+
+/// What an acknowledgement decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The messages are done with.
+    Done,
+    /// The messages go back to their queue.
+    Return,
+}
+
+/// Something begun.
+#[derive(Debug)]
+pub enum Chore {
+    /// basic.ack or basic.nack of every delivery of a channel up to and with this tag.
+    Settle {
+        /// The channel.
+        channel: u16,
+        /// The last tag.
+        through: u64,
+        /// What becomes of the messages.
+        verdict: Verdict,
+    },
+    /// Everything that a channel has not acknowledged goes back.
+    Recover {
+        /// The channel.
+        channel: u16,
+        /// The client waits for an answer.
+        reply: bool,
+    },
+    /// queue.purge.
+    Purge {
+        /// The channel to be answered.
+        channel: u16,
+        /// The queue.
+        queue: Arc<Queue>,
+        /// How many messages were there and are not removed yet.
+        left: u64,
+        /// How many were removed.
+        purged: u64,
+        /// Nobody waits for an answer.
+        nowait: bool,
+    },
+    /// tx.commit is answered, when what it handed over is durable.
+    Committed {
+        /// The channel.
+        channel: u16,
+    },
+}

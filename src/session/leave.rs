@@ -1,0 +1,120 @@
+//! How a connection ends: what it held goes back in turns, then it says its last word.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::clock::Now;
+use crate::protocol::frame;
+use crate::protocol::methods::{ConnectionClose, ConnectionCloseOk, Method};
+use crate::session::parked::Parked;
+use crate::session::running::Failure;
+use crate::session::{Phase, Session};
+
+/// What a connection says when it has left.
+#[derive(Debug)]
+pub(super) enum Last {
+    /// connection.close-ok: the client has closed it.
+    CloseOk(BytesMut),
+    /// connection.close; when `deaf`, not even an answer can be understood.
+    Close { frame: BytesMut, deaf: bool },
+    /// Nobody listens.
+    Nothing,
+}
+
+impl Session {
+    /// The client has closed the connection: everything ends before it is told so.
+    pub(super) fn close_ok(&mut self, now: Now) {
+        let mut bytes = BytesMut::new();
+        frame::put_method(&mut bytes, 0, &Method::ConnectionCloseOk(ConnectionCloseOk {}));
+        self.leave(Last::CloseOk(bytes), now);
+    }
+
+    /// Tells the client why the connection is closed, and waits a while for its answer.
+    pub(super) fn fail(&mut self, failure: &Failure, deaf: bool, now: Now) {
+        let Failure { refusal, class_id, method_id } = failure;
+        if let Some(left_out) = self.broker.complaints.allow(now.instant) {
+            let (code, text) = (refusal.code.code(), &refusal.explanation);
+            tracing::warn!(code, text = ?text, left_out, "connection closed");
+        }
+        let close = ConnectionClose {
+            reply_code: refusal.code.code(),
+            reply_text: &refusal.text(),
+            class_id: *class_id,
+            method_id: *method_id,
+        };
+        let mut bytes = BytesMut::new();
+        frame::put_method(&mut bytes, 0, &Method::ConnectionClose(close));
+        self.leave(Last::Close { frame: bytes, deaf }, now);
+    }
+
+    fn leave(&mut self, last: Last, now: Now) {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Running(mut running) => {
+                // What was published so far is handed over and confirmed, if this turn allows.
+                running.work();
+                running.leave();
+                Phase::Leaving(running, last)
+            }
+            Phase::Leaving(running, _) => Phase::Leaving(running, last),
+            _ => return self.say_last(last, now),
+        };
+        self.go_on_leaving(now);
+    }
+
+    /// Gives back what the connection held, as far as this turn goes, and ends it when that is all.
+    pub(super) fn go_on_leaving(&mut self, now: Now) {
+        let Phase::Leaving(running, _) = &mut self.phase else { return };
+        let is_over = running.work();
+        running.link.wakes.wake();
+        if is_over
+            && let Phase::Leaving(mut running, last) = std::mem::replace(&mut self.phase, Phase::Closed)
+        {
+            self.out = std::mem::take(&mut running.link.out);
+            self.parked = std::mem::take(&mut running.link.parked);
+            self.say_last(last, now);
+        }
+    }
+
+    /// The last word goes out behind what still waits for the log.
+    fn say_last(&mut self, last: Last, now: Now) {
+        match &last {
+            Last::Nothing => {
+                self.out.clear();
+                self.parked = Parked::default();
+            }
+            Last::CloseOk(frame) | Last::Close { frame, .. } if self.parked.is_empty() => self.out.raw(frame),
+            Last::CloseOk(frame) | Last::Close { frame, .. } => self.parked.push_last(frame),
+        }
+        self.phase = Phase::Closed;
+        if let Last::Close { deaf, .. } = last {
+            let limit = self.broker.config.limits.close_timeout_ms;
+            self.enter_closing(deaf, Duration::from_millis(limit), now);
+        }
+    }
+
+    /// The socket is gone, or nobody is there to talk to: what the connection held goes back, in this turn and, when
+    /// that is not enough, in those of [`Session::on_wake`] for as long as [`Session::is_leaving`].
+    pub fn abandon(&mut self) {
+        let now = match &self.phase {
+            Phase::Running(running) | Phase::Leaving(running, _) => running.link.now,
+            _ => self.opened,
+        };
+        self.leave(Last::Nothing, now);
+    }
+
+    /// Whether what the connection held has not all gone back.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.phase, Phase::Leaving(..))
+    }
+
+    /// However a connection ends, what it held goes back, in one turn if there are no others.
+    pub(super) fn finish_leaving(&mut self) {
+        self.abandon();
+        while let Phase::Leaving(running, _) = &mut self.phase {
+            running.link.wakes.begin_turn();
+            let now = running.link.now;
+            self.go_on_leaving(now);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Turns: what frames have caused is worked off here, so many steps at a time, and then others go first.
+//!
+//! ```text
+//!  frames --> publishes and settlements --> hand over --> consumers that waited go on --> chores --> closing --> leaving
+//!    ^                                          '-------------------<-------------------------------------'
+//!    '---- taken only when nothing is left
+//! ```
+//!
+//! The step counter is [`Wakes`](crate::broker::wakes::Wakes)'. A session that is behind says that it has work, and its
+//! task comes back in its next turn.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::broker::outbox::Item;
+use crate::broker::queue::handle::Queue;
+use crate::protocol::frame;
+use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommitOk};
+use crate::session::channel::Channel;
+use crate::session::chore::Chore;
+use crate::session::link::Link;
+use crate::session::running::{Running, Slot};
+
+/// queue.purge removes so many messages in one hold of the queue's lock.
+const PURGED_PER_STEP: u64 = 1000;
+
+/// A channel that ends: its consumers stop, then what it held goes back.
+#[derive(Debug)]
+pub(super) struct Closing {
+    channel: Box<Channel>,
+    stage: Stage,
+    /// What was on its way to it and will not be sent.
+    withdrawn: VecDeque<Item>,
+    /// Queues that lost their last consumer by it and go with that.
+    unused: Vec<Arc<Queue>>,
+    /// The frame that says that it has ended; none when nobody listens.
+    last: BytesMut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Consumers,
+    Unacked,
+    Withdrawn,
+    Rest,
+}
+
+/// A connection that ends: its channels do, then what was on its way goes back, then what is exclusive to it goes.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    channels: VecDeque<(u16, Slot)>,
+    is_over: bool,
+}
+
+impl Running {
+    /// Works off what the frames so far have caused, as far as this turn goes. `true` when nothing is left.
+    pub(super) fn work(&mut self) -> bool {
+        self.is_behind = !self.work_off();
+        !self.is_behind
+    }
+
+    /// A method may have begun what must be done before the next frame is taken.
+    pub(super) fn work_if_begun(&mut self) {
+        if self.has_begun() {
+            self.work();
+        }
+    }
+
+    fn work_off(&mut self) -> bool {
+        loop {
+            if !self.hand_over() || !self.link.resume_waiting() {
+                return false;
+            }
+            if !self.has_begun() {
+                return true;
+            }
+            if self.link.wakes.is_turn_over() {
+                return false;
+            }
+            self.step();
+        }
+    }
+
+    /// Whether something is begun and not finished, beside what is to be handed over.
+    fn has_begun(&self) -> bool {
+        let is_leaving = self.leaving.as_ref().is_some_and(|leaving| !leaving.is_over);
+        !self.link.chores.is_empty() || self.closing.is_some() || is_leaving
+    }
+
+    /// Hands over what was collected so far, and confirms what is safe already. `false` until all of it is.
+    fn hand_over(&mut self) -> bool {
+        let Some(lsn) = self.link.hand_over() else { return false };
+        for number in std::mem::take(&mut self.link.confirming) {
+            if let Ok(at) = self.find(number)
+                && let Some((_, Slot::Open(channel))) = self.channels.get_mut(at)
+            {
+                channel.on_handed_over(&mut self.link, lsn);
+            } else if let Some(closing) = &mut self.closing
+                && closing.channel.number() == number
+            {
+                closing.channel.on_handed_over(&mut self.link, lsn);
+            }
+        }
+        true
+    }
+
+    /// Goes on with what was begun first, a part of it.
+    fn step(&mut self) {
+        if let Some(chore) = self.link.chores.pop_front() {
+            if let Some(rest) = self.do_chore(chore) {
+                self.link.chores.push_front(rest);
+            }
+        } else if let Some(mut closing) = self.closing.take() {
+            if !closing.step(self) {
+                self.closing = Some(closing);
+            }
+        } else if let Some(mut leaving) = self.leaving.take() {
+            leaving.step(self);
+            self.leaving = Some(leaving);
+        }
+    }
+
+    /// Does a part of a chore; what is left of it.
+    fn do_chore(&mut self, chore: Chore) -> Option<Chore> {
+        match chore {
+            Chore::Settle { channel, through, verdict } => {
+                let is_done = self
+                    .with_channel(channel, |channel, link| channel.settle_through(link, through, verdict));
+                (!is_done).then_some(Chore::Settle { channel, through, verdict })
+            }
+            Chore::Recover { channel, reply } => {
+                let is_done = self.with_channel(channel, Channel::return_unacked);
+                if !is_done || self.link.has_collected() {
+                    return Some(Chore::Recover { channel, reply });
+                }
+                if reply {
+                    self.link.send(channel, &Method::BasicRecoverOk(BasicRecoverOk {}));
+                }
+                None
+            }
+            Chore::Purge { channel, queue, left, purged, nowait } => {
+                let removed = queue.purge_some(left.min(PURGED_PER_STEP), &mut self.link.wakes);
+                self.link.wakes.count(u32::try_from(removed).unwrap_or(u32::MAX));
+                let (left, purged) = (left.saturating_sub(removed), purged + removed);
+                if removed > 0 && left > 0 {
+                    return Some(Chore::Purge { channel, queue, left, purged, nowait });
+                }
+                let message_count = u32::try_from(purged).unwrap_or(u32::MAX);
+                if !nowait {
+                    self.link.send(channel, &Method::QueuePurgeOk(QueuePurgeOk { message_count }));
+                }
+                None
+            }
+            Chore::Committed { channel } => {
+                let after = self.link.handed_over;
+                self.link.send_after(channel, after, &Method::TxCommitOk(TxCommitOk {}));
+                None
+            }
+        }
+    }
+
+    fn with_channel(&mut self, number: u16, work: impl FnOnce(&mut Channel, &mut Link) -> bool) -> bool {
+        let at = self.find(number);
+        match at.ok().and_then(|at| self.channels.get_mut(at)) {
+            Some((_, Slot::Open(channel))) => work(channel, &mut self.link),
+            _ => true,
+        }
+    }
+
+    /// A channel ends; `last` is said when it has.
+    pub(super) fn close_channel(&mut self, channel: Box<Channel>, last: &Method<'_>) {
+        let mut frame = BytesMut::new();
+        frame::put_method(&mut frame, channel.number(), last);
+        self.closing = Some(Closing::new(channel, frame));
+    }
+
+    /// Begins to end all channels and what dies with the connection: [`Running::work`] says when that is done.
+    pub(super) fn leave(&mut self) {
+        self.crowded = None;
+        if let Some(get) = self.link.waiting_get.take() {
+            get.noted_at.forget_getter(&self.link.outbox);
+        }
+        let waiting = self.link.outbox.close();
+        self.link.arriving.extend(waiting);
+        let channels = std::mem::take(&mut self.channels).into();
+        self.leaving = Some(Leaving { channels, is_over: false });
+    }
+}
+
+impl Closing {
+    fn new(channel: Box<Channel>, last: BytesMut) -> Self {
+        Self { channel, stage: Stage::Consumers, withdrawn: VecDeque::new(), unused: Vec::new(), last }
+    }
+
+    /// Goes on, a part at a time; `true` when the channel has ended.
+    fn step(&mut self, running: &mut Running) -> bool {
+        let link = &mut running.link;
+        let number = self.channel.number();
+        if self.stage == Stage::Consumers {
+            if !self.channel.stop(link, &mut self.unused) {
+                return false;
+            }
+            if running.leaving.is_none() {
+                self.withdrawn = link.withdraw(number).into();
+            }
+            self.stage = Stage::Unacked;
+        }
+        if self.stage == Stage::Unacked {
+            if !self.channel.return_unacked(link) {
+                return false;
+            }
+            self.stage = Stage::Withdrawn;
+        }
+        if self.stage == Stage::Withdrawn {
+            if !link.give_back_all(&mut self.withdrawn) {
+                return false;
+            }
+            self.stage = Stage::Rest;
+            // All that came back is handed over first: it was counted in the window.
+            return false;
+        }
+        let is_awaited = link.outbox.close_window(number);
+        link.resume_room(is_awaited);
+        for queue in self.unused.drain(..) {
+            link.delete_unused(&queue);
+        }
+        link.output(number).raw(&self.last);
+        true
+    }
+}
+
+impl Leaving {
+    fn step(&mut self, running: &mut Running) {
+        if let Some((_, slot)) = self.channels.pop_front() {
+            if let Slot::Open(channel) = slot {
+                running.closing = Some(Closing::new(channel, BytesMut::new()));
+            }
+            return;
+        }
+        let link = &mut running.link;
+        let mut arriving = std::mem::take(&mut link.arriving);
+        let is_empty = link.give_back_all(&mut arriving);
+        link.arriving = arriving;
+        if !is_empty || link.has_collected() {
+            return;
+        }
+        link.leave_undelivered();
+        while let Some(name) = link.exclusive_queues.pop_first() {
+            if link.wakes.is_turn_over() {
+                link.exclusive_queues.insert(name);
+                return;
+            }
+            link.wakes.count(1);
+            let owner = link.actor.connection;
+            link.vhost.delete_exclusive_queues(owner, &[name], &mut link.wakes);
+        }
+        self.is_over = true;
+    }
+}
