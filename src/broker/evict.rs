@@ -67,7 +67,9 @@ impl Spills {
 impl Spill {
     fn is_needed(&self) -> bool {
         let queue = self.queue.upgrade().filter(|queue| !queue.is_deleted());
-        queue.is_some_and(|queue| queue.lock().classic.ledger.live_in(self.first, self.end) > 0)
+        queue.is_some_and(|queue| {
+            queue.lock().classic.ledger.live_ranges(self.first, self.end).next().is_some()
+        })
     }
 }
 
@@ -152,7 +154,7 @@ impl Queue {
             drop(state);
             self.node.counters.evicted_messages.add(evicted.messages);
             freed += evicted.body_bytes;
-            if evicted.messages == 0 {
+            if !evicted.is_cut_short {
                 break;
             }
         }
@@ -164,11 +166,14 @@ impl Queue {
 
     /// Writes bodies that no disk has yet to a spill pack; how many bytes could then be let go of.
     fn spill(self: &Arc<Self>, wanted: u64) -> Result<u64, StoreError> {
-        let mut runs = {
-            let state = self.lock();
+        let mut runs = loop {
+            let mut state = self.lock();
             let here_bytes = state.classic.here_bytes();
             let spare_bytes = here_bytes - KEPT_BYTES_MAX.min(here_bytes / 4);
-            state.classic.tail_to_spill(wanted.min(SPILL_BYTES).min(spare_bytes))
+            let found = state.classic.tail_to_spill(wanted.min(SPILL_BYTES).min(spare_bytes));
+            if !found.is_cut_short || !found.runs.is_empty() {
+                break found.runs;
+            }
         };
         runs.sort_by_key(|run| run.first_seq());
         let (Some(first), Some(end)) =

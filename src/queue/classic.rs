@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::message::place::{Logged, Lsn, Place, Seq};
 use crate::message::run::Run;
 use crate::queue::consumers::Consumers;
-use crate::queue::lane::{Away, Evicted, Front, Gone, Lane};
+use crate::queue::lane::{Away, Evicted, Front, Gone, Lane, ToSpill};
 use crate::queue::ledger::Ledger;
 
 /// So many runs become durable in one step at most.
@@ -69,12 +69,13 @@ impl<C> Classic<C> {
 
     /// Takes in new messages. `logged` is their position in the log, when they are in it.
     pub fn enqueue(&mut self, run: Run, logged: Option<Logged>) {
+        let is_kept = logged.is_some();
         if let Some(Logged { start, end }) = logged {
             self.ledger.insert(run.first_seq(), run.end_seq(), Place::Log(start));
             let at = self.undurable.partition_point(|&(seq, _)| seq < run.first_seq());
             self.undurable.insert(at, (run.first_seq(), end));
         }
-        self.ready.insert(run, &self.ledger);
+        self.ready.insert(run, is_kept, &self.ledger);
     }
 
     /// The log is durable up to `durable`. Whether more is than one step takes in: it is to be told again.
@@ -139,7 +140,16 @@ impl<C> Classic<C> {
     /// Messages taken before return to the place they had.
     pub fn give_back(&mut self, run: Run) {
         self.unacked = self.unacked.saturating_sub(u64::from(run.count()));
-        self.ready.insert(run, &self.ledger);
+        let is_kept =
+            (run.is_persistent() || self.has_spilled) && self.ledger.place(run.first_seq()).is_some();
+        self.ready.insert(run, is_kept, &self.ledger);
+    }
+
+    /// Messages taken before, whose bytes are on the disk only, return to the place they had. All numbers of the range
+    /// were taken, and the ledger knows them.
+    pub fn give_back_away(&mut self, away: Away) {
+        self.unacked = self.unacked.saturating_sub(away.count);
+        self.ready.insert_away(away, &self.ledger);
     }
 
     /// Removes up to about `count` ready messages from the head; which, for the log and the count.
@@ -154,21 +164,19 @@ impl<C> Classic<C> {
     /// Lets go of the bytes of ready messages that are durable on the disk, from the far tail on, until
     /// `bytes_wanted` of bodies went or only `keep_head_bytes` are left in memory. Bounded work: ask again.
     pub fn evict_tail(&mut self, bytes_wanted: u64, keep_head_bytes: u64) -> Evicted {
-        let (ledger, barrier) = (&self.ledger, self.barrier());
-        self.ready.evict_tail(bytes_wanted, keep_head_bytes, ledger, |run| {
-            barrier.is_none_or(|barrier| run.end_seq() <= barrier) && ledger.place(run.first_seq()).is_some()
-        })
+        self.ready.evict_tail(bytes_wanted, keep_head_bytes, self.barrier(), &self.ledger)
     }
 
-    /// Runs at the far tail that must be written to a spill pack before they can go, newest first.
-    pub fn tail_to_spill(&self, bytes_wanted: u64) -> Vec<Run> {
-        self.ready.tail_to_spill(bytes_wanted, |run| self.ledger.place(run.first_seq()).is_some())
+    /// Runs at the far tail that must be written to a spill pack before they can go, newest first. Bounded work: ask
+    /// again.
+    pub fn tail_to_spill(&mut self, bytes_wanted: u64) -> ToSpill {
+        self.ready.tail_to_spill(bytes_wanted)
     }
 
     /// The numbers `first..end` of [`Classic::tail_to_spill`] were written to `place`: what is still ready of them
     /// needs its bytes no longer.
     pub fn on_spilled(&mut self, first: Seq, end: Seq, place: Place) -> Evicted {
-        let (evicted, ranges) = self.ready.evict_within(first, end);
+        let (evicted, ranges) = self.ready.evict_within(first, end, &self.ledger);
         for (first, end) in ranges {
             self.has_spilled = true;
             self.ledger.insert(first, end, place);
@@ -220,7 +228,7 @@ mod tests {
 
     use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-    use super::{Classic, Head};
+    use super::{Away, Classic, Head};
     use crate::message::block::BlockBuilder;
     use crate::message::block_header::Stamp;
     use crate::message::names::Names;
@@ -316,6 +324,8 @@ mod tests {
         Durable,
         Take(u32),
         GiveBack(usize),
+        /// Gives back what the disk has without its bytes.
+        GiveBackAway(usize),
         Settle(usize),
         Purge(u64),
         Evict {
@@ -336,6 +346,7 @@ mod tests {
             2 => Just(Step::Durable),
             5 => (1u32..6).prop_map(Step::Take),
             2 => any::<usize>().prop_map(Step::GiveBack),
+            1 => any::<usize>().prop_map(Step::GiveBackAway),
             2 => any::<usize>().prop_map(Step::Settle),
             1 => (1u64..10).prop_map(Step::Purge),
             3 => (1u64..30, 0u64..10).prop_map(|(bytes, keep)| Step::Evict { bytes, keep }),
@@ -362,18 +373,23 @@ mod tests {
                 Step::Publish { skipped, count, persistent } => self.publish(skipped, count, persistent),
                 Step::Durable => drop(self.queue.on_durable(Lsn(self.logged))),
                 Step::Take(count) => self.take(count),
-                Step::GiveBack(at) if !self.taken.is_empty() => {
+                Step::GiveBack(at) | Step::GiveBackAway(at) if !self.taken.is_empty() => {
                     let mut run = self.taken.swap_remove(at % self.taken.len());
                     run.mark_redelivered();
-                    let numbers = run.first_seq().0..run.end_seq().0;
-                    self.ready.extend(numbers.map(|seq| (seq, (run.is_persistent(), true))));
-                    self.queue.give_back(run);
+                    let (first, end) = (run.first_seq(), run.end_seq());
+                    self.ready.extend((first.0..end.0).map(|seq| (seq, (run.is_persistent(), true))));
+                    let is_known = self.queue.ledger.live_in(first, end) == end.0 - first.0;
+                    if is_known && matches!(step, Step::GiveBackAway(_)) {
+                        self.queue.give_back_away(Away::of(&run));
+                    } else {
+                        self.queue.give_back(run);
+                    }
                 }
                 Step::Settle(at) if !self.taken.is_empty() => {
                     let run = self.taken.swap_remove(at % self.taken.len());
                     self.queue.settle(run.first_seq(), run.end_seq(), run.is_persistent());
                 }
-                Step::GiveBack(_) | Step::Settle(_) => {}
+                Step::GiveBack(_) | Step::GiveBackAway(_) | Step::Settle(_) => {}
                 Step::Purge(count) => {
                     for gone in self.queue.purge(count) {
                         for seq in gone.first.0..gone.end.0 {
@@ -388,7 +404,7 @@ mod tests {
                     assert_eq!(self.queue.here_bytes(), before - evicted.body_bytes);
                 }
                 Step::Spill => {
-                    let runs = self.queue.tail_to_spill(20);
+                    let runs = self.queue.tail_to_spill(20).runs;
                     self.take(2);
                     for run in runs {
                         let place = Place::Pack { number: 1, offset: 0 };

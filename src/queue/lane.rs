@@ -8,15 +8,22 @@
 //! An away range may have gaps. The ledger says which of its numbers live, and all that live in it are ready: a gap
 //! never holds a message that somebody else has in hand and that the ledger knows. The lane knows no consumer, no
 //! durability, no disk and no clock.
+//!
+//! No call does more than about a thousand steps beyond what its arguments ask for: an eviction that was cut short is
+//! asked for again, and remembers what it need not look at another time.
 
 use std::collections::VecDeque;
 
 use crate::message::place::Seq;
 use crate::message::run::Run;
+use crate::queue::chunks::{Chunks, Spot};
 use crate::queue::ledger::Ledger;
 
-/// One eviction turns at most this many runs into away ranges.
+/// One eviction looks at no more runs and away ranges than this.
 const EVICT_RUNS_MAX: usize = 1000;
+/// An away range holds the messages of so many runs at most, when it was made of them: what it takes to count the
+/// messages on one side of a number in it. Two reads' worth.
+const AWAY_RUNS_MAX: u32 = 2000;
 
 /// Ready messages whose bytes are not in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +44,12 @@ pub struct Away {
 
 #[derive(Debug)]
 enum Resting {
+    /// In memory only.
     Here(Run),
-    Away(Away),
+    /// In memory, and the ledger knows where on the disk.
+    Kept(Run),
+    /// On the disk only. It was made of so many runs.
+    Away(Away, u32),
 }
 
 /// What is at the head.
@@ -68,36 +79,82 @@ pub struct Evicted {
     pub messages: u64,
     /// The sum of their bodies, in bytes.
     pub body_bytes: u64,
+    /// It has looked at as much as it may at once: there may be more to take.
+    pub is_cut_short: bool,
+}
+
+/// What is to be written to a spill pack.
+#[derive(Debug, Default)]
+pub struct ToSpill {
+    /// The runs, newest first.
+    pub runs: Vec<Run>,
+    /// As many were looked at as may be at once: there may be more.
+    pub is_cut_short: bool,
+}
+
+/// Numbers that were looked through: in `low..high` nothing that is sought rests.
+#[derive(Debug, Default)]
+struct Searched {
+    low: Seq,
+    high: Seq,
 }
 
 /// A list of runs and away ranges, ascending by sequence number, that never overlap.
 #[derive(Debug, Default)]
 pub struct Lane {
-    list: VecDeque<Resting>,
+    list: Chunks<Resting>,
     messages: u64,
     body_bytes: u64,
     /// The bodies of the runs alone.
     here_bytes: u64,
+    /// Where no run is that the disk has.
+    without_kept: Searched,
+    /// Where no run is that the disk does not have.
+    without_here: Searched,
 }
 
 impl Resting {
     fn first(&self) -> Seq {
         match self {
-            Self::Here(run) => run.first_seq(),
-            Self::Away(away) => away.first,
+            Self::Here(run) | Self::Kept(run) => run.first_seq(),
+            Self::Away(away, _) => away.first,
         }
     }
 
     fn end(&self) -> Seq {
         match self {
-            Self::Here(run) => run.end_seq(),
-            Self::Away(away) => away.end,
+            Self::Here(run) | Self::Kept(run) => run.end_seq(),
+            Self::Away(away, _) => away.end,
         }
     }
 }
 
+impl Searched {
+    fn has(&self, seq: Seq) -> bool {
+        self.low <= seq && seq < self.high
+    }
+
+    /// Something that is sought comes to rest at `first..end`.
+    fn reopen(&mut self, first: Seq, end: Seq) {
+        if first < self.high {
+            self.low = self.low.max(end);
+        }
+    }
+
+    /// `low..high` was looked through. What was known before is known still if nothing lies in between.
+    fn note(&mut self, low: Seq, high: Seq) {
+        let joins = low <= self.high && self.low <= high && self.low < self.high;
+        *self = if joins {
+            Self { low: self.low.min(low), high: self.high.max(high) }
+        } else {
+            Self { low, high }
+        };
+    }
+}
+
 impl Away {
-    fn of(run: &Run) -> Self {
+    /// The messages of a run, without their bytes.
+    pub fn of(run: &Run) -> Self {
         Self {
             first: run.first_seq(),
             end: run.end_seq(),
@@ -111,7 +168,7 @@ impl Away {
     /// Takes in what follows, if it is of the same kind and nobody has a message in between in hand.
     fn merge(&mut self, next: &Self, ledger: &Ledger) -> bool {
         let alike = self.persistent == next.persistent && self.redelivered == next.redelivered;
-        let merges = alike && ledger.live_in(self.end, next.first) == 0;
+        let merges = alike && ledger.live_ranges(self.end, next.first).next().is_none();
         if merges {
             self.end = next.end;
             self.count += next.count;
@@ -120,50 +177,98 @@ impl Away {
         merges
     }
 
-    /// Cuts the numbers before `at` off.
-    fn split_front(&mut self, at: Seq, ledger: &Ledger) -> Self {
-        let count = ledger.live_in(self.first, at).min(self.count);
+    /// Cuts the numbers before `at` off and keeps those from `resume` on. None in between is among its messages. Counted
+    /// are those on the side with fewer numbers.
+    fn part(&mut self, at: Seq, resume: Seq, ledger: &Ledger) -> Self {
+        let (before, behind) = (at.0.saturating_sub(self.first.0), self.end.0.saturating_sub(resume.0));
+        let count = if before <= behind {
+            ledger.live_in(self.first, at).min(self.count)
+        } else {
+            self.count.saturating_sub(ledger.live_in(resume, self.end))
+        };
         let share = u128::from(self.body_bytes) * u128::from(count) / u128::from(self.count.max(1));
         let front = Self { end: at, count, body_bytes: share as u64, ..*self };
-        self.first = at;
+        self.first = resume;
         self.count -= count;
         self.body_bytes -= front.body_bytes;
         front
+    }
+
+    fn split_front(&mut self, at: Seq, ledger: &Ledger) -> Self {
+        self.part(at, at, ledger)
     }
 }
 
 impl Lane {
     /// Puts a run where its numbers belong: at the end, or, when another publisher was quicker or the
-    /// messages come back from a consumer, in between. Gaps are not waited for.
-    pub fn insert(&mut self, run: Run, ledger: &Ledger) {
-        self.messages += u64::from(run.count());
-        self.body_bytes += run.body_bytes();
-        self.here_bytes += run.body_bytes();
-        if self.list.back().is_none_or(|last| last.end() <= run.first_seq()) {
-            self.list.push_back(Resting::Here(run));
+    /// messages come back from a consumer, in between. Gaps are not waited for. `is_kept` says whether the ledger
+    /// knows its messages.
+    pub fn insert(&mut self, run: Run, is_kept: bool, ledger: &Ledger) {
+        let (first, end) = (run.first_seq(), run.end_seq());
+        self.count_in(&run);
+        let searched = if is_kept { &mut self.without_kept } else { &mut self.without_here };
+        searched.reopen(first, end);
+        let resting = if is_kept { Resting::Kept(run) } else { Resting::Here(run) };
+        if self.list.back().is_none_or(|last| last.end() <= first) {
+            self.list.push_back(resting);
             return;
         }
-        let mut at = self.list.partition_point(|other| other.first() < run.first_seq());
-        let before = at.checked_sub(1).and_then(|at| self.list.get_mut(at));
-        if let Some(Resting::Away(away)) = before
-            && away.end > run.first_seq()
+        let at = self.make_room(first, end, ledger);
+        self.list.insert(at, resting);
+    }
+
+    /// Puts messages that come back from a consumer, and whose bytes are on the disk only, where their numbers belong.
+    /// All numbers of `away` are messages, and the ledger knows them.
+    pub fn insert_away(&mut self, away: Away, ledger: &Ledger) {
+        debug_assert!(away.count == away.end.0 - away.first.0, "nobody else's numbers lie in between");
+        self.messages += away.count;
+        self.body_bytes += away.body_bytes;
+        let at = self.make_room(away.first, away.end, ledger);
+        let behind = self.list.insert(at, Resting::Away(away, 1));
+        let Some(at) = self.list.before(behind) else { return };
+        let at = self.merge_next(at, ledger);
+        if let Some(before) = self.list.before(at) {
+            self.merge_next(before, ledger);
+        }
+    }
+
+    /// The place for `first..end`, after an away range around it was parted.
+    fn make_room(&mut self, first: Seq, end: Seq, ledger: &Ledger) -> Spot {
+        let mut at = self.list.partition_point(|other| other.first() < first);
+        if let Some(before) = self.list.before(at)
+            && let Some(Resting::Away(away, runs)) = self.list.get_mut(before)
+            && away.end > first
         {
-            let mut rest = *away;
-            let front = rest.split_front(run.first_seq(), ledger);
-            rest.first = rest.first.max(run.end_seq());
+            let (mut rest, runs) = (*away, *runs);
+            let front = rest.part(first, end, ledger);
             *away = front;
             if front.count == 0 {
-                at -= 1;
-                self.list.remove(at);
+                at = self.list.remove(before);
             }
             if rest.count > 0 {
-                self.list.insert(at, Resting::Away(rest));
+                let behind = self.list.insert(at, Resting::Away(rest, runs));
+                at = self.list.before(behind).unwrap_or(behind);
             }
         }
-        if let Some(Resting::Away(away)) = self.list.get_mut(at) {
-            away.first = away.first.max(run.end_seq());
+        if let Some(Resting::Away(away, _)) = self.list.get_mut(at) {
+            away.first = away.first.max(end);
         }
-        self.list.insert(at, Resting::Here(run));
+        at
+    }
+
+    /// Makes the away range at a place one with what follows it, if they may be; where it is now.
+    fn merge_next(&mut self, at: Spot, ledger: &Ledger) -> Spot {
+        let next = self.list.after(at);
+        let Some(&Resting::Away(behind, runs_behind)) = self.list.get(next) else { return at };
+        if let Some(Resting::Away(away, runs)) = self.list.get_mut(at)
+            && runs.saturating_add(runs_behind) <= AWAY_RUNS_MAX
+            && away.merge(&behind, ledger)
+        {
+            *runs += runs_behind;
+            let behind = self.list.remove(next);
+            return self.list.before(behind).unwrap_or(behind);
+        }
+        at
     }
 
     /// Adds messages behind all others that are on the disk.
@@ -171,25 +276,25 @@ impl Lane {
         debug_assert!(self.list.back().is_none_or(|last| last.end() <= away.first), "ranges come in order");
         self.messages += away.count;
         self.body_bytes += away.body_bytes;
-        self.list.push_back(Resting::Away(away));
+        self.list.push_back(Resting::Away(away, AWAY_RUNS_MAX));
     }
 
     /// What is next.
     pub fn front(&self) -> Option<Front<'_>> {
         self.list.front().map(|front| match front {
-            Resting::Here(run) => Front::Here(run),
-            Resting::Away(away) => Front::Away(away),
+            Resting::Here(run) | Resting::Kept(run) => Front::Here(run),
+            Resting::Away(away, _) => Front::Away(away),
         })
     }
 
     /// Takes the first `count` messages of the front run, or all of it when it has no more. `None` when what is next is
     /// not in memory.
     pub fn take_front(&mut self, count: u32) -> Option<Run> {
-        let Some(Resting::Here(front)) = self.list.front_mut() else { return None };
+        let Some(Resting::Here(front) | Resting::Kept(front)) = self.list.front_mut() else { return None };
         let taken = if count < front.count() {
             front.split_front(count)
         } else {
-            let Some(Resting::Here(run)) = self.list.pop_front() else { return None };
+            let Some(Resting::Here(run) | Resting::Kept(run)) = self.list.pop_front() else { return None };
             run
         };
         self.messages -= u64::from(taken.count());
@@ -198,8 +303,14 @@ impl Lane {
         Some(taken)
     }
 
-    /// Removes up to about `count` messages from the head, wherever they are. The ledger, which still knows those
-    /// away, must be told.
+    fn count_in(&mut self, run: &Run) {
+        self.messages += u64::from(run.count());
+        self.body_bytes += run.body_bytes();
+        self.here_bytes += run.body_bytes();
+    }
+
+    /// Removes up to about `count` messages from the head, wherever they are: so many steps. The ledger, which still
+    /// knows those away, must be told.
     pub fn purge(&mut self, count: u64, ledger: &Ledger) -> Vec<Gone> {
         let mut gone = Vec::new();
         let mut left = count;
@@ -213,7 +324,7 @@ impl Lane {
                 });
                 continue;
             }
-            let Some(Resting::Away(away)) = self.list.front_mut() else { break };
+            let Some(Resting::Away(away, _)) = self.list.front_mut() else { break };
             let mut end = away.end;
             for (first, stop) in ledger.live_ranges(away.first, away.end) {
                 let stop = stop.min(Seq(first.0.saturating_add(left)));
@@ -237,87 +348,114 @@ impl Lane {
         gone
     }
 
-    /// Turns runs at the far tail into away ranges until `bytes_wanted` of bodies are let go of or only
-    /// `keep_head_bytes` are left in memory. A run goes when `is_kept` says that the disk has it.
+    /// Turns runs at the far tail that the disk has into away ranges, until `bytes_wanted` of bodies are let go of, or
+    /// only `keep_head_bytes` are left in memory, or enough was looked at. What reaches over `barrier` stays.
     pub fn evict_tail(
         &mut self,
         bytes_wanted: u64,
         keep_head_bytes: u64,
+        barrier: Option<Seq>,
         ledger: &Ledger,
-        is_kept: impl Fn(&Run) -> bool,
     ) -> Evicted {
         let mut evicted = Evicted::default();
-        let mut from = self.list.len();
-        let mut runs = 0;
-        for (at, resting) in self.list.iter().enumerate().rev() {
-            let here = self.here_bytes - evicted.body_bytes;
-            if evicted.body_bytes >= bytes_wanted || here <= keep_head_bytes || runs == EVICT_RUNS_MAX {
+        let mut at = match barrier {
+            Some(barrier) => self.list.partition_point(|resting| resting.end() <= barrier),
+            None => self.list.end(),
+        };
+        let mut searched = None;
+        let mut looked_at = 0;
+        while evicted.body_bytes < bytes_wanted
+            && self.here_bytes > keep_head_bytes
+            && let Some(before) = self.list.before(at)
+            && let Some(resting) = self.list.get_mut(before)
+        {
+            if self.without_kept.has(resting.first()) {
+                at = self.list.partition_point(|resting| resting.end() <= self.without_kept.low);
+                continue;
+            }
+            if looked_at == EVICT_RUNS_MAX {
+                evicted.is_cut_short = true;
                 break;
             }
-            if let Resting::Here(run) = resting
-                && is_kept(run)
-            {
+            looked_at += 1;
+            let (_, high) = searched.unwrap_or((resting.first(), resting.end()));
+            searched = Some((resting.first(), high));
+            at = before;
+            if let Resting::Kept(run) = resting {
                 evicted.body_bytes += run.body_bytes();
                 evicted.messages += u64::from(run.count());
-                runs += 1;
-                from = at;
+                self.here_bytes -= run.body_bytes();
+                *resting = Resting::Away(Away::of(run), 1);
+                at = self.merge_next(before, ledger);
             }
         }
-        for resting in self.list.split_off(from) {
-            match resting {
-                Resting::Here(run) if is_kept(&run) => self.push_merged(Away::of(&run), ledger),
-                Resting::Away(away) => self.push_merged(away, ledger),
-                here @ Resting::Here(_) => self.list.push_back(here),
-            }
+        if let Some((low, high)) = searched {
+            self.without_kept.note(low, high);
         }
-        self.here_bytes -= evicted.body_bytes;
         evicted
-    }
-
-    fn push_merged(&mut self, away: Away, ledger: &Ledger) {
-        if let Some(Resting::Away(last)) = self.list.back_mut()
-            && last.merge(&away, ledger)
-        {
-            return;
-        }
-        self.list.push_back(Resting::Away(away));
     }
 
     /// Runs at the far tail that the disk does not have, at most `bytes_wanted` of bodies and a run more, newest
     /// first: what must be written before it can go.
-    pub fn tail_to_spill(&self, bytes_wanted: u64, is_known: impl Fn(&Run) -> bool) -> Vec<Run> {
-        let mut found = Vec::new();
+    pub fn tail_to_spill(&mut self, bytes_wanted: u64) -> ToSpill {
+        let mut found = ToSpill::default();
         let mut bytes = 0;
-        for resting in self.list.iter().rev() {
-            if bytes >= bytes_wanted || found.len() == EVICT_RUNS_MAX {
+        let mut at = self.list.end();
+        let mut searched = None;
+        let mut looked_at = 0;
+        while bytes < bytes_wanted
+            && let Some(before) = self.list.before(at)
+            && let Some(resting) = self.list.get(before)
+        {
+            if self.without_here.has(resting.first()) {
+                at = self.list.partition_point(|resting| resting.end() <= self.without_here.low);
+                continue;
+            }
+            if looked_at == EVICT_RUNS_MAX {
+                found.is_cut_short = true;
                 break;
             }
-            if let Resting::Here(run) = resting
-                && !is_known(run)
-            {
+            looked_at += 1;
+            at = before;
+            if let Resting::Here(run) = resting {
                 bytes += run.body_bytes();
-                found.push(run.clone());
+                found.runs.push(run.clone());
+            } else if found.runs.is_empty() {
+                let (_, high) = searched.unwrap_or((resting.first(), resting.end()));
+                searched = Some((resting.first(), high));
             }
+        }
+        if let Some((low, high)) = searched {
+            self.without_here.note(low, high);
         }
         found
     }
 
-    /// Turns runs that lie wholly within `first..end` into away ranges, and says which. Whoever took some of them
-    /// meanwhile has their bytes in hand.
-    pub fn evict_within(&mut self, first: Seq, end: Seq) -> (Evicted, Vec<(Seq, Seq)>) {
+    /// Turns runs that lie wholly within `first..end` and that only memory had into away ranges, and says which.
+    /// Whoever took some of them meanwhile has their bytes in hand. As many steps as runs lie there.
+    pub fn evict_within(&mut self, first: Seq, end: Seq, ledger: &Ledger) -> (Evicted, Vec<(Seq, Seq)>) {
         let mut evicted = Evicted::default();
         let mut ranges = Vec::new();
-        let from = self.list.partition_point(|other| other.end() <= first);
-        let within = self.list.iter_mut().skip(from).take_while(|resting| resting.end() <= end);
-        for resting in within {
+        let mut at = self.list.partition_point(|other| other.end() <= first);
+        while let Some(resting) = self.list.get_mut(at)
+            && resting.end() <= end
+        {
             if let Resting::Here(run) = resting
                 && run.first_seq() >= first
             {
                 evicted.messages += u64::from(run.count());
                 evicted.body_bytes += run.body_bytes();
                 ranges.push((run.first_seq(), run.end_seq()));
-                *resting = Resting::Away(Away::of(run));
+                *resting = Resting::Away(Away::of(run), 1);
+                if let Some(before) = self.list.before(at) {
+                    let merged = self.merge_next(before, ledger);
+                    at = if merged == before { at } else { merged };
+                }
             }
+            at = self.list.after(at);
+        }
+        if let Some(before) = self.list.before(at) {
+            self.merge_next(before, ledger);
         }
         self.here_bytes -= evicted.body_bytes;
         (evicted, ranges)
@@ -325,7 +463,7 @@ impl Lane {
 
     /// Puts messages that were read back where they were away. `runs`, ascending, are all that the disk has of
     /// `first..end`; what is no longer away, or no longer lives, is let go. Live numbers that are in none of the runs
-    /// leave the lane and are returned: they could not be read.
+    /// leave the lane and are returned: they could not be read. As many steps as runs and live ranges lie there.
     pub fn fill(&mut self, first: Seq, end: Seq, runs: Vec<Run>, ledger: &Ledger) -> Vec<(Seq, Seq)> {
         let mut runs = VecDeque::from(runs);
         let mut missing = Vec::new();
@@ -333,13 +471,13 @@ impl Lane {
         while let Some(resting) = self.list.get(at)
             && resting.first() < end
         {
-            let Resting::Away(away) = resting else {
-                at += 1;
+            let &Resting::Away(away, made_of) = resting else {
+                at = self.list.after(at);
                 continue;
             };
-            let mut rest = *away;
+            let mut rest = away;
             let (low, high) = (away.first.max(first), away.end.min(end));
-            self.list.remove(at);
+            at = self.list.remove(at);
             let before = rest.split_front(low, ledger);
             // All that is left of the range belongs to what is filled, unless the range goes on behind it.
             let (filled, behind) = if high < rest.end {
@@ -350,15 +488,14 @@ impl Lane {
             self.messages -= filled.count;
             self.body_bytes -= filled.body_bytes;
             if before.count > 0 {
-                self.list.insert(at, Resting::Away(before));
-                at += 1;
+                at = self.list.insert(at, Resting::Away(before, made_of));
             }
+            self.without_kept.reopen(low, high);
             for range in ledger.live_ranges(low, high) {
                 at = self.place_pieces(range, at, filled.redelivered, &mut runs, &mut missing);
             }
             if let Some(behind) = behind {
-                self.list.insert(at, Resting::Away(behind));
-                at += 1;
+                at = self.list.insert(at, Resting::Away(behind, made_of));
             }
         }
         missing
@@ -368,11 +505,11 @@ impl Lane {
     fn place_pieces(
         &mut self,
         (first, end): (Seq, Seq),
-        mut at: usize,
+        mut at: Spot,
         redelivered: bool,
         runs: &mut VecDeque<Run>,
         missing: &mut Vec<(Seq, Seq)>,
-    ) -> usize {
+    ) -> Spot {
         let mut next = first;
         while next < end
             && let Some(run) = runs.pop_front()
@@ -392,11 +529,8 @@ impl Lane {
             if redelivered {
                 run.mark_redelivered();
             }
-            self.messages += u64::from(run.count());
-            self.body_bytes += run.body_bytes();
-            self.here_bytes += run.body_bytes();
-            self.list.insert(at, Resting::Here(run));
-            at += 1;
+            self.count_in(&run);
+            at = self.list.insert(at, Resting::Kept(run));
         }
         if next < end {
             missing.push((next, end));
@@ -421,7 +555,7 @@ impl Lane {
 
     /// What the list costs beside the bytes of the messages, in bytes.
     pub fn index_bytes(&self) -> u64 {
-        (self.list.len() * size_of::<Resting>()) as u64
+        self.list.bytes()
     }
 }
 
@@ -446,4 +580,185 @@ fn cut_back(run: &mut Run, at: Seq) -> Option<Run> {
     let front = u32::try_from(at.0 - run.first_seq().0).ok()?;
     let front = run.split_front(front);
     Some(std::mem::replace(run, front))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Away, EVICT_RUNS_MAX, Lane};
+    use crate::message::block::BlockBuilder;
+    use crate::message::block_header::Stamp;
+    use crate::message::names::Names;
+    use crate::message::place::{Lsn, Place, Seq};
+    use crate::message::record::Content;
+    use crate::message::run::Run;
+    use crate::queue::chunks::Chunks;
+    use crate::queue::ledger::Ledger;
+
+    const MESSAGES: u64 = 65_000;
+
+    fn message(persistent: bool) -> Run {
+        let mut builder = BlockBuilder::default();
+        builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
+        let (block, count, body_bytes) = builder.seal(Stamp { persistent, received_ms: 0 }, &Arc::default());
+        Run::of_block(block, count, body_bytes)
+    }
+
+    /// A lane of one-message runs, and a ledger that knows the persistent ones.
+    struct World {
+        lane: Lane,
+        ledger: Ledger,
+        transient: Run,
+        persistent: Run,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                lane: Lane::default(),
+                ledger: Ledger::default(),
+                transient: message(false),
+                persistent: message(true),
+            }
+        }
+
+        fn publish(&mut self, seq: u64, persistent: bool) {
+            if persistent {
+                self.ledger.insert(Seq(seq), Seq(seq + 1), Place::Log(Lsn(seq)));
+            }
+            let run = if persistent { &self.persistent } else { &self.transient };
+            self.lane.insert(run.numbered_from(Seq(seq)), persistent, &self.ledger);
+        }
+
+        fn numbers(&mut self) -> Vec<u64> {
+            std::iter::from_fn(|| self.lane.take_front(1)).map(|run| run.first_seq().0).collect()
+        }
+
+        /// How many evictions it takes until one is not cut short, and how many messages they let go of.
+        fn evict(&mut self, bytes_wanted: u64, barrier: Option<Seq>) -> (usize, u64) {
+            let (mut calls, mut messages) = (0, 0);
+            loop {
+                let evicted = self.lane.evict_tail(bytes_wanted, 0, barrier, &self.ledger);
+                calls += 1;
+                messages += evicted.messages;
+                if !evicted.is_cut_short {
+                    return (calls, messages);
+                }
+            }
+        }
+    }
+
+    /// The numbers below `MESSAGES` in an order that jumps about.
+    fn scattered() -> impl Iterator<Item = u64> {
+        (0..MESSAGES).map(|at| at * 28_657 % MESSAGES)
+    }
+
+    #[test]
+    fn as_many_runs_as_are_ready_come_back_in_front_of_them_in_a_few_steps_each() {
+        let orders: [Box<dyn Iterator<Item = u64>>; 3] =
+            [Box::new(0..MESSAGES), Box::new((0..MESSAGES).rev()), Box::new(scattered())];
+        for order in orders {
+            let mut world = World::new();
+            (MESSAGES..2 * MESSAGES).for_each(|seq| world.publish(seq, false));
+            order.for_each(|seq| world.publish(seq, false));
+            let moved = world.lane.list.moved as u64;
+            assert!(moved <= 100 * MESSAGES, "{moved} moves for {MESSAGES} runs");
+            assert!(world.numbers().into_iter().eq(0..2 * MESSAGES));
+        }
+    }
+
+    #[test]
+    fn messages_without_their_bytes_come_back_into_an_away_range_and_are_one_with_it() {
+        let mut world = World::new();
+        (0..100).for_each(|seq| world.publish(seq, true));
+        for held in [40, 41, 60] {
+            world.ledger.cut(Seq(held), Seq(held + 1));
+        }
+        world.lane = Lane::default();
+        let run = |first, end| Away {
+            first: Seq(first),
+            end: Seq(end),
+            count: end - first,
+            body_bytes: end - first,
+            persistent: true,
+            redelivered: false,
+        };
+        world.lane.insert_away(run(0, 40), &world.ledger);
+        world.lane.insert_away(run(42, 60), &world.ledger);
+        world.lane.insert_away(run(61, 100), &world.ledger);
+        assert_eq!(world.lane.list.bytes(), size_of_val(world.lane.list.front().unwrap()) as u64);
+        world.ledger.insert(Seq(40), Seq(42), Place::Log(Lsn(1000)));
+        world.ledger.insert(Seq(60), Seq(61), Place::Log(Lsn(1001)));
+        world.lane.insert_away(Away { redelivered: true, ..run(40, 42) }, &world.ledger);
+        world.lane.insert_away(run(60, 61), &world.ledger);
+        assert_eq!((world.lane.messages(), world.lane.body_bytes()), (100, 100));
+        let ranges: Vec<_> = away_ranges(&world.lane.list);
+        assert_eq!(ranges, [(0, 40, 40), (40, 42, 2), (42, 100, 58)]);
+    }
+
+    fn away_ranges(list: &Chunks<super::Resting>) -> Vec<(u64, u64, u64)> {
+        let mut at = list.partition_point(|_| false);
+        let mut ranges = Vec::new();
+        while let Some(resting) = list.get(at) {
+            if let super::Resting::Away(away, _) = resting {
+                ranges.push((away.first.0, away.end.0, away.count));
+            }
+            at = list.after(at);
+        }
+        ranges
+    }
+
+    #[test]
+    fn an_eviction_looks_at_no_run_twice_in_vain() {
+        let mut world = World::new();
+        world.publish(0, true);
+        (1..=MESSAGES).for_each(|seq| world.publish(seq, false));
+        let (calls, messages) = world.evict(u64::MAX, Some(Seq(0)));
+        assert_eq!((calls, messages), (1, 0), "nothing is durable");
+        let (calls, messages) = world.evict(u64::MAX, None);
+        assert_eq!((calls, messages), (MESSAGES as usize / EVICT_RUNS_MAX + 1, 1));
+        for seq in MESSAGES + 1..MESSAGES + 2000 {
+            world.publish(seq, false);
+            assert_eq!(world.evict(u64::MAX, None), (1, 0));
+        }
+        // What the disk has is found behind, in front of, and amid what was looked at.
+        world.publish(MESSAGES + 2000, true);
+        assert_eq!(world.evict(u64::MAX, None), (1, 1));
+        let messages = world.lane.messages();
+        world.lane.evict_within(Seq(100), Seq(102), &world.ledger);
+        world.ledger.insert(Seq(100), Seq(102), Place::Log(Lsn(1)));
+        let read = [100, 101].map(|seq| world.persistent.numbered_from(Seq(seq)));
+        world.lane.fill(Seq(100), Seq(102), read.into(), &world.ledger);
+        assert_eq!(world.evict(1, None).1, 1);
+        assert_eq!(world.evict(u64::MAX, None).1, 1);
+        assert_eq!(world.lane.messages(), messages);
+    }
+
+    #[test]
+    fn what_is_to_be_spilled_is_found_behind_any_number_of_messages_that_the_disk_has() {
+        let mut world = World::new();
+        (0..10).for_each(|seq| world.publish(seq, false));
+        (10..MESSAGES).for_each(|seq| world.publish(seq, true));
+        let mut calls = 0;
+        let found = loop {
+            let found = world.lane.tail_to_spill(5);
+            calls += 1;
+            if !found.is_cut_short {
+                break found;
+            }
+            assert!(found.runs.is_empty());
+        };
+        assert_eq!((calls, found.runs.len()), (MESSAGES as usize / EVICT_RUNS_MAX, 5));
+        assert!(!world.lane.tail_to_spill(5).is_cut_short, "it remembers where there was nothing");
+    }
+
+    #[test]
+    fn evicted_messages_cost_a_few_words_for_many() {
+        let mut world = World::new();
+        (0..MESSAGES).for_each(|seq| world.publish(seq, true));
+        world.evict(u64::MAX, None);
+        assert_eq!((world.lane.here_bytes(), world.lane.messages()), (0, MESSAGES));
+        assert!(world.lane.index_bytes() < MESSAGES, "{} bytes", world.lane.index_bytes());
+    }
 }

@@ -10,9 +10,10 @@
 //!                                     '-------------- give_back(run) ----------+----> settle(run): gone
 //! ```
 //!
-//! Read [`classic`] first; [`lane`] is its list of messages, [`ledger`] what a disk holds of them (in
-//! the log or in an [`extent`] of a pack), [`consumers`] who is next.
+//! Read [`classic`] first; [`lane`] is its list of messages (kept in [`chunks`]), [`ledger`] what a disk holds of them
+//! (in the log or in an [`extent`] of a pack), [`consumers`] who is next.
 
+pub mod chunks;
 pub mod classic;
 pub mod consumers;
 pub mod extent;
