@@ -3,12 +3,13 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
 use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::queue::handle::Queue;
+use crate::message::place::QueueId;
 use crate::routing::{Bindings, ExchangeKind};
 
 /// An exchange's unchanging properties, as declared.
@@ -32,21 +33,32 @@ pub struct ExchangeProperties {
     pub arguments: Box<[u8]>,
 }
 
+/// An exchange's identity, never used again in the process: one deleted and declared again under its name is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId(pub u64);
+
 /// An exchange.
 pub struct Exchange {
+    /// Its number.
+    pub id: ExchangeId,
     /// What it was declared as.
     pub properties: ExchangeProperties,
     /// Where it sends: a snapshot that publishers read without a lock, replaced under the definitions lock.
     pub bindings: ArcSwap<Bindings<Destination>>,
-    /// Set once, under the definitions lock, when it is gone.
-    pub deleted: AtomicBool,
+    /// Set once, under the definitions lock, when it is gone. Its bindings go after it, in steps.
+    pub(super) deleted: AtomicBool,
 }
 
 impl Exchange {
     /// An exchange without bindings.
-    pub fn new(properties: ExchangeProperties) -> Self {
+    pub fn new(id: ExchangeId, properties: ExchangeProperties) -> Self {
         let bindings = ArcSwap::from_pointee(Bindings::new(properties.kind));
-        Self { properties, bindings, deleted: AtomicBool::new(false) }
+        Self { id, properties, bindings, deleted: AtomicBool::new(false) }
+    }
+
+    /// Whether it was deleted; it sends nothing anywhere then, whatever its bindings say.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
     }
 
     /// Its name for error texts.
@@ -82,6 +94,33 @@ pub enum Destination {
     Queue(Arc<Queue>),
     /// Another exchange.
     Exchange(Arc<Exchange>),
+}
+
+/// Which destination it is. Sorted by these, tables have the same order in every run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DestinationId {
+    /// A queue.
+    Queue(QueueId),
+    /// Another exchange.
+    Exchange(ExchangeId),
+}
+
+impl Destination {
+    /// Its number.
+    pub fn id(&self) -> DestinationId {
+        match self {
+            Self::Queue(queue) => DestinationId::Queue(queue.id),
+            Self::Exchange(exchange) => DestinationId::Exchange(exchange.id),
+        }
+    }
+
+    /// Whether it was deleted; bindings to it that are still there lead nowhere.
+    pub fn is_deleted(&self) -> bool {
+        match self {
+            Self::Queue(queue) => queue.is_deleted(),
+            Self::Exchange(exchange) => exchange.is_deleted(),
+        }
+    }
 }
 
 impl PartialEq for Destination {

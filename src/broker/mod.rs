@@ -2,8 +2,9 @@
 //! no task; sessions call it, and it answers with values, refusals and wakes.
 //!
 //! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
-//! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`], [`line`] and
-//! [`consumer`] (the way out), [`wakes`], [`release`] (for publishers that are gone), [`memory`] and [`alarms`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
+//! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`], [`line`] and [`consumer`] (the
+//! way out), [`wakes`], [`release`] (for publishers that are gone), [`remains`] (of what was deleted), [`memory`] and
+//! [`alarms`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox or the log). No lock is held while a wake is paid.
@@ -27,6 +28,7 @@ pub mod queue;
 pub mod read_ahead;
 pub mod recover;
 pub mod release;
+pub mod remains;
 pub mod reply_to;
 pub mod route;
 pub mod vhost;

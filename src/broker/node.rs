@@ -7,9 +7,11 @@ use dashmap::DashMap;
 
 use crate::broker::alarms::Alarms;
 use crate::broker::evict::Spills;
+use crate::broker::exchange::ExchangeId;
 use crate::broker::memory::Memory;
 use crate::broker::queue::handle::Queue;
 use crate::broker::read_ahead::ReadRequests;
+use crate::broker::remains::Remains;
 use crate::config::Limits;
 use crate::message::place::QueueId;
 use crate::stats::Gauge;
@@ -34,6 +36,8 @@ pub struct Node {
     pub reads: ReadRequests,
     /// Packs of messages that no restart needs.
     pub spills: Spills,
+    /// What is left of deleted objects.
+    pub remains: Remains,
     /// What the store has done.
     pub counters: StoreCounters,
     /// Bytes held.
@@ -43,6 +47,7 @@ pub struct Node {
     /// Bounds from the configuration.
     pub limits: Limits,
     queue_ids: AtomicU64,
+    exchange_ids: AtomicU64,
     connection_ids: AtomicU64,
     /// Durable queues by the number by which the log knows them.
     durable: DashMap<QueueId, Weak<Queue>>,
@@ -68,12 +73,14 @@ impl Node {
             shelf,
             reads: ReadRequests::default(),
             spills: Spills::default(),
+            remains: Remains::default(),
             counters: StoreCounters::default(),
             durable: DashMap::new(),
             memory: Arc::new(memory),
             alarms: Alarms::default(),
             limits,
             queue_ids: AtomicU64::new(1),
+            exchange_ids: AtomicU64::new(1),
             connection_ids: AtomicU64::new(1),
         }
     }
@@ -81,6 +88,11 @@ impl Node {
     /// A queue number that was never given before.
     pub fn next_queue_id(&self) -> QueueId {
         QueueId(self.queue_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An exchange number that was never given before in this process.
+    pub fn next_exchange_id(&self) -> ExchangeId {
+        ExchangeId(self.exchange_ids.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The next queue number; it is not taken.

@@ -55,16 +55,25 @@ struct Search {
 
 impl Search {
     fn ask(&mut self, vhost: &Vhost, exchange: &Arc<Exchange>, keys: &[&[u8]], headers: Table<'_>) {
+        if exchange.is_deleted() {
+            return;
+        }
         let mut matched = false;
         if exchange.is_default() {
             for queue in keys.iter().filter_map(|key| vhost.queue(std::str::from_utf8(key).ok()?)) {
-                matched = true;
-                self.add(&queue);
+                if !queue.is_deleted() {
+                    matched = true;
+                    self.add(&queue);
+                }
             }
         } else {
             let bindings = exchange.bindings.load();
             for key in keys {
                 bindings.route(key, headers, &mut |destination| {
+                    // Bindings of what was deleted go one by one, and lead nowhere until then.
+                    if destination.is_deleted() {
+                        return;
+                    }
                     matched = true;
                     match destination {
                         Destination::Queue(queue) => self.add(queue),

@@ -139,6 +139,7 @@ impl Server {
         }
         background.spawn(watch_memory(Arc::clone(&self.broker)));
         background.spawn(release(Arc::clone(&self.broker)));
+        background.spawn(work_off_remains(Arc::clone(&self.broker)));
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
             accepting.spawn(listener::accept(
@@ -221,6 +222,16 @@ async fn release(broker: Arc<Broker>) {
     loop {
         std::future::poll_fn(|context| broker.poll_release(context)).await;
         broker.release();
+    }
+}
+
+/// Lets go of what deleted objects left, a part at a time.
+async fn work_off_remains(broker: Arc<Broker>) {
+    let remains = &broker.node.remains;
+    loop {
+        std::future::poll_fn(|context| remains.poll(context)).await;
+        remains.step();
+        tokio::task::yield_now().await;
     }
 }
 

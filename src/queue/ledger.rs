@@ -285,6 +285,31 @@ impl Ledger {
         }
     }
 
+    /// How many ranges and extents there are.
+    pub fn len(&self) -> usize {
+        self.ranges.len() + self.extents.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets up to `most` ranges and extents of a queue that is gone, whatever lives in them. `true` when none is
+    /// left.
+    pub fn shed(&mut self, most: usize) -> bool {
+        for _ in 0..most {
+            if let Some((first, (end, _))) = self.ranges.pop_first() {
+                self.messages -= end.0 - first.0;
+            } else if let Some((_, extent)) = self.extents.pop_first() {
+                self.messages -= extent.live();
+            } else {
+                break;
+            }
+        }
+        self.is_empty()
+    }
+
     /// What all of it costs in memory, in bytes.
     pub fn index_bytes(&self) -> u64 {
         self.ranges.len() as u64 * RANGE_BYTES + self.extents.len() as u64 * EXTENT_BYTES

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
+
 use crate::broker::queue::handle::Queue;
+use crate::broker::vhost::removal::Removal;
 
 /// What an acknowledgement decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,13 @@ pub enum Chore {
         channel: u16,
         /// The client waits for an answer.
         reply: bool,
+    },
+    /// Something was deleted, and what it leaves goes.
+    Remove {
+        /// What is left to do.
+        removal: Removal,
+        /// The channel to be answered, and the frame, when it is done; empty when nobody waits for one.
+        answer: (u16, BytesMut),
     },
     /// queue.purge.
     Purge {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
@@ -23,6 +24,7 @@ use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
 use crate::message::record::{Content, MessageView};
 use crate::protocol::delivery::DeliveryHead;
+use crate::protocol::frame;
 use crate::protocol::methods::Method;
 use crate::protocol::table::Table;
 use crate::session::chore::Chore;
@@ -201,7 +203,17 @@ impl Link {
         if after <= self.broker.node.log.durable() {
             return self.send(channel, method);
         }
-        self.parked.push(channel, after, method);
+        let mut frame = BytesMut::new();
+        frame::put_method(&mut frame, channel, method);
+        self.send_frame_after(channel, after, &frame);
+    }
+
+    /// Sends a frame once the log is durable up to `after`.
+    pub fn send_frame_after(&mut self, channel: u16, after: Lsn, frame: &[u8]) {
+        if after <= self.broker.node.log.durable() {
+            return self.output(channel).raw(frame);
+        }
+        self.parked.push_frame(channel, after, frame);
         self.await_log(Some(after));
     }
 
@@ -400,7 +412,8 @@ impl Link {
 
     /// Deletes a queue that lost its last consumer and is to go with it, unless another one came meanwhile.
     pub fn delete_unused(&mut self, queue: &Arc<Queue>) {
-        self.vhost.delete_unused_queue(queue, &mut self.wakes);
+        let removal = self.vhost.delete_unused_queue(queue);
+        self.chores.push_back(Chore::Remove { removal, answer: (0, BytesMut::new()) });
         if queue.is_deleted() {
             self.exclusive_queues.remove(&queue.properties.name);
         }

@@ -11,7 +11,6 @@
 use smallvec::SmallVec;
 
 use crate::message::place::Lsn;
-use crate::protocol::methods::Method;
 use crate::session::output::Output;
 
 /// With so many parked replies a connection is not read until some have left.
@@ -49,19 +48,17 @@ impl Parked {
         self.replies.iter().map(|reply| reply.out.len()).sum()
     }
 
-    /// Keeps a reply until the log is durable up to `after`.
-    pub fn push(&mut self, channel: u16, after: Lsn, method: &Method<'_>) {
+    /// Keeps a channel's reply, a frame, until the log is durable up to `after`.
+    pub fn push_frame(&mut self, channel: u16, after: Lsn, frame: &[u8]) {
         let mut out = Output::default();
-        out.method(channel, method);
+        out.raw(frame);
         self.replies.push(Reply { channel, after, out, room_bytes: 0 });
     }
 
     /// Keeps the connection's last frame until everything else has left.
     pub fn push_last(&mut self, frame: &[u8]) {
         let after = self.replies.iter().map(|reply| reply.after).max().unwrap_or_default();
-        let mut out = Output::default();
-        out.raw(frame);
-        self.replies.push(Reply { channel: 0, after, out, room_bytes: 0 });
+        self.push_frame(0, after, frame);
     }
 
     /// What each channel says once it may, oldest first: for whoever watches the session.
@@ -114,14 +111,18 @@ mod tests {
     use crate::protocol::methods::{ChannelOpenOk, Method};
     use crate::session::output::Output;
 
-    const REPLY: Method<'_> = Method::ChannelOpenOk(ChannelOpenOk {});
+    fn reply() -> BytesMut {
+        let mut bytes = BytesMut::new();
+        frame::put_method(&mut bytes, 1, &Method::ChannelOpenOk(ChannelOpenOk {}));
+        bytes
+    }
 
     #[test]
     fn replies_leave_when_durable_and_never_before_an_older_one_of_their_channel() {
         let mut parked = Parked::default();
-        parked.push(1, Lsn(20), &REPLY);
-        parked.push(2, Lsn(10), &REPLY);
-        parked.push(1, Lsn(10), &REPLY);
+        parked.push_frame(1, Lsn(20), &reply());
+        parked.push_frame(2, Lsn(10), &reply());
+        parked.push_frame(1, Lsn(10), &reply());
         assert_eq!(parked.awaited(), Some(Lsn(10)));
         let mut out = Output::default();
         let reply_bytes = parked.bytes() / 3;
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn the_room_of_what_waits_is_given_back_with_it() {
         let mut parked = Parked::default();
-        parked.push(1, Lsn(5), &REPLY);
+        parked.push_frame(1, Lsn(5), &reply());
         assert!(parked.keep_room(1, 100));
         assert!(!parked.keep_room(2, 100));
         let mut out = Output::default();

@@ -6,7 +6,7 @@
 //!    '---- taken only when nothing is left
 //! ```
 //!
-//! The step counter is [`Wakes`](crate::broker::wakes::Wakes)'. A session that is behind says that it has work, and its
+//! The step counter is [`Wakes`](crate::broker::wakes::Wakes)'s. A session that is behind says that it has work, and its
 //! task comes back in its next turn.
 
 use std::collections::VecDeque;
@@ -16,6 +16,7 @@ use bytes::BytesMut;
 
 use crate::broker::outbox::Item;
 use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::TURN_STEPS;
 use crate::protocol::frame;
 use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommitOk};
 use crate::session::channel::Channel;
@@ -153,6 +154,20 @@ impl Running {
                 }
                 None
             }
+            Chore::Remove { mut removal, answer: (channel, frame) } => {
+                let link = &mut self.link;
+                let mut steps = TURN_STEPS.saturating_sub(link.wakes.steps()).max(1);
+                let before = steps;
+                let is_done = removal.step(&link.vhost, &mut link.wakes, &mut steps);
+                link.wakes.count(before - steps);
+                if !is_done {
+                    return Some(Chore::Remove { removal, answer: (channel, frame) });
+                }
+                if !frame.is_empty() {
+                    link.send_frame_after(channel, removal.after(), &frame);
+                }
+                None
+            }
             Chore::Committed { channel } => {
                 let after = self.link.handed_over;
                 self.link.send_after(channel, after, &Method::TxCommitOk(TxCommitOk {}));
@@ -247,15 +262,9 @@ impl Leaving {
             return;
         }
         link.leave_undelivered();
-        while let Some(name) = link.exclusive_queues.pop_first() {
-            if link.wakes.is_turn_over() {
-                link.exclusive_queues.insert(name);
-                return;
-            }
-            link.wakes.count(1);
-            let owner = link.actor.connection;
-            link.vhost.delete_exclusive_queues(owner, &[name], &mut link.wakes);
-        }
+        let names = std::mem::take(&mut link.exclusive_queues).into_iter().collect();
+        let removal = link.vhost.delete_exclusive_queues(link.actor.connection, names);
+        link.chores.push_back(Chore::Remove { removal, answer: (0, BytesMut::new()) });
         self.is_over = true;
     }
 }

@@ -220,6 +220,11 @@ impl World {
             self.broker.release();
             return true;
         }
+        if self.broker.node.remains.poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            self.tell("what was deleted is let go of");
+            self.broker.node.remains.step();
+            return true;
+        }
         let runnable: Vec<usize> =
             (0..self.clients.len()).filter(|client| self.clients[*client].is_runnable(self.now)).collect();
         if runnable.is_empty() {
@@ -286,6 +291,7 @@ impl World {
         for client in std::mem::take(&mut self.clients) {
             client.drop_connection(&mut self.model);
         }
+        while self.run_someone() {}
         let memory = &self.broker.node.memory;
         assert!(self.model.queue_names().is_empty(), "queues are left");
         assert!(memory.messages.read() == 0, "{} bytes of messages are left", memory.messages.read());

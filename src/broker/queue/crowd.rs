@@ -93,7 +93,12 @@ impl State {
 
 impl Crowd {
     fn disperse(&mut self, wakes: &mut Wakes) {
+        wakes.owe_signals(self.disband());
+    }
+
+    /// Ends it; those who are to be told.
+    pub(super) fn disband(&mut self) -> Vec<Arc<Outbox>> {
         self.dispersed += 1;
-        wakes.owe_signals(std::mem::take(&mut self.publishers));
+        std::mem::take(&mut self.publishers)
     }
 }

@@ -14,6 +14,9 @@ use crate::queue::classic::Classic;
 use crate::queue::consumers::{ConsumerKey, Terms};
 use crate::storage::log::Applying;
 
+/// A purge lets others in after this many messages.
+pub const PURGE_STEP_MESSAGES: u64 = 1000;
+
 /// What basic.consume asks for.
 #[derive(Debug)]
 pub struct Subscription {
@@ -27,6 +30,15 @@ pub struct Subscription {
     pub terms: Terms,
     /// Where deliveries go.
     pub outbox: Arc<Outbox>,
+}
+
+/// What a deleted queue leaves: much of it, perhaps, and nobody's any more.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Remnant {
+    /// Messages, and consumers that are to be told.
+    pub(in crate::broker) classic: Classic<Arc<Consumer>>,
+    /// Connections that wait for something to change here, and are to be signalled.
+    pub(in crate::broker) waiting: Vec<Arc<Outbox>>,
 }
 
 /// What deleting a queue removed.
@@ -65,10 +77,11 @@ impl Queue {
         is_removed && self.properties.auto_delete && state.classic.consumers.is_empty()
     }
 
-    /// Removes about so many of the ready messages; how many it were.
+    /// Removes up to `count` ready messages from the head, and about [`PURGE_STEP_MESSAGES`] at most; how many it
+    /// removed. A purge is done when that was none, or as many as were there when it began.
     pub fn purge_some(&self, count: u64, wakes: &mut Wakes) -> u64 {
         let mut state = self.lock();
-        let removed = self.purge_step(&mut state.classic, count);
+        let removed = self.purge_step(&mut state.classic, count.min(PURGE_STEP_MESSAGES));
         if state.classic.ready_messages() == 0 {
             state.wake_getters(wakes);
         }
@@ -90,8 +103,8 @@ impl Queue {
         gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
     }
 
-    /// Ends the queue: publishers find it deleted, consumers are told, messages go. Of a durable queue the log has
-    /// heard first; where, and the guard that is kept until the queue is gone everywhere.
+    /// Ends the queue: publishers find it deleted, and all it held is the caller's, to be let go of in steps. Of a
+    /// durable queue the log has heard first; where, and the guard that is kept until the queue is gone everywhere.
     ///
     /// # Errors
     /// [`BrokerError::InUse`] and [`BrokerError::NotEmpty`] when asked to care.
@@ -99,8 +112,7 @@ impl Queue {
         &self,
         if_unused: bool,
         if_empty: bool,
-        wakes: &mut Wakes,
-    ) -> Result<(Removed, Option<(Logged, Applying)>), BrokerError> {
+    ) -> Result<(Removed, Remnant, Option<(Logged, Applying)>), BrokerError> {
         let mut state = self.lock();
         if if_unused && !state.classic.consumers.is_empty() {
             return Err(BrokerError::InUse(self.resource()));
@@ -111,16 +123,13 @@ impl Queue {
         let fact = Fact::Defined(Definition::QueueDeleted { queue: self.id });
         let logged = self.properties.durable.then(|| self.node.log.append_one(&fact));
         self.deleted.store(true, Ordering::Release);
-        for consumer in state.classic.consumers.remove_all() {
-            consumer.outbox.lock().push_cancelled(&consumer, wakes);
-        }
-        state.wake_getters(wakes);
-        let messages = state.classic.ready_messages();
-        state.classic = Classic::default();
-        self.ease_crowd(&mut state, wakes);
+        let classic = std::mem::take(&mut state.classic);
+        let mut waiting: Vec<_> = std::mem::take(&mut state.getters).into_values().collect();
+        waiting.append(&mut state.crowd.disband());
         self.index_bytes.set(0);
         self.here_bytes.set(0);
         self.node.unregister(self.id);
-        Ok((Removed { messages }, logged))
+        let removed = Removed { messages: classic.ready_messages() };
+        Ok((removed, Remnant { classic, waiting }, logged))
     }
 }

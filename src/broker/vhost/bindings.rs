@@ -1,16 +1,21 @@
 //! Bindings come and go: the tables of the exchanges, and the index that finds a binding by its ends.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::auth::permissions::Access;
 use crate::broker::error::{BrokerError, ResourceKind};
-use crate::broker::exchange::{Destination, Exchange};
+use crate::broker::exchange::{Destination, DestinationId, Exchange, ExchangeId};
+use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_owner};
 use crate::message::fact::{self, Definition};
-use crate::message::place::Lsn;
+use crate::message::place::{Lsn, QueueId};
 use crate::protocol::table::Table;
 use crate::routing::{self, ExchangeKind, headers};
+
+/// Whether an exchange is in use is seen past so many deleted destinations whose bindings are still there. With more it
+/// counts as used until they are gone, and who takes them away looks again.
+const DELETED_LOOKED_AT_MAX: usize = 32;
 
 /// What queue.bind, exchange.bind and their opposites ask for.
 #[derive(Clone, Copy, Debug)]
@@ -28,52 +33,116 @@ pub struct BindingRequest<'a> {
 }
 
 /// All bindings of a virtual host, by both ends. Guarded by its definitions lock.
+///
+/// A deleted object's bindings are here until [`super::removal`] has taken them away: they lead nowhere.
 #[derive(Debug, Default)]
 pub(super) struct Definitions {
-    by_destination: HashMap<Destination, BTreeSet<Record>>,
-    by_source: HashMap<Box<str>, HashSet<(Destination, Record)>>,
+    pairs: BTreeMap<(DestinationId, ExchangeId), Pair>,
+    /// The same pairs from the other end.
+    by_source: BTreeSet<(ExchangeId, DestinationId)>,
     count: u64,
 }
 
-/// One binding, without the end it is found by. Arguments are in canonical order.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Record {
-    pub(super) source: Box<str>,
+/// All bindings from one exchange to one destination; there is at least one.
+#[derive(Debug)]
+struct Pair {
+    source: Arc<Exchange>,
+    destination: Destination,
+    labels: BTreeSet<Label>,
+}
+
+/// One binding, without its ends. Arguments are in canonical order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Label {
     pub(super) key: Box<str>,
     pub(super) arguments: Box<[u8]>,
 }
 
+/// Bindings that were taken out of the definitions, and are still in the table of their source.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) source: Arc<Exchange>,
+    pub(super) destination: Destination,
+    pub(super) labels: Vec<Label>,
+}
+
 impl Definitions {
-    pub(super) fn insert(&mut self, destination: Destination, record: Record) {
-        self.count += 1;
-        self.by_source
-            .entry(record.source.clone())
-            .or_default()
-            .insert((destination.clone(), record.clone()));
-        self.by_destination.entry(destination).or_default().insert(record);
+    pub(super) fn insert(&mut self, source: &Arc<Exchange>, destination: Destination, label: Label) {
+        let id = destination.id();
+        self.by_source.insert((source.id, id));
+        let pair = self.pairs.entry((id, source.id)).or_insert_with(|| Pair {
+            source: Arc::clone(source),
+            destination,
+            labels: BTreeSet::new(),
+        });
+        self.count += u64::from(pair.labels.insert(label));
     }
 
-    fn remove(&mut self, destination: &Destination, record: &Record) {
-        self.count -= 1;
-        if let Some(records) = self.by_destination.get_mut(destination) {
-            records.remove(record);
-            if records.is_empty() {
-                self.by_destination.remove(destination);
-            }
-        }
-        if let Some(records) = self.by_source.get_mut(&record.source) {
-            records.remove(&(destination.clone(), record.clone()));
-            if records.is_empty() {
-                self.by_source.remove(&record.source);
-            }
+    fn remove(&mut self, source: &Exchange, destination: &Destination, label: &Label) {
+        let id = destination.id();
+        let Some(pair) = self.pairs.get_mut(&(id, source.id)) else { return };
+        self.count -= u64::from(pair.labels.remove(label));
+        if pair.labels.is_empty() {
+            self.remove_pair(id, source.id);
         }
     }
 
-    /// Drops all bindings from an exchange that is going.
-    pub(super) fn forget_source(&mut self, source: &str) {
-        for (destination, record) in self.by_source.remove(source).unwrap_or_default() {
-            self.remove(&destination, &record);
+    fn remove_pair(&mut self, destination: DestinationId, source: ExchangeId) {
+        self.pairs.remove(&(destination, source));
+        self.by_source.remove(&(source, destination));
+    }
+
+    /// Takes out up to `most` bindings from or to an object that is gone; `None` when it has no more.
+    pub(super) fn take_some(&mut self, gone: &Destination, most: usize) -> Option<Taken> {
+        let (destination, source) = self.first_pair_from(gone).or_else(|| self.first_pair_to(gone))?;
+        let pair = self.pairs.get_mut(&(destination, source))?;
+        let mut labels = Vec::with_capacity(most.min(pair.labels.len()));
+        while labels.len() < most
+            && let Some(label) = pair.labels.pop_first()
+        {
+            labels.push(label);
         }
+        let taken = Taken { source: Arc::clone(&pair.source), destination: pair.destination.clone(), labels };
+        let is_empty = pair.labels.is_empty();
+        self.count -= taken.labels.len() as u64;
+        if is_empty {
+            self.remove_pair(destination, source);
+        }
+        Some(taken)
+    }
+
+    fn first_pair_from(&self, gone: &Destination) -> Option<(DestinationId, ExchangeId)> {
+        let Destination::Exchange(exchange) = gone else { return None };
+        self.destinations_of(exchange).next().map(|destination| (destination, exchange.id))
+    }
+
+    fn first_pair_to(&self, gone: &Destination) -> Option<(DestinationId, ExchangeId)> {
+        let id = gone.id();
+        let mut pairs = self.pairs.range((id, ExchangeId(0))..=(id, ExchangeId(u64::MAX)));
+        pairs.next().map(|(&pair, _)| pair)
+    }
+
+    fn destinations_of(&self, source: &Exchange) -> impl Iterator<Item = DestinationId> {
+        let first = DestinationId::Queue(QueueId(0));
+        let last = DestinationId::Exchange(ExchangeId(u64::MAX));
+        let pairs = self.by_source.range((source.id, first)..=(source.id, last));
+        pairs.map(|&(_, destination)| destination)
+    }
+
+    /// Whether anything that is not deleted is bound to the exchange.
+    pub(super) fn is_used(&self, source: &Exchange) -> bool {
+        for (looked_at, destination) in self.destinations_of(source).enumerate() {
+            let pair = self.pairs.get(&(destination, source.id));
+            if looked_at == DELETED_LOOKED_AT_MAX || pair.is_some_and(|pair| !pair.destination.is_deleted()) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Every exchange that anything is bound to, deleted ones too; some more than once.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Arc<Exchange>> {
+        self.pairs.values().map(|pair| &pair.source)
     }
 }
 
@@ -101,64 +170,45 @@ impl Vhost {
                 self.name
             )));
         }
-        let record = record(request);
+        let label = label(request);
         let mut bindings = (**source.bindings.load()).clone();
-        bindings.bind_allowed(&record.key).map_err(|error| BrokerError::Precondition(error.to_string()))?;
+        bindings.bind_allowed(&label.key).map_err(|error| BrokerError::Precondition(error.to_string()))?;
         let before = self.last_definition();
         let durable = is_durable(&source, &destination);
-        if bindings.bind(&record.key, &record.arguments, destination.clone()) {
-            let _applying =
-                durable.then(|| self.log_definition(Definition::Bound(self.fact_of(&destination, &record))));
+        if bindings.bind(&label.key, &label.arguments, destination.clone()) {
+            let fact = self.fact_of(&source, &destination, &label);
+            let _applying = durable.then(|| self.log_definition(Definition::Bound(fact)));
             source.bindings.store(Arc::new(bindings));
-            definitions.insert(destination, record);
+            definitions.insert(&source, destination, label);
             self.routes_changed();
         }
         Ok(self.answer_after(durable, before))
     }
 
-    /// queue.unbind, exchange.unbind. A binding, queue or exchange that is not there is unbound already. What the
-    /// answer waits for.
+    /// queue.unbind, exchange.unbind. A binding, queue or exchange that is not there is unbound already. An auto-delete
+    /// exchange goes with its last binding: what is left of that to be done knows what the answer waits for.
     ///
     /// # Errors
     /// Every refusal of queue.unbind and exchange.unbind.
-    pub fn unbind(&self, actor: &Actor, request: &BindingRequest<'_>) -> Result<Lsn, BrokerError> {
+    pub fn unbind(&self, actor: &Actor, request: &BindingRequest<'_>) -> Result<Removal, BrokerError> {
         self.check_binding_access(actor, request)?;
         let mut definitions = self.definitions.lock();
         let (Ok(source), Ok(destination)) = (self.find_exchange(request.source), self.destination(request))
         else {
-            return Ok(self.last_definition());
+            return Ok(Removal::nothing(self.last_definition()));
         };
         if let Destination::Queue(queue) = &destination {
             check_owner(queue, actor)?;
         }
-        let record = record(request);
+        let label = label(request);
         let before = self.last_definition();
         let durable = is_durable(&source, &destination);
-        if self.remove_binding(&mut definitions, &source, &destination, &record, durable)
-            && source.properties.auto_delete
-            && source.bindings.load().is_empty()
-        {
-            self.remove_exchange(&mut definitions, &source);
+        let removed = self.remove_binding(&mut definitions, &source, &destination, &label, durable);
+        if removed && source.properties.auto_delete && !definitions.is_used(&source) {
+            self.end_exchange(&source);
+            return Ok(Removal::of_exchange(&source, self.answer_after(durable, before)));
         }
-        Ok(self.answer_after(durable, before))
-    }
-
-    /// Removes every binding to a destination that is going; the auto-delete exchanges that lost their last. The
-    /// log needs no fact for each: that the destination went says it.
-    pub(super) fn unbind_all(
-        &self,
-        definitions: &mut Definitions,
-        destination: &Destination,
-    ) -> Vec<Arc<Exchange>> {
-        let mut unused = Vec::new();
-        for record in definitions.by_destination.get(destination).cloned().unwrap_or_default() {
-            let Some(source) = self.exchange(&record.source) else { continue };
-            self.remove_binding(definitions, &source, destination, &record, false);
-            if source.properties.auto_delete && source.bindings.load().is_empty() {
-                unused.push(source);
-            }
-        }
-        unused
+        Ok(Removal::nothing(self.answer_after(durable, before)))
     }
 
     fn remove_binding(
@@ -166,17 +216,17 @@ impl Vhost {
         definitions: &mut Definitions,
         source: &Arc<Exchange>,
         destination: &Destination,
-        record: &Record,
+        label: &Label,
         logged: bool,
     ) -> bool {
         let mut bindings = (**source.bindings.load()).clone();
-        if !bindings.unbind(&record.key, &record.arguments, destination) {
+        if !bindings.unbind(&label.key, &label.arguments, destination) {
             return false;
         }
-        let _applying =
-            logged.then(|| self.log_definition(Definition::Unbound(self.fact_of(destination, record))));
+        let fact = self.fact_of(source, destination, label);
+        let _applying = logged.then(|| self.log_definition(Definition::Unbound(fact)));
         source.bindings.store(Arc::new(bindings));
-        definitions.remove(destination, record);
+        definitions.remove(source, destination, label);
         self.routes_changed();
         true
     }
@@ -198,17 +248,22 @@ impl Vhost {
         found.ok_or_else(|| BrokerError::NotFound(self.resource(request.kind, request.destination)))
     }
 
-    fn fact_of<'a>(&'a self, destination: &'a Destination, record: &'a Record) -> fact::Binding<'a> {
+    fn fact_of<'a>(
+        &'a self,
+        source: &'a Exchange,
+        destination: &'a Destination,
+        label: &'a Label,
+    ) -> fact::Binding<'a> {
         let destination = match destination {
             Destination::Queue(queue) => fact::Destination::Queue(queue.id),
             Destination::Exchange(exchange) => fact::Destination::Exchange(&exchange.properties.name),
         };
         fact::Binding {
             vhost: &self.name,
-            source: &record.source,
+            source: &source.properties.name,
             destination,
-            key: &record.key,
-            arguments: &record.arguments,
+            key: &label.key,
+            arguments: &label.arguments,
         }
     }
 }
@@ -222,9 +277,8 @@ fn is_durable(source: &Exchange, destination: &Destination) -> bool {
         }
 }
 
-fn record(request: &BindingRequest<'_>) -> Record {
-    Record {
-        source: request.source.into(),
+fn label(request: &BindingRequest<'_>) -> Label {
+    Label {
         key: request.key.into(),
         arguments: routing::canonical(request.arguments.as_bytes()).into_bytes().into(),
     }

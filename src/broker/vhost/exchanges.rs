@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use crate::auth::permissions::Access;
 use crate::broker::arguments::{self, Equivalence};
 use crate::broker::error::{BrokerError, ResourceKind};
-use crate::broker::exchange::{Destination, Exchange, ExchangeProperties};
-use crate::broker::vhost::bindings::Definitions;
+use crate::broker::exchange::{Exchange, ExchangeProperties};
+use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_new_name};
 use crate::message::fact::Definition;
 use crate::message::place::Lsn;
@@ -55,8 +55,12 @@ impl Vhost {
                 alternate: None,
                 arguments: Box::default(),
             };
-            self.exchanges.insert(name.into(), Arc::new(Exchange::new(properties)));
+            self.exchanges.insert(name.into(), Arc::new(self.new_exchange(properties)));
         }
+    }
+
+    pub(super) fn new_exchange(&self, properties: ExchangeProperties) -> Exchange {
+        Exchange::new(self.node.next_exchange_id(), properties)
     }
 
     /// exchange.declare with `passive`: is it there? What the answer waits for.
@@ -123,15 +127,21 @@ impl Vhost {
             alternate: alternate.map(Into::into),
             arguments: request.arguments.as_bytes().into(),
         };
-        self.exchanges.insert(request.name.into(), Arc::new(Exchange::new(properties)));
+        self.exchanges.insert(request.name.into(), Arc::new(self.new_exchange(properties)));
         self.routes_changed();
     }
 
-    /// exchange.delete. An exchange that is not there is deleted already. What the answer waits for.
+    /// exchange.delete. An exchange that is not there is deleted already. It is gone at once; what is left to be done
+    /// knows what the answer waits for. Bindings to what was deleted do not count as use.
     ///
     /// # Errors
     /// Every refusal of exchange.delete.
-    pub fn delete_exchange(&self, actor: &Actor, name: &str, if_unused: bool) -> Result<Lsn, BrokerError> {
+    pub fn delete_exchange(
+        &self,
+        actor: &Actor,
+        name: &str,
+        if_unused: bool,
+    ) -> Result<Removal, BrokerError> {
         if name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
@@ -139,34 +149,26 @@ impl Vhost {
             return Err(BrokerError::SystemExchange(self.resource(ResourceKind::Exchange, name)));
         }
         self.check_access(actor, Access::Configure, ResourceKind::Exchange, name)?;
-        let mut definitions = self.definitions.lock();
-        let Some(exchange) = self.exchange(name) else { return Ok(self.last_definition()) };
-        if if_unused && !exchange.bindings.load().is_empty() {
+        let definitions = self.definitions.lock();
+        let Some(exchange) = self.exchange(name) else {
+            return Ok(Removal::nothing(self.last_definition()));
+        };
+        if if_unused && definitions.is_used(&exchange) {
             return Err(BrokerError::InUse(exchange.resource()));
         }
-        let before = self.last_definition();
-        self.remove_exchange(&mut definitions, &exchange);
-        Ok(self.answer_after(exchange.properties.durable, before))
+        self.end_exchange(&exchange);
+        Ok(Removal::of_exchange(&exchange, self.answer_about(exchange.properties.durable)))
     }
 
-    /// Removes an exchange, the bindings on both sides of it, and the auto-delete exchanges that lose their
-    /// last binding by it.
-    pub(super) fn remove_exchange(&self, definitions: &mut Definitions, exchange: &Arc<Exchange>) {
-        let mut doomed = vec![Arc::clone(exchange)];
-        while let Some(exchange) = doomed.pop() {
-            if exchange.deleted.load(Ordering::Acquire) {
-                continue;
-            }
-            let name = &exchange.properties.name;
-            // The fact says that the bindings on both sides go too.
-            let _applying = (exchange.properties.durable)
-                .then(|| self.log_definition(Definition::ExchangeDeleted { vhost: &self.name, name }));
-            exchange.deleted.store(true, Ordering::Release);
-            self.exchanges.remove(name);
-            definitions.forget_source(name);
-            exchange.unbind_everything();
-            doomed.extend(self.unbind_all(definitions, &Destination::Exchange(Arc::clone(&exchange))));
-        }
+    /// Makes an exchange gone, under the definitions lock: nobody finds it, and it sends nothing. Its bindings, on both
+    /// sides, are still there for [`Removal`] to take away.
+    pub(super) fn end_exchange(&self, exchange: &Exchange) {
+        let name = &exchange.properties.name;
+        // The fact says that the bindings on both sides go too.
+        let _applying = (exchange.properties.durable)
+            .then(|| self.log_definition(Definition::ExchangeDeleted { vhost: &self.name, name }));
+        exchange.deleted.store(true, Ordering::Release);
+        self.exchanges.remove(name);
         self.routes_changed();
     }
 }

@@ -9,6 +9,7 @@
 mod bindings;
 mod exchanges;
 mod queues;
+pub mod removal;
 mod restore;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::broker::exchange::Exchange;
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::bindings::Definitions;
-use crate::broker::wakes::Wakes;
+use crate::broker::vhost::removal::Removal;
 use crate::message::fact::{Definition, Fact};
 use crate::message::place::Lsn;
 use crate::storage::log::Applying;
@@ -137,13 +138,9 @@ impl Vhost {
         })
     }
 
-    /// Deletes those of the named queues that belong to a connection, when it ends.
-    pub fn delete_exclusive_queues(&self, owner: ConnectionId, names: &[Box<str>], wakes: &mut Wakes) {
-        for queue in names.iter().filter_map(|name| self.queue(name)) {
-            if queue.properties.exclusive_to == Some(owner) {
-                self.delete_queue_object(&queue, wakes);
-            }
-        }
+    /// Deletes those of the named queues that belong to a connection, when it ends: all of that is still to be done.
+    pub fn delete_exclusive_queues(&self, owner: ConnectionId, names: Vec<Box<str>>) -> Removal {
+        Removal::of_connection(owner, names)
     }
 
     /// What the queues' lists of messages cost, in bytes.
@@ -192,6 +189,9 @@ impl Drop for Vhost {
     /// Exchanges bound in a ring hold each other; whoever drops the registry must let go of all of them.
     fn drop(&mut self) {
         for exchange in &self.exchanges {
+            exchange.unbind_everything();
+        }
+        for exchange in self.definitions.get_mut().sources() {
             exchange.unbind_everything();
         }
     }

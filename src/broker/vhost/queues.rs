@@ -5,13 +5,12 @@ use std::sync::Arc;
 use crate::auth::permissions::Access;
 use crate::broker::arguments::{self, Equivalence};
 use crate::broker::error::{BrokerError, ResourceKind};
-use crate::broker::exchange::Destination;
 use crate::broker::names;
+use crate::broker::node::ConnectionId;
 use crate::broker::queue::handle::{Queue, QueueProperties};
 use crate::broker::queue::lifecycle::Removed;
-use crate::broker::vhost::bindings::Definitions;
+use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_new_name, check_owner};
-use crate::broker::wakes::Wakes;
 use crate::message::fact::Definition;
 use crate::message::place::Lsn;
 use crate::protocol::table::Table;
@@ -124,7 +123,7 @@ impl Vhost {
         queue
     }
 
-    /// The queue that queue.purge asks for.
+    /// queue.purge: the queue, whose messages the caller then removes by [`Queue::purge_some`], a turn at a time.
     ///
     /// # Errors
     /// Every refusal of queue.purge.
@@ -133,8 +132,8 @@ impl Vhost {
         self.find_queue(name, actor)
     }
 
-    /// queue.delete: how many ready messages went with it, and what the answer waits for. A queue that is not there
-    /// is deleted already.
+    /// queue.delete: how many ready messages went with it, and what is left to be done, which knows what the answer
+    /// waits for. The queue is gone at once. One that is not there is deleted already.
     ///
     /// # Errors
     /// Every refusal of queue.delete.
@@ -144,54 +143,53 @@ impl Vhost {
         name: &str,
         if_unused: bool,
         if_empty: bool,
-        wakes: &mut Wakes,
-    ) -> Result<(Removed, Lsn), BrokerError> {
+    ) -> Result<(Removed, Removal), BrokerError> {
         self.check_access(actor, Access::Configure, ResourceKind::Queue, name)?;
-        let mut definitions = self.definitions.lock();
+        let _definitions = self.definitions.lock();
         let Some(queue) = self.queue(name) else {
-            return Ok((Removed { messages: 0 }, self.last_definition()));
+            return Ok((Removed { messages: 0 }, Removal::nothing(self.last_definition())));
         };
         check_owner(&queue, actor)?;
-        let before = self.last_definition();
-        let removed = self.remove_queue(&mut definitions, &queue, if_unused, if_empty, wakes)?;
-        Ok((removed, self.answer_after(queue.properties.durable, before)))
+        self.end_queue(&queue, if_unused, if_empty)
     }
 
-    /// Deletes a queue that lost its last consumer and is to go with it, unless another one came meanwhile.
-    pub fn delete_unused_queue(&self, queue: &Arc<Queue>, wakes: &mut Wakes) {
-        let mut definitions = self.definitions.lock();
+    /// Deletes a queue that lost its last consumer and is to go with it, unless another one came meanwhile. What is
+    /// left to be done.
+    pub fn delete_unused_queue(&self, queue: &Arc<Queue>) -> Removal {
+        let _definitions = self.definitions.lock();
         // In use again: then it stays, which is what the refusal says.
-        let _still_used = self.remove_queue(&mut definitions, queue, true, false, wakes);
+        self.end_queue(queue, true, false).map(|(_, removal)| removal).unwrap_or_default()
     }
 
-    pub(super) fn delete_queue_object(&self, queue: &Arc<Queue>, wakes: &mut Wakes) {
-        let mut definitions = self.definitions.lock();
-        let removed = self.remove_queue(&mut definitions, queue, false, false, wakes);
-        debug_assert!(removed.is_ok(), "nothing was asked that could be refused");
+    /// Deletes a queue that belongs to a connection that ends.
+    pub(super) fn delete_exclusive_queue(&self, name: &str, owner: ConnectionId) -> Removal {
+        let _definitions = self.definitions.lock();
+        let Some(queue) = self.queue(name) else { return Removal::default() };
+        if queue.properties.exclusive_to != Some(owner) {
+            return Removal::default();
+        }
+        // Nothing is asked that could be refused.
+        self.end_queue(&queue, false, false).map(|(_, removal)| removal).unwrap_or_default()
     }
 
-    fn remove_queue(
+    /// Makes a queue gone, under the definitions lock. Its bindings are still there for [`Removal`] to take away.
+    fn end_queue(
         &self,
-        definitions: &mut Definitions,
         queue: &Arc<Queue>,
         if_unused: bool,
         if_empty: bool,
-        wakes: &mut Wakes,
-    ) -> Result<Removed, BrokerError> {
+    ) -> Result<(Removed, Removal), BrokerError> {
         if queue.is_deleted() {
-            return Ok(Removed { messages: 0 });
+            return Ok((Removed { messages: 0 }, Removal::default()));
         }
-        let (removed, logged) = queue.remove(if_unused, if_empty, wakes)?;
+        let (removed, remnant, logged) = queue.remove(if_unused, if_empty)?;
         let _applying = logged.map(|(logged, applying)| {
             self.note_definition(logged.end);
             applying
         });
         self.queues.remove(&queue.properties.name);
-        for exchange in self.unbind_all(definitions, &Destination::Queue(Arc::clone(queue))) {
-            self.remove_exchange(definitions, &exchange);
-        }
         self.routes_changed();
-        Ok(removed)
+        Ok((removed, Removal::of_queue(queue, remnant, self.answer_about(queue.properties.durable))))
     }
 
     fn declared(&self, queue: &Queue) -> DeclaredQueue {

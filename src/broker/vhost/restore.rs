@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::broker::arguments;
 use crate::broker::consumer::Consumer;
-use crate::broker::exchange::{Destination, Exchange, ExchangeProperties};
+use crate::broker::exchange::{Destination, ExchangeProperties};
 use crate::broker::queue::handle::{Queue, QueueProperties};
 use crate::broker::vhost::Vhost;
-use crate::broker::vhost::bindings::Record;
+use crate::broker::vhost::bindings::Label;
 use crate::message::fact::{self, Definition};
 use crate::message::place::{QueueId, Seq};
 use crate::protocol::table::Table;
@@ -34,7 +34,7 @@ impl Vhost {
             alternate: Table::parse(arguments).ok().and_then(arguments::declared_alternate).map(Into::into),
             arguments: arguments.into(),
         };
-        self.exchanges.insert(name.into(), Arc::new(Exchange::new(properties)));
+        self.exchanges.insert(name.into(), Arc::new(self.new_exchange(properties)));
     }
 
     /// Makes a durable queue with the messages it had.
@@ -66,15 +66,11 @@ impl Vhost {
             fact::Destination::Exchange(name) => self.exchange(name).map(Destination::Exchange),
         };
         let (Some(source), Some(destination)) = (self.exchange(binding.source), destination) else { return };
-        let record = Record {
-            source: binding.source.into(),
-            key: binding.key.into(),
-            arguments: binding.arguments.into(),
-        };
+        let label = Label { key: binding.key.into(), arguments: binding.arguments.into() };
         let mut bindings = (**source.bindings.load()).clone();
-        if bindings.bind(&record.key, &record.arguments, destination.clone()) {
+        if bindings.bind(&label.key, &label.arguments, destination.clone()) {
             source.bindings.store(Arc::new(bindings));
-            self.definitions.lock().insert(destination, record);
+            self.definitions.lock().insert(&source, destination, label);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The receiving side: qos, consume, cancel, get.
 
+use std::ptr;
 use std::sync::Arc;
 
 use crate::auth::permissions::Access;
@@ -194,7 +195,13 @@ impl Channel {
     /// The broker ended a consumer of this channel.
     pub fn on_cancelled(&mut self, link: &mut Link, consumer: &Consumer) {
         link.outbox.leave_line(consumer);
-        if self.consumers.remove(&consumer.tag).is_some() && link.notify_cancel {
+        // The client may have cancelled it, and given its tag to another one, before it heard of this.
+        let is_known = self.consumers.get(&consumer.tag).is_some_and(|own| ptr::eq(&**own, consumer));
+        if !is_known {
+            return;
+        }
+        self.consumers.remove(&consumer.tag);
+        if link.notify_cancel {
             let cancel = BasicCancel { consumer_tag: &consumer.tag, nowait: true };
             link.send(self.number, &Method::BasicCancel(cancel));
         }

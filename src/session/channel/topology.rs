@@ -1,9 +1,13 @@
 //! Declaring, binding, purging, deleting: classes exchange and queue.
 
+use bytes::BytesMut;
+
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::reply_to::{REPLY_TO, is_reply_name};
+use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{BindingRequest, DeclaredQueue, ExchangeRequest, QueueRequest};
 use crate::message::place::Lsn;
+use crate::protocol::frame;
 use crate::protocol::methods::{
     ExchangeBindOk, ExchangeDeclare, ExchangeDeclareOk, ExchangeDelete, ExchangeDeleteOk, ExchangeUnbindOk,
     Method, QueueBindOk, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge, QueueUnbindOk,
@@ -32,8 +36,8 @@ impl Channel {
                 let (source, destination) =
                     (without_line_ends(unbind.source), without_line_ends(unbind.destination));
                 let request = exchange_binding(&source, &destination, unbind.routing_key, unbind.arguments);
-                let after = link.vhost.unbind(&link.actor, &request)?;
-                self.reply(link, after, unbind.nowait, &Method::ExchangeUnbindOk(ExchangeUnbindOk {}));
+                let removal = link.vhost.unbind(&link.actor, &request)?;
+                self.remove(link, removal, unbind.nowait, &Method::ExchangeUnbindOk(ExchangeUnbindOk {}));
                 Ok(())
             }
             Method::QueueDeclare(declare) => self.on_queue_declare(link, declare),
@@ -50,10 +54,9 @@ impl Channel {
             Method::QueueUnbind(unbind) => {
                 let (queue, key) = self.binding_names(unbind.queue, unbind.routing_key)?;
                 let source = without_line_ends(unbind.exchange);
-                let after = link
-                    .vhost
-                    .unbind(&link.actor, &queue_binding(&source, &queue, &key, unbind.arguments))?;
-                self.reply(link, after, false, &Method::QueueUnbindOk(QueueUnbindOk {}));
+                let request = queue_binding(&source, &queue, &key, unbind.arguments);
+                let removal = link.vhost.unbind(&link.actor, &request)?;
+                self.remove(link, removal, false, &Method::QueueUnbindOk(QueueUnbindOk {}));
                 Ok(())
             }
             _ => Err(Refusal::new(ReplyCode::CommandInvalid, "unimplemented method")),
@@ -81,8 +84,8 @@ impl Channel {
 
     fn on_exchange_delete(&self, link: &mut Link, delete: &ExchangeDelete<'_>) -> Result<(), Refusal> {
         let name = without_line_ends(delete.exchange);
-        let after = link.vhost.delete_exchange(&link.actor, &name, delete.if_unused)?;
-        self.reply(link, after, delete.nowait, &Method::ExchangeDeleteOk(ExchangeDeleteOk {}));
+        let removal = link.vhost.delete_exchange(&link.actor, &name, delete.if_unused)?;
+        self.remove(link, removal, delete.nowait, &Method::ExchangeDeleteOk(ExchangeDeleteOk {}));
         Ok(())
     }
 
@@ -118,10 +121,10 @@ impl Channel {
     fn on_queue_delete(&self, link: &mut Link, delete: &QueueDelete<'_>) -> Result<(), Refusal> {
         let name = self.queue_or_last(delete.queue)?;
         let (unused, empty) = (delete.if_unused, delete.if_empty);
-        let (removed, after) = link.vhost.delete_queue(&link.actor, &name, unused, empty, &mut link.wakes)?;
+        let (removed, removal) = link.vhost.delete_queue(&link.actor, &name, unused, empty)?;
         link.exclusive_queues.remove(name.as_str());
         let message_count = u32::try_from(removed.messages).unwrap_or(u32::MAX);
-        self.reply(link, after, delete.nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count }));
+        self.remove(link, removal, delete.nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count }));
         Ok(())
     }
 
@@ -138,6 +141,15 @@ impl Channel {
         if !nowait {
             link.send_after(self.number, after, method);
         }
+    }
+
+    /// What was deleted leaves something to do, a turn at a time; then the client is answered.
+    fn remove(&self, link: &mut Link, removal: Removal, nowait: bool, method: &Method<'_>) {
+        let mut bytes = BytesMut::new();
+        if !nowait {
+            frame::put_method(&mut bytes, self.number, method);
+        }
+        link.chores.push_back(Chore::Remove { removal, answer: (self.number, bytes) });
     }
 
     /// The named queue; an empty name stands for the last one declared on this channel.

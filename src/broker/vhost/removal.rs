@@ -1,0 +1,534 @@
+//! What is left to do of a deletion, in bounded steps.
+//!
+//! A deleted object is gone at once: the log was told, nobody finds it, routing passes it over. What it leaves may be a
+//! million messages, a hundred thousand bindings, exchanges that go with their last binding. Here they go, a few at a
+//! time, and between the steps others run. What was declared meanwhile under the same name is another object and loses
+//! nothing.
+//!
+//! ```text
+//!  queue  --> messages: dropped, or buried in broker::remains when they are many
+//!         --> consumers and waiting connections: told
+//!         --> bindings to it: out of the definitions and out of their exchanges' tables
+//!                |  the last one of an auto-delete exchange
+//!                v
+//!  exchange --> gone at once, then the bindings from it and to it <--- and so on
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::vec;
+
+use crate::broker::consumer::Consumer;
+use crate::broker::exchange::{Destination, Exchange};
+use crate::broker::node::ConnectionId;
+use crate::broker::outbox::Outbox;
+use crate::broker::queue::handle::Queue;
+use crate::broker::queue::lifecycle::Remnant;
+use crate::broker::vhost::Vhost;
+use crate::broker::vhost::bindings::{Definitions, Taken};
+use crate::broker::wakes::Wakes;
+use crate::message::place::Lsn;
+use crate::routing::Bindings;
+
+/// The definitions lock is held for so many bindings, or exchanges that lost their last, and others get it in between.
+const STEPS_PER_HOLD_MAX: u32 = 1000;
+
+/// So many messages of a deleted queue, or places of them, are dropped at once; more are buried.
+const MESSAGES_DROPPED_MAX: u64 = 1000;
+
+/// What is left to do of a deletion: done by [`Removal::step`], turn by turn, before the client is answered, or by
+/// [`Removal::finish`]. One that nobody waits for any more is buried as an [`Orphan`](crate::broker::remains::Orphan), never dropped: bindings
+/// would stay.
+#[derive(Debug, Default)]
+#[must_use = "bindings stay where they are until it is finished"]
+pub struct Removal {
+    remnants: Vec<Remnant>,
+    /// To be told that they are cancelled.
+    consumers: VecDeque<Arc<Consumer>>,
+    /// To be signalled.
+    waiting: Vec<Arc<Outbox>>,
+    /// Deleted, with bindings that may still be there.
+    doomed: Vec<Destination>,
+    /// Queues of a connection that are to be deleted.
+    exclusive: Option<(ConnectionId, vec::IntoIter<Box<str>>)>,
+    after: Lsn,
+}
+
+impl Removal {
+    /// Nothing is left to do, and the answer waits for `after`.
+    pub(super) fn nothing(after: Lsn) -> Self {
+        let mut removal = Self::default();
+        removal.after = after;
+        removal
+    }
+
+    /// A queue was deleted and left this.
+    pub(super) fn of_queue(queue: &Arc<Queue>, remnant: Remnant, after: Lsn) -> Self {
+        let mut removal = Self::nothing(after);
+        removal.remnants.push(remnant);
+        removal.doomed.push(Destination::Queue(Arc::clone(queue)));
+        removal
+    }
+
+    /// An exchange was deleted.
+    pub(super) fn of_exchange(exchange: &Arc<Exchange>, after: Lsn) -> Self {
+        let mut removal = Self::nothing(after);
+        removal.doomed.push(Destination::Exchange(Arc::clone(exchange)));
+        removal
+    }
+
+    /// A connection ends, and those of these queues that are its own with it.
+    pub(super) fn of_connection(owner: ConnectionId, names: Vec<Box<str>>) -> Self {
+        let mut removal = Self::default();
+        removal.exclusive = Some((owner, names.into_iter()));
+        removal
+    }
+
+    /// What an answer waits for: to be asked when all is done, for exchanges that go with their last binding are in the
+    /// log behind what made them go.
+    pub fn after(&self) -> Lsn {
+        self.after
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_finished(&self) -> bool {
+        self.remnants.is_empty()
+            && self.consumers.is_empty()
+            && self.waiting.is_empty()
+            && self.doomed.is_empty()
+            && self.exclusive.is_none()
+    }
+
+    /// Does at most `steps` steps, and counts them down: bindings, consumers, queues, exchanges. `true` when it is
+    /// finished.
+    pub fn step(&mut self, vhost: &Vhost, wakes: &mut Wakes, steps: &mut u32) -> bool {
+        while *steps > 0 && !self.is_finished() {
+            let done = self.step_once(vhost, wakes, *steps);
+            *steps = steps.saturating_sub(done.max(1));
+        }
+        self.is_finished()
+    }
+
+    /// Does all of it, for a caller that has no turns.
+    pub fn finish(mut self, vhost: &Vhost, wakes: &mut Wakes) -> Lsn {
+        while !self.is_finished() {
+            let mut steps = STEPS_PER_HOLD_MAX;
+            self.step(vhost, wakes, &mut steps);
+        }
+        self.after
+    }
+
+    /// What comes next; how many steps it took, `most` at most.
+    fn step_once(&mut self, vhost: &Vhost, wakes: &mut Wakes, most: u32) -> u32 {
+        if let Some(Remnant { mut classic, waiting }) = self.remnants.pop() {
+            self.consumers.extend(classic.consumers.remove_all());
+            self.waiting.extend(waiting);
+            let is_small = classic.ready_messages() <= MESSAGES_DROPPED_MAX
+                && classic.ledger.len() as u64 <= MESSAGES_DROPPED_MAX;
+            if !is_small {
+                vhost.node.remains.bury(Box::new(classic), wakes);
+            }
+        } else if let Some(consumer) = self.consumers.pop_front() {
+            consumer.outbox.lock().push_cancelled(&consumer, wakes);
+        } else if let Some(outbox) = self.waiting.pop() {
+            outbox.signal_into(wakes);
+        } else if let Some(gone) = self.doomed.pop() {
+            let done = self.unbind_some(vhost, &gone, most.min(STEPS_PER_HOLD_MAX));
+            if done > 0 {
+                // There may be more; the exchanges that it made go wait until it is done.
+                self.doomed.push(gone);
+            }
+            return done;
+        } else if let Some((owner, names)) = &mut self.exclusive {
+            match names.next() {
+                Some(name) => {
+                    let mut one = vhost.delete_exclusive_queue(&name, *owner);
+                    self.remnants.append(&mut one.remnants);
+                    self.doomed.append(&mut one.doomed);
+                }
+                None => self.exclusive = None,
+            }
+        }
+        1
+    }
+
+    /// Removes up to `most` bindings from or to something that is gone, in one hold of the lock. The log needs no fact
+    /// for each: that their end went says it. How many it removed, with the exchanges that went by it: none when there
+    /// are no more.
+    fn unbind_some(&mut self, vhost: &Vhost, gone: &Destination, most: u32) -> u32 {
+        let mut definitions = vhost.definitions.lock();
+        let before = vhost.last_definition();
+        let mut left = most;
+        let mut edit: Option<Edit> = None;
+        while left > 0
+            && let Some(taken) = definitions.take_some(gone, left as usize)
+        {
+            left -= taken.labels.len() as u32;
+            let same = edit.take_if(|edit| !Arc::ptr_eq(&edit.source, &taken.source));
+            left = left.saturating_sub(self.close_edit(vhost, &definitions, same));
+            edit.get_or_insert_with(|| Edit::new(&taken.source)).remove(&taken);
+        }
+        left = left.saturating_sub(self.close_edit(vhost, &definitions, edit));
+        if vhost.last_definition() > before {
+            self.after = self.after.max(vhost.last_definition());
+        }
+        most - left
+    }
+
+    /// Publishes a table from which bindings were removed. How many exchanges went because it was their last.
+    fn close_edit(&mut self, vhost: &Vhost, definitions: &Definitions, edit: Option<Edit>) -> u32 {
+        let Some(Edit { source, bindings }) = edit else { return 0 };
+        source.bindings.store(Arc::new(bindings));
+        let goes = source.properties.auto_delete && !source.is_deleted() && !definitions.is_used(&source);
+        if goes {
+            vhost.end_exchange(&source);
+            // First in, last out: below what is being worked at.
+            self.doomed.push(Destination::Exchange(source));
+        }
+        u32::from(goes)
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        debug_assert!(
+            self.is_finished() || std::thread::panicking(),
+            "bindings of deleted objects stay for ever"
+        );
+    }
+}
+
+/// A table that is being changed: one copy for all that a step removes from it.
+struct Edit {
+    source: Arc<Exchange>,
+    bindings: Bindings<Destination>,
+}
+
+impl Edit {
+    fn new(source: &Arc<Exchange>) -> Self {
+        Self { source: Arc::clone(source), bindings: (**source.bindings.load()).clone() }
+    }
+
+    fn remove(&mut self, taken: &Taken) {
+        for label in &taken.labels {
+            self.bindings.unbind(&label.key, &label.arguments, &taken.destination);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use super::{Removal, STEPS_PER_HOLD_MAX};
+    use crate::broker::Broker;
+    use crate::broker::error::{BrokerError, ResourceKind};
+    use crate::broker::outbox::Item;
+    use crate::broker::queue::handle::Queue;
+    use crate::broker::queue::lifecycle::Subscription;
+    use crate::broker::remains::Orphan;
+    use crate::broker::route::{Targets, route};
+    use crate::broker::vhost::{Actor, BindingRequest, ExchangeRequest, QueueRequest, Vhost};
+    use crate::broker::wakes::Wakes;
+    use crate::config::Config;
+    use crate::message::block::BlockBuilder;
+    use crate::message::block_header::Stamp;
+    use crate::message::names::Names;
+    use crate::message::record::Content;
+    use crate::message::run::Run;
+    use crate::protocol::field::Field;
+    use crate::protocol::table::{Table, TableBuf};
+    use crate::queue::consumers::Terms;
+
+    struct Host {
+        broker: Broker,
+        vhost: Arc<Vhost>,
+        actor: Actor,
+    }
+
+    impl Host {
+        fn new() -> Self {
+            let broker = Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap();
+            let vhost = broker.vhost("/").unwrap();
+            let user = broker.users.get("guest").unwrap();
+            let actor = Actor { user, connection: broker.connect().connection() };
+            Self { broker, vhost, actor }
+        }
+
+        fn exchange(&self, name: &str, auto_delete: bool, arguments: Table<'_>) {
+            let request = ExchangeRequest {
+                name,
+                kind: "direct",
+                durable: true,
+                auto_delete,
+                internal: false,
+                arguments,
+            };
+            self.vhost.declare_exchange(&self.actor, &request).unwrap();
+        }
+
+        fn queue(&self, name: &str, exclusive: bool) -> Arc<Queue> {
+            let request =
+                QueueRequest { name, durable: true, exclusive, auto_delete: false, arguments: Table::EMPTY };
+            self.vhost.declare_queue(&self.actor, &request).unwrap();
+            self.vhost.queue(name).unwrap()
+        }
+
+        fn bind(
+            &self,
+            source: &str,
+            kind: ResourceKind,
+            destination: &str,
+            key: &str,
+        ) -> Result<(), BrokerError> {
+            let request = BindingRequest { source, kind, destination, key, arguments: Table::EMPTY };
+            self.vhost.bind(&self.actor, &request).map(drop)
+        }
+
+        fn bind_queue(&self, source: &str, queue: &str, keys: impl Iterator<Item = u32>) {
+            for key in keys {
+                self.bind(source, ResourceKind::Queue, queue, &key.to_string()).unwrap();
+            }
+        }
+
+        fn bindings_of(&self, exchange: &str) -> usize {
+            self.vhost.exchange(exchange).unwrap().bindings.load().len()
+        }
+
+        fn targets(&self, exchange: &str, key: &str) -> Targets {
+            let exchange = self.vhost.exchange(exchange).unwrap();
+            route(&self.vhost, &exchange, &[key.as_bytes()], Table::EMPTY).targets
+        }
+
+        fn delete(&self, queue: &str) -> Removal {
+            self.vhost.delete_queue(&self.actor, queue, false, false).unwrap().1
+        }
+
+        /// Whether that finished it.
+        fn step(&self, removal: &mut Removal, steps: u32) -> bool {
+            let mut left = steps;
+            let finished = removal.step(&self.vhost, &mut Wakes::default(), &mut left);
+            assert!(finished || left == 0, "steps are left, and so is work");
+            finished
+        }
+
+        fn finish(&self, removal: Removal) {
+            removal.finish(&self.vhost, &mut Wakes::default());
+        }
+
+        /// One message a run.
+        fn fill(&self, queue: &Arc<Queue>, messages: u32) {
+            let run = || {
+                let mut builder = BlockBuilder::default();
+                builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
+                let (block, count, body_bytes) = builder
+                    .seal(Stamp { persistent: false, received_ms: 0 }, &self.broker.node.memory.messages);
+                Run::of_block(block, count, body_bytes)
+            };
+            queue.enqueue((0..messages).map(|_| (run(), None, None)), &mut Wakes::default());
+        }
+    }
+
+    #[test]
+    fn bindings_go_a_thousand_a_step_and_lead_nowhere_from_the_start() {
+        let host = Host::new();
+        host.exchange("e", false, Table::EMPTY);
+        host.queue("q", false);
+        host.bind_queue("e", "q", 0..5000);
+        let version = host.vhost.version();
+        let mut removal = host.delete("q");
+        assert!(host.vhost.version() > version, "cached routes must be found anew");
+        assert!(host.bind("e", ResourceKind::Queue, "q", "late").is_err());
+        let mut steps = 0;
+        let mut before = host.bindings_of("e");
+        while !host.step(&mut removal, STEPS_PER_HOLD_MAX) {
+            assert_eq!(host.targets("e", "4999").len(), 0);
+            assert!(before - host.bindings_of("e") <= STEPS_PER_HOLD_MAX as usize);
+            before = host.bindings_of("e");
+            steps += 1;
+        }
+        assert!(steps >= 5, "{steps} steps");
+        assert_eq!(host.bindings_of("e"), 0);
+    }
+
+    #[test]
+    fn a_queue_declared_meanwhile_under_the_name_keeps_what_it_is_bound_to() {
+        let host = Host::new();
+        host.exchange("e", false, Table::EMPTY);
+        host.queue("q", false);
+        host.bind_queue("e", "q", 0..3000);
+        let mut removal = host.delete("q");
+        assert!(!host.step(&mut removal, 1000));
+        let other = host.queue("q", false);
+        host.bind_queue("e", "q", 0..3000);
+        assert_eq!(host.targets("e", "2999").first().map(|queue| queue.id), Some(other.id));
+        host.finish(removal);
+        assert_eq!(host.bindings_of("e"), 3000);
+        host.finish(host.delete("q"));
+        assert_eq!(host.bindings_of("e"), 0);
+    }
+
+    #[test]
+    fn exchanges_go_with_their_last_binding_one_by_one() {
+        let host = Host::new();
+        for name in ["a", "b", "c"] {
+            host.exchange(name, true, Table::EMPTY);
+        }
+        host.queue("q", false);
+        host.bind("a", ResourceKind::Exchange, "b", "").unwrap();
+        host.bind("b", ResourceKind::Exchange, "c", "").unwrap();
+        host.bind("c", ResourceKind::Queue, "q", "").unwrap();
+        let mut removal = host.delete("q");
+        let answered = removal.after();
+        while host.vhost.exchange("c").is_some() {
+            assert!(!host.step(&mut removal, 1));
+        }
+        assert!(host.vhost.exchange("b").is_some());
+        // Another one of the name is no part of it.
+        host.exchange("c", true, Table::EMPTY);
+        host.queue("other", false);
+        host.bind("c", ResourceKind::Queue, "other", "").unwrap();
+        while !host.step(&mut removal, 1) {}
+        assert!(host.vhost.exchange("a").is_none() && host.vhost.exchange("b").is_none());
+        assert_eq!(host.bindings_of("c"), 1);
+        assert!(removal.after() > answered, "the answer waits for what went last");
+    }
+
+    #[test]
+    fn the_table_of_a_deleted_exchange_goes_in_steps() {
+        let host = Host::new();
+        host.exchange("e", false, Table::EMPTY);
+        for queue in 0..2500 {
+            host.queue(&queue.to_string(), false);
+            host.bind("e", ResourceKind::Queue, &queue.to_string(), "key").unwrap();
+        }
+        let exchange = host.vhost.exchange("e").unwrap();
+        let mut removal = host.vhost.delete_exchange(&host.actor, "e", false).unwrap();
+        assert!(host.vhost.exchange("e").is_none());
+        assert_eq!(route(&host.vhost, &exchange, &[b"key"], Table::EMPTY).targets.len(), 0);
+        host.exchange("e", false, Table::EMPTY);
+        host.bind("e", ResourceKind::Queue, "7", "key").unwrap();
+        assert!(!host.step(&mut removal, 1000));
+        assert_eq!(exchange.bindings.load().len(), 1500);
+        host.finish(removal);
+        assert!(exchange.bindings.load().is_empty());
+        assert_eq!(host.bindings_of("e"), 1);
+    }
+
+    #[test]
+    fn bindings_to_what_was_deleted_are_no_use_of_an_exchange() {
+        let host = Host::new();
+        host.exchange("e", false, Table::EMPTY);
+        host.queue("q", false);
+        host.bind_queue("e", "q", 0..10);
+        assert!(host.vhost.delete_exchange(&host.actor, "e", true).is_err());
+        let removal = host.delete("q");
+        host.finish(host.vhost.delete_exchange(&host.actor, "e", true).unwrap());
+        host.finish(removal);
+    }
+
+    #[test]
+    fn the_alternate_exchange_is_asked_when_only_deleted_queues_match() {
+        let host = Host::new();
+        host.exchange("other", false, Table::EMPTY);
+        let mut arguments = TableBuf::new();
+        arguments.insert("alternate-exchange", Field::LongStr(b"other"));
+        host.exchange("e", false, arguments.as_table());
+        host.queue("q", false);
+        let second = host.queue("second", false);
+        host.bind("e", ResourceKind::Queue, "q", "key").unwrap();
+        host.bind("other", ResourceKind::Queue, "second", "key").unwrap();
+        let removal = host.delete("q");
+        assert_eq!(host.targets("e", "key").first().map(|queue| queue.id), Some(second.id));
+        host.finish(removal);
+    }
+
+    #[test]
+    fn consumers_are_told_so_many_a_step() {
+        let host = Host::new();
+        let queue = host.queue("q", false);
+        let outbox = host.broker.connect();
+        for tag in 0..20 {
+            let terms = Terms { priority: 0, prefetch: None, exclusive: false };
+            let tag = tag.to_string().into();
+            let subscription =
+                Subscription { tag, channel: 1, no_ack: true, terms, outbox: Arc::clone(&outbox) };
+            queue.subscribe(subscription).unwrap();
+        }
+        let mut removal = host.delete("q");
+        assert_eq!(queue.counts(), (0, 0));
+        assert!(!host.step(&mut removal, 11));
+        let mut items = VecDeque::new();
+        outbox.drain_into(&mut items);
+        let told = items.iter().map(|item| match item {
+            Item::Cancelled(consumer) => consumer.tag.parse().unwrap(),
+            Item::Delivery { .. } => panic!("a delivery"),
+        });
+        // The first step takes all of them out of the queue.
+        assert_eq!(told.collect::<Vec<u32>>(), (0..10).collect::<Vec<_>>());
+        host.finish(removal);
+    }
+
+    #[test]
+    fn many_messages_are_let_go_of_in_the_background_a_thousand_a_step() {
+        let host = Host::new();
+        let queue = host.queue("q", false);
+        let held_bytes = &host.broker.node.memory.messages;
+        host.fill(&queue, 1);
+        let one = held_bytes.read();
+        host.fill(&queue, 4999);
+        let (removed, removal) = host.vhost.delete_queue(&host.actor, "q", false, false).unwrap();
+        assert_eq!(removed.messages, 5000);
+        host.finish(removal);
+        let remains = &host.broker.node.remains;
+        while !remains.is_empty() {
+            let before = held_bytes.read();
+            remains.step();
+            assert!(before - held_bytes.read() <= 1000 * one);
+        }
+        assert_eq!(held_bytes.read(), 0);
+        assert_eq!(queue.depth(), (0, 0));
+    }
+
+    #[test]
+    fn few_messages_go_at_once() {
+        let host = Host::new();
+        let queue = host.queue("q", false);
+        host.fill(&queue, 1000);
+        host.finish(host.delete("q"));
+        assert!(host.broker.node.remains.is_empty());
+        assert_eq!(host.broker.node.memory.messages.read(), 0);
+    }
+
+    #[test]
+    fn the_queues_of_a_connection_go_one_by_one_and_without_it() {
+        let host = Host::new();
+        host.exchange("e", false, Table::EMPTY);
+        let names: Vec<Box<str>> = (0..10).map(|name| name.to_string().into()).collect();
+        for name in &names {
+            host.queue(name, true);
+            host.bind("e", ResourceKind::Queue, name, "key").unwrap();
+        }
+        let left = || names.iter().filter(|name| host.vhost.queue(name).is_some()).count();
+        let mut removal = host.vhost.delete_exclusive_queues(host.actor.connection, names.clone());
+        assert!(!host.step(&mut removal, 1));
+        assert_eq!(left(), 9);
+        let orphan = Orphan { vhost: Arc::clone(&host.vhost), removal };
+        host.broker.node.remains.bury(Box::new(orphan), &mut Wakes::default());
+        while !host.broker.node.remains.is_empty() {
+            host.broker.node.remains.step();
+        }
+        assert_eq!((left(), host.bindings_of("e")), (0, 0));
+    }
+
+    #[test]
+    fn a_purge_removes_a_thousand_a_step() {
+        let host = Host::new();
+        let queue = host.queue("q", false);
+        host.fill(&queue, 2500);
+        let mut wakes = Wakes::default();
+        let steps: Vec<u64> = (0..4).map(|_| queue.purge_some(u64::MAX, &mut wakes)).collect();
+        assert_eq!(steps, [1000, 1000, 500, 0]);
+    }
+}
