@@ -150,7 +150,7 @@ impl Queue {
             let kept_bytes = KEPT_BYTES_MAX.min(here_bytes / 4);
             let evicted = state.classic.evict_tail(wanted - freed, kept_bytes);
             self.here_bytes.set(state.classic.here_bytes());
-            self.index_bytes.set(state.classic.index_bytes());
+            self.note_index(state.classic.index_bytes());
             drop(state);
             self.node.counters.evicted_messages.add(evicted.messages);
             freed += evicted.body_bytes;
@@ -202,7 +202,7 @@ impl Queue {
             freed += evicted.body_bytes;
         }
         self.here_bytes.set(state.classic.here_bytes());
-        self.index_bytes.set(state.classic.index_bytes());
+        self.note_index(state.classic.index_bytes());
         Ok(freed)
     }
 }

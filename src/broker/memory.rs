@@ -12,7 +12,7 @@ use crate::stats::Gauge;
 pub struct Memory {
     /// Message bytes: every block and large message charges itself here.
     pub messages: Arc<Gauge>,
-    /// What the queues' lists cost, as of the last periodic check.
+    /// What the queues' lists cost: each adds and takes back what changes.
     pub index: Gauge,
     /// Parts of messages that have not arrived whole.
     pub partial_bodies: Gauge,

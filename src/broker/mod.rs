@@ -143,7 +143,7 @@ impl Broker {
     }
 
     /// Compares memory with the watermark and tells every connection when the alarm changed. Publishers call
-    /// it after each burst; a periodic caller also counts what the queues' lists cost.
+    /// it after each burst, and a periodic caller when memory may have fallen.
     pub fn check_memory(&self) {
         let short = self.node.memory.is_short();
         if !self.node.alarms.set(Shortage::Memory, short) {
@@ -172,11 +172,6 @@ impl Broker {
             tracing::info!(free_bytes, limit_bytes, "disk alarm cleared");
         }
         self.signal_all();
-    }
-
-    /// Counts what the queues' lists cost, for the next [`Broker::check_memory`].
-    pub fn measure_index(&self) {
-        self.node.memory.index.set(self.vhosts.iter().map(|vhost| vhost.index_bytes()).sum());
     }
 
     /// Asks every connection to look around.

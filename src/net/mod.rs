@@ -239,7 +239,6 @@ async fn watch_memory(broker: Arc<Broker>) {
     let mut ticks = tokio::time::interval(MEMORY_CHECK_INTERVAL);
     loop {
         ticks.tick().await;
-        broker.measure_index();
         broker.check_memory();
     }
 }

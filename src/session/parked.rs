@@ -106,8 +106,11 @@ impl Parked {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::Parked;
     use crate::message::place::Lsn;
+    use crate::protocol::frame;
     use crate::protocol::methods::{ChannelOpenOk, Method};
     use crate::session::output::Output;
 

@@ -58,7 +58,7 @@ impl Queue {
             wakes.owe_deliveries(self);
         }
         self.let_go(state);
-        self.index_bytes.set(state.classic.index_bytes());
+        self.note_index(state.classic.index_bytes());
         self.here_bytes.set(state.classic.here_bytes());
         if !state.is_reading && self.wants_reading(state) {
             state.is_reading = true;
@@ -139,7 +139,7 @@ impl Queue {
         if classic.deliverable() > 0
             && let Some(run) = classic.take(1)
         {
-            self.index_bytes.set(classic.index_bytes());
+            self.note_index(classic.index_bytes());
             self.here_bytes.set(classic.here_bytes());
             return Taken::Message(run, classic.ready_messages());
         }

@@ -40,8 +40,9 @@ pub struct Queue {
     pub id: QueueId,
     /// What it was declared as.
     pub properties: QueueProperties,
-    /// What its list of messages costs, in bytes: written under the lock, read by the memory check.
-    pub index_bytes: Gauge,
+    /// What its list of messages costs, in bytes: its share of the node's sum. Written under the lock, by
+    /// [`Queue::note_index`] alone.
+    index_bytes: Gauge,
     /// The waiting bodies that are in memory, in bytes: what an eviction could free. Written under the lock.
     pub here_bytes: Gauge,
     pub(in crate::broker) node: Arc<Node>,
@@ -112,7 +113,7 @@ impl Queue {
         next_seq: Seq,
     ) -> Self {
         let mut queue = Self::new(id, properties, node);
-        queue.index_bytes.set(classic.index_bytes());
+        queue.note_index(classic.index_bytes());
         queue.state.get_mut().classic = classic;
         *queue.next_seq.get_mut() = next_seq.0.max(1);
         queue
@@ -187,6 +188,21 @@ impl Queue {
         wakes.count(entered);
         self.dispatch(&mut state, wakes);
         self.is_crowded(&state)
+    }
+
+    /// Its list of messages costs so much now, in bytes: the node's sum learns of the difference. Under the lock.
+    pub(in crate::broker) fn note_index(&self, bytes: u64) {
+        let before = self.index_bytes.read();
+        if bytes == before {
+            return;
+        }
+        self.index_bytes.set(bytes);
+        let sum = &self.node.memory.index;
+        if bytes > before {
+            sum.add(bytes - before);
+        } else {
+            sum.sub(before - bytes);
+        }
     }
 
     pub(in crate::broker) fn lock(&self) -> MutexGuard<'_, State> {

@@ -99,7 +99,7 @@ impl Queue {
             .collect();
         let _logged = (!ranges.is_empty())
             .then(|| self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges }));
-        self.index_bytes.set(classic.index_bytes());
+        self.note_index(classic.index_bytes());
         gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
     }
 
@@ -126,7 +126,7 @@ impl Queue {
         let classic = std::mem::take(&mut state.classic);
         let mut waiting: Vec<_> = std::mem::take(&mut state.getters).into_values().collect();
         waiting.append(&mut state.crowd.disband());
-        self.index_bytes.set(0);
+        self.note_index(0);
         self.here_bytes.set(0);
         self.node.unregister(self.id);
         let removed = Removed { messages: classic.ready_messages() };

@@ -143,11 +143,6 @@ impl Vhost {
         Removal::of_connection(owner, names)
     }
 
-    /// What the queues' lists of messages cost, in bytes.
-    pub fn index_bytes(&self) -> u64 {
-        self.queues.iter().map(|queue| queue.index_bytes.read()).sum()
-    }
-
     fn resource(&self, kind: ResourceKind, name: &str) -> Resource {
         Resource { kind, name: name.to_owned(), vhost: Arc::clone(&self.name) }
     }

@@ -492,6 +492,24 @@ mod tests {
     }
 
     #[test]
+    fn the_node_counts_what_lists_of_messages_cost_until_their_queues_are_gone() {
+        let host = Host::new();
+        let sum = || host.broker.node.memory.index.read();
+        let (one, other) = (host.queue("one", false), host.queue("other", false));
+        host.fill(&one, 1500);
+        let cost = sum();
+        assert_eq!(cost, one.lock().classic.index_bytes());
+        host.fill(&other, 1);
+        assert!(sum() > cost);
+        one.purge_some(u64::MAX, &mut Wakes::default());
+        assert!(sum() < cost);
+        for queue in ["one", "other"] {
+            host.finish(host.delete(queue));
+        }
+        assert_eq!(sum(), 0);
+    }
+
+    #[test]
     fn few_messages_go_at_once() {
         let host = Host::new();
         let queue = host.queue("q", false);
