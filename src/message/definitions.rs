@@ -3,7 +3,9 @@
 //! Absolute and idempotent, as the facts are: what is declared twice is there once, what goes takes its bindings with
 //! it, and what was never there can go as well.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::message::fact::{Binding, Definition, Destination, Fact};
 use crate::message::fact_codec::{self, DecodedFact};
@@ -13,23 +15,25 @@ use crate::message::place::QueueId;
 #[derive(Debug, Default)]
 pub struct Definitions {
     facts: BTreeMap<Key, Vec<u8>>,
+    /// The bindings again, those of one exchange together.
+    by_source: BTreeSet<BySource>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Exchange {
-        vhost: Box<str>,
-        name: Box<str>,
-    },
+    Exchange { vhost: Box<str>, name: Box<str> },
     Queue(QueueId),
-    /// By its far end first: a queue's bindings are neighbours.
-    Binding {
-        to: End,
-        vhost: Box<str>,
-        source: Box<str>,
-        key: Box<str>,
-        arguments: Box<[u8]>,
-    },
+    Binding(Arc<BindingKey>),
+}
+
+/// By its far end first: a queue's bindings are neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct BindingKey {
+    to: End,
+    vhost: Box<str>,
+    source: Box<str>,
+    key: Box<str>,
+    arguments: Box<[u8]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,43 +42,77 @@ enum End {
     Exchange(Box<str>),
 }
 
+/// A binding, sorted by the exchange it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct BySource(Arc<BindingKey>);
+
+impl Ord for BySource {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (one, two) = (&*self.0, &*other.0);
+        (&one.vhost, &one.source).cmp(&(&two.vhost, &two.source)).then_with(|| one.cmp(two))
+    }
+}
+
+impl PartialOrd for BySource {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl Definitions {
-    /// Applies one more.
+    /// Applies one more. The work is that of what it changes, however many others there are.
     pub fn apply(&mut self, definition: &Definition<'_>) {
         match *definition {
             Definition::ExchangeDeclared { vhost, name, .. } => {
                 self.put(Key::Exchange { vhost: vhost.into(), name: name.into() }, definition);
             }
             Definition::QueueDeclared { queue, .. } => self.put(Key::Queue(queue), definition),
-            Definition::Bound(binding) => self.put(Key::of(&binding), definition),
-            Definition::Unbound(binding) => drop(self.facts.remove(&Key::of(&binding))),
-            Definition::QueueDeleted { queue } => self.remove_queue(queue),
-            Definition::ExchangeDeleted { vhost, name } => self.facts.retain(|key, _| match key {
-                Key::Exchange { vhost: its, name: own } => (&**its, &**own) != (vhost, name),
-                Key::Binding { vhost: its, source, to, .. } => {
-                    &**its != vhost || (&**source != name && !to.is_exchange(name))
-                }
-                Key::Queue(_) => true,
-            }),
+            Definition::Bound(binding) => {
+                let key = Arc::new(BindingKey::of(&binding));
+                self.by_source.insert(BySource(Arc::clone(&key)));
+                self.put(Key::Binding(key), definition);
+            }
+            Definition::Unbound(binding) => self.unbind([Arc::new(BindingKey::of(&binding))]),
+            Definition::QueueDeleted { queue } => {
+                self.facts.remove(&Key::Queue(queue));
+                self.unbind(self.bindings_to(&End::Queue(queue), ""));
+            }
+            Definition::ExchangeDeleted { vhost, name } => {
+                self.facts.remove(&Key::Exchange { vhost: vhost.into(), name: name.into() });
+                self.unbind(self.bindings_to(&End::Exchange(name.into()), vhost));
+                self.unbind(self.bindings_from(vhost, name));
+            }
         }
     }
 
-    fn remove_queue(&mut self, queue: QueueId) {
-        self.facts.remove(&Key::Queue(queue));
-        let to = End::Queue(queue);
-        let first = Key::Binding {
-            to: to.clone(),
-            vhost: Box::default(),
-            source: Box::default(),
-            key: Box::default(),
-            arguments: Box::default(),
-        };
-        let bound: Vec<Key> = (self.facts.range(first..))
-            .map(|(key, _)| key)
-            .take_while(|key| matches!(key, Key::Binding { to: end, .. } if *end == to))
+    fn unbind(&mut self, bindings: impl IntoIterator<Item = Arc<BindingKey>>) {
+        for binding in bindings {
+            self.by_source.remove(&BySource(Arc::clone(&binding)));
+            self.facts.remove(&Key::Binding(binding));
+        }
+    }
+
+    /// The bindings to something: to a queue whatever virtual host they are in, to an exchange those of `vhost`.
+    fn bindings_to(&self, to: &End, vhost: &str) -> Vec<Arc<BindingKey>> {
+        let first = Key::Binding(Arc::new(BindingKey::first(to.clone(), vhost, "")));
+        let bindings = self.facts.range(first..).map_while(|(key, _)| match key {
+            Key::Binding(binding) => Some(binding),
+            _ => None,
+        });
+        let is_queue = matches!(to, End::Queue(_));
+        bindings
+            .take_while(|binding| binding.to == *to && (is_queue || *binding.vhost == *vhost))
             .cloned()
-            .collect();
-        bound.iter().for_each(|key| drop(self.facts.remove(key)));
+            .collect()
+    }
+
+    fn bindings_from(&self, vhost: &str, source: &str) -> Vec<Arc<BindingKey>> {
+        let first = BySource(Arc::new(BindingKey::first(End::Queue(QueueId(0)), vhost, source)));
+        let bindings = self.by_source.range(first..).map(|BySource(binding)| binding);
+        bindings
+            .take_while(|binding| (&*binding.vhost, &*binding.source) == (vhost, source))
+            .cloned()
+            .collect()
     }
 
     fn put(&mut self, key: Key, definition: &Definition<'_>) {
@@ -96,9 +134,9 @@ impl Definitions {
     }
 }
 
-impl Key {
+impl BindingKey {
     fn of(binding: &Binding<'_>) -> Self {
-        Self::Binding {
+        Self {
             to: match binding.destination {
                 Destination::Queue(queue) => End::Queue(queue),
                 Destination::Exchange(name) => End::Exchange(name.into()),
@@ -109,11 +147,11 @@ impl Key {
             arguments: binding.arguments.into(),
         }
     }
-}
 
-impl End {
-    fn is_exchange(&self, name: &str) -> bool {
-        matches!(self, Self::Exchange(own) if **own == *name)
+    /// What no binding with these comes before.
+    fn first(to: End, vhost: &str, source: &str) -> Self {
+        let (key, arguments) = (Box::default(), Box::default());
+        Self { to, vhost: vhost.into(), source: source.into(), key, arguments }
     }
 }
 
@@ -177,5 +215,43 @@ mod tests {
             Definition::QueueDeleted { queue: QueueId(2) },
             &[exchange("a"), exchange("b"), queue(1), bound, to_b],
         );
+    }
+
+    #[test]
+    fn what_goes_takes_nothing_of_its_neighbours() {
+        let mut folded = Definitions::default();
+        let mut all = Vec::new();
+        for vhost in ["", "a", "b"] {
+            for source in ["", "a", "b"] {
+                for destination in [Destination::Exchange("a"), Destination::Exchange("b")] {
+                    all.push(Binding { vhost, source, destination, key: "", arguments: &[] });
+                }
+            }
+        }
+        all.iter().for_each(|binding| folded.apply(&Definition::Bound(*binding)));
+        folded.apply(&Definition::ExchangeDeleted { vhost: "a", name: "a" });
+        let is_left = |binding: &Binding<'_>| {
+            binding.vhost != "a"
+                || (binding.source != "a" && binding.destination != Destination::Exchange("a"))
+        };
+        let mut found: Vec<_> = folded.iter().map(|fact| format!("{fact:?}")).collect();
+        let mut expected: Vec<_> =
+            all.into_iter().filter(is_left).map(|it| format!("{:?}", Definition::Bound(it))).collect();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+        assert_eq!(folded.by_source.len(), expected.len());
+    }
+
+    #[test]
+    fn an_exchange_that_goes_is_found_among_many_without_a_look_at_the_others() {
+        let mut folded = Definitions::default();
+        for queue in 0..1000 {
+            folded.apply(&Definition::Bound(binding("other", Destination::Queue(QueueId(queue)))));
+        }
+        folded.apply(&Definition::Bound(binding("one", Destination::Queue(QueueId(500)))));
+        assert_eq!(folded.bindings_from("/", "one").len(), 1);
+        folded.apply(&Definition::ExchangeDeleted { vhost: "/", name: "one" });
+        assert_eq!(folded.iter().count(), 1000);
     }
 }
