@@ -111,6 +111,8 @@
 //!   from 16 KiB on, where they are most of what arrives, and what is less than half a buffer is copied where consumers
 //!   do not take it at once.
 //! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it.
+//! * What is deleted is gone at once: the log is told, nobody finds it, routing passes it over. Its bindings and messages
+//!   go after it in steps ([`broker::vhost::removal`], [`broker::remains`]), and others run in between.
 //! * Definitions are not captured by a checkpoint: the log remembers those of each slot, and the tables take them in
 //!   the log's order. Only queues that a slot names are visited.
 //! * The log's window is soft. A burst may fill half a window more before a checkpoint takes the disk from it. When that
