@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -82,7 +81,7 @@ pub async fn serve(
             Ok(()) => tracing::debug!("closed"),
             Err(error) => tracing::debug!(%error, "lost"),
         }
-        connection.leave().await;
+        connection.end().await;
     }
     .instrument(span)
     .await;
@@ -128,11 +127,14 @@ impl Connection {
             }
             if self.turn_bytes >= TURN_BYTES {
                 self.end_turn().await;
+                // Who keeps us at work must not keep us from looking at the time.
+                if self.session.deadline().is_some_and(|deadline| deadline <= self.now.instant) {
+                    self.session.on_timeout(self.now);
+                    continue;
+                }
             }
             let event = std::future::poll_fn(|context| self.poll_event(context)).await?;
-            if self.on_event(event).is_break() {
-                return Ok(());
-            }
+            self.on_event(event);
         }
     }
 
@@ -263,20 +265,16 @@ impl Connection {
         self.timer.as_mut().poll(context)
     }
 
-    fn on_event(&mut self, event: Event) -> ControlFlow<()> {
+    fn on_event(&mut self, event: Event) {
         self.now = Now::read();
-        let outcome = self.feed(event);
+        self.feed(event);
         self.turn_bytes += STEP_BYTES * self.session.steps() as usize;
-        outcome
     }
 
-    fn feed(&mut self, event: Event) -> ControlFlow<()> {
+    fn feed(&mut self, event: Event) {
         match event {
             Event::Input => self.on_input(),
-            Event::End => {
-                self.session.abandon();
-                return ControlFlow::Break(());
-            }
+            Event::End => self.session.on_end(),
             Event::Work => {
                 self.session.on_wake(self.now);
                 self.session.on_rest(&mut self.input, self.now);
@@ -285,7 +283,6 @@ impl Connection {
             Event::Stop => self.session.on_shutdown(self.now),
             Event::Writable => {}
         }
-        ControlFlow::Continue(())
     }
 
     fn on_input(&mut self) {
@@ -308,15 +305,16 @@ impl Connection {
     }
 
     /// Gives back what the session held, in turns like everybody's.
-    async fn leave(&mut self) {
+    async fn end(&mut self) {
         self.session.abandon();
-        while self.session.is_leaving() {
+        while self.session.is_ending() {
             tokio::task::yield_now().await;
             self.session.on_wake(self.now);
         }
     }
 
-    /// Shuts our side and waits for the client's, so that the last frame is not lost to a reset.
+    /// Shuts our side and waits a moment for the client's, so that the last frame is not lost to a reset. What is not
+    /// read by then is the kernel's to deal with.
     async fn linger(&mut self) -> io::Result<()> {
         self.stream.shutdown().await?;
         let drained = async {

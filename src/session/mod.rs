@@ -4,24 +4,25 @@
 //! what time it is, and writes what it has to say:
 //!
 //! ```text
-//!                on_bytes, on_rest, on_verified, on_wake, on_written, on_timeout, on_shutdown
+//!           on_bytes, on_rest, on_verified, on_wake, on_written, on_timeout, on_shutdown, on_end
 //!                                      |
-//!   Header -> Handshake -> Running -> Leaving -> Closing -> Closed
+//!   Header -> Handshake -> Running -> Ending -> Closing -> Closed      we close the connection
+//!                                       '-----> Leaving -----^         the client does
 //!                                      |
 //!          output, take_verification, wants_input, deadline, poll_work, poll_durable
 //! ```
 //!
 //! Read [`running`] for a frame's way and `cut` for a large body's, [`channel`] for the methods, [`link`] for what one
 //! read chunk collects, `work` for the turns in which it is worked off, [`refuse`] for how a refusal becomes a close,
-//! `leave` for how a connection ends.
+//! `end` for how a connection ends.
 
 pub mod channel;
 pub mod chore;
 mod cut;
+mod end;
 mod express;
 pub mod handshake;
 pub mod heartbeat;
-mod leave;
 pub mod link;
 pub mod output;
 pub mod parked;
@@ -48,9 +49,9 @@ use crate::protocol::frame::{self, FrameKind, FrameView, PROTOCOL_HEADER, Protoc
 use crate::protocol::methods::Method;
 use crate::protocol::reply::ReplyCode;
 use crate::session::cut::Cut;
+use crate::session::end::Last;
 use crate::session::handshake::Handshake;
 use crate::session::heartbeat::{Due, Heartbeat};
-use crate::session::leave::Last;
 use crate::session::link::Link;
 use crate::session::output::Output;
 use crate::session::parked::Parked;
@@ -73,7 +74,7 @@ pub struct Session {
     heartbeat: Heartbeat,
     frame_max: u32,
     opened: Now,
-    /// When the present phase must have ended.
+    /// When the present phase must have ended. Only an open connection, and one that gives back what it held, have none.
     phase_deadline: Option<Instant>,
     verification: Option<Credentials>,
     cut: Cut,
@@ -85,11 +86,14 @@ enum Phase {
     Handshake(Handshake),
     Running(Box<Running>),
     /// What it held goes back, so many steps in a turn; then it says its last word.
-    Leaving(Box<Running>, Last),
+    Ending(Box<Running>, Last),
     /// connection.close is sent; when `deaf`, not even an answer can be understood.
     Closing {
         deaf: bool,
     },
+    /// The client's connection.close is answered: it is to end the connection.
+    Leaving,
+    /// What is left is written, and then the socket is closed.
     Closed,
 }
 
@@ -151,14 +155,14 @@ impl Session {
                         tracing::warn!(?first_bytes, left_out, "not a protocol we speak");
                     }
                     self.out.raw(&PROTOCOL_HEADER);
-                    self.phase = Phase::Closed;
+                    self.enter(Phase::Closed, now);
                     return false;
                 }
             },
             Phase::Handshake(handshake) if handshake.is_verifying() => return false,
             Phase::Running(running) if !running.takes_frames() => return false,
-            Phase::Leaving(..) => return false,
-            Phase::Closing { deaf: true } | Phase::Closed => {
+            Phase::Ending(..) => return false,
+            Phase::Closing { deaf: true } | Phase::Leaving | Phase::Closed => {
                 *at = input.len();
                 return false;
             }
@@ -249,7 +253,7 @@ impl Session {
                 self.on_running_step(step, now);
             }
             Phase::Closing { .. } => self.on_frame_while_closing(frame, now),
-            Phase::Header | Phase::Leaving(..) | Phase::Closed => {}
+            Phase::Header | Phase::Ending(..) | Phase::Leaving | Phase::Closed => {}
         }
     }
 
@@ -279,20 +283,21 @@ impl Session {
             handshake::Step::Dropped(reason) => {
                 self.complain(now, reason);
                 let delay = self.broker.config.limits.auth_failure_delay_ms;
-                self.enter_closing(true, Duration::from_millis(delay), now);
+                self.phase = Phase::Closing { deaf: true };
+                self.phase_deadline = Some(now.instant + Duration::from_millis(delay));
             }
             handshake::Step::Closed => self.close_ok(now),
         }
     }
 
-    /// Of a connection that is closing only the end matters.
+    /// Of a connection that is closing only the end matters. When closes cross, the client owes us an answer still.
     fn on_frame_while_closing(&mut self, frame: &FrameView<'_>, now: Now) {
         if frame.kind != FrameKind::Method || frame.channel != 0 {
             return;
         }
         match Method::parse(frame.payload) {
-            Ok(Method::ConnectionClose(_)) => self.close_ok(now),
-            Ok(Method::ConnectionCloseOk(_)) => self.phase = Phase::Closed,
+            Ok(Method::ConnectionClose(_)) => self.put_last(&end::close_ok()),
+            Ok(Method::ConnectionCloseOk(_)) => self.enter(Phase::Closed, now),
             _ => {}
         }
     }
@@ -303,9 +308,12 @@ impl Session {
         }
     }
 
-    fn enter_closing(&mut self, deaf: bool, limit: Duration, now: Now) {
-        self.phase = Phase::Closing { deaf };
-        self.phase_deadline = Some(now.instant + limit);
+    /// A phase of the connection's end. However far it gets, a client that neither reads nor answers, or a log that is
+    /// never durable, holds it up no longer than this.
+    fn enter(&mut self, phase: Phase, now: Now) {
+        self.phase = phase;
+        let limit = self.broker.config.limits.close_timeout_ms;
+        self.phase_deadline = Some(now.instant + Duration::from_millis(limit));
     }
 
     fn pump(&mut self) {
@@ -337,8 +345,8 @@ impl Session {
             running.on_durable();
             let step = if running.work() { running.retry_get() } else { Ok(running::Step::Continue) };
             self.on_running_step(step, now);
-        } else if matches!(self.phase, Phase::Leaving(..)) {
-            self.go_on_leaving(now);
+        } else if matches!(self.phase, Phase::Ending(..)) {
+            self.go_on_ending(now);
         } else if !self.parked.is_empty() {
             self.parked.release(self.broker.node.log.durable(), &mut self.out);
         }
@@ -346,7 +354,7 @@ impl Session {
     }
 
     fn begin_turn(&mut self) {
-        if let Phase::Running(running) | Phase::Leaving(running, _) = &mut self.phase {
+        if let Phase::Running(running) | Phase::Ending(running, _) = &mut self.phase {
             running.link.wakes.begin_turn();
         }
     }
@@ -354,7 +362,7 @@ impl Session {
     /// How many steps the present turn has taken: [`TURN_STEPS`](crate::broker::wakes::TURN_STEPS) are enough.
     pub fn steps(&self) -> u32 {
         match &self.phase {
-            Phase::Running(running) | Phase::Leaving(running, _) => running.link.wakes.steps(),
+            Phase::Running(running) | Phase::Ending(running, _) => running.link.wakes.steps(),
             _ => 0,
         }
     }
@@ -373,7 +381,7 @@ impl Session {
     pub fn poll_durable(&self, context: &mut Context<'_>) -> Poll<()> {
         let (awaited, is_held_back) = match &self.phase {
             Phase::Running(running) if running.wants_turn() => return Poll::Ready(()),
-            Phase::Leaving(..) => return Poll::Ready(()),
+            Phase::Ending(..) => return Poll::Ready(()),
             Phase::Running(running) => (running.link.awaited, running.is_held_back()),
             _ => (self.parked.awaited(), false),
         };
@@ -408,7 +416,7 @@ impl Session {
     /// What is to be written.
     pub fn output(&mut self) -> &mut Output {
         match &mut self.phase {
-            Phase::Running(running) | Phase::Leaving(running, _) => &mut running.link.out,
+            Phase::Running(running) | Phase::Ending(running, _) => &mut running.link.out,
             _ => &mut self.out,
         }
     }
@@ -416,7 +424,7 @@ impl Session {
     /// What waits for the log before it may be written.
     pub fn parked(&self) -> &Parked {
         match &self.phase {
-            Phase::Running(running) | Phase::Leaving(running, _) => &running.link.parked,
+            Phase::Running(running) | Phase::Ending(running, _) => &running.link.parked,
             _ => &self.parked,
         }
     }
@@ -429,8 +437,8 @@ impl Session {
                 !running.is_blocked() && running.takes_frames() && unread_bytes < UNREAD_BYTES_MAX
             }
             Phase::Handshake(handshake) => !handshake.is_verifying(),
-            Phase::Header | Phase::Closing { .. } => true,
-            Phase::Leaving(..) | Phase::Closed => false,
+            Phase::Header | Phase::Closing { .. } | Phase::Leaving => true,
+            Phase::Ending(..) | Phase::Closed => false,
         }
     }
 
@@ -442,6 +450,11 @@ impl Session {
     /// Whether all is said: once the output is written the socket can be closed.
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed) && self.parked.is_empty()
+    }
+
+    /// Whether the client's close is answered, and nothing is missing but that it ends the connection.
+    pub fn awaits_end(&self) -> bool {
+        matches!(self.phase, Phase::Leaving) && self.parked.is_empty()
     }
 
     /// When [`Session::on_timeout`] is to be called.
@@ -456,7 +469,7 @@ impl Session {
     /// Time has passed.
     pub fn on_timeout(&mut self, now: Now) {
         if self.phase_deadline.is_some_and(|deadline| now.instant >= deadline) {
-            if !matches!(self.phase, Phase::Closing { .. }) {
+            if matches!(self.phase, Phase::Header | Phase::Handshake(_)) {
                 self.complain(now, "handshake took too long");
             }
             self.abandon();
@@ -489,7 +502,16 @@ impl Session {
                 self.fail(&Refusal::new(ReplyCode::ConnectionForced, text).into(), false, now);
             }
             Phase::Header | Phase::Handshake(_) => self.abandon(),
-            Phase::Leaving(..) | Phase::Closing { .. } | Phase::Closed => {}
+            Phase::Leaving => self.phase = Phase::Closed,
+            Phase::Ending(..) | Phase::Closing { .. } | Phase::Closed => {}
+        }
+    }
+
+    /// The client has shut its side. When it has closed the connection before, it may still want to read the answer.
+    pub fn on_end(&mut self) {
+        match self.phase {
+            Phase::Leaving | Phase::Closed => self.phase = Phase::Closed,
+            _ => self.abandon(),
         }
     }
 }
@@ -497,7 +519,7 @@ impl Session {
 impl Drop for Session {
     /// However a connection ends, what it held goes back.
     fn drop(&mut self) {
-        self.finish_leaving();
+        self.finish_ending();
         self.outbox.close();
         self.broker.disconnect(self.outbox.connection());
     }

@@ -24,7 +24,7 @@ use crate::session::channel::{Channel, Piece};
 use crate::session::handshake::{Client, Tuned};
 use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
-use crate::session::work::{Closing, Leaving};
+use crate::session::work::{Closing, Ending};
 
 /// Deliveries are encoded until this much waits for the socket.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
@@ -50,7 +50,7 @@ pub struct Running {
     /// A channel that ends.
     pub(super) closing: Option<Closing>,
     /// All of them do.
-    pub(super) leaving: Option<Leaving>,
+    pub(super) ending: Option<Ending>,
 }
 
 /// A crowded queue that is waited for.
@@ -126,7 +126,7 @@ impl Running {
             crowded: None,
             is_behind: false,
             closing: None,
-            leaving: None,
+            ending: None,
         }
     }
 

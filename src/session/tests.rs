@@ -1,6 +1,7 @@
 //! Sessions without sockets: what waits for a log that is not yet durable, and what time does.
 
 mod crowd;
+mod ending;
 mod large_bodies;
 
 use std::collections::VecDeque;
@@ -333,7 +334,7 @@ fn the_last_word_goes_out_behind_parked_replies() {
     assert!(client.has_work());
     client.wake();
     assert_eq!(client.told(), ["queue.declare-ok", "channel.close-ok", "connection.close-ok"]);
-    assert!(client.session.is_closed());
+    assert!(client.session.awaits_end());
 }
 
 #[test]

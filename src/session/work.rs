@@ -1,7 +1,7 @@
 //! Turns: what frames have caused is worked off here, so many steps at a time, and then others go first.
 //!
 //! ```text
-//!  frames --> publishes and settlements --> hand over --> consumers that waited go on --> chores --> closing --> leaving
+//!  frames --> publishes and settlements --> hand over --> consumers that waited go on --> chores --> closing --> ending
 //!    ^                                          '-------------------<-------------------------------------'
 //!    '---- taken only when nothing is left
 //! ```
@@ -50,7 +50,7 @@ enum Stage {
 
 /// A connection that ends: its channels do, then what was on its way goes back, then what is exclusive to it goes.
 #[derive(Debug)]
-pub(super) struct Leaving {
+pub(super) struct Ending {
     channels: VecDeque<(u16, Slot)>,
     is_over: bool,
 }
@@ -86,8 +86,8 @@ impl Running {
 
     /// Whether something is begun and not finished, beside what is to be handed over.
     fn has_begun(&self) -> bool {
-        let is_leaving = self.leaving.as_ref().is_some_and(|leaving| !leaving.is_over);
-        !self.link.chores.is_empty() || self.closing.is_some() || is_leaving
+        let is_ending = self.ending.as_ref().is_some_and(|ending| !ending.is_over);
+        !self.link.chores.is_empty() || self.closing.is_some() || is_ending
     }
 
     /// Hands over what was collected so far, and confirms what is safe already. `false` until all of it is.
@@ -117,9 +117,9 @@ impl Running {
             if !closing.step(self) {
                 self.closing = Some(closing);
             }
-        } else if let Some(mut leaving) = self.leaving.take() {
-            leaving.step(self);
-            self.leaving = Some(leaving);
+        } else if let Some(mut ending) = self.ending.take() {
+            ending.step(self);
+            self.ending = Some(ending);
         }
     }
 
@@ -192,7 +192,7 @@ impl Running {
     }
 
     /// Begins to end all channels and what dies with the connection: [`Running::work`] says when that is done.
-    pub(super) fn leave(&mut self) {
+    pub(super) fn end(&mut self) {
         self.crowded = None;
         if let Some(get) = self.link.waiting_get.take() {
             get.noted_at.forget_getter(&self.link.outbox);
@@ -200,7 +200,7 @@ impl Running {
         let waiting = self.link.outbox.close();
         self.link.arriving.extend(waiting);
         let channels = std::mem::take(&mut self.channels).into();
-        self.leaving = Some(Leaving { channels, is_over: false });
+        self.ending = Some(Ending { channels, is_over: false });
     }
 }
 
@@ -217,7 +217,7 @@ impl Closing {
             if !self.channel.stop(link, &mut self.unused) {
                 return false;
             }
-            if running.leaving.is_none() {
+            if running.ending.is_none() {
                 self.withdrawn = link.withdraw(number).into();
             }
             self.stage = Stage::Unacked;
@@ -246,7 +246,7 @@ impl Closing {
     }
 }
 
-impl Leaving {
+impl Ending {
     fn step(&mut self, running: &mut Running) {
         if let Some((_, slot)) = self.channels.pop_front() {
             if let Slot::Open(channel) = slot {

@@ -198,6 +198,9 @@ impl Client {
         self.active = true;
         self.log_end = self.broker.node.log.end().0;
         self.write(model, now, rng);
+        if self.session.awaits_end() && self.session.output().is_empty() {
+            self.session.on_end();
+        }
         if self.session.is_closed() && self.session.output().is_empty() {
             return self.closed = true;
         }

@@ -15,7 +15,7 @@ use sluicemq::protocol::methods::{
     QueuePurgeOk,
 };
 
-use crate::harness::broker::{OwnBroker, only_here, unique};
+use crate::harness::broker::{OwnBroker, impatient, only_here, unique};
 use crate::harness::client::{CHANNEL_CLOSE, CONNECTION_CLOSE, Client, NO_PROPERTIES};
 use crate::harness::login::Login;
 use crate::harness::methods::{
@@ -155,6 +155,30 @@ fn a_close_that_crosses_the_brokers_is_answered() {
     client.send(&Method::ConnectionClose(CONNECTION_CLOSE));
     client.expect(&Method::ConnectionCloseOk(ConnectionCloseOk {}));
     client.wire.send_to_the_dying(&method_frame(0, &Method::ConnectionCloseOk(ConnectionCloseOk {})));
+    client.wire.expect_tcp_close();
+}
+
+#[test]
+fn a_client_that_closes_ends_the_connection_itself() {
+    let mut client = Client::open();
+    client
+        .on(0)
+        .call(&Method::ConnectionClose(CONNECTION_CLOSE), &Method::ConnectionCloseOk(ConnectionCloseOk {}));
+    assert!(client.wire.is_silent_for(Duration::from_millis(100)), "the client may still be reading");
+    client.wire.shut_down();
+    client.wire.expect_tcp_close();
+}
+
+#[test]
+fn a_client_that_closes_and_stays_is_given_up() {
+    if !only_here("RabbitMQ waits for half a minute") {
+        return;
+    }
+    let mut client = Client::at(impatient());
+    client
+        .on(0)
+        .call(&Method::ConnectionClose(CONNECTION_CLOSE), &Method::ConnectionCloseOk(ConnectionCloseOk {}));
+    client.wire.send_to_the_dying(&raw_frame(8, 0, &[]));
     client.wire.expect_tcp_close();
 }
 

@@ -1,7 +1,7 @@
 //! A socket that sends bytes and reads frames, and knows nothing of what they mean.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -106,6 +106,11 @@ impl Wire {
             assert_ne!(self.fill(), 0, "the socket closed after {:?}", self.input);
         }
         self.input.split_to(count).to_vec()
+    }
+
+    /// Says that nothing more will be sent; what comes can still be read.
+    pub(crate) fn shut_down(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
     /// Nothing comes any more but the end.

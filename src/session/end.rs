@@ -1,7 +1,5 @@
 //! How a connection ends: what it held goes back in turns, then it says its last word.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 
 use crate::clock::Now;
@@ -15,7 +13,7 @@ use crate::session::{Phase, Session};
 #[derive(Debug)]
 pub(super) enum Last {
     /// connection.close-ok: the client has closed it.
-    CloseOk(BytesMut),
+    CloseOk,
     /// connection.close; when `deaf`, not even an answer can be understood.
     Close { frame: BytesMut, deaf: bool },
     /// Nobody listens.
@@ -23,11 +21,10 @@ pub(super) enum Last {
 }
 
 impl Session {
-    /// The client has closed the connection: everything ends before it is told so.
+    /// The client has closed the connection: everything ends before it is told so. It may still be reading what came
+    /// before, so that the end is its to make.
     pub(super) fn close_ok(&mut self, now: Now) {
-        let mut bytes = BytesMut::new();
-        frame::put_method(&mut bytes, 0, &Method::ConnectionCloseOk(ConnectionCloseOk {}));
-        self.leave(Last::CloseOk(bytes), now);
+        self.end(Last::CloseOk, now);
     }
 
     /// Tells the client why the connection is closed, and waits a while for its answer.
@@ -45,30 +42,29 @@ impl Session {
         };
         let mut bytes = BytesMut::new();
         frame::put_method(&mut bytes, 0, &Method::ConnectionClose(close));
-        self.leave(Last::Close { frame: bytes, deaf }, now);
+        self.end(Last::Close { frame: bytes, deaf }, now);
     }
 
-    fn leave(&mut self, last: Last, now: Now) {
+    fn end(&mut self, last: Last, now: Now) {
         self.phase = match std::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Running(mut running) => {
                 // What was published so far is handed over and confirmed, if this turn allows.
                 running.work();
-                running.leave();
-                Phase::Leaving(running, last)
+                running.end();
+                Phase::Ending(running, last)
             }
-            Phase::Leaving(running, _) => Phase::Leaving(running, last),
+            Phase::Ending(running, _) => Phase::Ending(running, last),
             _ => return self.say_last(last, now),
         };
-        self.go_on_leaving(now);
+        self.go_on_ending(now);
     }
 
     /// Gives back what the connection held, as far as this turn goes, and ends it when that is all.
-    pub(super) fn go_on_leaving(&mut self, now: Now) {
-        let Phase::Leaving(running, _) = &mut self.phase else { return };
+    pub(super) fn go_on_ending(&mut self, now: Now) {
+        let Phase::Ending(running, _) = &mut self.phase else { return };
         let is_over = running.work();
         running.link.wakes.wake();
-        if is_over
-            && let Phase::Leaving(mut running, last) = std::mem::replace(&mut self.phase, Phase::Closed)
+        if is_over && let Phase::Ending(mut running, last) = std::mem::replace(&mut self.phase, Phase::Closed)
         {
             self.out = std::mem::take(&mut running.link.out);
             self.parked = std::mem::take(&mut running.link.parked);
@@ -76,45 +72,63 @@ impl Session {
         }
     }
 
-    /// The last word goes out behind what still waits for the log.
     fn say_last(&mut self, last: Last, now: Now) {
-        match &last {
+        match last {
+            Last::CloseOk => {
+                self.put_last(&close_ok());
+                self.enter(Phase::Leaving, now);
+            }
+            Last::Close { frame, deaf } => {
+                self.put_last(&frame);
+                self.enter(Phase::Closing { deaf }, now);
+            }
             Last::Nothing => {
                 self.out.clear();
                 self.parked = Parked::default();
+                self.phase = Phase::Closed;
+                self.phase_deadline = None;
             }
-            Last::CloseOk(frame) | Last::Close { frame, .. } if self.parked.is_empty() => self.out.raw(frame),
-            Last::CloseOk(frame) | Last::Close { frame, .. } => self.parked.push_last(frame),
         }
-        self.phase = Phase::Closed;
-        if let Last::Close { deaf, .. } = last {
-            let limit = self.broker.config.limits.close_timeout_ms;
-            self.enter_closing(deaf, Duration::from_millis(limit), now);
+    }
+
+    /// A last word goes out behind what still waits for the log.
+    pub(super) fn put_last(&mut self, frame: &[u8]) {
+        if self.parked.is_empty() {
+            self.out.raw(frame);
+        } else {
+            self.parked.push_last(frame);
         }
     }
 
     /// The socket is gone, or nobody is there to talk to: what the connection held goes back, in this turn and, when
-    /// that is not enough, in those of [`Session::on_wake`] for as long as [`Session::is_leaving`].
+    /// that is not enough, in those of [`Session::on_wake`] for as long as [`Session::is_ending`].
     pub fn abandon(&mut self) {
         let now = match &self.phase {
-            Phase::Running(running) | Phase::Leaving(running, _) => running.link.now,
+            Phase::Running(running) | Phase::Ending(running, _) => running.link.now,
             _ => self.opened,
         };
-        self.leave(Last::Nothing, now);
+        self.end(Last::Nothing, now);
     }
 
     /// Whether what the connection held has not all gone back.
-    pub fn is_leaving(&self) -> bool {
-        matches!(self.phase, Phase::Leaving(..))
+    pub fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending(..))
     }
 
     /// However a connection ends, what it held goes back, in one turn if there are no others.
-    pub(super) fn finish_leaving(&mut self) {
+    pub(super) fn finish_ending(&mut self) {
         self.abandon();
-        while let Phase::Leaving(running, _) = &mut self.phase {
+        while let Phase::Ending(running, _) = &mut self.phase {
             running.link.wakes.begin_turn();
             let now = running.link.now;
-            self.go_on_leaving(now);
+            self.go_on_ending(now);
         }
     }
+}
+
+/// connection.close-ok, the whole frame.
+pub(super) fn close_ok() -> BytesMut {
+    let mut bytes = BytesMut::new();
+    frame::put_method(&mut bytes, 0, &Method::ConnectionCloseOk(ConnectionCloseOk {}));
+    bytes
 }
