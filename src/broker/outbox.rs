@@ -11,6 +11,7 @@
 //! ```text
 //! idle: set by the connection's task, under the lock, only when nothing waits and all is written
 //!       cleared by whoever pushes, who then owes one wake, or by the task when it is at work for another reason
+//! waits: likewise, also while output waits for the socket: then a signal wakes the task, and an item does not
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -75,7 +76,27 @@ struct State {
     signalled: bool,
     closed: bool,
     idle: bool,
+    waits: bool,
     waker: Option<Waker>,
+}
+
+impl State {
+    /// Notes who is to be woken.
+    fn wait(&mut self, context: &Context<'_>) {
+        self.waits = true;
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            empty => *empty = Some(context.waker().clone()),
+        }
+    }
+
+    /// The wake that is owed to a task that waits.
+    fn wake_into(&mut self, wakes: &mut Wakes) {
+        (self.idle, self.waits) = (false, false);
+        if let Some(waker) = self.waker.take() {
+            wakes.owe(waker);
+        }
+    }
 }
 
 /// A channel's shared prefetch (basic.qos with `global`).
@@ -229,10 +250,8 @@ impl Outbox {
     pub fn signal_into(&self, wakes: &mut Wakes) {
         let mut state = self.state.lock();
         state.signalled = true;
-        if std::mem::take(&mut state.idle)
-            && let Some(waker) = state.waker.take()
-        {
-            wakes.owe(waker);
+        if state.waits {
+            state.wake_into(wakes);
         }
     }
 
@@ -243,17 +262,27 @@ impl Outbox {
             return Poll::Ready(());
         }
         state.idle = true;
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            empty => *empty = Some(context.waker().clone()),
+        state.wait(context);
+        Poll::Pending
+    }
+
+    /// Ready when the task was signalled; otherwise the next signal will wake it, and items will not: there is output
+    /// that must be written before them.
+    pub fn poll_signal(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.signalled) {
+            return Poll::Ready(());
         }
+        state.idle = false;
+        state.wait(context);
         Poll::Pending
     }
 
     /// The task is at work and will look here before it waits: what is pushed meanwhile need not wake it. Most is
     /// pushed by the task itself, in answer to an acknowledgement.
     pub fn busy(&self) {
-        self.state.lock().idle = false;
+        let mut state = self.state.lock();
+        (state.idle, state.waits) = (false, false);
     }
 
     /// The connection is gone: what waits is handed back, and nothing is accepted any more.
@@ -391,10 +420,69 @@ impl Slot<'_> {
             return;
         }
         self.state.items.push_back(item);
-        if std::mem::take(&mut self.state.idle)
-            && let Some(waker) = self.state.waker.take()
-        {
-            wakes.owe(waker);
+        if self.state.idle {
+            self.state.wake_into(wakes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use super::Outbox;
+    use crate::broker::consumer::Consumer;
+    use crate::broker::node::ConnectionId;
+    use crate::broker::wakes::Wakes;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_signal_wakes_a_task_that_writes_and_an_item_only_one_that_is_idle() {
+        let outbox = Arc::new(Outbox::new(ConnectionId(1), 1000));
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+        let wakes = || count.0.load(Ordering::Relaxed);
+        let consumer = Arc::new(Consumer {
+            tag: "".into(),
+            channel: 1,
+            no_ack: true,
+            outbox: Arc::clone(&outbox),
+            source: None,
+        });
+        let push = || {
+            let mut wakes = Wakes::default();
+            outbox.lock().push_cancelled(&consumer, &mut wakes);
+            wakes.fire();
+        };
+        assert_eq!(outbox.poll_signal(&mut context), Poll::Pending);
+        push();
+        assert_eq!((wakes(), outbox.poll_signal(&mut context)), (0, Poll::Pending));
+        outbox.signal();
+        outbox.signal();
+        assert_eq!((wakes(), outbox.poll_signal(&mut context)), (1, Poll::Ready(())));
+        assert_eq!(outbox.poll_work(&mut context), Poll::Ready(()), "the item is still there");
+        outbox.drain_into(&mut Default::default());
+        assert_eq!(outbox.poll_work(&mut context), Poll::Pending);
+        push();
+        push();
+        assert_eq!((wakes(), outbox.poll_work(&mut context)), (2, Poll::Ready(())));
+        outbox.drain_into(&mut Default::default());
+        for _ in 0..2 {
+            assert_eq!(outbox.poll_work(&mut context), Poll::Pending);
+            outbox.busy();
+            outbox.signal();
+            assert_eq!((wakes(), outbox.poll_work(&mut context)), (2, Poll::Ready(())), "it looks by itself");
         }
     }
 }

@@ -190,9 +190,7 @@ impl Connection {
             return Poll::Ready(Ok(Event::Stop));
         }
         let has_output = !self.session.output().is_empty();
-        let work =
-            if has_output { self.session.poll_durable(context) } else { self.session.poll_work(context) };
-        if work.is_ready() {
+        if self.session.poll_work(context).is_ready() {
             return Poll::Ready(Ok(Event::Work));
         }
         // A client is listened to however much is to be written: it may want to cancel a flood, or wait for us to read.

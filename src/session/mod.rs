@@ -9,7 +9,7 @@
 //!   Header -> Handshake -> Running -> Ending -> Closing -> Closed      we close the connection
 //!                                       '-----> Leaving -----^         the client does
 //!                                      |
-//!          output, take_verification, wants_input, deadline, poll_work, poll_durable
+//!          output, take_verification, wants_input, deadline, poll_work
 //! ```
 //!
 //! Read [`running`] for a frame's way and `cut` for a large body's, [`channel`] for the methods, [`link`] for what one
@@ -367,18 +367,21 @@ impl Session {
         }
     }
 
-    /// Ready when [`Session::on_wake`] has something to do; otherwise its task will be woken. To be asked when all
-    /// output is written.
+    /// Ready when [`Session::on_wake`] has something to do; otherwise its task will be woken. While output waits for the
+    /// socket, deliveries wait with it. Others wait for what this connection has published, and it for the end of an
+    /// alarm, whether or not its client reads.
     pub fn poll_work(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.poll_durable(context).is_ready() {
             return Poll::Ready(());
         }
-        self.outbox.poll_work(context)
+        let out = match &self.phase {
+            Phase::Running(running) => &running.link.out,
+            _ => &self.out,
+        };
+        if out.is_empty() { self.outbox.poll_work(context) } else { self.outbox.poll_signal(context) }
     }
 
-    /// The part of [`Session::poll_work`] that does not wait for the socket: others may wait for what this connection
-    /// has published.
-    pub fn poll_durable(&self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_durable(&self, context: &mut Context<'_>) -> Poll<()> {
         let (awaited, is_held_back) = match &self.phase {
             Phase::Running(running) if running.wants_turn() => return Poll::Ready(()),
             Phase::Ending(..) => return Poll::Ready(()),

@@ -4,8 +4,8 @@
 //!  send --> travelling --> input --> [ session ] --> output --(unless stalled)--> receive
 //! ```
 //!
-//! The session's task is played as `net::connection` plays it: write, then wait for work only when everything is
-//! written, then read. It sleeps until bytes arrive, its output can be written, or its waker fires.
+//! The session's task is played as `net::connection` plays it: write, then do what there is to do, then
+//! read. It sleeps until bytes arrive, its output can be written, or its waker fires.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -208,12 +208,7 @@ impl Client {
         if self.is_late(now) {
             self.session.on_timeout(now);
         }
-        let has_work = if self.session.output().is_empty() {
-            self.session.poll_work(&mut context)
-        } else {
-            self.session.poll_durable(&mut context)
-        };
-        if has_work.is_ready() {
+        if self.session.poll_work(&mut context).is_ready() {
             self.session.on_wake(now);
             self.session.on_rest(&mut self.input, now);
         } else if self.session.wants_input() && !self.travelling.is_empty() {
