@@ -390,7 +390,7 @@ impl Checkpoint {
         match broker.node.log.try_retire(retiring)? {
             None => {
                 // Publishers that were held back for want of slots look again.
-                broker.signal_all();
+                while broker.node.alarms.held_back.wake_some() {}
                 Ok(Progress::Working)
             }
             Some(leased) => {

@@ -1,11 +1,15 @@
 //! The memory watermark: what the node holds, against what it may.
 //!
-//! Whoever publishes past the watermark raises the alarm at once, and a periodic check clears it when memory has
-//! fallen under it. What an alarm means, [`crate::broker::alarms`] says.
+//! Whoever publishes past the watermark raises the alarm at once, and a periodic look clears it when memory has
+//! fallen well below it. What an alarm means, [`crate::broker::alarms`] says.
 
 use std::sync::Arc;
 
+use crate::broker::alarms::Level;
 use crate::stats::Gauge;
+
+/// An alarm ends when less than this share of the watermark is held, in tenths.
+const PLENTY_TENTHS: u64 = 9;
 
 /// Bytes the node holds for messages, against the bytes it may.
 #[derive(Debug)]
@@ -53,6 +57,18 @@ impl Memory {
         self.held_bytes() >= self.watermark_bytes
     }
 
+    /// How what is held compares with the watermark.
+    pub fn level(&self) -> Level {
+        let held_bytes = self.held_bytes();
+        if held_bytes >= self.watermark_bytes {
+            Level::Short
+        } else if held_bytes < self.watermark_bytes / 10 * PLENTY_TENTHS {
+            Level::Plenty
+        } else {
+            Level::Between
+        }
+    }
+
     /// Whether unfinished messages take more than their share.
     pub fn has_too_many_partial_bodies(&self) -> bool {
         self.partial_bodies.read() > self.partial_bodies_max
@@ -66,5 +82,24 @@ impl Memory {
     /// The watermark, in bytes.
     pub fn watermark_bytes(&self) -> u64 {
         self.watermark_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Memory;
+    use crate::broker::alarms::Level;
+
+    #[test]
+    fn there_is_plenty_only_well_below_the_watermark() {
+        let memory = Memory::new(1000, 1000);
+        for (held_bytes, expected) in
+            [(0, Level::Plenty), (899, Level::Plenty), (900, Level::Between), (999, Level::Between)]
+        {
+            memory.index.set(held_bytes);
+            assert_eq!((memory.level(), memory.is_short()), (expected, false), "{held_bytes}");
+        }
+        memory.index.set(1000);
+        assert_eq!((memory.level(), memory.is_short()), (Level::Short, true));
     }
 }

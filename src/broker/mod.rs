@@ -35,13 +35,14 @@ pub mod vhost;
 pub mod wakes;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::auth::backoff::Backoff;
 use crate::auth::users::{UserError, Users};
-use crate::broker::alarms::Shortage;
+use crate::broker::alarms::{Change, Level, Shortage};
 use crate::broker::complaints::Complaints;
 use crate::broker::memory::Memory;
 use crate::broker::node::{ConnectionId, Node};
@@ -54,6 +55,9 @@ use crate::storage::disk::Disk;
 use crate::storage::disk::simulated::SimulatedDisk;
 use crate::storage::log::Log;
 use crate::storage::pack::shelf::Shelf;
+
+/// A disk alarm ends when this share of what is free would be enough, in tenths.
+const DISK_PLENTY_TENTHS: u64 = 9;
 
 /// One broker.
 #[derive(Debug)]
@@ -142,44 +146,54 @@ impl Broker {
         self.connections.len()
     }
 
-    /// Compares memory with the watermark and tells every connection when the alarm changed. Publishers call
-    /// it after each burst, and a periodic caller when memory may have fallen.
+    /// Raises the alarm when memory is at the watermark. Publishers call it after each burst.
     pub fn check_memory(&self) {
-        let short = self.node.memory.is_short();
-        if !self.node.alarms.set(Shortage::Memory, short) {
-            return;
+        if self.node.memory.is_short() && self.node.alarms.raise(Shortage::Memory) {
+            self.say_memory(Change::Raised);
         }
+    }
+
+    /// Compares memory with the watermark, every now and then: only here an alarm is cleared, and afterwards
+    /// [`Alarms::wake_blocked`](alarms::Alarms::wake_blocked) is to be called.
+    pub fn look_at_memory(&self, now: Instant) {
+        let level = self.node.memory.level();
+        if let Some(change) = self.node.alarms.look(Shortage::Memory, level, now) {
+            self.say_memory(change);
+        }
+    }
+
+    fn say_memory(&self, change: Change) {
         let held_bytes = self.node.memory.held_bytes();
-        if short {
-            tracing::warn!(held_bytes, "memory alarm: publishers wait");
-        } else {
-            tracing::info!(held_bytes, "memory alarm cleared");
+        match change {
+            Change::Raised => tracing::warn!(held_bytes, "memory alarm: publishers wait"),
+            Change::Cleared => tracing::info!(held_bytes, "memory alarm cleared"),
         }
-        self.signal_all();
     }
 
-    /// Compares what is free on the disk with the configured limit and tells every connection when the alarm
-    /// changed. Called now and then by who knows the disk, and more often when it fills.
-    pub fn check_disk(&self, free_bytes: u64) {
+    /// The disk has refused a write for want of room.
+    pub fn on_disk_full(&self) {
+        if self.node.alarms.raise(Shortage::Disk) {
+            tracing::warn!("disk alarm: it is full, publishers wait");
+        }
+    }
+
+    /// Compares what is free on the disk with the configured limit. Called every now and then by who knows the disk, and
+    /// more often when it fills; afterwards [`Alarms::wake_blocked`](alarms::Alarms::wake_blocked) is to be called.
+    pub fn look_at_disk(&self, free_bytes: u64, now: Instant) {
         let limit_bytes = self.config.storage.disk_free_limit_bytes();
-        let short = free_bytes < limit_bytes;
-        if !self.node.alarms.set(Shortage::Disk, short) {
-            return;
-        }
-        if short {
-            tracing::warn!(free_bytes, limit_bytes, "disk alarm: publishers wait");
+        let level = if free_bytes < limit_bytes {
+            Level::Short
+        } else if free_bytes / 10 * DISK_PLENTY_TENTHS >= limit_bytes {
+            Level::Plenty
         } else {
-            tracing::info!(free_bytes, limit_bytes, "disk alarm cleared");
-        }
-        self.signal_all();
-    }
-
-    /// Asks every connection to look around.
-    pub fn signal_all(&self) {
-        // Collected first: no registry's guard is held across a lock.
-        let outboxes: Vec<_> = self.connections.iter().map(|entry| Arc::clone(&entry)).collect();
-        for outbox in outboxes {
-            outbox.signal();
+            Level::Between
+        };
+        match self.node.alarms.look(Shortage::Disk, level, now) {
+            Some(Change::Raised) => {
+                tracing::warn!(free_bytes, limit_bytes, "disk alarm: publishers wait");
+            }
+            Some(Change::Cleared) => tracing::info!(free_bytes, limit_bytes, "disk alarm cleared"),
+            None => {}
         }
     }
 }

@@ -57,7 +57,7 @@ impl Checkpointer {
                     Ok(Progress::Idle) => (2 * rest).clamp(REST, LONGEST_REST),
                     Ok(Progress::WaitsForLog(_) | Progress::WaitsForReaders) => REST,
                     Err(error) if error.is_full() => {
-                        broker.check_disk(0);
+                        broker.on_disk_full();
                         FULL_REST
                     }
                     Err(error) => {
@@ -102,7 +102,7 @@ pub(super) async fn evict(broker: Arc<Broker>, failed: mpsc::UnboundedSender<Sto
             Ok(())
         });
         match evicted.await {
-            Ok(Err(error)) if StoreError::is_full(&error) => broker.check_disk(0),
+            Ok(Err(error)) if StoreError::is_full(&error) => broker.on_disk_full(),
             Ok(Err(error)) => {
                 let _nobody_listens_at_the_end = failed.send(error);
                 return;

@@ -100,7 +100,7 @@ fn commit(broker: &Broker) -> Result<(), StoreError> {
             Ok(Committed::Nothing) => return Ok(()),
             // Nothing is lost: publishers wait until there is room.
             Err(error) if error.is_full() && goes_on => {
-                broker.check_disk(0);
+                broker.on_disk_full();
                 had_room = false;
             }
             Err(error) => return Err(error),

@@ -28,6 +28,7 @@ use crate::broker::Broker;
 use crate::broker::checkpoint::Checkpoint;
 use crate::broker::memory::Memory;
 use crate::broker::recover::OpenError;
+use crate::clock::Now;
 use crate::config::Config;
 use crate::net::admission::Admission;
 use crate::net::checkpointer::Checkpointer;
@@ -239,6 +240,14 @@ async fn watch_memory(broker: Arc<Broker>) {
     let mut ticks = tokio::time::interval(MEMORY_CHECK_INTERVAL);
     loop {
         ticks.tick().await;
-        broker.check_memory();
+        broker.look_at_memory(Now::read().instant);
+        wake_blocked(&broker).await;
+    }
+}
+
+/// Lets connections that were blocked by an alarm go on, if it is over: some at a time.
+async fn wake_blocked(broker: &Broker) {
+    while broker.node.alarms.wake_blocked() {
+        tokio::task::yield_now().await;
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::config::{Durability, Storage};
+use crate::net::wake_blocked;
 use crate::storage::directory::{Directory, NodeId};
 use crate::storage::disk::Disk;
 use crate::storage::disk::real::RealDisk;
@@ -68,7 +69,8 @@ pub(super) async fn watch(broker: Arc<Broker>, disk: Arc<dyn Disk>) {
             // The runtime is going.
             Err(_) => return,
         };
-        broker.check_disk(free_bytes);
+        broker.look_at_disk(free_bytes, Now::read().instant);
+        wake_blocked(&broker).await;
         let is_plenty = free_bytes > limit_bytes.saturating_mul(PLENTY_TIMES);
         let pause = if is_plenty { LOOK_INTERVAL_MAX } else { LOOK_INTERVAL_MIN };
         tokio::time::sleep(pause).await;

@@ -425,9 +425,19 @@ impl Running {
     /// has published to a log that cannot keep up is held back too, and not told: that passes in a moment.
     fn look_at_alarms(&mut self) {
         let node = self.link.node();
-        let (reason, congested) = (node.alarms.reason(), node.log.is_congested());
-        let block = reason.is_some() && (self.is_blocked || self.link.has_published);
-        self.is_held_back = congested && (self.is_held_back || self.link.has_logged);
+        let mut reason = node.alarms.reason();
+        let concerned = self.is_blocked || self.link.has_published;
+        if reason.is_some() && concerned {
+            node.alarms.blocked.add(&self.link.outbox);
+            reason = node.alarms.reason();
+        }
+        let block = reason.is_some() && concerned;
+        let mut hold_back = node.log.is_congested() && (self.is_held_back || self.link.has_logged);
+        if hold_back {
+            node.alarms.held_back.add(&self.link.outbox);
+            hold_back = node.log.is_congested();
+        }
+        self.is_held_back = hold_back;
         (self.link.has_published, self.link.has_logged) = (false, false);
         if block == self.is_blocked {
             return;

@@ -1,5 +1,6 @@
 //! Sessions without sockets: what waits for a log that is not yet durable, and what time does.
 
+mod alarms;
 mod crowd;
 mod ending;
 mod large_bodies;
@@ -19,13 +20,14 @@ use crate::broker::memory::Memory;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::message::fact_codec::Sink;
+use crate::protocol::field::Field;
 use crate::protocol::frame::{self, FrameKind, PROTOCOL_HEADER};
 use crate::protocol::methods::{
     BasicAck, BasicConsume, BasicGet, BasicNack, BasicPublish, BasicQos, ChannelClose, ChannelOpen,
     ConfirmSelect, ConnectionClose, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Method,
     QueueDeclare, QueueDelete, TxCommit, TxRollback, TxSelect,
 };
-use crate::protocol::table::Table;
+use crate::protocol::table::{Table, TableBuf};
 use crate::session::Session;
 use crate::storage::disk::simulated::SimulatedDisk;
 use crate::storage::log::{Class, CommitMode, LogOptions};
@@ -50,11 +52,14 @@ impl Client {
         let session = Session::new(Arc::clone(broker), now);
         let mut client =
             Self { session, input: BytesMut::new(), bodies: Vec::new(), now, told: VecDeque::new() };
+        let (mut capabilities, mut properties) = (TableBuf::new(), TableBuf::new());
+        capabilities.insert("connection.blocked", Field::Bool(true));
+        properties.insert("capabilities", Field::Table(capabilities.as_table()));
         client.feed(BytesMut::from(&PROTOCOL_HEADER[..]));
         client.say(
             0,
             &Method::ConnectionStartOk(ConnectionStartOk {
-                client_properties: Table::EMPTY,
+                client_properties: properties.as_table(),
                 mechanism: "PLAIN",
                 response: b"\0guest\0guest",
                 locale: "en_US",
@@ -429,11 +434,11 @@ fn publishers_wait_while_the_disk_is_short_or_the_log_behind() {
     let broker = broker();
     let (mut publisher, mut other) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
     declare_durable(&mut publisher, "q");
-    broker.check_disk(0);
+    broker.on_disk_full();
     publisher.publish_persistent(b"q");
     other.say(1, &get("none"));
     assert!(!publisher.session.wants_input() && other.session.wants_input());
-    broker.check_disk(u64::MAX);
+    alarms::end_alarms(&broker, &publisher);
     assert!(publisher.has_work());
     publisher.wake();
     assert!(publisher.session.wants_input());

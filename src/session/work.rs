@@ -193,6 +193,9 @@ impl Running {
 
     /// Begins to end all channels and what dies with the connection: [`Running::work`] says when that is done.
     pub(super) fn end(&mut self) {
+        let (connection, alarms) = (self.link.outbox.connection(), &self.link.node().alarms);
+        alarms.blocked.forget(connection);
+        alarms.held_back.forget(connection);
         self.crowded = None;
         if let Some(get) = self.link.waiting_get.take() {
             get.noted_at.forget_getter(&self.link.outbox);
