@@ -10,6 +10,9 @@ use crate::stats::Gauge;
 
 /// An alarm ends when less than this share of the watermark is held, in tenths.
 const PLENTY_TENTHS: u64 = 9;
+/// The cache is at most this part of the watermark, whatever is configured: with more, publishers would wait for room
+/// that what lies on the disk as well takes up.
+const CACHE_OF_WATERMARK: u64 = 2;
 
 /// Bytes the node holds for messages, against the bytes it may.
 #[derive(Debug)]
@@ -41,10 +44,11 @@ impl Memory {
         }
     }
 
-    /// The same, and message bytes above `cache_bytes` are to be let go of when the disk has them.
+    /// The same, and message bytes above `cache_bytes`, or above half of the watermark, are to be let go of when the
+    /// disk has them.
     #[must_use]
     pub fn with_cache(self, cache_bytes: u64) -> Self {
-        Self { cache_bytes, ..self }
+        Self { cache_bytes: cache_bytes.min(self.watermark_bytes / CACHE_OF_WATERMARK), ..self }
     }
 
     /// Message bytes above this are to be let go of when the disk has them.
@@ -101,5 +105,12 @@ mod tests {
         }
         memory.index.set(1000);
         assert_eq!((memory.level(), memory.is_short()), (Level::Short, true));
+    }
+
+    #[test]
+    fn the_cache_follows_the_watermark() {
+        for (configured, expected) in [(u64::MAX, 500), (800, 500), (300, 300)] {
+            assert_eq!(Memory::new(1000, 1000).with_cache(configured).cache_bytes(), expected);
+        }
     }
 }

@@ -92,8 +92,8 @@ impl Commented<'_> {
         let about = "Files of the log that are filled before what waits in them moves on, and half as many again in a \
                      burst: between 2 and 1024.";
         entry(f, about, "window_slots", &storage.window_slots.to_string())?;
-        let about = "What is kept in memory of messages that are on the disk: a share of memory, or a size; 10% and \
-                     at most 1GiB without it.";
+        let about = "What is kept in memory of messages that are on the disk: a share of memory, or a size, and at \
+                     most half of the watermark; 10% and at most 1GiB without it.";
         optional(f, about, "cache", storage.cache.as_ref().map(ToString::to_string), "\"10%\"")?;
         let about = "With less free on the disk publishers wait, in bytes; 1GiB or twice slot_bytes x window_slots, \
                      whichever is more, without it.";

@@ -37,7 +37,8 @@ pub struct Storage {
     pub slot_bytes: u64,
     /// Files of the log that are filled before what waits in them moves on; half as many again in a burst.
     pub window_slots: u64,
-    /// What is kept in memory of messages that are on the disk: a share of memory, or a size.
+    /// What is kept in memory of messages that are on the disk: a share of memory, or a size. No more than half of the
+    /// memory watermark counts.
     pub cache: Option<Watermark>,
     /// With less free on the disk publishers wait, in bytes.
     #[serde(deserialize_with = "some_bytes")]

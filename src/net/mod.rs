@@ -212,9 +212,17 @@ pub async fn serve(config: Arc<Config>, shutdown: impl Future<Output = ()>) -> R
     for address in server.addresses() {
         tracing::info!(%address, "listening for AMQP 0-9-1");
     }
-    let watermark_bytes = server.broker.node.memory.watermark_bytes();
+    let memory = &server.broker.node.memory;
+    let watermark_bytes = memory.watermark_bytes();
+    let cache_bytes = server.store.as_ref().map(|_| memory.cache_bytes());
     let data_dir = server.store.as_ref().map(|store| store.directory.disk().name());
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir, watermark_bytes, "Server startup complete");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data_dir,
+        watermark_bytes,
+        cache_bytes,
+        "Server startup complete"
+    );
     server.run(shutdown).await
 }
 
