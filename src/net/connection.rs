@@ -129,7 +129,7 @@ impl Connection {
                 self.end_turn().await;
                 // Who keeps us at work must not keep us from looking at the time.
                 if self.session.deadline().is_some_and(|deadline| deadline <= self.now.instant) {
-                    self.session.on_timeout(self.now);
+                    self.on_timeout();
                     continue;
                 }
             }
@@ -277,10 +277,17 @@ impl Connection {
                 self.session.on_wake(self.now);
                 self.session.on_rest(&mut self.input, self.now);
             }
-            Event::Timeout => self.session.on_timeout(self.now),
+            Event::Timeout => self.on_timeout(),
             Event::Stop => self.session.on_shutdown(self.now),
             Event::Writable => {}
         }
+    }
+
+    fn on_timeout(&mut self) {
+        // Where the kernel does not tell, nothing grows: silence is judged as if nothing lay there.
+        let unread_bytes = rustix::io::ioctl_fionread(&self.stream).unwrap_or_default();
+        self.session.on_unread(unread_bytes, self.now);
+        self.session.on_timeout(self.now);
     }
 
     fn on_input(&mut self) {

@@ -1,6 +1,13 @@
 //! Heartbeats both ways (AMQP 0-9-1 §4.2.7). The interval is the client's; zero means none.
+//!
+//! A client that we listen to must be heard within two intervals, whatever waits to be sent to it. One that must wait,
+//! for memory or for a reply, is judged by what it leaves in the socket: while that grows it lives.
 
 use std::time::{Duration, Instant};
+
+/// With so much unread in the socket there may be no room for a heartbeat: its silence says nothing. With less there is,
+/// in the smallest buffer a kernel gives.
+const UNREAD_BYTES_MAX: u64 = 32 * 1024;
 
 /// When something was last heard and said.
 #[derive(Debug)]
@@ -8,6 +15,8 @@ pub struct Heartbeat {
     interval: Option<Duration>,
     last_received: Instant,
     last_sent: Instant,
+    /// What lay in the socket when it was last looked at, in bytes.
+    unread_bytes: u64,
 }
 
 /// What is due.
@@ -22,7 +31,7 @@ pub enum Due {
 impl Heartbeat {
     /// No heartbeats until an interval is agreed.
     pub fn new(now: Instant) -> Self {
-        Self { interval: None, last_received: now, last_sent: now }
+        Self { interval: None, last_received: now, last_sent: now, unread_bytes: 0 }
     }
 
     /// The client has decided.
@@ -32,9 +41,18 @@ impl Heartbeat {
         self.last_sent = now;
     }
 
-    /// Any bytes arrived; or we did not listen, which is not the peer's fault.
+    /// Any bytes were read.
     pub fn on_received(&mut self, now: Instant) {
         self.last_received = now;
+        self.unread_bytes = 0;
+    }
+
+    /// So many bytes lie in the socket, and nothing was read since the last look.
+    pub fn on_unread(&mut self, bytes: u64, now: Instant) {
+        if bytes > self.unread_bytes {
+            self.last_received = now;
+        }
+        self.unread_bytes = bytes;
     }
 
     /// Any bytes were written.
@@ -42,20 +60,26 @@ impl Heartbeat {
         self.last_sent = now;
     }
 
-    /// When something will be due. While we do not listen, only what we send is.
+    /// When something will be due.
     pub fn deadline(&self, listening: bool) -> Option<Instant> {
         let interval = self.interval?;
         let beat = self.last_sent + interval / 2;
-        Some(if listening { beat.min(self.last_received + interval * 2) } else { beat })
+        let silent = self.last_received + interval * 2;
+        Some(if self.can_tell(listening) { beat.min(silent) } else { beat })
     }
 
     /// What is due now.
     pub fn due(&self, now: Instant, listening: bool) -> Option<Due> {
         let interval = self.interval?;
-        if listening && now >= self.last_received + interval * 2 {
+        if self.can_tell(listening) && now >= self.last_received + interval * 2 {
             return Some(Due::PeerIsGone);
         }
         (now >= self.last_sent + interval / 2).then_some(Due::Beat)
+    }
+
+    /// Whether silence means that nobody is there. What we listen to and have not read yet is about to be heard.
+    fn can_tell(&self, listening: bool) -> bool {
+        self.unread_bytes < if listening { 1 } else { UNREAD_BYTES_MAX }
     }
 }
 
@@ -63,7 +87,7 @@ impl Heartbeat {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{Due, Heartbeat};
+    use super::{Due, Heartbeat, UNREAD_BYTES_MAX};
 
     fn after(start: Instant, ms: u64) -> Instant {
         start + Duration::from_millis(ms)
@@ -80,7 +104,33 @@ mod tests {
         heartbeat.on_sent(after(start, 3900));
         assert_eq!(heartbeat.due(after(start, 3999), true), None);
         assert_eq!(heartbeat.due(after(start, 4000), true), Some(Due::PeerIsGone));
-        assert_eq!(heartbeat.due(after(start, 4000), false), None, "we did not listen");
+    }
+
+    #[test]
+    fn who_is_not_listened_to_lives_while_more_lies_in_the_socket() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(start);
+        heartbeat.start(2, start);
+        let look = |heartbeat: &mut Heartbeat, unread_bytes, ms| {
+            heartbeat.on_unread(unread_bytes, after(start, ms));
+            heartbeat.on_sent(after(start, ms));
+            heartbeat.due(after(start, ms), false)
+        };
+        assert_eq!(look(&mut heartbeat, 8, 3900), None);
+        assert_eq!(look(&mut heartbeat, 8, 7800), None);
+        assert_eq!(heartbeat.deadline(false), Some(after(start, 7900)));
+        assert_eq!(look(&mut heartbeat, 16, 7900), None);
+        assert_eq!(look(&mut heartbeat, 16, 11_900), Some(Due::PeerIsGone));
+        assert_eq!(look(&mut heartbeat, UNREAD_BYTES_MAX, 11_900), None);
+        assert_eq!(
+            look(&mut heartbeat, UNREAD_BYTES_MAX, 1_000_000),
+            None,
+            "the kernel's buffer may be full"
+        );
+        assert_eq!(heartbeat.deadline(false), Some(after(start, 1_001_000)), "only our own beat");
+        assert_eq!(heartbeat.due(after(start, 1_000_000), true), None, "it is about to be read");
+        heartbeat.on_received(after(start, 1_000_000));
+        assert_eq!(heartbeat.due(after(start, 1_004_000), true), Some(Due::PeerIsGone));
     }
 
     #[test]

@@ -187,15 +187,22 @@ impl Link {
         &self.broker.node
     }
 
-    /// Sends a method.
+    /// Sends a method, which counts as a reply: deliveries do not come this way.
     pub fn send(&mut self, channel: u16, method: &Method<'_>) {
-        self.output(channel).method(channel, method);
+        self.reply(channel, |out| out.method(channel, method));
     }
 
-    /// Sends a message's header and body.
+    /// Sends a message's header and body, which count as a reply.
     pub fn send_content(&mut self, channel: u16, message: &MessageView<'_>) {
         let frame_max = self.frame_max;
-        self.output(channel).content(channel, message, frame_max);
+        self.reply(channel, |out| out.content(channel, message, frame_max));
+    }
+
+    fn reply(&mut self, channel: u16, add: impl FnOnce(&mut Output)) {
+        let out = self.output(channel);
+        let before = out.len();
+        add(out);
+        out.count_reply(out.len() - before);
     }
 
     /// Sends a method once the log is durable up to `after`.

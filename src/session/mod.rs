@@ -58,7 +58,8 @@ use crate::session::parked::Parked;
 use crate::session::refuse::Refusal;
 use crate::session::running::{Failure, Running};
 
-/// A client that does not read its replies is not read from.
+/// A client that does not read its replies is not read from. Deliveries do not count: their queues keep them when there
+/// is no room, and a client that is in the middle of a large publish may read them only when it is through.
 const UNREAD_BYTES_MAX: usize = 1024 * 1024;
 
 /// One connection.
@@ -436,8 +437,7 @@ impl Session {
     pub fn wants_input(&self) -> bool {
         match &self.phase {
             Phase::Running(running) => {
-                let unread_bytes = running.link.out.len() + running.link.parked.bytes();
-                !running.is_blocked() && running.takes_frames() && unread_bytes < UNREAD_BYTES_MAX
+                !running.is_blocked() && running.takes_frames() && running.reply_bytes() < UNREAD_BYTES_MAX
             }
             Phase::Handshake(handshake) => !handshake.is_verifying(),
             Phase::Header | Phase::Closing { .. } | Phase::Leaving => true,
@@ -469,6 +469,12 @@ impl Session {
         [self.phase_deadline, heartbeat, running].into_iter().flatten().min()
     }
 
+    /// So many bytes lie unread in the socket: to be told before [`Session::on_timeout`]. A client that is not listened to
+    /// shows by them that it is still there.
+    pub fn on_unread(&mut self, bytes: u64, now: Now) {
+        self.heartbeat.on_unread(bytes, now.instant);
+    }
+
     /// Time has passed.
     pub fn on_timeout(&mut self, now: Now) {
         if self.phase_deadline.is_some_and(|deadline| now.instant >= deadline) {
@@ -487,11 +493,11 @@ impl Session {
                 self.abandon();
             }
             Some(Due::Beat) => {
-                self.output().heartbeat();
-                self.heartbeat.on_sent(now.instant);
-                if !listening {
-                    self.heartbeat.on_received(now.instant);
+                // What waits already says as much once the client reads it.
+                if self.output().is_empty() {
+                    self.output().heartbeat();
                 }
+                self.heartbeat.on_sent(now.instant);
             }
             None => {}
         }

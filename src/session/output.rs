@@ -20,6 +20,19 @@ pub struct Output {
     segments: VecDeque<Bytes>,
     segment_bytes: usize,
     tail: BytesMut,
+    written_bytes: u64,
+    replies: Replies,
+}
+
+/// How much of what waits are replies: what the client's own input has brought about. Not where they lie, only how many
+/// bytes came before a mark and behind it; when all before the mark is written, it moves to the end. So what is counted
+/// too much is no more than what was replied while as much as lay before the mark was written.
+#[derive(Debug, Default)]
+struct Replies {
+    /// So much will have been written when the older ones are.
+    mark: u64,
+    older_bytes: usize,
+    newer_bytes: usize,
 }
 
 impl Output {
@@ -132,7 +145,19 @@ impl Output {
         }
         self.reserve(other.tail.len());
         self.tail.extend_from_slice(&other.tail);
+        self.count_reply(other.reply_bytes());
         other.clear();
+    }
+
+    /// The last `bytes` that were added are a reply: the client's own input has brought them about.
+    #[inline]
+    pub fn count_reply(&mut self, bytes: usize) {
+        self.replies.newer_bytes += bytes;
+    }
+
+    /// How many of the bytes that wait are replies, or a few more.
+    pub fn reply_bytes(&self) -> usize {
+        self.replies.older_bytes + self.replies.newer_bytes
     }
 
     /// How many bytes wait.
@@ -158,6 +183,13 @@ impl Output {
 
     /// `count` bytes were written.
     pub fn advance(&mut self, mut count: usize) {
+        self.written_bytes += count as u64;
+        if self.written_bytes >= self.replies.mark {
+            let unwritten_bytes = self.len().saturating_sub(count);
+            let older_bytes = std::mem::take(&mut self.replies.newer_bytes).min(unwritten_bytes);
+            self.replies.older_bytes = older_bytes;
+            self.replies.mark = self.written_bytes + unwritten_bytes as u64;
+        }
         while let Some(segment) = self.segments.front_mut() {
             let step = count.min(segment.len());
             segment.advance(step);
@@ -230,6 +262,32 @@ mod tests {
             assert!(out.segments.len() > expected.len() / BUFFER_BYTES / 2);
             assert_eq!(write(&mut out, step), expected);
         }
+    }
+
+    #[test]
+    fn replies_count_until_they_are_written_also_when_the_output_is_never_empty() {
+        let (mut out, mut parked) = (Output::default(), Output::default());
+        out.raw(&[0; 10]);
+        out.count_reply(10);
+        assert_eq!((out.reply_bytes(), out.len()), (10, 10));
+        out.advance(10);
+        assert_eq!(out.reply_bytes(), 0);
+        out.delivery(&[0; 1000], b"");
+        for _ in 0..100 {
+            // There is always a delivery behind the replies, and the next one comes before it is written.
+            out.raw(&[0; 100]);
+            out.count_reply(100);
+            out.delivery(&[0; 1000], b"");
+            out.advance(1100);
+            assert!((100..=200).contains(&out.reply_bytes()) && out.len() == 1000, "{}", out.reply_bytes());
+        }
+        parked.raw(&[0; 50]);
+        parked.count_reply(50);
+        let before = out.reply_bytes();
+        out.append(&mut parked);
+        assert_eq!((out.reply_bytes(), parked.reply_bytes()), (before + 50, 0));
+        out.advance(out.len());
+        assert_eq!(out.reply_bytes(), 0);
     }
 
     #[test]

@@ -48,10 +48,16 @@ impl Parked {
         self.replies.iter().map(|reply| reply.out.len()).sum()
     }
 
+    /// How many of the bytes that wait are replies.
+    pub fn reply_bytes(&self) -> usize {
+        self.replies.iter().map(|reply| reply.out.reply_bytes()).sum()
+    }
+
     /// Keeps a channel's reply, a frame, until the log is durable up to `after`.
     pub fn push_frame(&mut self, channel: u16, after: Lsn, frame: &[u8]) {
         let mut out = Output::default();
         out.raw(frame);
+        out.count_reply(out.len());
         self.replies.push(Reply { channel, after, out, room_bytes: 0 });
     }
 

@@ -135,6 +135,11 @@ impl Running {
         self.is_blocked || self.is_held_back || self.crowded.is_some()
     }
 
+    /// How many bytes of what waits to be written are replies to what the client has sent, or a few more.
+    pub fn reply_bytes(&self) -> usize {
+        self.link.out.reply_bytes() + self.link.parked.reply_bytes()
+    }
+
     /// Whether it waits for the log to keep up.
     pub fn is_held_back(&self) -> bool {
         self.is_held_back

@@ -4,6 +4,7 @@ mod alarms;
 mod crowd;
 mod ending;
 mod large_bodies;
+mod silent;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};

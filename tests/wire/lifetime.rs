@@ -232,6 +232,23 @@ fn publishers_wait_while_memory_is_full_and_consumers_go_on() {
 }
 
 #[test]
+fn a_publisher_that_freezes_while_it_is_blocked_is_given_up() {
+    if !only_here("RabbitMQ does not look for heartbeats while it does not read") {
+        return;
+    }
+    let own = forgetful();
+    let tune = ConnectionTuneOk { channel_max: 10, frame_max: 131_072, heartbeat: 1 };
+    let mut publisher = Login { address: own.address, tune, ..Login::default() }.connect();
+    let queue = publisher.queue();
+    for _ in 0..11 {
+        publisher.publish_as(publish("", &queue), NO_PROPERTIES, &[b'x'; 100_000]);
+    }
+    publisher.on(0).expect(&Method::ConnectionBlocked(ConnectionBlocked { reason: "low on memory" }));
+    let beats = publisher.wire.drain_to_close();
+    assert!(beats.iter().all(|beat| beat.kind == FrameKind::Heartbeat), "{beats:?}");
+}
+
+#[test]
 fn a_connection_that_does_not_publish_is_not_blocked() {
     if !only_here("the watermark is this broker's configuration") {
         return;
