@@ -71,7 +71,8 @@
 //!
 //! A queue's ledger knows where each of its persistent messages lies. Their bytes may leave memory at any time once they
 //! are durable ([`broker::evict`]); a queue that meets such messages at its head has them read back
-//! ([`broker::read_ahead`]) before anyone gets them.
+//! ([`broker::read_ahead`]) before anyone gets them. Who has them in hand and has not acknowledged them needs only their
+//! numbers ([`session::channel::unacked`]).
 //!
 //! # Invariants
 //!
@@ -96,6 +97,9 @@
 //!
 //! * Messages that are on the disk only are brought back by their queue, not by the connection that will send them:
 //!   competing consumers share the read, runs always have their bytes, and sessions do not know the disk.
+//! * An alarm is raised by whoever sees it and cleared by a look, well below its limit and a second later: see
+//!   [`broker::alarms`]. A client that we do not read for it is not dead: what it leaves in its socket tells
+//!   ([`session::heartbeat`]).
 //! * The load tool is one process for both sides unless told otherwise, and a task for each connection.
 //! * A connection's turn is counted in bytes, not in reads, and what it writes counts too: a client that keeps up takes
 //!   a whole backlog without its socket ever being full.

@@ -94,6 +94,9 @@ impl Broker {
             }
             freed += queue.evict(wanted - freed)?;
         }
+        if freed < wanted {
+            self.ask_holders();
+        }
         Ok(freed > 0)
     }
 

@@ -56,6 +56,22 @@ impl Memory {
         self.cache_bytes
     }
 
+    /// Whether message bytes that the disk has are to be let go of.
+    pub fn is_above_cache(&self) -> bool {
+        self.messages.read() > self.cache_bytes
+    }
+
+    /// Whether messages need not be in memory: there is a disk that has them.
+    pub fn has_disk(&self) -> bool {
+        self.cache_bytes < u64::MAX
+    }
+
+    /// Whether who holds message bytes should hold fewer: as [`Memory::is_above_cache`], and without a disk from half of
+    /// the watermark on.
+    pub fn is_to_slim(&self) -> bool {
+        self.messages.read() > self.cache_bytes.min(self.watermark_bytes / CACHE_OF_WATERMARK)
+    }
+
     /// Whether as much is held as may be.
     pub fn is_short(&self) -> bool {
         self.held_bytes() >= self.watermark_bytes

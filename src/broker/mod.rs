@@ -17,6 +17,7 @@ pub mod consumer;
 pub mod error;
 pub mod evict;
 pub mod exchange;
+mod holders;
 pub mod line;
 mod login;
 pub mod memory;

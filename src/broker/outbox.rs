@@ -16,6 +16,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -26,6 +27,7 @@ use crate::broker::node::ConnectionId;
 use crate::broker::wakes::Wakes;
 use crate::message::run::Run;
 use crate::queue::consumers::Stall;
+use crate::stats::Gauge;
 
 /// What a consumer that has waited for room may take in one go at least, in bytes: with less, many queues on one
 /// connection would be asked for every message.
@@ -57,6 +59,11 @@ impl Item {
 /// One connection's outbox.
 #[derive(Debug)]
 pub struct Outbox {
+    /// The bodies in memory that wait for an acknowledgement, in bytes. Written by the connection's task.
+    pub held_bytes: Gauge,
+    /// What that was when the task had last gone through all of them.
+    slimmed_bytes: Gauge,
+    slim_wanted: AtomicBool,
     connection: ConnectionId,
     room_bytes: u64,
     state: Mutex<State>,
@@ -128,7 +135,14 @@ pub enum Refused {
 impl Outbox {
     /// An empty outbox for a connection; it lets `room_bytes` wait before queues must keep their messages.
     pub fn new(connection: ConnectionId, room_bytes: u64) -> Self {
-        Self { connection, room_bytes, state: Mutex::default() }
+        Self {
+            held_bytes: Gauge::default(),
+            slimmed_bytes: Gauge::default(),
+            slim_wanted: AtomicBool::new(false),
+            connection,
+            room_bytes,
+            state: Mutex::default(),
+        }
     }
 
     /// Whose outbox this is.
@@ -253,6 +267,27 @@ impl Outbox {
         if state.waits {
             state.wake_into(wakes);
         }
+    }
+
+    /// How much it holds that it was not yet asked to let go of, or that changed since: what asking is worth, in bytes.
+    pub fn slimmable_bytes(&self) -> u64 {
+        self.held_bytes.read().abs_diff(self.slimmed_bytes.read())
+    }
+
+    /// Asks the connection's task to hold less memory for what is not acknowledged.
+    pub fn ask_to_slim(&self) {
+        self.slim_wanted.store(true, Ordering::Relaxed);
+        self.signal();
+    }
+
+    /// Whether it was asked to; it is not any more.
+    pub fn take_slim_request(&self) -> bool {
+        self.slim_wanted.load(Ordering::Relaxed) && self.slim_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// The task has gone through all it holds.
+    pub fn on_slimmed(&self) {
+        self.slimmed_bytes.set(self.held_bytes.read());
     }
 
     /// Ready when there is something to do; otherwise the task is idle and will be woken.

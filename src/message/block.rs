@@ -42,6 +42,16 @@ impl Block {
         &self.0
     }
 
+    /// What it takes in memory, in bytes.
+    pub(super) fn charged_bytes(&self) -> u64 {
+        self.0.len() as u64 + OVERHEAD_BYTES
+    }
+
+    /// Whether it is the same block, and not only an equal one.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0.as_ptr(), other.0.as_ptr())
+    }
+
     pub(super) fn header(&self) -> BlockHeader {
         BlockHeader::read(&self.0).expect("every block is sealed with its header")
     }
@@ -126,7 +136,7 @@ impl BlockBuilder {
 
     /// Adds a message whose body is at most [`SMALL_BODY_BYTES_MAX`].
     pub fn push(&mut self, content: &Content<'_>) {
-        let same_names = self.count > 0 && self.names.view() == content.names;
+        let same_names = !self.needs_names(content.names);
         if self.count == 0 {
             self.block.reserve_exact(self.expected_bytes + self.expected_bytes / SLACK);
             self.block.extend_from_slice(&[0; HEADER_BYTES]);
@@ -145,6 +155,16 @@ impl BlockBuilder {
         record::write(&mut self.block, content, false);
         self.count += 1;
         self.body_bytes += content.body.len() as u64;
+    }
+
+    /// Where the next record will start.
+    pub(super) fn next_offset(&self) -> u32 {
+        self.block.len().max(HEADER_BYTES) as u32
+    }
+
+    /// Whether the next record will have to carry these names.
+    pub(super) fn needs_names(&self, names: Names<'_>) -> bool {
+        self.count == 0 || self.names.view() != names
     }
 
     /// What it takes in memory, in bytes.

@@ -10,14 +10,18 @@
 
 use std::sync::Arc;
 
-use crate::message::block::{Big, Block};
+use crate::message::block::{Big, Block, BlockBuilder};
 use crate::message::block_header::HEADER_BYTES;
 use crate::message::names::Names;
 use crate::message::place::Seq;
-use crate::message::record::{self, BodyView, MessageView};
+use crate::message::record::{self, BodyView, Content, MessageView};
+use crate::stats::Gauge;
 
 /// What one message costs an outbox beside its body: the frames around it.
 const DELIVERY_OVERHEAD_BYTES: u64 = 64;
+
+/// What is less than this part of the block it keeps in memory is worth a copy.
+const COMPACTED_PART: u64 = 4;
 
 #[derive(Clone, Debug)]
 pub(super) enum Body {
@@ -188,6 +192,63 @@ impl Run {
         fitting
     }
 
+    /// What its block keeps in memory, in bytes: the whole of it, however few of its messages the run has.
+    pub fn pins(&self) -> u64 {
+        match &self.body {
+            Body::Block(block) => block.charged_bytes(),
+            Body::Big(_) => self.body_bytes,
+        }
+    }
+
+    /// Whether both keep the same block in memory.
+    pub fn shares_block(&self, other: &Self) -> bool {
+        match (&self.body, &other.body) {
+            (Body::Block(block), Body::Block(other)) => block.is_same(other),
+            _ => false,
+        }
+    }
+
+    /// Copies runs of one block into a block of their own, if together they are only a small part of what they keep in
+    /// memory. How many messages were copied.
+    pub fn compact(runs: &mut [&mut Self], gauge: &Arc<Gauge>) -> u32 {
+        let Some(first) = runs.first() else { return 0 };
+        let Body::Block(block) = &first.body else { return 0 };
+        let is_small = |bytes: u64| bytes * COMPACTED_PART < block.charged_bytes();
+        // Most are told by their bodies: records are walked over only when they may be few.
+        if !is_small(runs.iter().map(|run| run.body_bytes).sum())
+            || !is_small(runs.iter().map(|run| u64::from(run.walk().0.0 - run.offset)).sum())
+        {
+            return 0;
+        }
+        let stamp = block.header().stamp;
+        let mut builder = BlockBuilder::default();
+        let mut names_at = 0;
+        let mut starts = Vec::with_capacity(runs.len());
+        for run in runs.iter() {
+            let mut start = None;
+            for MessageView { names, properties, body } in run.messages() {
+                let BodyView::Slice(body) = body else { continue };
+                let offset = builder.next_offset();
+                if builder.needs_names(names) {
+                    names_at = offset;
+                }
+                start.get_or_insert((offset, names_at));
+                builder.push(&Content { names, properties, body });
+            }
+            starts.extend(start);
+        }
+        // One that has no messages cannot be; then all stay as they are.
+        if starts.len() != runs.len() {
+            return 0;
+        }
+        let (block, count, _) = builder.seal(stamp, gauge);
+        for (run, (offset, names_at)) in runs.iter_mut().zip(starts) {
+            (run.offset, run.names_at) = (offset, names_at);
+            run.body = Body::Block(block.clone());
+        }
+        count
+    }
+
     /// The messages in order.
     pub fn messages(&self) -> Messages<'_> {
         let names = match &self.body {
@@ -313,6 +374,34 @@ mod tests {
             if fitting > 0 && fitting < run.count() {
                 prop_assert!(run.split_front(fitting).delivery_bytes() <= room);
             }
+        }
+    }
+
+    #[test]
+    fn few_messages_of_a_block_keep_it_in_memory_until_they_are_copied() {
+        let gauge = Arc::new(Gauge::default());
+        let key = |n: u8| if n % 20 < 10 { b"a".to_vec() } else { b"b".to_vec() };
+        let samples: Vec<Sample> = (0..100).map(|n| (key(n), vec![n; 2], vec![n; 200])).collect();
+        for step in [50, 7, 3] {
+            let mut rest = run_of(&samples, &gauge);
+            let charged = gauge.read();
+            assert_eq!(rest.pins(), charged);
+            let mut kept = Vec::new();
+            while rest.count() > step {
+                rest.split_front(step - 1);
+                kept.extend((rest.count() > 1).then(|| rest.split_front(1)));
+            }
+            drop(rest);
+            assert!(kept.windows(2).all(|pair| pair[0].shares_block(&pair[1])));
+            let before: Vec<_> = kept.iter().flat_map(read).collect();
+            let copied = Run::compact(&mut kept.iter_mut().collect::<Vec<_>>(), &gauge);
+            assert_eq!(copied > 0, step > 4, "more than a quarter stays where it is");
+            assert_eq!(gauge.read() < charged / 2, copied > 0);
+            assert_eq!(kept.iter().flat_map(read).collect::<Vec<_>>(), before);
+            for mut run in kept.into_iter().filter(|run| run.count() > 1) {
+                run.split_front(1);
+            }
+            assert_eq!(gauge.read(), 0);
         }
     }
 

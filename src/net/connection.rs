@@ -276,6 +276,9 @@ impl Connection {
             Event::Work => {
                 self.session.on_wake(self.now);
                 self.session.on_rest(&mut self.input, self.now);
+                if self.session.yields() {
+                    self.turn_bytes = TURN_BYTES;
+                }
             }
             Event::Timeout => self.on_timeout(),
             Event::Stop => self.session.on_shutdown(self.now),

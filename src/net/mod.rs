@@ -250,6 +250,11 @@ async fn watch_memory(broker: Arc<Broker>) {
         ticks.tick().await;
         broker.look_at_memory(Now::read().instant);
         wake_blocked(&broker).await;
+        // With a disk the eviction asks, when it has done what it can.
+        let memory = &broker.node.memory;
+        if !memory.has_disk() && memory.is_to_slim() {
+            broker.ask_holders();
+        }
     }
 }
 

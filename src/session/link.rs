@@ -85,6 +85,8 @@ pub struct Link {
     pub has_published: bool,
     /// Something was published that the log must hold, since this was last reset: its pace concerns this connection.
     pub has_logged: bool,
+    /// The channel at which letting go of what is held goes on, while the connection is at it.
+    pub slimming: Option<u16>,
     /// Messages that were rejected in this chunk will go back to their queues: before the next publish, so that
     /// they are there before it.
     pub has_returns: bool,
@@ -172,6 +174,7 @@ impl Link {
             awaited: None,
             has_published: false,
             has_logged: false,
+            slimming: None,
             has_returns: false,
             burst: Burst::default(),
             settlements: Settlements::default(),

@@ -28,6 +28,7 @@ pub mod output;
 pub mod parked;
 pub mod refuse;
 pub mod running;
+mod slim;
 mod work;
 
 #[cfg(test)]
@@ -344,6 +345,7 @@ impl Session {
         if let Phase::Running(running) = &mut self.phase {
             running.link.now = now;
             running.on_durable();
+            running.slim();
             let step = if running.work() { running.retry_get() } else { Ok(running::Step::Continue) };
             self.on_running_step(step, now);
         } else if matches!(self.phase, Phase::Ending(..)) {
@@ -443,6 +445,11 @@ impl Session {
             Phase::Header | Phase::Closing { .. } | Phase::Leaving => true,
             Phase::Ending(..) | Phase::Closed => false,
         }
+    }
+
+    /// Whether it is at work that can wait: others should have their turns first.
+    pub fn yields(&self) -> bool {
+        matches!(&self.phase, Phase::Running(running) if running.link.slimming.is_some())
     }
 
     /// Whether the client is in.

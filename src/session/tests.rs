@@ -5,6 +5,7 @@ mod crowd;
 mod ending;
 mod large_bodies;
 mod silent;
+mod slim;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -45,14 +46,22 @@ struct Client {
     now: Now,
     /// The names of the methods the session has sent and the test has not looked at.
     told: VecDeque<&'static str>,
+    /// How many deliveries said that they were not the first.
+    redelivered: usize,
 }
 
 impl Client {
     fn log_in(broker: &Arc<Broker>, heartbeat: u16) -> Self {
         let now = Now::read();
         let session = Session::new(Arc::clone(broker), now);
-        let mut client =
-            Self { session, input: BytesMut::new(), bodies: Vec::new(), now, told: VecDeque::new() };
+        let mut client = Self {
+            session,
+            input: BytesMut::new(),
+            bodies: Vec::new(),
+            now,
+            told: VecDeque::new(),
+            redelivered: 0,
+        };
         let (mut capabilities, mut properties) = (TableBuf::new(), TableBuf::new());
         capabilities.insert("connection.blocked", Field::Bool(true));
         properties.insert("capabilities", Field::Table(capabilities.as_table()));
@@ -120,7 +129,13 @@ impl Client {
             while let Ok(Some(frame)) = frame::peek(&bytes[at..], 131_072) {
                 at += frame.wire_bytes();
                 match frame.kind {
-                    FrameKind::Method => self.told.push_back(Method::parse(frame.payload).unwrap().name()),
+                    FrameKind::Method => {
+                        let method = Method::parse(frame.payload).unwrap();
+                        if let Method::BasicDeliver(deliver) = &method {
+                            self.redelivered += usize::from(deliver.redelivered);
+                        }
+                        self.told.push_back(method.name());
+                    }
                     FrameKind::Heartbeat => self.told.push_back("heartbeat"),
                     FrameKind::Header => self.bodies.push(Vec::new()),
                     FrameKind::Body => self.bodies.last_mut().unwrap().extend_from_slice(frame.payload),

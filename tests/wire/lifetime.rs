@@ -199,9 +199,12 @@ fn a_broker_that_stops_says_so() {
     client.wire.expect_tcp_close();
 }
 
-/// A broker whose memory is full with a few messages.
+/// A broker whose memory is full with a few messages, and that has no disk to put them on.
 fn forgetful() -> OwnBroker {
-    OwnBroker::start(|config| config.memory.watermark = Watermark::Bytes(1024 * 1024))
+    OwnBroker::start(|config| {
+        config.memory.watermark = Watermark::Bytes(1024 * 1024);
+        config.data_dir = None;
+    })
 }
 
 #[test]

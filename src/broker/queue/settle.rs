@@ -15,6 +15,7 @@ use crate::message::fact::Fact;
 use crate::message::place::{Lsn, QueueId, Seq};
 use crate::message::run::Run;
 use crate::queue::consumers::ConsumerKey;
+use crate::queue::lane::Away;
 use crate::storage::log::Append;
 
 /// One hold of a queue's lock changes so much at most: ranges, runs and credits.
@@ -79,12 +80,20 @@ pub struct Settlement {
     changes: Changes,
 }
 
+/// Messages that go back to where they were.
+#[derive(Debug)]
+enum Returned {
+    Here(Run),
+    /// Their bytes are on the disk only.
+    Away(Away),
+}
+
 /// What is still to be changed.
 #[derive(Debug, Default)]
 struct Changes {
     logged: SmallVec<[(Seq, Seq); 1]>,
     transient: SmallVec<[(Seq, Seq); 1]>,
-    returned: VecDeque<Run>,
+    returned: VecDeque<Returned>,
     credits: SmallVec<[(ConsumerKey, u32); 2]>,
 }
 
@@ -96,17 +105,31 @@ impl Settlement {
 
     /// The run's messages are done with.
     pub fn settled(&mut self, run: &Run) {
+        self.settled_range(run.first_seq(), run.end_seq(), run.is_persistent());
+    }
+
+    /// Messages whose bytes are on the disk only are done with.
+    pub fn settled_away(&mut self, away: &Away) {
+        self.settled_range(away.first, away.end, away.persistent);
+    }
+
+    fn settled_range(&mut self, first: Seq, end: Seq, persistent: bool) {
         let Changes { logged, transient, .. } = &mut self.changes;
-        let ranges = if self.queue.logs(run.is_persistent()) { logged } else { transient };
+        let ranges = if self.queue.logs(persistent) { logged } else { transient };
         match ranges.last_mut() {
-            Some((_, end)) if *end == run.first_seq() => *end = run.end_seq(),
-            _ => ranges.push((run.first_seq(), run.end_seq())),
+            Some((_, last)) if *last == first => *last = end,
+            _ => ranges.push((first, end)),
         }
     }
 
     /// The run's messages go back to where they were.
     pub fn returned(&mut self, run: Run) {
-        self.changes.returned.push_back(run);
+        self.changes.returned.push_back(Returned::Here(run));
+    }
+
+    /// Messages whose bytes are on the disk only go back to where they were.
+    pub fn returned_away(&mut self, away: Away) {
+        self.changes.returned.push_back(Returned::Away(away));
     }
 
     /// A consumer holds `count` messages less.
@@ -160,8 +183,11 @@ impl Changes {
         // The first ones first: whoever publishes between two parts finds the head in its place.
         let returned = self.returned.len().min(left);
         left -= returned;
-        for run in self.returned.drain(..returned) {
-            classic.give_back(run);
+        for returned in self.returned.drain(..returned) {
+            match returned {
+                Returned::Here(run) => classic.give_back(run),
+                Returned::Away(away) => classic.give_back_away(away),
+            }
         }
         let kept = self.credits.len().saturating_sub(left);
         left -= self.credits.len() - kept;

@@ -20,7 +20,7 @@ use crate::protocol::methods::{
 use crate::queue::consumers::Terms;
 use crate::session::channel::Channel;
 use crate::session::channel::tx::Transaction;
-use crate::session::channel::unacked::{Delivered, Holder};
+use crate::session::channel::unacked::{Delivered, Held, Holder};
 use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
 
@@ -174,7 +174,7 @@ impl Channel {
         if self.has_window {
             link.outbox.count_in_window(self.number, 1);
         }
-        self.unacked.push(Delivered { first_tag: tag, run, holder: Holder::Get(queue) });
+        self.hold(link, Delivered { first_tag: tag, held: Held::Here(run), holder: Holder::Get(queue) });
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::protocol::delivery::DeliveryHead;
 use crate::protocol::frame::FRAME_OVERHEAD;
 use crate::protocol::methods::{BasicDeliver, Method};
 use crate::session::channel::Channel;
-use crate::session::channel::unacked::{Delivered, Holder};
+use crate::session::channel::unacked::{Delivered, Held, Holder};
 use crate::session::link::Link;
 use crate::session::output::Output;
 
@@ -41,10 +41,31 @@ impl Channel {
         }
         link.delivery_head = head;
         if !consumer.no_ack {
-            self.unacked.push(Delivered { first_tag, run, holder: Holder::Consumer(consumer) });
+            self.hold(
+                link,
+                Delivered { first_tag, held: Held::Here(run), holder: Holder::Consumer(consumer) },
+            );
         } else if let Some(source) = &consumer.source {
             link.settlement(&source.queue).settled(&run);
         }
+    }
+
+    /// Remembers what was delivered until it is settled. While memory holds too much, what the disk has is remembered
+    /// without its bytes.
+    pub(super) fn hold(&mut self, link: &Link, mut delivered: Delivered) {
+        if link.node().memory.is_above_cache() {
+            delivered.let_go();
+        }
+        link.outbox.held_bytes.add(delivered.held_bytes());
+        self.unacked.push(delivered);
+    }
+
+    /// Goes on letting go of what is held, with so many steps; whether all was gone through.
+    pub fn slim(&mut self, link: &Link, steps: &mut u32) -> bool {
+        let memory = &link.node().memory;
+        let (freed, is_done) = self.unacked.slim(steps, memory.has_disk(), &memory.messages);
+        link.outbox.held_bytes.sub(freed);
+        is_done
     }
 
     /// Sends what waits for this channel now.

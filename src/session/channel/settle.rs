@@ -1,8 +1,9 @@
 //! Acknowledgements: ack, nack, reject, recover.
 
+use crate::queue::lane::Away;
 use crate::session::channel::Channel;
 use crate::session::channel::tx::Transaction;
-use crate::session::channel::unacked::{Delivered, Holder};
+use crate::session::channel::unacked::{Delivered, Held, Holder};
 use crate::session::chore::{Chore, Verdict};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
@@ -20,7 +21,7 @@ impl Channel {
         let mut next = first;
         while next <= last {
             let delivered = self.unacked.take_row(next, last).ok_or_else(|| unknown_tag(next))?;
-            next += u64::from(delivered.run.count());
+            next += u64::from(delivered.count());
             self.settle(link, delivered, Verdict::Done);
         }
         Ok(())
@@ -71,16 +72,22 @@ impl Channel {
     }
 
     /// Settles at once, or, in a transaction, when it is committed.
-    fn settle(&mut self, link: &mut Link, delivered: Delivered, verdict: Verdict) {
+    fn settle(&mut self, link: &mut Link, mut delivered: Delivered, verdict: Verdict) {
         match &mut self.transaction {
-            Some(transaction) => transaction.settle(delivered, verdict),
+            Some(transaction) => {
+                if link.node().memory.is_above_cache() {
+                    link.outbox.held_bytes.sub(delivered.let_go());
+                }
+                transaction.settle(delivered, verdict);
+            }
             None => self.settle_now(link, delivered, verdict),
         }
     }
 
     pub(super) fn settle_now(&self, link: &mut Link, delivered: Delivered, verdict: Verdict) {
-        let count = delivered.run.count();
+        let count = delivered.count();
         link.wakes.count(1);
+        link.outbox.held_bytes.sub(delivered.held_bytes());
         if self.has_window {
             link.credit_window(self.number, count);
         }
@@ -92,12 +99,15 @@ impl Channel {
         {
             settlement.credit(source.key, count);
         }
-        match verdict {
-            Verdict::Done => settlement.settled(&delivered.run),
-            Verdict::Return => {
-                let mut run = delivered.run;
+        match (verdict, delivered.held) {
+            (Verdict::Done, Held::Here(run)) => settlement.settled(&run),
+            (Verdict::Done, Held::Away(away)) => settlement.settled_away(&away),
+            (Verdict::Return, Held::Here(mut run)) => {
                 run.mark_redelivered();
                 settlement.returned(run);
+            }
+            (Verdict::Return, Held::Away(away)) => {
+                settlement.returned_away(Away { redelivered: true, ..away });
             }
         }
     }

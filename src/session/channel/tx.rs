@@ -49,7 +49,7 @@ impl Transaction {
     }
 
     pub(super) fn settled_messages(&self) -> u64 {
-        self.settled.iter().map(|(delivered, _)| u64::from(delivered.run.count())).sum()
+        self.settled.iter().map(|(delivered, _)| u64::from(delivered.count())).sum()
     }
 
     pub(super) fn take_first_settled(&mut self) -> Option<Delivered> {

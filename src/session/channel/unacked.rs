@@ -2,6 +2,9 @@
 //!
 //! Runs stay whole: an ack of many pops runs, an ack of one cuts one out. The map's key is a run's *last* tag, so
 //! that taking from a run's front, which is what consumers do, moves no key.
+//!
+//! What the disk has need not be held in memory: then only its numbers are, which is enough to settle it or to give it
+//! back. What little is left of a block does not keep all of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +12,8 @@ use std::sync::Arc;
 use crate::broker::consumer::Consumer;
 use crate::broker::queue::handle::Queue;
 use crate::message::run::Run;
+use crate::queue::lane::Away;
+use crate::stats::Gauge;
 
 /// Who a delivery was for.
 #[derive(Clone, Debug)]
@@ -19,13 +24,22 @@ pub enum Holder {
     Get(Arc<Queue>),
 }
 
+/// What is held of messages that were delivered.
+#[derive(Clone, Debug)]
+pub enum Held {
+    /// Their bytes.
+    Here(Run),
+    /// Only their numbers, all of which are messages: the disk has the rest.
+    Away(Away),
+}
+
 /// Consecutive deliveries of one run.
 #[derive(Clone, Debug)]
 pub struct Delivered {
     /// The tag of the run's first message.
     pub first_tag: u64,
     /// The messages.
-    pub run: Run,
+    pub held: Held,
     /// Who has them.
     pub holder: Holder,
 }
@@ -35,12 +49,14 @@ pub struct Delivered {
 pub struct Unacked {
     by_last_tag: BTreeMap<u64, Delivered>,
     messages: u64,
+    /// How far [`Unacked::slim`] has got.
+    slimmed_before: u64,
 }
 
 impl Unacked {
     /// Remembers deliveries; tags only rise.
     pub fn push(&mut self, delivered: Delivered) {
-        self.messages += u64::from(delivered.run.count());
+        self.messages += u64::from(delivered.count());
         self.by_last_tag.insert(delivered.last_tag(), delivered);
     }
 
@@ -63,7 +79,7 @@ impl Unacked {
             self.by_last_tag.insert(last_tag, taken);
             taken = row;
         }
-        self.messages -= u64::from(taken.run.count());
+        self.messages -= u64::from(taken.count());
         Some(taken)
     }
 
@@ -80,8 +96,36 @@ impl Unacked {
             return None;
         }
         let taken = if *entry.key() <= tag { entry.remove() } else { entry.into_mut().split_before(tag + 1) };
-        self.messages -= u64::from(taken.run.count());
+        self.messages -= u64::from(taken.count());
         Some(taken)
+    }
+
+    /// Goes through what is held, taking one of `steps` for each run and for each message that is copied. Lets go of
+    /// what the disk has, if it `may_go`; what little is left of blocks is copied into smaller ones. How many bytes of
+    /// bodies went, and whether all was gone through: otherwise it goes on from there the next time.
+    pub fn slim(&mut self, steps: &mut u32, may_go: bool, gauge: &Arc<Gauge>) -> (u64, bool) {
+        let mut freed = 0;
+        let mut group: Vec<&mut Run> = Vec::new();
+        let mut stopped_at = None;
+        for (&last_tag, delivered) in self.by_last_tag.range_mut(self.slimmed_before..) {
+            let Some(left) = steps.checked_sub(1) else {
+                stopped_at = Some(last_tag);
+                break;
+            };
+            *steps = left;
+            if may_go {
+                freed += delivered.let_go();
+            }
+            let Held::Here(run) = &mut delivered.held else { continue };
+            if group.first().is_some_and(|first| !first.shares_block(run)) {
+                *steps = steps.saturating_sub(Run::compact(&mut group, gauge));
+                group.clear();
+            }
+            group.push(run);
+        }
+        *steps = steps.saturating_sub(Run::compact(&mut group, gauge));
+        self.slimmed_before = stopped_at.unwrap_or_default();
+        (freed, stopped_at.is_none())
     }
 
     /// The key of the run that holds this tag.
@@ -93,16 +137,48 @@ impl Unacked {
 
 impl Delivered {
     fn last_tag(&self) -> u64 {
-        self.first_tag + u64::from(self.run.count()) - 1
+        self.first_tag + u64::from(self.count()) - 1
     }
 
     /// Cuts off what has tags below `tag`, which must lie inside.
     fn split_before(&mut self, tag: u64) -> Self {
         let count = (tag - self.first_tag) as u32;
-        let run = self.run.split_front(count);
-        let before = Self { first_tag: self.first_tag, run, holder: self.holder.clone() };
+        let held = match &mut self.held {
+            Held::Here(run) => Held::Here(run.split_front(count)),
+            Held::Away(away) => Held::Away(split_away(away, count)),
+        };
+        let before = Self { first_tag: self.first_tag, held, holder: self.holder.clone() };
         self.first_tag = tag;
         before
+    }
+
+    /// How many messages, never zero.
+    pub fn count(&self) -> u32 {
+        match &self.held {
+            Held::Here(run) => run.count(),
+            // It was a run once, and so it fits.
+            Held::Away(away) => away.count as u32,
+        }
+    }
+
+    /// The bodies that are in memory, in bytes.
+    pub fn held_bytes(&self) -> u64 {
+        match &self.held {
+            Held::Here(run) => run.body_bytes(),
+            Held::Away(_) => 0,
+        }
+    }
+
+    /// Lets go of the bytes if the disk has them: what was persistent in a durable queue was delivered only when it was
+    /// durable, and is there until it is settled. How many bytes of bodies went.
+    pub fn let_go(&mut self) -> u64 {
+        let Held::Here(run) = &self.held else { return 0 };
+        if !self.queue().is_some_and(|queue| queue.logs(run.is_persistent())) {
+            return 0;
+        }
+        let away = Away::of(run);
+        self.held = Held::Away(away);
+        away.body_bytes
     }
 
     /// The queue the messages came from; `None` for a direct reply.
@@ -110,6 +186,137 @@ impl Delivered {
         match &self.holder {
             Holder::Get(queue) => Some(queue),
             Holder::Consumer(consumer) => consumer.source.as_ref().map(|source| &source.queue),
+        }
+    }
+}
+
+/// Cuts the first `count` numbers off; what their bodies take is a share.
+fn split_away(away: &mut Away, count: u32) -> Away {
+    let at = away.first.after(count);
+    let share = u128::from(away.body_bytes) * u128::from(count) / u128::from(away.count.max(1));
+    let front = Away { end: at, count: u64::from(count), body_bytes: share as u64, ..*away };
+    away.first = at;
+    away.count -= front.count;
+    away.body_bytes -= front.body_bytes;
+    front
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Delivered, Held, Holder, Unacked};
+    use crate::broker::Broker;
+    use crate::broker::queue::handle::{Queue, QueueProperties};
+    use crate::config::Config;
+    use crate::message::block::BlockBuilder;
+    use crate::message::block_header::Stamp;
+    use crate::message::names::Names;
+    use crate::message::place::{QueueId, Seq};
+    use crate::message::record::Content;
+    use crate::message::run::Run;
+    use crate::stats::Gauge;
+
+    const BODY: [u8; 100] = [7; 100];
+    const PER_BLOCK: u32 = 40;
+
+    fn queue(durable: bool) -> Arc<Queue> {
+        let broker = Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap();
+        let properties = QueueProperties {
+            name: "q".into(),
+            vhost: "/".into(),
+            durable,
+            auto_delete: false,
+            exclusive_to: None,
+            arguments: Box::default(),
+        };
+        Arc::new(Queue::new(QueueId(1), properties, Arc::clone(&broker.node)))
+    }
+
+    /// A run from `first` on, delivered with tags like its numbers.
+    fn delivered(queue: &Arc<Queue>, first: u64, persistent: bool, gauge: &Arc<Gauge>) -> Delivered {
+        let mut builder = BlockBuilder::default();
+        for _ in 0..PER_BLOCK {
+            builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: &BODY });
+        }
+        let (block, count, body_bytes) = builder.seal(Stamp { persistent, received_ms: 0 }, gauge);
+        let run = Run::of_block(block, count, body_bytes).numbered_from(Seq(first));
+        Delivered { first_tag: first, held: Held::Here(run), holder: Holder::Get(Arc::clone(queue)) }
+    }
+
+    /// So many blocks, and all messages but every fiftieth acknowledged.
+    fn every_fiftieth(blocks: u64, persistent: bool, gauge: &Arc<Gauge>) -> Unacked {
+        let queue = queue(true);
+        let mut unacked = Unacked::default();
+        for block in 0..blocks {
+            unacked.push(delivered(&queue, 1 + block * u64::from(PER_BLOCK), persistent, gauge));
+        }
+        let last = blocks * u64::from(PER_BLOCK);
+        (1..=last).filter(|tag| tag % 50 != 0).for_each(|tag| drop(unacked.take_row(tag, tag).unwrap()));
+        unacked
+    }
+
+    fn slim(unacked: &mut Unacked, may_go: bool, gauge: &Arc<Gauge>) -> (u64, u32) {
+        let (mut freed, mut turns) = (0, 0);
+        loop {
+            let (went, is_done) = unacked.slim(&mut 100, may_go, gauge);
+            (freed, turns) = (freed + went, turns + 1);
+            if is_done {
+                return (freed, turns);
+            }
+        }
+    }
+
+    #[test]
+    fn every_fiftieth_message_does_not_keep_all_in_memory() {
+        let gauge = Arc::new(Gauge::default());
+        let mut unacked = every_fiftieth(500, false, &gauge);
+        let before = gauge.read();
+        let (freed, turns) = slim(&mut unacked, true, &gauge);
+        assert_eq!(freed, 0, "no disk has them");
+        assert!(turns > 4, "{turns}: so many steps are more than a turn");
+        assert!(gauge.read() < before / 8, "{} of {before}", gauge.read());
+        let all = unacked.take_all();
+        assert_eq!(all.len(), 400);
+        for (delivered, tag) in all.iter().zip((50..).step_by(50)) {
+            let Held::Here(run) = &delivered.held else { panic!("{delivered:?}") };
+            assert_eq!((delivered.first_tag, run.first_seq(), run.count()), (tag, Seq(tag), 1));
+            assert_eq!((run.body_bytes(), run.messages().count()), (100, 1));
+        }
+        drop(all);
+        assert_eq!(gauge.read(), 0);
+    }
+
+    #[test]
+    fn what_the_disk_has_is_held_as_numbers_that_part_like_runs() {
+        let gauge = Arc::new(Gauge::default());
+        let queue = queue(true);
+        let mut unacked = Unacked::default();
+        for block in 0..3 {
+            unacked.push(delivered(&queue, 1 + block * u64::from(PER_BLOCK), true, &gauge));
+        }
+        assert_eq!(slim(&mut unacked, false, &gauge).0, 0);
+        let bytes = 3 * u64::from(PER_BLOCK) * BODY.len() as u64;
+        assert_eq!((slim(&mut unacked, true, &gauge).0, gauge.read()), (bytes, 0));
+        assert_eq!(unacked.messages(), 3 * u64::from(PER_BLOCK));
+        let row = unacked.take_row(5, 7).unwrap();
+        let Held::Away(away) = row.held else { panic!("{row:?}") };
+        assert_eq!((row.first_tag, away.first, away.end, away.count), (5, Seq(5), Seq(8), 3));
+        assert_eq!((away.body_bytes, away.persistent), (300, true));
+        let through: u32 = unacked.take_through(50).unwrap().iter().map(Delivered::count).sum();
+        assert_eq!((through, unacked.messages()), (47, 3 * u64::from(PER_BLOCK) - 50));
+        assert!(unacked.take_row(6, 6).is_none());
+        assert_eq!(unacked.take_row(51, 51).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_no_disk_has_stays() {
+        let gauge = Arc::new(Gauge::default());
+        for (durable, persistent) in [(true, false), (false, true), (false, false)] {
+            let mut unacked = Unacked::default();
+            unacked.push(delivered(&queue(durable), 1, persistent, &gauge));
+            assert_eq!(slim(&mut unacked, true, &gauge), (0, 1));
+            assert!(matches!(unacked.take_all().remove(0).held, Held::Here(_)));
         }
     }
 }
