@@ -9,14 +9,14 @@
 //! The step counter is [`Wakes`](crate::broker::wakes::Wakes)'s. A session that is behind says that it has work, and its
 //! task comes back in its next turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use crate::broker::outbox::Item;
 use crate::broker::queue::handle::Queue;
-use crate::broker::wakes::TURN_STEPS;
+use crate::broker::wakes::HOLD_STEPS;
 use crate::protocol::frame;
 use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommitOk};
 use crate::session::channel::Channel;
@@ -32,8 +32,9 @@ const PURGED_PER_STEP: u64 = 1000;
 pub(super) struct Closing {
     channel: Box<Channel>,
     stage: Stage,
-    /// What was on its way to it and will not be sent.
+    /// What was on its way to it and will not be sent, once `is_withdrawn`.
     withdrawn: VecDeque<Item>,
+    is_withdrawn: bool,
     /// Queues that lost their last consumer by it and go with that.
     unused: Vec<Arc<Queue>>,
     /// The frame that says that it has ended; none when nobody listens.
@@ -48,10 +49,12 @@ enum Stage {
     Rest,
 }
 
-/// A connection that ends: its channels do, then what was on its way goes back, then what is exclusive to it goes.
+/// A connection that ends: its channels do, each with what was on its way to it, then what is exclusive to it goes.
 #[derive(Debug)]
 pub(super) struct Ending {
     channels: VecDeque<(u16, Slot)>,
+    /// What was on its way, by channel.
+    withdrawn: BTreeMap<u16, VecDeque<Item>>,
     is_over: bool,
 }
 
@@ -203,13 +206,14 @@ impl Running {
         let waiting = self.link.outbox.close();
         self.link.arriving.extend(waiting);
         let channels = std::mem::take(&mut self.channels).into();
-        self.ending = Some(Ending { channels, is_over: false });
+        self.ending = Some(Ending { channels, withdrawn: BTreeMap::new(), is_over: false });
     }
 }
 
 impl Closing {
     fn new(channel: Box<Channel>, last: BytesMut) -> Self {
-        Self { channel, stage: Stage::Consumers, withdrawn: VecDeque::new(), unused: Vec::new(), last }
+        let (withdrawn, unused) = (VecDeque::new(), Vec::new());
+        Self { channel, stage: Stage::Consumers, withdrawn, is_withdrawn: false, unused, last }
     }
 
     /// Goes on, a part at a time; `true` when the channel has ended.
@@ -220,7 +224,7 @@ impl Closing {
             if !self.channel.stop(link, &mut self.unused) {
                 return false;
             }
-            if running.ending.is_none() {
+            if !self.is_withdrawn {
                 self.withdrawn = link.withdraw(number).into();
             }
             self.stage = Stage::Unacked;
@@ -251,17 +255,29 @@ impl Closing {
 
 impl Ending {
     fn step(&mut self, running: &mut Running) {
-        if let Some((_, slot)) = self.channels.pop_front() {
-            if let Slot::Open(channel) = slot {
-                running.closing = Some(Closing::new(channel, BytesMut::new()));
+        let link = &mut running.link;
+        if !link.arriving.is_empty() {
+            let some = link.arriving.len().min(HOLD_STEPS as usize);
+            link.wakes.count(some as u32);
+            for item in link.arriving.drain(..some) {
+                self.withdrawn.entry(item.channel()).or_default().push_back(item);
             }
             return;
         }
-        let link = &mut running.link;
-        let mut arriving = std::mem::take(&mut link.arriving);
-        let is_empty = link.give_back_all(&mut arriving);
-        link.arriving = arriving;
-        if !is_empty || link.has_collected() {
+        if let Some((number, slot)) = self.channels.pop_front() {
+            if let Slot::Open(channel) = slot {
+                let mut closing = Closing::new(channel, BytesMut::new());
+                closing.withdrawn = self.withdrawn.remove(&number).unwrap_or_default();
+                closing.is_withdrawn = true;
+                running.closing = Some(closing);
+            }
+            return;
+        }
+        // Of channels that were closed before.
+        if let Some((number, mut items)) = self.withdrawn.pop_first() {
+            if !link.give_back_all(&mut items) {
+                self.withdrawn.insert(number, items);
+            }
             return;
         }
         link.leave_undelivered();

@@ -41,6 +41,15 @@ pub(in crate::broker) struct Remnant {
     pub(in crate::broker) waiting: Vec<Arc<Outbox>>,
 }
 
+/// The end of a queue.
+#[derive(Debug)]
+pub(in crate::broker) struct Ended {
+    pub(in crate::broker) removed: Removed,
+    pub(in crate::broker) remnant: Remnant,
+    /// Where the log has it, when it was durable; the guard is kept until the queue is gone everywhere.
+    pub(in crate::broker) logged: Option<(Logged, Applying)>,
+}
+
 /// What deleting a queue removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removed {
@@ -104,7 +113,7 @@ impl Queue {
     }
 
     /// Ends the queue: publishers find it deleted, and all it held is the caller's, to be let go of in steps. Of a
-    /// durable queue the log has heard first; where, and the guard that is kept until the queue is gone everywhere.
+    /// durable queue the log has heard first.
     ///
     /// # Errors
     /// [`BrokerError::InUse`] and [`BrokerError::NotEmpty`] when asked to care.
@@ -112,7 +121,7 @@ impl Queue {
         &self,
         if_unused: bool,
         if_empty: bool,
-    ) -> Result<(Removed, Remnant, Option<(Logged, Applying)>), BrokerError> {
+    ) -> Result<Ended, BrokerError> {
         let mut state = self.lock();
         if if_unused && !state.classic.consumers.is_empty() {
             return Err(BrokerError::InUse(self.resource()));
@@ -130,6 +139,6 @@ impl Queue {
         self.here_bytes.set(0);
         self.node.unregister(self.id);
         let removed = Removed { messages: classic.ready_messages() };
-        Ok((removed, Remnant { classic, waiting }, logged))
+        Ok(Ended { removed, remnant: Remnant { classic, waiting }, logged })
     }
 }

@@ -8,7 +8,7 @@ use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::names;
 use crate::broker::node::ConnectionId;
 use crate::broker::queue::handle::{Queue, QueueProperties};
-use crate::broker::queue::lifecycle::Removed;
+use crate::broker::queue::lifecycle::{Ended, Removed};
 use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_new_name, check_owner};
 use crate::message::fact::Definition;
@@ -182,7 +182,7 @@ impl Vhost {
         if queue.is_deleted() {
             return Ok((Removed { messages: 0 }, Removal::default()));
         }
-        let (removed, remnant, logged) = queue.remove(if_unused, if_empty)?;
+        let Ended { removed, remnant, logged } = queue.remove(if_unused, if_empty)?;
         let _applying = logged.map(|(logged, applying)| {
             self.note_definition(logged.end);
             applying
