@@ -162,16 +162,26 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
     }
 
     /// Calls `found` with each target the message goes to. A target bound more than once may be reported more
-    /// than once: the caller keeps one copy per queue.
-    pub fn route(&self, key: &[u8], headers: Table<'_>, found: &mut dyn FnMut(&T)) {
-        match self {
-            Self::Direct(direct) => direct.route(key, found),
-            Self::Fanout(fanout) => fanout.route(found),
-            Self::Topic(topic) => {
-                topic.route(key, found);
+    /// than once: the caller keeps one copy per queue. Returns the steps it took, one for each target among them.
+    pub fn route(&self, key: &[u8], headers: Table<'_>, found: &mut dyn FnMut(&T)) -> usize {
+        let mut targets = 0;
+        let mut count = |target: &T| {
+            targets += 1;
+            found(target);
+        };
+        let steps = match self {
+            Self::Direct(direct) => {
+                direct.route(key, &mut count);
+                1
             }
-            Self::Headers(bindings) => bindings.route(headers, found),
-        }
+            Self::Fanout(fanout) => {
+                fanout.route(&mut count);
+                1
+            }
+            Self::Topic(topic) => topic.route(key, &mut count),
+            Self::Headers(bindings) => bindings.route(headers, &mut count),
+        };
+        steps + targets
     }
 
     /// The number of bindings.

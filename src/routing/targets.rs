@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 const FEW_MAX: usize = 16;
 
 /// What distinguishes two bindings of one target in one place: the key, the canonical arguments, or both.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Label(Option<Arc<[u8]>>);
 
 impl Label {
@@ -91,6 +91,14 @@ impl<T: Clone + Eq + Hash> Targets<T> {
         match &self.0 {
             Kept::Few(list) => list.iter().for_each(|bound| found(&bound.target)),
             Kept::Many(many) => many.iter().for_each(|bound| found(&bound.target)),
+        }
+    }
+
+    /// How many targets there are, each as often as it has labels.
+    pub(crate) fn len(&self) -> usize {
+        match &self.0 {
+            Kept::Few(list) => list.len(),
+            Kept::Many(many) => many.len(),
         }
     }
 
