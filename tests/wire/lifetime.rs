@@ -242,10 +242,14 @@ fn a_publisher_that_freezes_while_it_is_blocked_is_given_up() {
     let own = forgetful();
     let tune = ConnectionTuneOk { channel_max: 10, frame_max: 131_072, heartbeat: 1 };
     let mut publisher = Login { address: own.address, tune, ..Login::default() }.connect();
-    let queue = publisher.queue();
-    for _ in 0..11 {
-        publisher.publish_as(publish("", &queue), NO_PROPERTIES, &[b'x'; 100_000]);
+    let mut other = Client::at(own.address);
+    let queue = other.shared_queue("full");
+    for _ in 0..20 {
+        other.publish_as(publish("", &queue), NO_PROPERTIES, &[b'x'; 100_000]);
     }
+    other.on(0).expect(&Method::ConnectionBlocked(ConnectionBlocked { reason: "low on memory" }));
+    // Little lies in its socket then: there is room for a heartbeat.
+    publisher.publish("", &queue, "one more");
     publisher.on(0).expect(&Method::ConnectionBlocked(ConnectionBlocked { reason: "low on memory" }));
     let beats = publisher.wire.drain_to_close();
     assert!(beats.iter().all(|beat| beat.kind == FrameKind::Heartbeat), "{beats:?}");
