@@ -8,12 +8,14 @@
 use std::cmp::Reverse;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::broker::Broker;
 use crate::broker::queue;
 use crate::broker::queue::handle::Queue;
 use crate::message::place::{Place, Seq};
+use crate::message::run::Run;
+use crate::queue::lane::Evicted;
 use crate::storage::error::StoreError;
 use crate::storage::pack::Kind;
 use crate::storage::pack::writer::PackWriter;
@@ -22,12 +24,16 @@ use crate::storage::pack::writer::PackWriter;
 const KEPT_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// A queue without consumers lets go of what it has beyond the head when it has more than this.
 const UNCONSUMED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// So much of it each time that something is published to it: more than that was.
+const LET_GO_BYTES: u64 = 1024 * 1024;
 /// Queues with less in memory are let alone.
 const QUEUE_BYTES_MIN: u64 = 16 * 1024;
-/// Queues of one step.
-const QUEUES_PER_STEP: usize = 32;
+/// The largest queues of a look at all of them.
+const QUEUES_PER_LOOK: usize = 32;
 /// One spill pack takes about this much.
 const SPILL_BYTES: u64 = 16 * 1024 * 1024;
+/// After so many bytes written to a spill pack others have their turn.
+const SPILL_TURN_BYTES: u64 = 256 * 1024;
 /// Spill packs that one step looks at, to see whether anything in them is still needed.
 const SPILLS_PER_STEP: usize = 32;
 
@@ -41,6 +47,8 @@ pub struct Spills {
 struct State {
     next: u64,
     packs: Vec<Spill>,
+    /// The largest queues when all were last looked at: with a million of them that is not done for each step.
+    largest: Vec<Weak<Queue>>,
 }
 
 /// A spill pack holds messages of one queue.
@@ -74,11 +82,12 @@ impl Spill {
 }
 
 impl Broker {
-    /// Evicts some of what is too much. Whether there may be more to do at once.
+    /// Evicts some of what is too much. Whether there may be more to do at once. Calls `pause`, under no lock, whenever
+    /// others that want the processor should have it.
     ///
     /// # Errors
     /// What the disk says. When it is full ([`StoreError::is_full`]) messages stay in memory.
-    pub fn evict(&self) -> Result<bool, StoreError> {
+    pub fn evict(&self, pause: &dyn Fn()) -> Result<bool, StoreError> {
         self.drop_unneeded_spills();
         let memory = &self.node.memory;
         let excess = memory.messages.read().saturating_sub(memory.cache_bytes());
@@ -88,11 +97,11 @@ impl Broker {
         // A tenth more, so that the next publish does not ask again.
         let wanted = excess + memory.cache_bytes() / 10;
         let mut freed = 0;
-        for queue in self.largest_queues() {
+        for queue in self.largest_queues(wanted) {
             if freed >= wanted {
                 break;
             }
-            freed += queue.evict(wanted - freed)?;
+            freed += queue.evict(wanted - freed, pause)?;
         }
         if freed < wanted {
             self.ask_holders();
@@ -100,17 +109,25 @@ impl Broker {
         Ok(freed > 0)
     }
 
-    fn largest_queues(&self) -> Vec<Arc<Queue>> {
-        let mut queues: Vec<Arc<Queue>> = Vec::new();
-        for vhost in &self.vhosts {
-            vhost.each_queue(|queue| {
-                if queue.here_bytes.read() >= QUEUE_BYTES_MIN {
-                    queues.push(Arc::clone(queue));
-                }
-            });
+    /// Queues to take `wanted` bytes from, the largest first. All are looked at when the largest of last time do not
+    /// have them.
+    fn largest_queues(&self, wanted: u64) -> Vec<Arc<Queue>> {
+        let known = std::mem::take(&mut self.node.spills.state.lock().largest);
+        let mut queues: Vec<_> = known.iter().filter_map(Weak::upgrade).collect();
+        let spare = queues.iter().map(|queue| queue.here_bytes.read() * 3 / 4).sum::<u64>();
+        if spare < wanted {
+            queues.clear();
+            for vhost in &self.vhosts {
+                vhost.each_queue(|queue| {
+                    if queue.here_bytes.read() >= QUEUE_BYTES_MIN {
+                        queues.push(Arc::clone(queue));
+                    }
+                });
+            }
         }
         queues.sort_by_cached_key(|queue| (Reverse(queue.here_bytes.read()), queue.id));
-        queues.truncate(QUEUES_PER_STEP);
+        queues.truncate(QUEUES_PER_LOOK);
+        self.node.spills.state.lock().largest = queues.iter().map(Arc::downgrade).collect();
         queues
     }
 
@@ -139,12 +156,12 @@ impl Queue {
         {
             return;
         }
-        let evicted = classic.evict_tail(u64::MAX, KEPT_BYTES_MAX);
+        let evicted = classic.evict_tail(LET_GO_BYTES, KEPT_BYTES_MAX);
         self.node.counters.evicted_messages.add(evicted.messages);
     }
 
     /// Lets go of about `wanted` bytes of bodies; how many went.
-    fn evict(self: &Arc<Self>, wanted: u64) -> Result<u64, StoreError> {
+    fn evict(self: &Arc<Self>, wanted: u64, pause: &dyn Fn()) -> Result<u64, StoreError> {
         let mut freed = 0;
         while freed < wanted {
             let mut state = self.lock();
@@ -152,32 +169,32 @@ impl Queue {
             let here_bytes = state.classic.here_bytes();
             let kept_bytes = KEPT_BYTES_MAX.min(here_bytes / 4);
             let evicted = state.classic.evict_tail(wanted - freed, kept_bytes);
-            self.here_bytes.set(state.classic.here_bytes());
-            self.note_index(state.classic.index_bytes());
-            drop(state);
-            self.node.counters.evicted_messages.add(evicted.messages);
+            self.note_evicted(state, &evicted);
             freed += evicted.body_bytes;
-            if !evicted.is_cut_short {
+            let is_all = !evicted.is_cut_short;
+            drop(evicted);
+            pause();
+            if is_all {
                 break;
             }
         }
         if freed < wanted {
-            freed += self.spill(wanted - freed)?;
+            freed += self.spill(wanted - freed, pause)?;
         }
         Ok(freed)
     }
 
+    /// Counts what went, and lets others at the queue: first those who wait.
+    fn note_evicted(&self, state: MutexGuard<'_, queue::handle::State>, evicted: &Evicted) {
+        self.here_bytes.set(state.classic.here_bytes());
+        self.note_index(state.classic.index_bytes());
+        MutexGuard::unlock_fair(state);
+        self.node.counters.evicted_messages.add(evicted.messages);
+    }
+
     /// Writes bodies that no disk has yet to a spill pack; how many bytes could then be let go of.
-    fn spill(self: &Arc<Self>, wanted: u64) -> Result<u64, StoreError> {
-        let mut runs = loop {
-            let mut state = self.lock();
-            let here_bytes = state.classic.here_bytes();
-            let spare_bytes = here_bytes - KEPT_BYTES_MAX.min(here_bytes / 4);
-            let found = state.classic.tail_to_spill(wanted.min(SPILL_BYTES).min(spare_bytes));
-            if !found.is_cut_short || !found.runs.is_empty() {
-                break found.runs;
-            }
-        };
+    fn spill(self: &Arc<Self>, wanted: u64, pause: &dyn Fn()) -> Result<u64, StoreError> {
+        let mut runs = self.runs_to_spill(wanted, pause);
         runs.sort_by_key(|run| run.first_seq());
         let (Some(first), Some(end)) =
             (runs.first().map(|run| run.first_seq()), runs.last().map(|run| run.end_seq()))
@@ -192,20 +209,43 @@ impl Queue {
         let spill = Spill { queue: Arc::downgrade(self), number, first, end };
         self.node.spills.state.lock().packs.push(spill);
         let mut writer = PackWriter::create(&*self.node.disk, Kind::Spill, number)?;
+        let mut written = 0;
         for run in &runs {
             writer.push(self.id, run, None)?;
+            written += run.body_bytes();
+            if written >= SPILL_TURN_BYTES {
+                written = 0;
+                pause();
+            }
         }
         let pack = writer.finish(&*self.node.disk)?;
-        let mut state = self.lock();
         let mut freed = 0;
+        let mut state = self.lock();
+        let mut all = Evicted::default();
         for block in pack.blocks {
             let place = Place::Pack { number, offset: block.offset };
             let evicted = state.classic.on_spilled(block.first, block.end, place);
-            self.node.counters.evicted_messages.add(evicted.messages);
             freed += evicted.body_bytes;
+            all.messages += evicted.messages;
+            all.runs.extend(evicted.runs);
         }
-        self.here_bytes.set(state.classic.here_bytes());
-        self.note_index(state.classic.index_bytes());
+        self.note_evicted(state, &all);
+        pause();
         Ok(freed)
+    }
+
+    /// As many runs as go into a spill pack, or none when no more need to.
+    fn runs_to_spill(&self, wanted: u64, pause: &dyn Fn()) -> Vec<Run> {
+        loop {
+            let mut state = self.lock();
+            let here_bytes = state.classic.here_bytes();
+            let spare_bytes = here_bytes - KEPT_BYTES_MAX.min(here_bytes / 4);
+            let found = state.classic.tail_to_spill(wanted.min(SPILL_BYTES).min(spare_bytes));
+            MutexGuard::unlock_fair(state);
+            if !found.is_cut_short || !found.runs.is_empty() {
+                return found.runs;
+            }
+            pause();
+        }
     }
 }

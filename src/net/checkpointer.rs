@@ -89,19 +89,27 @@ fn work(broker: &Broker, checkpoint: &mut Checkpoint) -> Result<Progress, StoreE
 
 /// Lets go of message bytes when memory holds too many, for ever.
 pub(super) async fn evict(broker: Arc<Broker>, failed: mpsc::UnboundedSender<StoreError>) {
+    let mut is_in_vain = false;
     loop {
         let memory = &broker.node.memory;
         let room = memory.cache_bytes().saturating_sub(memory.messages.read());
-        tokio::time::sleep(evict_interval(room)).await;
+        let rest = if is_in_vain { LONGEST_EVICT_INTERVAL } else { evict_interval(room) };
+        tokio::time::sleep(rest).await;
         if memory.messages.read() <= memory.cache_bytes() && broker.node.spills.is_empty() {
             continue;
         }
         let own = Arc::clone(&broker);
         let evicted = tokio::task::spawn_blocking(move || {
-            while own.evict()? {}
-            Ok(())
+            let mut is_in_vain = true;
+            // A thread that only computes gives others the processor as often as it lets go of a lock: a connection's
+            // turn is much shorter than the time that the system would let it have.
+            while own.evict(&thread::yield_now)? {
+                is_in_vain = false;
+            }
+            Ok(is_in_vain)
         });
         match evicted.await {
+            Ok(Ok(in_vain)) => is_in_vain = in_vain && memory.messages.read() > memory.cache_bytes(),
             Ok(Err(error)) if StoreError::is_full(&error) => broker.on_disk_full(),
             Ok(Err(error)) => {
                 let _nobody_listens_at_the_end = failed.send(error);

@@ -10,6 +10,7 @@ mod committer;
 pub mod connection;
 pub mod listener;
 mod store;
+mod trim;
 pub mod watermark;
 
 use std::io;
@@ -141,6 +142,7 @@ impl Server {
         background.spawn(watch_memory(Arc::clone(&self.broker)));
         background.spawn(release(Arc::clone(&self.broker)));
         background.spawn(work_off_remains(Arc::clone(&self.broker)));
+        background.spawn(trim::trim(Arc::clone(&self.broker)));
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
             accepting.spawn(listener::accept(

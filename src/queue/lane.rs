@@ -73,8 +73,10 @@ pub struct Gone {
 }
 
 /// What an eviction did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Evicted {
+    /// The runs, whose bytes are freed when the last of them is dropped: better not under a lock.
+    pub runs: Vec<Run>,
     /// How many messages went away.
     pub messages: u64,
     /// The sum of their bodies, in bytes.
@@ -126,6 +128,14 @@ impl Resting {
             Self::Here(run) | Self::Kept(run) => run.end_seq(),
             Self::Away(away, _) => away.end,
         }
+    }
+
+    /// Makes a run an away range; the run.
+    fn let_go(&mut self) -> Option<Run> {
+        let (Self::Here(run) | Self::Kept(run)) = self else { return None };
+        let away = Self::Away(Away::of(run), 1);
+        let (Self::Here(run) | Self::Kept(run)) = std::mem::replace(self, away) else { return None };
+        Some(run)
     }
 }
 
@@ -385,7 +395,7 @@ impl Lane {
                 evicted.body_bytes += run.body_bytes();
                 evicted.messages += u64::from(run.count());
                 self.here_bytes -= run.body_bytes();
-                *resting = Resting::Away(Away::of(run), 1);
+                evicted.runs.extend(resting.let_go());
                 at = self.merge_next(before, ledger);
             }
         }
@@ -446,7 +456,7 @@ impl Lane {
                 evicted.messages += u64::from(run.count());
                 evicted.body_bytes += run.body_bytes();
                 ranges.push((run.first_seq(), run.end_seq()));
-                *resting = Resting::Away(Away::of(run), 1);
+                evicted.runs.extend(resting.let_go());
                 if let Some(before) = self.list.before(at) {
                     let merged = self.merge_next(before, ledger);
                     at = if merged == before { at } else { merged };

@@ -91,7 +91,7 @@ impl Life {
 
     /// Lets go of message bytes; whether there may be more to do.
     pub(crate) fn evict(&self) -> Result<bool, StoreError> {
-        self.broker.evict()
+        self.broker.evict(&|| {})
     }
 
     /// Reads back what one queue asks for; whether one did.
