@@ -114,6 +114,8 @@
 //! * What is cut out of a read buffer keeps all of it in memory, and only its own bytes are charged. So bodies are cut,
 //!   from 16 KiB on, where they are most of what arrives, and what is less than half a buffer is copied where consumers
 //!   do not take it at once.
+//! * What is freed goes back to the system when a thread that wants nothing else asks for more memory than there can be:
+//!   the allocator would do it in some connection's turn, and in a silent broker not at all.
 //! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it.
 //! * What is deleted is gone at once: the log is told, nobody finds it, routing passes it over. Its bindings and messages
 //!   go after it in steps ([`broker::vhost::removal`], [`broker::remains`]), and others run in between.

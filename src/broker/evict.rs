@@ -33,7 +33,7 @@ const QUEUES_PER_LOOK: usize = 32;
 /// One spill pack takes about this much.
 const SPILL_BYTES: u64 = 16 * 1024 * 1024;
 /// After so many bytes written to a spill pack others have their turn.
-const SPILL_TURN_BYTES: u64 = 256 * 1024;
+const SPILL_TURN_BYTES: u64 = 2 * 1024 * 1024;
 /// Spill packs that one step looks at, to see whether anything in them is still needed.
 const SPILLS_PER_STEP: usize = 32;
 

@@ -53,7 +53,11 @@ impl Checkpointer {
             let mut rest = Duration::ZERO;
             while stopped.recv_timeout(rest) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 rest = match work(&broker, &mut checkpoint) {
-                    Ok(Progress::Working) => Duration::ZERO,
+                    Ok(Progress::Working) => {
+                        // As in evictions: a step is shorter than the time that the system would let it have.
+                        thread::yield_now();
+                        Duration::ZERO
+                    }
                     Ok(Progress::Idle) => (2 * rest).clamp(REST, LONGEST_REST),
                     Ok(Progress::WaitsForLog(_) | Progress::WaitsForReaders) => REST,
                     Err(error) if error.is_full() => {

@@ -5,7 +5,10 @@
 //! the flood in some connection's turn, thousands of system calls at once. So it is done here, where nobody waits.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
+
+use rustix::process::setpriority_process;
 
 use crate::broker::Broker;
 
@@ -18,6 +21,8 @@ const WORTH_BYTES: u64 = 4 << 20;
 const INTERVALS_MAX: u32 = 40;
 /// More than any machine's addresses reach.
 const IMPOSSIBLE_BYTES: usize = 1 << 50;
+/// The thread's: what Linux calls nice, and sets for one thread.
+const LAST_PRIORITY: i32 = 19;
 
 /// When memory is to be given back.
 #[derive(Debug, Default)]
@@ -39,14 +44,26 @@ impl Tide {
     }
 }
 
-/// Gives memory back, for ever.
+/// Gives memory back, for ever. A thread does it that runs when hardly anybody else wants to: it has all the time in
+/// the world, and holds nothing that others wait for.
 pub(super) async fn trim(broker: Arc<Broker>) {
+    let (turned, turns) = std::sync::mpsc::sync_channel(1);
+    let work = move || {
+        if let Err(error) = setpriority_process(None, LAST_PRIORITY) {
+            tracing::debug!(%error, "memory is given back at the priority of everything else");
+        }
+        turns.into_iter().for_each(|()| give_back());
+    };
+    if let Err(error) = thread::Builder::new().name("trim".to_owned()).spawn(work) {
+        tracing::warn!(%error, "no thread: memory that is not needed stays");
+        return;
+    }
     let mut tide = Tide::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
         if tide.has_turned(broker.node.memory.held_bytes()) {
-            // It has nothing to tell.
-            let _done = tokio::task::spawn_blocking(give_back).await;
+            // It may be at it still: then it does it once more.
+            let _full = turned.try_send(());
         }
     }
 }

@@ -53,6 +53,7 @@ impl<T> Default for Chunks<T> {
 
 impl<T> Chunks<T> {
     /// The first item.
+    #[inline]
     pub fn front(&self) -> Option<&T> {
         self.first.front()
     }
@@ -63,11 +64,13 @@ impl<T> Chunks<T> {
     }
 
     /// The last item.
+    #[inline]
     pub fn back(&self) -> Option<&T> {
         self.rest.as_ref().and_then(|rest| rest.0.back()).unwrap_or(&self.first).back()
     }
 
     /// Adds an item at the end.
+    #[inline]
     pub fn push_back(&mut self, item: T) {
         let last = self.rest.as_mut().and_then(|rest| rest.0.back_mut()).unwrap_or(&mut self.first);
         if last.len() < CHUNK_ITEMS {
@@ -77,6 +80,7 @@ impl<T> Chunks<T> {
         }
     }
 
+    #[cold]
     fn begin_chunk(&mut self, item: T) {
         let mut chunk = VecDeque::with_capacity(CHUNK_ITEMS);
         chunk.push_back(item);
@@ -84,6 +88,7 @@ impl<T> Chunks<T> {
     }
 
     /// Takes the first item out.
+    #[inline]
     pub fn pop_front(&mut self) -> Option<T> {
         let item = self.first.pop_front();
         if self.first.is_empty() && self.rest.is_some() {
@@ -205,10 +210,11 @@ impl<T> Chunks<T> {
     }
 
     /// What the list takes of memory, in bytes, but for the room that a first chunk does not use.
+    #[inline]
     pub fn bytes(&self) -> u64 {
-        let rest = self.chunks() - 1;
-        let items = (self.first.len() + rest * CHUNK_ITEMS) * size_of::<T>();
-        (items + rest * size_of::<VecDeque<T>>()) as u64
+        let first = self.first.len() * size_of::<T>();
+        let Some(rest) = &self.rest else { return first as u64 };
+        (first + rest.0.len() * (CHUNK_ITEMS * size_of::<T>() + size_of::<VecDeque<T>>())) as u64
     }
 
     /// How many chunks there are, with the first.
@@ -238,6 +244,7 @@ impl<T> Chunks<T> {
         self.moves(at.min(len - at));
     }
 
+    #[cold]
     fn remove_chunk(&mut self, at: usize) {
         let Some(rest) = &mut self.rest else { return };
         let len = rest.0.len();

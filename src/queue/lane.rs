@@ -221,9 +221,14 @@ impl Lane {
         let resting = if is_kept { Resting::Kept(run) } else { Resting::Here(run) };
         if self.list.back().is_none_or(|last| last.end() <= first) {
             self.list.push_back(resting);
-            return;
+        } else {
+            self.insert_between(resting, ledger);
         }
-        let at = self.make_room(first, end, ledger);
+    }
+
+    #[cold]
+    fn insert_between(&mut self, resting: Resting, ledger: &Ledger) {
+        let at = self.make_room(resting.first(), resting.end(), ledger);
         self.list.insert(at, resting);
     }
 
