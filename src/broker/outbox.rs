@@ -488,13 +488,7 @@ mod tests {
         let waker = Waker::from(Arc::clone(&count));
         let mut context = Context::from_waker(&waker);
         let wakes = || count.0.load(Ordering::Relaxed);
-        let consumer = Arc::new(Consumer {
-            tag: "".into(),
-            channel: 1,
-            no_ack: true,
-            outbox: Arc::clone(&outbox),
-            source: None,
-        });
+        let consumer = Arc::new(Consumer::new("".into(), 1, true, Arc::clone(&outbox), None));
         let push = || {
             let mut wakes = Wakes::default();
             outbox.lock().push_cancelled(&consumer, &mut wakes);

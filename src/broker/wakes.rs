@@ -11,11 +11,14 @@ use smallvec::SmallVec;
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::Queue;
 
-/// After so many steps others have their turn. What is begun is bounded by as many again.
-pub const TURN_STEPS: u32 = 1000;
+/// Steps of a turn where nothing else is said.
+const TURN_STEPS: u32 = 1000;
+/// So many settlements are collected, and so many messages come back, before others have their turn or the lock: parts
+/// of them would be seen out of order.
+pub const HOLD_STEPS: u32 = 1000;
 
 /// What is owed, and what it has taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Wakes {
     wakers: SmallVec<[Waker; 4]>,
     /// Connections that are to look around.
@@ -23,9 +26,21 @@ pub struct Wakes {
     /// Queues that may deliver more than one hold of their lock allows.
     unfinished: Vec<Arc<Queue>>,
     steps: u32,
+    turn_steps: u32,
+}
+
+impl Default for Wakes {
+    fn default() -> Self {
+        Self::with_turns_of(TURN_STEPS)
+    }
 }
 
 impl Wakes {
+    /// Nothing owed. After so many steps others have their turn; what is begun then is bounded by as many again.
+    pub fn with_turns_of(turn_steps: u32) -> Self {
+        Self { wakers: SmallVec::new(), signals: Vec::new(), unfinished: Vec::new(), steps: 0, turn_steps }
+    }
+
     /// One more task that must learn of something.
     pub fn owe(&mut self, waker: Waker) {
         self.wakers.push(waker);
@@ -58,6 +73,11 @@ impl Wakes {
         self.steps = self.steps.saturating_add(steps);
     }
 
+    /// How many steps one turn may take.
+    pub fn turn_steps(&self) -> u32 {
+        self.turn_steps
+    }
+
     /// How many steps this turn has taken.
     pub fn steps(&self) -> u32 {
         self.steps
@@ -65,7 +85,7 @@ impl Wakes {
 
     /// Whether others should have their turn.
     pub fn is_turn_over(&self) -> bool {
-        self.steps >= TURN_STEPS
+        self.steps >= self.turn_steps
     }
 
     /// The next turn.

@@ -176,6 +176,8 @@ limits! {
     consumers_per_channel_max: usize = 1_000, Count, 1..=1_000_000;
     /// Deliveries waiting for one connection's socket, in bytes; the rest stays in the queues.
     outbox_bytes: usize = 1_048_576, Bytes, 4096..=1_073_741_824;
+    /// Steps of a connection's turn: messages, queues, bindings and consumers that it touches before others have theirs.
+    turn_steps: u32 = 1_000, Count, 1..=1_000_000;
     /// Largest frame before the client has tuned the connection, in bytes; long OAuth tokens need more.
     initial_frame_max_bytes: u32 = 4_096, Bytes, 4096..=16_384;
     /// Memory for all connections that have not logged in, in bytes; beyond it new ones are refused.

@@ -1,7 +1,7 @@
 //! Who is next: round robin among the ready consumers of the highest priority.
 //!
-//! A consumer is *ready* while it has credit and its connection has room. It leaves the rota when either
-//! runs out and comes back, at the end, when that changes:
+//! A consumer is *ready* while it has credit and its connection has room. It leaves the rota when either runs out. With
+//! new credit it comes back at the end, and at the front when it has waited for room, which is for it:
 //!
 //! ```text
 //!          credit spent                    credited
@@ -55,8 +55,8 @@ enum State {
     Stalled(Stall),
 }
 
-/// A place in the rota: by priority, then in order of arrival.
-type Place = (Reverse<i64>, u64);
+/// A place in the rota: by priority, then in order of arrival; who waited in a line elsewhere has numbers below zero.
+type Place = (Reverse<i64>, i64);
 
 #[derive(Debug)]
 struct Consumer<C> {
@@ -101,7 +101,7 @@ impl<C> Consumers<C> {
         self.check_exclusive(terms.exclusive)?;
         self.is_exclusive = terms.exclusive;
         let generation = self.next_number();
-        let place = (Reverse(terms.priority), self.next_number());
+        let place = (Reverse(terms.priority), self.next_number() as i64);
         let entry = self.slots.vacant_entry();
         let slot = entry.key();
         self.rota.insert(place, slot);
@@ -157,7 +157,8 @@ impl<C> Consumers<C> {
         let is_spent = consumer.credit() == 0;
         if is_spent || self.rota.len() > 1 {
             self.rota.pop_first();
-            self.move_to(slot, if is_spent { None } else { Some(place.0) });
+            let last = self.next_number() as i64;
+            self.move_to(slot, (!is_spent).then_some((place.0, last)));
         }
     }
 
@@ -170,13 +171,14 @@ impl<C> Consumers<C> {
         }
     }
 
-    /// A consumer that was stalled may try again. `false` when it is gone, or was not.
+    /// A consumer that was stalled may try again, before others of its priority. `false` when it is gone, or was not.
     pub fn resume(&mut self, key: ConsumerKey) -> bool {
         let Some(consumer) = self.find(key) else { return false };
         let State::Stalled(why) = consumer.state else { return false };
         let priority = Reverse(consumer.terms.priority);
         self.short_of_room -= usize::from(why == Stall::Room);
-        self.move_to(key.slot, Some(priority));
+        let first = -(self.next_number() as i64);
+        self.move_to(key.slot, Some((priority, first)));
         true
     }
 
@@ -186,7 +188,8 @@ impl<C> Consumers<C> {
         consumer.in_flight = consumer.in_flight.saturating_sub(count);
         if consumer.state == State::Spent && consumer.credit() > 0 {
             let priority = Reverse(consumer.terms.priority);
-            self.move_to(key.slot, Some(priority));
+            let last = self.next_number() as i64;
+            self.move_to(key.slot, Some((priority, last)));
         }
     }
 
@@ -214,9 +217,8 @@ impl<C> Consumers<C> {
         self.numbers
     }
 
-    /// Puts a consumer that is not in the rota at the end of its priority there, or says that it is spent.
-    fn move_to(&mut self, slot: usize, priority: Option<Reverse<i64>>) {
-        let place = priority.map(|priority| (priority, self.next_number()));
+    /// Puts a consumer that is not in the rota there, or says that it is spent.
+    fn move_to(&mut self, slot: usize, place: Option<Place>) {
         if let Some(place) = place {
             self.rota.insert(place, slot);
         }
@@ -309,7 +311,8 @@ mod tests {
             consumers.credited(stalled, 1);
             assert_eq!(serve(&mut consumers, 2), "bb");
             assert!(consumers.resume(stalled) && !consumers.resume(stalled));
-            assert_eq!(serve(&mut consumers, 3), "bab");
+            assert_eq!(serve(&mut consumers, 3), "aba", "it has waited");
+            serve(&mut consumers, 1);
         }
         consumers.stall(Stall::Room);
         consumers.remove(stalled);

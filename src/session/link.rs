@@ -18,7 +18,7 @@ use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::{Settlement, Settlements};
 use crate::broker::route::{self, Targets};
 use crate::broker::vhost::{Actor, Vhost};
-use crate::broker::wakes::Wakes;
+use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::clock::Now;
 use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
@@ -154,7 +154,6 @@ impl Link {
         let routes = Routes::new(0, &broker.node);
         Self {
             frame_max: broker.config.limits.frame_max_bytes,
-            broker,
             actor,
             vhost,
             outbox,
@@ -166,7 +165,7 @@ impl Link {
             waiting_get: None,
             notify_cancel: false,
             exclusive_queues: BTreeSet::new(),
-            wakes: Wakes::default(),
+            wakes: Wakes::with_turns_of(broker.config.limits.turn_steps),
             chores: VecDeque::new(),
             handed_over: Lsn::default(),
             unreleased_bytes: 0,
@@ -182,6 +181,7 @@ impl Link {
             open_windows: Vec::new(),
             hands_out_room: false,
             routes,
+            broker,
         }
     }
 
@@ -384,9 +384,7 @@ impl Link {
 
     /// Puts back what was taken for consumers and will not be sent, as far as this turn goes. `true` when all is.
     pub fn give_back_all(&mut self, items: &mut VecDeque<Item>) -> bool {
-        while !self.wakes.is_turn_over()
-            && let Some(item) = items.pop_front()
-        {
+        for item in items.drain(..items.len().min(HOLD_STEPS as usize)) {
             self.wakes.count(1);
             self.give_back(item);
         }
@@ -489,7 +487,7 @@ impl Link {
 
     fn find_route(&mut self, exchange: Arc<Exchange>, names: Names<'_>) -> Arc<Route> {
         let routed = route::route(&self.vhost, &exchange, &[names.routing_key()], Table::EMPTY);
-        self.wakes.count(routed.targets.len() as u32);
+        self.wakes.count(u32::try_from(routed.steps).unwrap_or(u32::MAX));
         let bytes = ROUTE_BYTES + names.as_bytes().len() + size_of_val(&*routed.targets);
         let route = Arc::new(Route { exchange, targets: routed.targets, by_headers: routed.by_headers });
         let kept_bytes = self.routes.charge.bytes() + bytes as u64;

@@ -362,11 +362,20 @@ impl Session {
         }
     }
 
-    /// How many steps the present turn has taken: [`TURN_STEPS`](crate::broker::wakes::TURN_STEPS) are enough.
+    /// How many steps the present turn has taken: a thousand are enough.
     pub fn steps(&self) -> u32 {
         match &self.phase {
             Phase::Running(running) | Phase::Ending(running, _) => running.link.wakes.steps(),
             _ => 0,
+        }
+    }
+
+    /// Whether there is more to do than the present turn allows: [`Session::on_wake`] goes on with it.
+    pub fn wants_turn(&self) -> bool {
+        match &self.phase {
+            Phase::Running(running) => running.wants_turn(),
+            Phase::Ending(..) => true,
+            _ => false,
         }
     }
 
@@ -386,8 +395,7 @@ impl Session {
 
     fn poll_durable(&self, context: &mut Context<'_>) -> Poll<()> {
         let (awaited, is_held_back) = match &self.phase {
-            Phase::Running(running) if running.wants_turn() => return Poll::Ready(()),
-            Phase::Ending(..) => return Poll::Ready(()),
+            _ if self.wants_turn() => return Poll::Ready(()),
             Phase::Running(running) => (running.link.awaited, running.is_held_back()),
             _ => (self.parked.awaited(), false),
         };

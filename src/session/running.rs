@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::broker::outbox::Item;
 use crate::broker::queue::crowd::{self, CrowdTicket};
 use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::HOLD_STEPS;
 use crate::clock::Now;
 use crate::protocol::express::PublishReader;
 use crate::protocol::frame::{FrameKind, FrameView};
@@ -152,7 +153,7 @@ impl Running {
 
     /// Whether there is more to do than this turn allows.
     pub fn wants_turn(&self) -> bool {
-        self.is_behind || self.link.wakes.is_turn_over()
+        self.is_behind || self.link.wakes.steps() >= HOLD_STEPS
     }
 
     /// Whether a frame may be taken before what was collected is handed over, or all of that is: a method that is no

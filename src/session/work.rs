@@ -16,7 +16,6 @@ use bytes::BytesMut;
 
 use crate::broker::outbox::Item;
 use crate::broker::queue::handle::Queue;
-use crate::broker::wakes::HOLD_STEPS;
 use crate::protocol::frame;
 use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommitOk};
 use crate::session::channel::Channel;
@@ -159,7 +158,7 @@ impl Running {
             }
             Chore::Remove { mut removal, answer: (channel, frame) } => {
                 let link = &mut self.link;
-                let mut steps = TURN_STEPS.saturating_sub(link.wakes.steps()).max(1);
+                let mut steps = link.wakes.turn_steps().saturating_sub(link.wakes.steps()).max(1);
                 let before = steps;
                 let is_done = removal.step(&link.vhost, &mut link.wakes, &mut steps);
                 link.wakes.count(before - steps);
@@ -191,6 +190,7 @@ impl Running {
     pub(super) fn close_channel(&mut self, channel: Box<Channel>, last: &Method<'_>) {
         let mut frame = BytesMut::new();
         frame::put_method(&mut frame, channel.number(), last);
+        debug_assert!(self.closing.is_none(), "no frame is taken before a channel has ended");
         self.closing = Some(Closing::new(channel, frame));
     }
 

@@ -91,6 +91,8 @@ pub(crate) struct Client {
     waker: Waker,
     /// The task has something to do, as far as it knows.
     active: bool,
+    /// Its turn was over before all that had arrived was taken.
+    has_rest: bool,
     travelling: BytesMut,
     input: BytesMut,
     /// What was sent and not yet processed, by the byte it ends with.
@@ -124,6 +126,7 @@ impl Client {
             waker: Waker::from(Arc::clone(&flag)),
             flag,
             active: true,
+            has_rest: false,
             travelling: BytesMut::new(),
             input: login(frame_max, notify_cancel),
             sent: VecDeque::new(),
@@ -208,8 +211,10 @@ impl Client {
         if self.is_late(now) {
             self.session.on_timeout(now);
         }
-        if self.session.poll_work(&mut context).is_ready() {
+        if self.session.poll_work(&mut context).is_ready() || self.has_rest {
             self.session.on_wake(now);
+            // What was said now was said before anything behind a waiting get was taken.
+            self.observe(model);
             self.session.on_rest(&mut self.input, now);
         } else if self.session.wants_input() && !self.travelling.is_empty() {
             let bytes = self.travelling.len().min(chunk_bytes(rng));
@@ -218,6 +223,11 @@ impl Client {
             self.session.on_bytes(&mut self.input, now);
         } else {
             self.active = false;
+        }
+        // The model sees no half of what frames have caused; those behind them wait for the next step.
+        self.has_rest = self.session.wants_turn();
+        while self.session.wants_turn() {
+            self.session.on_wake(now);
         }
         self.observe(model);
     }

@@ -64,6 +64,7 @@ impl World {
     fn with(mut rng: StdRng, outbox_bytes: usize, clients: usize, notified: f64) -> Self {
         let mut config = Config::default();
         config.limits.outbox_bytes = outbox_bytes;
+        config.limits.turn_steps = [1, 3, 20, 1000][rng.random_range(0..4)];
         let lag = [0.0, 0.5, 0.9][rng.random_range(0..3)];
         let broker = Broker::new(Arc::new(config), WATERMARK_BYTES, WATERMARK_BYTES);
         let mut world = Self {

@@ -16,9 +16,6 @@ use crate::message::run::Run;
 use crate::queue::classic::Head;
 use crate::queue::consumers::ConsumerKey;
 
-/// One hold of a queue's lock serves consumers so many times.
-const SERVES_MAX: u32 = 1000;
-
 /// What basic.get finds.
 #[derive(Debug)]
 pub enum Taken {
@@ -48,7 +45,7 @@ impl Queue {
         let mut serves = 0;
         while self.serve_next(state, &mut resumed, wakes) {
             serves += 1;
-            if serves >= SERVES_MAX {
+            if serves >= wakes.turn_steps() {
                 is_unfinished = true;
                 break;
             }

@@ -117,11 +117,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`BrokerError::InUse`] and [`BrokerError::NotEmpty`] when asked to care.
-    pub(in crate::broker) fn remove(
-        &self,
-        if_unused: bool,
-        if_empty: bool,
-    ) -> Result<Ended, BrokerError> {
+    pub(in crate::broker) fn remove(&self, if_unused: bool, if_empty: bool) -> Result<Ended, BrokerError> {
         let mut state = self.lock();
         if if_unused && !state.classic.consumers.is_empty() {
             return Err(BrokerError::InUse(self.resource()));

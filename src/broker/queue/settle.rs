@@ -10,16 +10,13 @@ use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::broker::queue::handle::{Queue, State};
-use crate::broker::wakes::Wakes;
+use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::fact::Fact;
 use crate::message::place::{Lsn, QueueId, Seq};
 use crate::message::run::Run;
 use crate::queue::consumers::ConsumerKey;
 use crate::queue::lane::Away;
 use crate::storage::log::Append;
-
-/// One hold of a queue's lock changes so much at most: ranges, runs and credits.
-const CHANGES_MAX: usize = 1000;
 
 /// What one burst of acknowledgements changes, queue by queue.
 #[derive(Debug, Default)]
@@ -159,7 +156,8 @@ impl Settlement {
         if self.queue.is_deleted() {
             return true;
         }
-        wakes.count(self.changes.make_some(&mut state));
+        let changed = self.changes.make_some(&mut state, HOLD_STEPS as usize);
+        wakes.count(changed);
         let is_done = self.changes.is_empty();
         if is_done {
             self.queue.dispatch(&mut state, wakes);
@@ -169,10 +167,10 @@ impl Settlement {
 }
 
 impl Changes {
-    /// Makes as many as one hold of the lock allows; how many.
-    fn make_some(&mut self, state: &mut State) -> u32 {
+    /// Makes as many as one hold of the lock allows, ranges, runs and credits; how many.
+    fn make_some(&mut self, state: &mut State, most: usize) -> u32 {
         let classic = &mut state.classic;
-        let mut left = CHANGES_MAX;
+        let mut left = most;
         for (ranges, logged) in [(&mut self.logged, true), (&mut self.transient, false)] {
             let kept = ranges.len().saturating_sub(left);
             left -= ranges.len() - kept;
@@ -194,7 +192,7 @@ impl Changes {
         for (consumer, count) in self.credits.drain(kept..) {
             classic.consumers.credited(consumer, count);
         }
-        (CHANGES_MAX - left) as u32
+        (most - left) as u32
     }
 
     fn is_empty(&self) -> bool {

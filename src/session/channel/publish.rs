@@ -254,6 +254,8 @@ fn hand_to_burst(
             burst.publish_big(node, targets, big);
         }
     }
+    let steps = burst.take_steps();
+    link.wakes.count(steps);
     Ok(())
 }
 
@@ -320,12 +322,14 @@ fn check_exchange(link: &Link, name: &[u8]) -> Result<Arc<Exchange>, Refusal> {
 }
 
 fn find_targets(
-    link: &Link,
+    link: &mut Link,
     route: &Route,
     key: &[u8],
     more_keys: &[Vec<u8>],
     headers: Table<'_>,
 ) -> Targets {
     let keys: Vec<&[u8]> = std::iter::once(key).chain(more_keys.iter().map(Vec::as_slice)).collect();
-    route::route(&link.vhost, &route.exchange, &keys, headers).targets
+    let routed = route::route(&link.vhost, &route.exchange, &keys, headers);
+    link.wakes.count(u32::try_from(routed.steps).unwrap_or(u32::MAX));
+    routed.targets
 }

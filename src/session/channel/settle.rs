@@ -1,5 +1,6 @@
 //! Acknowledgements: ack, nack, reject, recover.
 
+use crate::broker::wakes::HOLD_STEPS;
 use crate::queue::lane::Away;
 use crate::session::channel::Channel;
 use crate::session::channel::tx::Transaction;
@@ -64,7 +65,7 @@ impl Channel {
 
     /// Settles every delivery up to and with this tag, as far as this turn goes. `true` when all are.
     pub fn settle_through(&mut self, link: &mut Link, through: u64, verdict: Verdict) -> bool {
-        while !link.wakes.is_turn_over() {
+        for _ in 0..HOLD_STEPS {
             let Some(delivered) = self.unacked.take_first_through(through) else { return true };
             self.settle(link, delivered, verdict);
         }
@@ -123,7 +124,7 @@ impl Channel {
     /// Everything not acknowledged goes back, also what a transaction had acknowledged and did not commit, as far as
     /// this turn goes. `true` when all has.
     pub fn return_unacked(&mut self, link: &mut Link) -> bool {
-        while !link.wakes.is_turn_over() {
+        for _ in 0..HOLD_STEPS {
             let in_transaction = |open: &mut Transaction| open.take_first_settled();
             let next = self.unacked.take_first_through(u64::MAX);
             let next = next.or_else(|| self.transaction.as_mut().and_then(in_transaction));

@@ -46,7 +46,7 @@ fn number(body: &[u8]) -> u64 {
 /// Plays the tasks that evict and read back, and the client's, until none has anything to do.
 fn settle_down(broker: &Broker, client: &mut Client) {
     loop {
-        let mut is_busy = broker.evict().unwrap();
+        let mut is_busy = broker.evict(&|| ()).unwrap();
         while let Some(queue) = broker.node.reads.take() {
             let mut wakes = Wakes::default();
             queue.read_ahead(&mut wakes).unwrap();
