@@ -25,7 +25,7 @@
 //! 8. [`cli`]: what a person types.
 //!
 //! Beside them: `tests/wire` asks frame by frame (this broker or another), `tests/sim` plays the whole broker in one
-//! thread against a model, `conformance` drives stock client libraries, `fuzz` feeds the parsers and whole sessions.
+//! thread against a model, `tests/adversary` tries to stop or starve others and counts steps, `conformance` drives stock client libraries, `fuzz` feeds the parsers and whole sessions.
 //!
 //! # A publish, hop by hop
 //!
@@ -42,7 +42,7 @@
 //!    v
 //!  broker::publish::Burst       small messages for the same queues are copied into one block
 //!    |
-//!    |  ---- end of the read chunk, once for all its messages ----
+//!    |  ---- end of the read chunk, once for all its messages; session::work, so many steps in a turn ----
 //!    v
 //!  reserve -> append -> enqueue   does the queue take it; the fact to the log; the run into the queue
 //!    v
@@ -91,7 +91,12 @@
 //! 9. Pack durable, tables durable, places moved, readers gone, slots reused: in this order. The tables are never
 //!    ahead of the log. A failed write or sync of the log is final: nothing is durable after it, and the process ends.
 //! 10. What takes long (a password's hash, a disk) is asked for and answered by an input, never waited for.
-//! 11. No `unsafe`; no `unwrap` and no indexing on anything a peer or a user can influence.
+//! 11. No hold of a lock and no turn of a connection takes more than about a thousand steps (messages, runs, queues,
+//!     bindings, consumers), whatever a peer sends or how much waits: [`broker::wakes`] counts them, `session::work` cuts
+//!     what would be longer, and nothing more is taken from the client until it is done. Who waits for room or a window
+//!     stands in a [`broker::line`] and is served in order. One message's routing, and what one hold of the log must
+//!     hold together (a fan-out's targets, a transaction), are not cut: they are counted, and end the turn.
+//! 12. No `unsafe`; no `unwrap` and no indexing on anything a peer or a user can influence.
 //!
 //! # Where this departs from what one may expect
 //!
@@ -101,8 +106,9 @@
 //!   [`broker::alarms`]. A client that we do not read for it is not dead: what it leaves in its socket tells
 //!   ([`session::heartbeat`]).
 //! * The load tool is one process for both sides unless told otherwise, and a task for each connection.
-//! * A connection's turn is counted in bytes, not in reads, and what it writes counts too: a client that keeps up takes
-//!   a whole backlog without its socket ever being full.
+//! * A connection's turn is counted in bytes, not in reads, and what it writes counts too, and so do the session's
+//!   steps: a client that keeps up takes a whole backlog without its socket ever being full.
+//! * What comes back to a queue in one piece is up to a thousand runs; others may see the first thousand before the rest.
 //! * Every second turn that was long leaves its task in the worker's queue, where another worker may take it. The
 //!   runtime's own yield, which ends the others, asks the sockets, but wakes that worker for nothing.
 //! * Who publishes faster than consumers with credit are written to is not read for a moment ([`broker::queue::crowd`]),

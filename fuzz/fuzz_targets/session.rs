@@ -53,6 +53,10 @@ impl Client {
         self.input.extend_from_slice(bytes);
         loop {
             self.session.on_bytes(&mut self.input, now);
+            while self.session.wants_turn() {
+                self.session.on_wake(now);
+                self.session.on_rest(&mut self.input, now);
+            }
             let unwritten = self.session.output().len();
             self.session.output().advance(unwritten);
             self.session.on_written(now);

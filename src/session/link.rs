@@ -336,6 +336,14 @@ impl Link {
         true
     }
 
+    /// Whether anything was collected, or may go on.
+    pub fn has_work(&self) -> bool {
+        self.has_collected()
+            || !self.confirming.is_empty()
+            || !self.window_credits.is_empty()
+            || self.has_waiting()
+    }
+
     fn has_waiting(&self) -> bool {
         self.hands_out_room || !self.open_windows.is_empty() || self.wakes.has_unfinished()
     }

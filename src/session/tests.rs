@@ -1,6 +1,7 @@
 //! Sessions without sockets: what waits for a log that is not yet durable, and what time does.
 
 mod alarms;
+mod bounds;
 mod crowd;
 mod ending;
 mod large_bodies;

@@ -60,6 +60,9 @@ pub(super) struct Ending {
 impl Running {
     /// Works off what the frames so far have caused, as far as this turn goes. `true` when nothing is left.
     pub(super) fn work(&mut self) -> bool {
+        if !self.is_behind && !self.link.has_work() && !self.has_begun() {
+            return true;
+        }
         self.is_behind = !self.work_off();
         !self.is_behind
     }

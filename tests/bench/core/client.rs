@@ -65,11 +65,14 @@ impl Client {
             self.session.on_bytes(&mut self.input, self.now);
         }
         self.listen();
+        while self.session.wants_turn() {
+            self.wake();
+        }
     }
 
     /// Looks at what waits for the connection, as its task does when it is woken.
     pub(crate) fn wake(&mut self) {
-        wake(&mut self.session, self.now);
+        wake(&mut self.session, &mut self.input, self.now);
         self.listen();
     }
 
@@ -92,8 +95,9 @@ fn take(session: &mut Session, input: &mut BytesMut, now: Now) {
 }
 
 #[inline(never)]
-fn wake(session: &mut Session, now: Now) {
+fn wake(session: &mut Session, input: &mut BytesMut, now: Now) {
     session.on_wake(now);
+    session.on_rest(input, now);
 }
 
 #[inline(never)]

@@ -1,0 +1,238 @@
+//! Much work at once: it is cut into turns, and others get between.
+
+use bytes::BytesMut;
+use sluicemq::protocol::methods::{
+    BasicNack, BasicRecover, ChannelClose, ConfirmSelect, Method, QueueDelete, QueuePurge,
+};
+
+use crate::broker;
+use crate::client::{Client, STEPS_MAX, publish};
+
+const OUTBOX_BYTES: usize = 1 << 20;
+
+/// Whether another connection is answered between two turns of the one that is at work.
+fn bystander_is_answered(bystander: &mut Client) -> bool {
+    bystander.declare("bystander");
+    bystander.qos(1, 1, false);
+    true
+}
+
+/// Runs what the adversary has begun, and lets a bystander work between any two turns. How many turns it took.
+fn run_beside(adversary: &mut Client, bystander: &mut Client) -> usize {
+    let before = adversary.turns;
+    while adversary.turn() {
+        assert!(bystander_is_answered(bystander));
+    }
+    assert!(adversary.longest <= STEPS_MAX, "a turn of {} steps", adversary.longest);
+    adversary.turns - before
+}
+
+/// Publishes bodies 0, 1, 2 and so on, each a block of its own, to a queue.
+fn fill(client: &mut Client, queue: &str, messages: u32) {
+    for number in 0..messages {
+        client.feed(&publish(b"", queue.as_bytes(), &number.to_be_bytes()));
+    }
+}
+
+fn counts(client: &mut Client, queue: &str) -> u64 {
+    let passive = sluicemq::protocol::methods::QueueDeclare {
+        queue,
+        passive: true,
+        durable: false,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: sluicemq::protocol::table::Table::EMPTY,
+    };
+    client.told.clear();
+    client.say(1, &Method::QueueDeclare(passive));
+    let (name, messages) = client.answer().expect("an answer");
+    assert_eq!(name, "queue.declare-ok");
+    messages
+}
+
+#[test]
+fn a_message_to_thousands_of_queues_is_handed_over_in_turns_and_confirmed_when_all_have_it() {
+    let broker = broker(OUTBOX_BYTES);
+    let (mut adversary, mut bystander) = (Client::log_in(&broker), Client::log_in(&broker));
+    for number in 0..5_000 {
+        let queue = format!("q{number}");
+        adversary.declare(&queue);
+        adversary.bind(&queue, "amq.fanout", "");
+    }
+    adversary.say(1, &Method::ConfirmSelect(ConfirmSelect { nowait: true }));
+    // The first one is routed, which is one step for each binding.
+    adversary.feed(&publish(b"amq.fanout", b"", b"first"));
+    assert_eq!(adversary.answer(), Some(("basic.ack", 1)));
+    adversary.longest = 0;
+    adversary.begin(&publish(b"amq.fanout", b"", b"second"));
+    assert_eq!(adversary.answer(), None, "not all have it");
+    assert!(run_beside(&mut adversary, &mut bystander) >= 4);
+    assert_eq!(adversary.answer(), Some(("basic.ack", 2)));
+    assert!((0..5_000).step_by(499).all(|number| counts(&mut bystander, &format!("q{number}")) == 2));
+}
+
+#[test]
+fn messages_to_two_sets_of_queues_in_turn_share_blocks() {
+    let broker = broker(OUTBOX_BYTES);
+    let (mut adversary, mut bystander) = (Client::log_in(&broker), Client::log_in(&broker));
+    for number in 0..200 {
+        let queue = format!("q{number}");
+        adversary.declare(&queue);
+        adversary.bind(&queue, "amq.direct", if number % 2 == 0 { "even" } else { "odd" });
+    }
+    let mut chunk = BytesMut::new();
+    for number in 0..500_u32 {
+        let key: &[u8] = if number % 2 == 0 { b"even" } else { b"odd" };
+        chunk.unsplit(publish(b"amq.direct", key, &number.to_be_bytes()));
+    }
+    let before = adversary.turns;
+    adversary.begin(&chunk);
+    run_beside(&mut adversary, &mut bystander);
+    // 500 messages for 100 queues each would be 50,000 steps if each were a block of its own.
+    assert!(adversary.turns - before < 20, "{} turns", adversary.turns - before);
+    adversary.consume(1, "q7", "c", true);
+    adversary.finish();
+    let numbers: Vec<u32> = (adversary.deliveries.iter())
+        .map(|delivery| u32::from_be_bytes(delivery.body[..].try_into().unwrap()))
+        .collect();
+    assert_eq!(numbers, (0..250).map(|half| 2 * half + 1).collect::<Vec<u32>>());
+}
+
+#[test]
+fn sets_of_queues_that_overlap_keep_the_order_of_each_queue() {
+    let broker = broker(OUTBOX_BYTES);
+    let mut client = Client::log_in(&broker);
+    for (queue, keys) in [("both", ["a", "b"].as_slice()), ("one", &["a"]), ("two", &["b"])] {
+        client.declare(queue);
+        keys.iter().for_each(|key| client.bind(queue, "amq.direct", key));
+    }
+    let mut chunk = BytesMut::new();
+    let mut sent = Vec::new();
+    for number in 0..300_u32 {
+        let (exchange, key): (&[u8], &[u8]) = match number % 7 {
+            0 | 3 => (b"amq.direct", b"a"),
+            1 | 5 => (b"amq.direct", b"b"),
+            2 => (b"", b"both"),
+            4 => (b"", b"one"),
+            _ => (b"", b"two"),
+        };
+        chunk.unsplit(publish(exchange, key, &number.to_be_bytes()));
+        sent.push((number, key));
+    }
+    client.feed(&chunk);
+    for (queue, keys) in
+        [("both", [&b"a"[..], b"b", b"both"].as_slice()), ("one", &[b"a", b"one"]), ("two", &[b"b", b"two"])]
+    {
+        client.deliveries.clear();
+        client.consume(1, queue, queue, true);
+        client.finish();
+        let expected: Vec<Vec<u8>> = (sent.iter())
+            .filter(|(_, key)| keys.contains(key))
+            .map(|(number, _)| number.to_be_bytes().to_vec())
+            .collect();
+        let heard: Vec<Vec<u8>> = client.deliveries.iter().map(|delivery| delivery.body.clone()).collect();
+        assert_eq!(heard, expected, "{queue}");
+    }
+}
+
+/// A client that holds so many messages, each a run of its own.
+fn holder(broker: &std::sync::Arc<sluicemq::broker::Broker>, messages: u32) -> Client {
+    let mut client = Client::log_in(broker);
+    client.declare("q");
+    fill(&mut client, "q", messages);
+    client.consume(1, "q", "c", false);
+    client.finish();
+    assert_eq!(client.deliveries.len(), messages as usize);
+    client.longest = 0;
+    client
+}
+
+#[test]
+fn what_comes_back_at_once_comes_in_turns_and_in_its_old_order() {
+    const MESSAGES: u32 = 6_000;
+    let nack = Method::BasicNack(BasicNack { delivery_tag: 0, multiple: true, requeue: true });
+    let recover = Method::BasicRecover(BasicRecover { requeue: true });
+    let close =
+        Method::ChannelClose(ChannelClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 });
+    for (end, is_gone) in [(nack, false), (recover, false), (close, true)] {
+        let broker = broker(OUTBOX_BYTES);
+        let (mut adversary, mut bystander) = (holder(&broker, MESSAGES), Client::log_in(&broker));
+        // Nothing is given to it again before all is back.
+        adversary.reads = false;
+        let mut bytes = BytesMut::new();
+        sluicemq::protocol::frame::put_method(&mut bytes, 1, &end);
+        adversary.begin(&bytes);
+        let turns = run_beside(&mut adversary, &mut bystander);
+        assert!(turns >= 5, "{}: {turns} turns", end.name());
+        if is_gone {
+            assert_eq!(counts(&mut bystander, "q"), u64::from(MESSAGES), "{}", end.name());
+            bystander.consume(1, "q", "c", true);
+            bystander.finish();
+            let numbers = bystander.deliveries.iter().map(|delivery| delivery.body.clone());
+            assert!(numbers.eq((0..MESSAGES).map(|number| number.to_be_bytes().to_vec())));
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_is_lost_gives_back_what_it_held_in_turns() {
+    const MESSAGES: u32 = 6_000;
+    let broker = broker(OUTBOX_BYTES);
+    let (mut adversary, mut bystander) = (holder(&broker, MESSAGES), Client::log_in(&broker));
+    adversary.session.abandon();
+    assert!(adversary.session.is_ending());
+    assert!(run_beside(&mut adversary, &mut bystander) >= 4);
+    assert!(adversary.session.is_closed());
+    assert_eq!(counts(&mut bystander, "q"), u64::from(MESSAGES));
+}
+
+#[test]
+fn a_session_that_is_dropped_in_the_middle_of_its_work_leaves_nothing_half_done() {
+    const MESSAGES: u32 = 6_000;
+    let broker = broker(OUTBOX_BYTES);
+    let (mut adversary, mut bystander) = (holder(&broker, MESSAGES), Client::log_in(&broker));
+    let nack = BasicNack { delivery_tag: 0, multiple: true, requeue: true };
+    let mut bytes = BytesMut::new();
+    sluicemq::protocol::frame::put_method(&mut bytes, 1, &Method::BasicNack(nack));
+    adversary.begin(&bytes);
+    assert!(adversary.session.wants_turn());
+    drop(adversary);
+    assert_eq!(counts(&mut bystander, "q"), u64::from(MESSAGES));
+}
+
+#[test]
+fn a_purge_lets_others_in_and_counts_what_it_removed() {
+    const MESSAGES: u32 = 6_000;
+    let broker = broker(OUTBOX_BYTES);
+    let (mut adversary, mut bystander) = (Client::log_in(&broker), Client::log_in(&broker));
+    adversary.declare("q");
+    fill(&mut adversary, "q", MESSAGES);
+    adversary.longest = 0;
+    let mut bytes = BytesMut::new();
+    let purge = QueuePurge { queue: "q", nowait: false };
+    sluicemq::protocol::frame::put_method(&mut bytes, 1, &Method::QueuePurge(purge));
+    adversary.begin(&bytes);
+    assert_eq!(adversary.answer(), None);
+    assert!(run_beside(&mut adversary, &mut bystander) >= 4);
+    assert_eq!(adversary.answer(), Some(("queue.purge-ok", MESSAGES.into())));
+    assert_eq!(counts(&mut bystander, "q"), 0);
+}
+
+#[test]
+fn the_end_of_a_queue_with_many_bindings_lets_others_in() {
+    let broker = broker(OUTBOX_BYTES);
+    let (mut adversary, mut bystander) = (Client::log_in(&broker), Client::log_in(&broker));
+    adversary.declare("q");
+    for number in 0..6_000 {
+        adversary.bind("q", "amq.direct", &number.to_string());
+    }
+    adversary.longest = 0;
+    let mut bytes = BytesMut::new();
+    let delete = QueueDelete { queue: "q", if_unused: false, if_empty: false, nowait: false };
+    sluicemq::protocol::frame::put_method(&mut bytes, 1, &Method::QueueDelete(delete));
+    adversary.begin(&bytes);
+    assert_eq!(adversary.answer(), None);
+    assert!(run_beside(&mut adversary, &mut bystander) >= 4);
+    assert_eq!(adversary.answer(), Some(("queue.delete-ok", 0)));
+}
