@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::broker::Broker;
 use crate::broker::queue;
 use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::Wakes;
 use crate::message::place::{Place, Seq};
 use crate::message::run::Run;
 use crate::queue::lane::Evicted;
@@ -148,7 +149,7 @@ impl Broker {
 impl Queue {
     /// Of a durable queue that nobody consumes only the head stays in memory: what is behind it is on the disk, and in
     /// the system's cache, for when somebody comes. Done by whoever fills the queue, a little each time.
-    pub(super) fn let_go(&self, state: &mut queue::handle::State) {
+    pub(super) fn let_go(&self, state: &mut queue::handle::State, wakes: &mut Wakes) {
         let classic = &mut state.classic;
         if !self.properties.durable
             || classic.here_bytes() < UNCONSUMED_BYTES_MAX
@@ -158,6 +159,7 @@ impl Queue {
         }
         let evicted = classic.evict_tail(LET_GO_BYTES, KEPT_BYTES_MAX);
         self.node.counters.evicted_messages.add(evicted.messages);
+        wakes.drop_later(evicted.runs);
     }
 
     /// Lets go of about `wanted` bytes of bodies; how many went.

@@ -2,7 +2,7 @@
 //! no task; sessions call it, and it answers with values, refusals and wakes.
 //!
 //! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
-//! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`], [`line`] and [`consumer`] (the
+//! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`], [mod@line] and [`consumer`] (the
 //! way out), [`wakes`], [`release`] (for publishers that are gone), [`remains`] (of what was deleted), [`memory`] and
 //! [`alarms`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
 //!

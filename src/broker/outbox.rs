@@ -1,7 +1,7 @@
 //! What waits to be sent to one connection, and the credit that lets it wait.
 //!
 //! Queues push, the connection's task drains. Room (bytes) and the windows of channels with a shared prefetch
-//! live here, under one leaf lock, together with the consumers that found neither, in a [`Line`] for each: a queue
+//! live here, under one leaf lock, together with the consumers that found neither, in a `Line` for each: a queue
 //! with messages and a consumer with credit never sleep past each other.
 //!
 //! Who waits is served in order, each with its [`Share`] of what there is, and goes to the end if it wants more. Nobody
@@ -187,7 +187,8 @@ impl Outbox {
         next.map(|consumer| (consumer, Share::Bytes { left: share.max(SHARE_BYTES_MIN), is_untouched: true }))
     }
 
-    /// Gives a channel a shared prefetch; `used` of its messages are unacknowledged already. Whether consumers wait that
+    /// Gives a channel a shared prefetch; `used` of its messages are unacknowledged already, or on their way: what was
+    /// pushed since those were counted is added. Whether consumers wait that
     /// [`Outbox::next_for_window`] has some of it for.
     #[must_use = "consumers may wait for the window"]
     pub fn open_window(&self, channel: u16, limit: u32, used: u32) -> bool {

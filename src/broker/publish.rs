@@ -11,6 +11,7 @@
 //! is added meanwhile.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -20,7 +21,7 @@ use crate::broker::node::Node;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::{Settlement, Settlements};
 use crate::broker::route::Targets;
-use crate::broker::wakes::Wakes;
+use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
 use crate::message::block_header::Stamp;
 use crate::message::fact::Fact;
@@ -56,6 +57,8 @@ struct Handing {
     waits: bool,
     pending: usize,
     target: usize,
+    /// Runs that this target has already.
+    run: usize,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +76,7 @@ struct Pending {
 struct Staged {
     run: Run,
     logged: Option<Logged>,
-    /// For each target, the number it draws inside the log's hold, if it does.
+    /// For each target, the number it draws inside the log's hold, if it does; empty when none does.
     seqs: SmallVec<[Option<Seq>; 1]>,
 }
 
@@ -120,6 +123,7 @@ impl Burst {
         let mut count = 0;
         let stamp = self.stamp(persistent);
         let Some(pending) = self.pending_for(targets) else { return count };
+        let staged = pending.runs.len();
         if pending.stamp.persistent != persistent {
             pending.seal(node);
         }
@@ -136,6 +140,8 @@ impl Burst {
             }
             count += 1;
         }
+        let staged = pending.runs.len() - staged;
+        self.count_staged(staged, targets);
         count
     }
 
@@ -144,6 +150,13 @@ impl Burst {
         let Some(pending) = self.pending_for(targets) else { return };
         pending.seal(node);
         pending.stage(Run::of_big(big));
+        self.count_staged(1, targets);
+    }
+
+    /// Each run is handed to each target: that of several, which one message may cause, is counted beforehand.
+    fn count_staged(&mut self, runs: usize, targets: &Targets) {
+        let more = runs.saturating_mul(targets.len().saturating_sub(1));
+        self.open.steps = self.open.steps.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
     }
 
     /// Gives back the room of emptied builders.
@@ -197,7 +210,8 @@ impl Burst {
         self.open.clear();
         // Asked before the queues ask: what becomes durable on its way to them is released as well.
         let waits = handed_over.published > node.log.durable();
-        self.handing = Some(Handing { handed_over, _applying: applying, waits, pending: 0, target: 0 });
+        self.handing =
+            Some(Handing { handed_over, _applying: applying, waits, pending: 0, target: 0, run: 0 });
     }
 
     /// Puts the messages into their queues, as far as this turn goes. `true` when all are there.
@@ -208,9 +222,15 @@ impl Burst {
                 if wakes.is_turn_over() {
                     return false;
                 }
-                if pending.enqueue(queue, handing.target, wakes) {
+                let end = pending.runs.len().min(handing.run + HOLD_STEPS as usize);
+                if pending.enqueue(queue, handing.target, handing.run..end, wakes) {
                     self.crowded = Some(Arc::clone(queue));
                 }
+                handing.run = end;
+                if end < pending.runs.len() {
+                    continue;
+                }
+                handing.run = 0;
                 if handing.waits && queue.properties.durable {
                     self.undelivered.push_back((handing.handed_over.published, Arc::clone(queue)));
                 }
@@ -266,12 +286,11 @@ impl Burst {
         for pending in &mut self.pending {
             for staged in &mut pending.runs {
                 facts.clear();
-                for (queue, seq) in pending.targets.iter().zip(&mut staged.seqs) {
-                    if queue.properties.durable {
-                        let drawn = *seq.insert(queue.draw_seq(staged.run.count()));
-                        if queue.logs(staged.run.is_persistent()) {
-                            facts.push((queue.id, drawn));
-                        }
+                for queue in &*pending.targets {
+                    let seq = queue.properties.durable.then(|| queue.draw_seq(staged.run.count()));
+                    staged.seqs.push(seq);
+                    if let Some(drawn) = seq.filter(|_| queue.logs(staged.run.is_persistent())) {
+                        facts.push((queue.id, drawn));
                     }
                 }
                 if !facts.is_empty() {
@@ -412,7 +431,7 @@ impl Pending {
     }
 
     fn stage(&mut self, run: Run) {
-        self.runs.push(Staged { run, logged: None, seqs: SmallVec::from_elem(None, self.targets.len()) });
+        self.runs.push(Staged { run, logged: None, seqs: SmallVec::new() });
     }
 
     /// Drops the targets that take nothing.
@@ -422,9 +441,6 @@ impl Pending {
             return;
         }
         self.targets = self.targets.iter().filter(|queue| queue.reserve(count)).cloned().collect();
-        for staged in &mut self.runs {
-            staged.seqs.truncate(self.targets.len());
-        }
     }
 
     fn is_logged(&self) -> bool {
@@ -432,9 +448,9 @@ impl Pending {
         persistent && self.targets.iter().any(|queue| queue.properties.durable)
     }
 
-    /// Puts its messages into one of its queues; whether that is crowded now.
-    fn enqueue(&self, queue: &Arc<Queue>, at: usize, wakes: &mut Wakes) -> bool {
-        let runs = self.runs.iter().map(|staged| {
+    /// Puts some of its runs into one of its queues; whether that is crowded now.
+    fn enqueue(&self, queue: &Arc<Queue>, at: usize, some: Range<usize>, wakes: &mut Wakes) -> bool {
+        let runs = self.runs.get(some).unwrap_or_default().iter().map(|staged| {
             let logged = staged.logged.filter(|_| queue.logs(staged.run.is_persistent()));
             (staged.run.clone(), staged.seqs.get(at).copied().flatten(), logged)
         });

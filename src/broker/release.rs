@@ -3,7 +3,7 @@
 //! A publisher's own task does this while it lives. What it leaves behind is one entry for each queue, however many
 //! connections had published to it; a task of `net` waits and calls, and a simulation steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -26,6 +26,8 @@ struct State {
     queues: BTreeMap<QueueId, (Lsn, Arc<Queue>)>,
     /// The first position that any of them waits for.
     first: Lsn,
+    /// Those whose messages are durable, and which were not dispatched yet.
+    durable: VecDeque<Arc<Queue>>,
     waker: Option<Waker>,
 }
 
@@ -47,20 +49,20 @@ impl Releases {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.state.lock().queues.is_empty()
+        let state = self.state.lock();
+        state.queues.is_empty() && state.durable.is_empty()
     }
 
-    /// The queues to be dispatched now that the log is durable up to `durable`.
-    fn take_durable(&self, durable: Lsn) -> Vec<Arc<Queue>> {
-        let mut state = self.state.lock();
-        if state.queues.is_empty() || state.first > durable {
-            return Vec::new();
+    /// The next queue to be dispatched now that the log is durable up to `durable`.
+    fn take_durable(&self, durable: Lsn) -> Option<Arc<Queue>> {
+        let state = &mut *self.state.lock();
+        if state.durable.is_empty() && !state.queues.is_empty() && state.first <= durable {
+            // Of a queue with several positions only the last is known: it is asked again whenever more is durable.
+            state.first = Lsn(durable.0 + 1);
+            state.durable.extend(state.queues.values().map(|(_, queue)| Arc::clone(queue)));
+            state.queues.retain(|_, (last, _)| *last > durable);
         }
-        // Of a queue with several positions only the last is known: it is asked again whenever more is durable.
-        state.first = Lsn(durable.0 + 1);
-        let queues = state.queues.values().map(|(_, queue)| Arc::clone(queue)).collect();
-        state.queues.retain(|_, (last, _)| *last > durable);
-        queues
+        state.durable.pop_front()
     }
 }
 
@@ -70,6 +72,9 @@ impl Broker {
         let first = {
             let mut state = self.releases.state.lock();
             state.waker = Some(context.waker().clone());
+            if !state.durable.is_empty() {
+                return Poll::Ready(());
+            }
             if state.queues.is_empty() {
                 return Poll::Pending;
             }
@@ -79,12 +84,19 @@ impl Broker {
         if first <= self.node.log.durable() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Dispatches the queues whose messages are durable by now.
+    /// Dispatches queues whose messages are durable by now, as many as one turn allows: to be asked again as long as
+    /// [`Broker::poll_release`] is ready.
     pub fn release(&self) {
         let mut wakes = Wakes::default();
-        for queue in self.releases.take_durable(self.node.log.durable()) {
+        while !wakes.is_turn_over()
+            && let Some(queue) = self.releases.take_durable(self.node.log.durable())
+        {
+            wakes.count(1);
             queue.go_on(&mut wakes);
         }
-        wakes.fire();
+        while let Some(queue) = wakes.take_unfinished() {
+            self.releases.state.lock().durable.push_back(queue);
+        }
+        wakes.wake();
     }
 }

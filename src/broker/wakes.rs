@@ -3,6 +3,7 @@
 //! A step is a message or a run handed to a queue or given back, a consumer served, a binding looked at. Whoever works
 //! in turns asks after each part whether its turn is over, and lets others go first.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -10,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::Queue;
+use crate::message::run::Run;
 
 /// Steps of a turn where nothing else is said.
 const TURN_STEPS: u32 = 1000;
@@ -24,7 +26,9 @@ pub struct Wakes {
     /// Connections that are to look around.
     signals: Vec<Arc<Outbox>>,
     /// Queues that may deliver more than one hold of their lock allows.
-    unfinished: Vec<Arc<Queue>>,
+    unfinished: VecDeque<Arc<Queue>>,
+    /// Messages whose memory is not freed under a lock.
+    dropped: Vec<Run>,
     steps: u32,
     turn_steps: u32,
 }
@@ -38,7 +42,14 @@ impl Default for Wakes {
 impl Wakes {
     /// Nothing owed. After so many steps others have their turn; what is begun then is bounded by as many again.
     pub fn with_turns_of(turn_steps: u32) -> Self {
-        Self { wakers: SmallVec::new(), signals: Vec::new(), unfinished: Vec::new(), steps: 0, turn_steps }
+        Self {
+            wakers: SmallVec::new(),
+            signals: Vec::new(),
+            unfinished: VecDeque::new(),
+            dropped: Vec::new(),
+            steps: 0,
+            turn_steps,
+        }
     }
 
     /// One more task that must learn of something.
@@ -53,7 +64,12 @@ impl Wakes {
 
     /// A queue that has to go on delivering.
     pub(in crate::broker) fn owe_deliveries(&mut self, queue: &Arc<Queue>) {
-        self.unfinished.push(Arc::clone(queue));
+        self.unfinished.push_back(Arc::clone(queue));
+    }
+
+    /// Messages that memory need not hold any more: they are dropped when no lock is held.
+    pub(in crate::broker) fn drop_later(&mut self, mut runs: Vec<Run>) {
+        self.dropped.append(&mut runs);
     }
 
     /// Whether a queue has more to deliver.
@@ -63,9 +79,14 @@ impl Wakes {
 
     /// Goes on with one queue that has more to deliver. `false` when there is none.
     pub fn deliver_more(&mut self) -> bool {
-        let Some(queue) = self.unfinished.pop() else { return false };
+        let Some(queue) = self.take_unfinished() else { return false };
         queue.go_on(self);
         true
+    }
+
+    /// The queue that has waited longest to go on; whoever takes it goes on with it.
+    pub(in crate::broker) fn take_unfinished(&mut self) -> Option<Arc<Queue>> {
+        self.unfinished.pop_front()
     }
 
     /// So many steps more.
@@ -101,8 +122,11 @@ impl Wakes {
 
     /// Wakes whoever is to be woken. Queues that have more to deliver wait for the next turn.
     pub fn wake(&mut self) {
-        for outbox in std::mem::take(&mut self.signals) {
-            outbox.signal_into(self);
+        self.dropped.clear();
+        if !self.signals.is_empty() {
+            for outbox in std::mem::take(&mut self.signals) {
+                outbox.signal_into(self);
+            }
         }
         for waker in self.wakers.drain(..) {
             waker.wake();

@@ -130,8 +130,9 @@ impl Connection {
                 // Who keeps us at work must not keep us from looking at the time.
                 if self.session.deadline().is_some_and(|deadline| deadline <= self.now.instant) {
                     self.on_timeout();
-                    continue;
                 }
+                // What turns of nothing else have to say is written too.
+                continue;
             }
             let event = std::future::poll_fn(|context| self.poll_event(context)).await?;
             self.on_event(event);
@@ -266,7 +267,9 @@ impl Connection {
     fn on_event(&mut self, event: Event) {
         self.now = Now::read();
         self.feed(event);
-        self.turn_bytes += STEP_BYTES * self.session.steps() as usize;
+        if matches!(event, Event::Input | Event::Work) {
+            self.turn_bytes += STEP_BYTES * self.session.steps() as usize;
+        }
     }
 
     fn feed(&mut self, event: Event) {

@@ -233,6 +233,7 @@ async fn release(broker: Arc<Broker>) {
     loop {
         std::future::poll_fn(|context| broker.poll_release(context)).await;
         broker.release();
+        tokio::task::yield_now().await;
     }
 }
 

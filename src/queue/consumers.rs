@@ -142,10 +142,10 @@ impl<C> Consumers<C> {
 
     /// The consumer whose turn it is.
     pub fn next(&self) -> Option<Turn<'_, C>> {
-        let mut turns = self.rota.iter();
-        let ((priority, _), slot) = turns.next()?;
+        let ((priority, _), slot) = self.rota.first_key_value()?;
         let consumer = self.slots.get(*slot)?;
-        let is_alone = turns.next().is_none_or(|((other, _), _)| other != priority);
+        let is_alone =
+            self.rota.len() == 1 || self.rota.keys().nth(1).is_none_or(|(other, _)| other != priority);
         Some(Turn { handle: &consumer.handle, credit: consumer.credit(), is_alone })
     }
 
@@ -191,6 +191,11 @@ impl<C> Consumers<C> {
             let last = self.next_number() as i64;
             self.move_to(key.slot, Some((priority, last)));
         }
+    }
+
+    /// Whether it is anybody's turn.
+    pub fn has_ready(&self) -> bool {
+        !self.rota.is_empty()
     }
 
     /// Whether a consumer would be given more if its connection had room.

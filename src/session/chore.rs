@@ -1,4 +1,4 @@
-//! What a method begins and may take longer than a turn: kept by the link, worked off by [`super::work`].
+//! What a method begins and may take longer than a turn: kept by the link, worked off by `session::work`.
 //!
 //! Nothing more is taken from the client before its chores are done, so that it sees everything in order.
 
@@ -56,6 +56,11 @@ pub enum Chore {
         purged: u64,
         /// Nobody waits for an answer.
         nowait: bool,
+    },
+    /// tx.commit: what was settled is collected, and nothing of it handed over before all is.
+    Commit {
+        /// The channel.
+        channel: u16,
     },
     /// tx.commit is answered, when what it handed over is durable.
     Committed {

@@ -62,7 +62,7 @@ impl Session {
     /// Gives back what the connection held, as far as this turn goes, and ends it when that is all.
     pub(super) fn go_on_ending(&mut self, now: Now) {
         let Phase::Ending(running, _) = &mut self.phase else { return };
-        let is_over = running.work();
+        let is_over = running.work() && !running.link.wakes.has_unfinished();
         running.link.wakes.wake();
         if is_over && let Phase::Ending(mut running, last) = std::mem::replace(&mut self.phase, Phase::Closed)
         {
@@ -82,13 +82,15 @@ impl Session {
                 self.put_last(&frame);
                 self.enter(Phase::Closing { deaf }, now);
             }
-            Last::Nothing => {
-                self.out.clear();
-                self.parked = Parked::default();
-                self.phase = Phase::Closed;
-                self.phase_deadline = None;
-            }
+            Last::Nothing => self.fall_silent(),
         }
+    }
+
+    fn fall_silent(&mut self) {
+        self.out.clear();
+        self.parked = Parked::default();
+        self.phase = Phase::Closed;
+        self.phase_deadline = None;
     }
 
     /// A last word goes out behind what still waits for the log.
@@ -103,11 +105,13 @@ impl Session {
     /// The socket is gone, or nobody is there to talk to: what the connection held goes back, in this turn and, when
     /// that is not enough, in those of [`Session::on_wake`] for as long as [`Session::is_ending`].
     pub fn abandon(&mut self) {
-        let now = match &self.phase {
-            Phase::Running(running) | Phase::Ending(running, _) => running.link.now,
-            _ => self.opened,
-        };
-        self.end(Last::Nothing, now);
+        match &self.phase {
+            Phase::Running(running) | Phase::Ending(running, _) => {
+                let now = running.link.now;
+                self.end(Last::Nothing, now);
+            }
+            _ => self.fall_silent(),
+        }
     }
 
     /// Whether what the connection held has not all gone back.

@@ -218,10 +218,15 @@ impl Link {
         self.send_frame_after(channel, after, &frame);
     }
 
+    /// Sends a frame.
+    pub fn send_frame(&mut self, channel: u16, frame: &[u8]) {
+        self.reply(channel, |out| out.raw(frame));
+    }
+
     /// Sends a frame once the log is durable up to `after`.
     pub fn send_frame_after(&mut self, channel: u16, after: Lsn, frame: &[u8]) {
         if after <= self.broker.node.log.durable() {
-            return self.output(channel).raw(frame);
+            return self.send_frame(channel, frame);
         }
         self.parked.push_frame(channel, after, frame);
         self.await_log(Some(after));
@@ -255,6 +260,11 @@ impl Link {
     /// What acknowledgements of this chunk change at a queue.
     pub fn settlement(&mut self, queue: &Arc<Queue>) -> &mut Settlement {
         self.settlements.of(queue)
+    }
+
+    /// Whether what comes back from now on is a part of more: see [`Settlements::hold_back`].
+    pub fn hold_back(&mut self, more_comes: bool) {
+        self.settlements.hold_back(more_comes, &mut self.wakes);
     }
 
     /// What a transaction has published is handed over with what was settled since, in one hold of the log.
@@ -294,12 +304,18 @@ impl Link {
         self.has_returns = false;
         self.has_logged |= published > Lsn::default();
         self.await_log(self.burst.awaited());
+        if !self.window_credits.is_empty() {
+            self.credit_windows();
+        }
+        self.broker.check_memory();
+        Some(published)
+    }
+
+    fn credit_windows(&mut self) {
         for (channel, count) in std::mem::take(&mut self.window_credits) {
             let is_awaited = self.outbox.credit_window(channel, count);
             self.resume_window(channel, is_awaited);
         }
-        self.broker.check_memory();
-        Some(published)
     }
 
     /// A channel's shared prefetch has changed; whether consumers wait for it.
@@ -314,12 +330,12 @@ impl Link {
         self.hands_out_room |= is_awaited;
     }
 
-    /// Lets consumers and queues go on that waited for what was given back, as far as this turn goes. `true` when none
-    /// is left.
+    /// Lets consumers and queues go on that waited for what was given back, as far as this turn goes. `true` when no
+    /// consumer is left: queues with more to deliver, which others feed as well, do not keep the client waiting.
     pub fn resume_waiting(&mut self) -> bool {
         while self.has_waiting() {
             if self.wakes.is_turn_over() {
-                return false;
+                return !self.hands_out_room && self.open_windows.is_empty();
             }
             let next = match self.open_windows.last() {
                 Some(&channel) => self.outbox.next_for_window(channel),
@@ -373,14 +389,17 @@ impl Link {
     /// Takes out what waits for one channel, in order.
     pub fn withdraw(&mut self, channel: u16) -> Vec<Item> {
         self.outbox.drain_into(&mut self.arriving);
+        self.wakes.count(self.arriving.len() as u32);
         let (withdrawn, kept) =
             std::mem::take(&mut self.arriving).into_iter().partition(|item| item.channel() == channel);
         self.arriving = VecDeque::from_iter::<Vec<Item>>(kept);
         withdrawn
     }
 
-    /// How many messages that will need an acknowledgement wait for a channel outside the outbox.
-    pub fn arriving_for(&self, channel: u16) -> u32 {
+    /// How many messages that will need an acknowledgement are on their way to a channel.
+    pub fn count_arriving(&mut self, channel: u16) -> u32 {
+        self.outbox.drain_into(&mut self.arriving);
+        self.wakes.count(self.arriving.len() as u32);
         let counts = self.arriving.iter().map(|item| match item {
             Item::Delivery { consumer, run } if consumer.channel == channel && !consumer.no_ack => {
                 run.count()

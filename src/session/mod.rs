@@ -59,10 +59,6 @@ use crate::session::parked::Parked;
 use crate::session::refuse::Refusal;
 use crate::session::running::{Failure, Running};
 
-/// A client that does not read its replies is not read from. Deliveries do not count: their queues keep them when there
-/// is no room, and a client that is in the middle of a large publish may read them only when it is through.
-const UNREAD_BYTES_MAX: usize = 1024 * 1024;
-
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
@@ -75,7 +71,9 @@ pub struct Session {
     parked: Parked,
     heartbeat: Heartbeat,
     frame_max: u32,
-    opened: Now,
+    /// The turn was over, or too many replies were unread, before all that had arrived was looked at: only
+    /// [`Session::on_rest`] takes that up again.
+    has_rest: bool,
     /// When the present phase must have ended. Only an open connection, and one that gives back what it held, have none.
     phase_deadline: Option<Instant>,
     verification: Option<Credentials>,
@@ -110,7 +108,7 @@ impl Session {
             parked: Parked::default(),
             heartbeat: Heartbeat::new(now.instant),
             frame_max: limits.initial_frame_max_bytes,
-            opened: now,
+            has_rest: false,
             phase_deadline: Some(now.instant + Duration::from_millis(limits.header_timeout_ms)),
             verification: None,
             cut: Cut::default(),
@@ -131,6 +129,7 @@ impl Session {
     pub fn on_rest(&mut self, input: &mut BytesMut, now: Now) {
         let before = input.len();
         self.cut.begin_chunk(before);
+        self.has_rest = false;
         let mut at = 0;
         while self.take_next(input, &mut at, now) {}
         input.advance(at.min(input.len()));
@@ -162,7 +161,10 @@ impl Session {
                 }
             },
             Phase::Handshake(handshake) if handshake.is_verifying() => return false,
-            Phase::Running(running) if !running.takes_frames() => return false,
+            Phase::Running(running) if !running.takes_frames() => {
+                self.has_rest = running.wants_turn() || running.has_unread_replies();
+                return false;
+            }
             Phase::Ending(..) => return false,
             Phase::Closing { deaf: true } | Phase::Leaving | Phase::Closed => {
                 *at = input.len();
@@ -201,13 +203,15 @@ impl Session {
     fn is_ready_for(&mut self, frame: &FrameView<'_>, now: Now) -> bool {
         let Phase::Running(running) = &mut self.phase else { return true };
         running.link.now = now;
-        running.is_ready_for(frame)
+        self.has_rest = !running.is_ready_for(frame);
+        !self.has_rest
     }
 
     fn is_ready_for_content(&mut self, now: Now) -> bool {
         let Phase::Running(running) = &mut self.phase else { return true };
         running.link.now = now;
-        running.is_ready_for_content()
+        self.has_rest = !running.is_ready_for_content();
+        !self.has_rest
     }
 
     /// Takes what has arrived of a body frame that is not collected first. `false` when that is too little.
@@ -346,7 +350,7 @@ impl Session {
             running.link.now = now;
             running.on_durable();
             running.slim();
-            let step = if running.work() { running.retry_get() } else { Ok(running::Step::Continue) };
+            let step = running.retry_get();
             self.on_running_step(step, now);
         } else if matches!(self.phase, Phase::Ending(..)) {
             self.go_on_ending(now);
@@ -370,10 +374,25 @@ impl Session {
         }
     }
 
-    /// Whether there is more to do than the present turn allows: [`Session::on_wake`] goes on with it.
+    /// Whether there is more to do than the present turn allows: [`Session::on_wake`] and [`Session::on_rest`] go on with
+    /// it.
     pub fn wants_turn(&self) -> bool {
         match &self.phase {
-            Phase::Running(running) => running.wants_turn(),
+            Phase::Running(running) => {
+                running.wants_turn()
+                    || running.tries_get
+                    || (self.has_rest && !running.has_unread_replies())
+                    || running.link.wakes.has_unfinished()
+            }
+            Phase::Ending(..) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether what was taken so far has not all had its effect.
+    pub fn is_behind(&self) -> bool {
+        match &self.phase {
+            Phase::Running(running) => running.is_behind,
             Phase::Ending(..) => true,
             _ => false,
         }
@@ -446,9 +465,7 @@ impl Session {
     /// Whether the socket should be read.
     pub fn wants_input(&self) -> bool {
         match &self.phase {
-            Phase::Running(running) => {
-                !running.is_blocked() && running.takes_frames() && running.reply_bytes() < UNREAD_BYTES_MAX
-            }
+            Phase::Running(running) => !running.is_blocked() && running.takes_frames(),
             Phase::Handshake(handshake) => !handshake.is_verifying(),
             Phase::Header | Phase::Closing { .. } | Phase::Leaving => true,
             Phase::Ending(..) | Phase::Closed => false,

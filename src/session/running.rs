@@ -1,7 +1,7 @@
 //! A connection that is open: its channels, and which frame goes to which.
 //!
 //! Work is done per read chunk: publishes and acknowledgements are collected, and handed over when another
-//! method needs to see their effect or the chunk ends, so many steps in a turn ([`super::work`]).
+//! method needs to see their effect or the chunk ends, so many steps in a turn (`session::work`).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,6 +27,9 @@ use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
 use crate::session::work::{Closing, Ending};
 
+/// A client that does not read its replies is not listened to. Deliveries do not count: their queues keep them when there
+/// is no room, and a client that is in the middle of a large publish may read them only when it is through.
+const UNREAD_BYTES_MAX: usize = 1024 * 1024;
 /// Deliveries are encoded until this much waits for the socket.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// What a client may still send on a channel that was closed under it.
@@ -46,6 +49,8 @@ pub struct Running {
     is_held_back: bool,
     /// A crowded queue that was published to.
     pub(super) crowded: Option<Crowded>,
+    /// A basic.get that waits is to be tried again once that is done.
+    pub(super) tries_get: bool,
     /// Not all that the frames so far have caused is done.
     pub(super) is_behind: bool,
     /// A channel that ends.
@@ -125,6 +130,7 @@ impl Running {
             is_blocked: false,
             is_held_back: false,
             crowded: None,
+            tries_get: false,
             is_behind: false,
             closing: None,
             ending: None,
@@ -136,9 +142,9 @@ impl Running {
         self.is_blocked || self.is_held_back || self.crowded.is_some()
     }
 
-    /// How many bytes of what waits to be written are replies to what the client has sent, or a few more.
-    pub fn reply_bytes(&self) -> usize {
-        self.link.out.reply_bytes() + self.link.parked.reply_bytes()
+    /// Whether so many replies wait to be read that nothing more is done which the client would be answered.
+    pub fn has_unread_replies(&self) -> bool {
+        self.link.out.reply_bytes() + self.link.parked.reply_bytes() >= UNREAD_BYTES_MAX
     }
 
     /// Whether it waits for the log to keep up.
@@ -148,7 +154,10 @@ impl Running {
 
     /// Whether the next frame may be taken, even in the middle of what was read.
     pub fn takes_frames(&self) -> bool {
-        self.link.waiting_get.is_none() && !self.link.parked.is_full() && !self.wants_turn()
+        self.link.waiting_get.is_none()
+            && !self.link.parked.is_full()
+            && !self.has_unread_replies()
+            && !self.wants_turn()
     }
 
     /// Whether there is more to do than this turn allows.
@@ -174,11 +183,15 @@ impl Running {
         !self.link.has_returns || self.work()
     }
 
-    /// Tries a basic.get again that waits for its queue's head.
+    /// Tries a basic.get again that waits for its queue's head, once all that came before is done.
     ///
     /// # Errors
     /// As [`Running::on_frame`].
     pub fn retry_get(&mut self) -> Result<Step, Failure> {
+        self.tries_get |= self.link.waiting_get.is_some();
+        if !self.work() || !std::mem::take(&mut self.tries_get) {
+            return Ok(Step::Continue);
+        }
         let Some(WaitingGet { channel: number, queue, no_ack, .. }) = self.link.waiting_get.take() else {
             return Ok(Step::Continue);
         };
@@ -392,7 +405,10 @@ impl Running {
     }
 
     fn deliver(&mut self) {
-        while self.link.out.len() + self.link.parked.bytes() < OUTPUT_BYTES_MAX {
+        // What is skipped makes no output, and counts steps.
+        while self.link.out.len() + self.link.parked.bytes() < OUTPUT_BYTES_MAX
+            && self.link.wakes.steps() < HOLD_STEPS
+        {
             if self.link.arriving.is_empty() {
                 let outbox = Arc::clone(&self.link.outbox);
                 outbox.drain_into(&mut self.link.arriving);

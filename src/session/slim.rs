@@ -2,10 +2,8 @@
 //!
 //! All its channels are gone through, some entries a turn; between two turns others run.
 
+use crate::broker::wakes::HOLD_STEPS;
 use crate::session::running::{Running, Slot};
-
-/// Channels, runs and copied messages of one turn.
-const STEPS_PER_TURN: u32 = 1000;
 
 impl Running {
     /// Begins, if it was asked to, or goes on.
@@ -15,7 +13,7 @@ impl Running {
             link.slimming.get_or_insert(0);
         }
         let Some(from) = link.slimming.take() else { return };
-        let mut steps = STEPS_PER_TURN;
+        let mut steps = HOLD_STEPS;
         let at = self.channels.partition_point(|&(number, _)| number < from);
         for (number, slot) in self.channels.iter_mut().skip(at) {
             let Slot::Open(channel) = slot else { continue };

@@ -16,15 +16,13 @@ use bytes::BytesMut;
 
 use crate::broker::outbox::Item;
 use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::HOLD_STEPS;
 use crate::protocol::frame;
 use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommitOk};
 use crate::session::channel::Channel;
 use crate::session::chore::Chore;
 use crate::session::link::Link;
 use crate::session::running::{Running, Slot};
-
-/// queue.purge removes so many messages in one hold of the queue's lock.
-const PURGED_PER_STEP: u64 = 1000;
 
 /// A channel that ends: its consumers stop, then what it held goes back.
 #[derive(Debug)]
@@ -45,11 +43,12 @@ enum Stage {
     Consumers,
     Unacked,
     Withdrawn,
-    Rest,
+    Window,
+    Unused,
 }
 
 /// A connection that ends: its channels do, each with what was on its way to it, then what is exclusive to it goes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ending {
     channels: VecDeque<(u16, Slot)>,
     /// What was on its way, by channel.
@@ -76,7 +75,9 @@ impl Running {
 
     fn work_off(&mut self) -> bool {
         loop {
-            if !self.hand_over() || !self.link.resume_waiting() {
+            // A transaction is handed over as a whole.
+            let is_collecting = matches!(self.link.chores.front(), Some(Chore::Commit { .. }));
+            if !is_collecting && (!self.hand_over() || !self.link.resume_waiting()) {
                 return false;
             }
             if !self.has_begun() {
@@ -134,10 +135,12 @@ impl Running {
             Chore::Settle { channel, through, verdict } => {
                 let is_done = self
                     .with_channel(channel, |channel, link| channel.settle_through(link, through, verdict));
+                self.link.hold_back(!is_done);
                 (!is_done).then_some(Chore::Settle { channel, through, verdict })
             }
             Chore::Recover { channel, reply } => {
                 let is_done = self.with_channel(channel, Channel::return_unacked);
+                self.link.hold_back(!is_done);
                 if !is_done || self.link.has_collected() {
                     return Some(Chore::Recover { channel, reply });
                 }
@@ -147,7 +150,7 @@ impl Running {
                 None
             }
             Chore::Purge { channel, queue, left, purged, nowait } => {
-                let removed = queue.purge_some(left.min(PURGED_PER_STEP), &mut self.link.wakes);
+                let removed = queue.purge_some(left, &mut self.link.wakes);
                 self.link.wakes.count(u32::try_from(removed).unwrap_or(u32::MAX));
                 let (left, purged) = (left.saturating_sub(removed), purged + removed);
                 if removed > 0 && left > 0 {
@@ -172,6 +175,10 @@ impl Running {
                     link.send_frame_after(channel, removal.after(), &frame);
                 }
                 None
+            }
+            Chore::Commit { channel } => {
+                let is_collected = self.with_channel(channel, Channel::collect_commit);
+                Some(if is_collected { Chore::Committed { channel } } else { Chore::Commit { channel } })
             }
             Chore::Committed { channel } => {
                 let after = self.link.handed_over;
@@ -208,8 +215,7 @@ impl Running {
         }
         let waiting = self.link.outbox.close();
         self.link.arriving.extend(waiting);
-        let channels = std::mem::take(&mut self.channels).into();
-        self.ending = Some(Ending { channels, withdrawn: BTreeMap::new(), is_over: false });
+        self.ending = Some(Ending::default());
     }
 }
 
@@ -233,31 +239,40 @@ impl Closing {
             self.stage = Stage::Unacked;
         }
         if self.stage == Stage::Unacked {
-            if !self.channel.return_unacked(link) {
+            let is_done = self.channel.return_unacked(link);
+            link.hold_back(!is_done);
+            if !is_done {
                 return false;
             }
             self.stage = Stage::Withdrawn;
         }
         if self.stage == Stage::Withdrawn {
-            if !link.give_back_all(&mut self.withdrawn) {
-                return false;
+            let is_done = link.give_back_all(&mut self.withdrawn);
+            link.hold_back(!is_done);
+            if is_done {
+                self.stage = Stage::Window;
             }
-            self.stage = Stage::Rest;
             // All that came back is handed over first: it was counted in the window.
             return false;
         }
-        let is_awaited = link.outbox.close_window(number);
-        link.resume_room(is_awaited);
-        for queue in self.unused.drain(..) {
-            link.delete_unused(&queue);
+        if self.stage == Stage::Window {
+            let is_awaited = link.outbox.close_window(number);
+            link.resume_room(is_awaited);
+            self.stage = Stage::Unused;
         }
-        link.output(number).raw(&self.last);
+        if let Some(queue) = self.unused.pop() {
+            link.delete_unused(&queue);
+            return false;
+        }
+        link.send_frame(number, &self.last);
         true
     }
 }
 
 impl Ending {
     fn step(&mut self, running: &mut Running) {
+        // What channels have begun is done by now.
+        self.channels.extend(std::mem::take(&mut running.channels));
         let link = &mut running.link;
         if !link.arriving.is_empty() {
             let some = link.arriving.len().min(HOLD_STEPS as usize);

@@ -164,9 +164,11 @@ impl Client {
                 FrameKind::Method => self.hear_method(frame.channel, frame.payload),
                 FrameKind::Header if frame.payload[4..12] == [0; 8] => self.hear_whole(frame.channel),
                 FrameKind::Body => {
-                    let partial = self.partial.get_mut(&frame.channel).expect("a delivery has begun");
-                    partial.body.extend_from_slice(frame.payload);
-                    self.hear_whole(frame.channel);
+                    // Those of gets are not kept.
+                    if let Some(partial) = self.partial.get_mut(&frame.channel) {
+                        partial.body.extend_from_slice(frame.payload);
+                        self.hear_whole(frame.channel);
+                    }
                 }
                 FrameKind::Header | FrameKind::Heartbeat => {}
             }

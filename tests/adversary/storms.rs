@@ -2,11 +2,12 @@
 
 use bytes::BytesMut;
 use sluicemq::protocol::methods::{
-    BasicNack, BasicRecover, ChannelClose, ConfirmSelect, Method, QueueDelete, QueuePurge,
+    BasicAck, BasicGet, BasicNack, BasicQos, BasicRecover, ChannelClose, ConfirmSelect, Method, QueueDelete,
+    QueuePurge,
 };
 
-use crate::broker;
 use crate::client::{Client, STEPS_MAX, publish};
+use crate::{broker, broker_with_turns};
 
 const OUTBOX_BYTES: usize = 1 << 20;
 
@@ -165,7 +166,14 @@ fn what_comes_back_at_once_comes_in_turns_and_in_its_old_order() {
         adversary.begin(&bytes);
         let turns = run_beside(&mut adversary, &mut bystander);
         assert!(turns >= 5, "{}: {turns} turns", end.name());
-        if is_gone {
+        if !is_gone {
+            adversary.deliveries.clear();
+            adversary.reads = true;
+            adversary.read(usize::MAX);
+            adversary.finish();
+            let numbers = adversary.deliveries.iter().map(|delivery| delivery.body.clone());
+            assert!(numbers.eq((0..MESSAGES).map(|number| number.to_be_bytes().to_vec())), "{}", end.name());
+        } else {
             assert_eq!(counts(&mut bystander, "q"), u64::from(MESSAGES), "{}", end.name());
             bystander.consume(1, "q", "c", true);
             bystander.finish();
@@ -199,6 +207,125 @@ fn a_session_that_is_dropped_in_the_middle_of_its_work_leaves_nothing_half_done(
     assert!(adversary.session.wants_turn());
     drop(adversary);
     assert_eq!(counts(&mut bystander, "q"), u64::from(MESSAGES));
+}
+
+#[test]
+fn what_was_read_is_taken_up_again_though_output_is_written_between_two_turns() {
+    let broker = broker(OUTBOX_BYTES);
+    let mut adversary = holder(&broker, 3_000);
+    adversary.reads = false;
+    adversary.feed(&publish(b"", b"q", b"unread"));
+    let mut acks = BytesMut::new();
+    for delivery_tag in 1..=3_000 {
+        let ack = BasicAck { delivery_tag, multiple: false };
+        sluicemq::protocol::frame::put_method(&mut acks, 1, &Method::BasicAck(ack));
+    }
+    sluicemq::protocol::frame::put_method(
+        &mut acks,
+        1,
+        &Method::ConfirmSelect(ConfirmSelect { nowait: false }),
+    );
+    adversary.begin(&acks);
+    assert!(adversary.session.wants_turn());
+    for _ in 0..10 {
+        adversary.read(usize::MAX);
+        adversary.turn();
+    }
+    adversary.read(usize::MAX);
+    assert_eq!(adversary.answer(), Some(("confirm.select-ok", 0)));
+}
+
+#[test]
+fn methods_behind_each_other_are_all_answered_whatever_a_turn_takes() {
+    for (turn_steps, queues) in [(1, 30), (3, 30), (20, 30), (1_000, 1_100), (1_000, 700)] {
+        let broker = broker_with_turns(OUTBOX_BYTES, turn_steps);
+        let mut client = Client::log_in(&broker);
+        for number in 0..queues {
+            let queue = format!("q{number}");
+            client.declare(&queue);
+            client.bind(&queue, "amq.fanout", "");
+        }
+        let qos = Method::BasicQos(BasicQos { prefetch_size: 0, prefetch_count: 7, global: true });
+        let methods = [
+            Method::QueuePurge(QueuePurge { queue: "q1", nowait: false }),
+            Method::BasicRecover(BasicRecover { requeue: true }),
+            qos,
+            Method::ConfirmSelect(ConfirmSelect { nowait: false }),
+            Method::QueueDelete(QueueDelete {
+                queue: "q2",
+                if_unused: false,
+                if_empty: false,
+                nowait: false,
+            }),
+        ];
+        client.consume(1, "q3", "c", false);
+        for publishes in 0..4 {
+            let mut chunk = BytesMut::new();
+            for method in &methods {
+                (0..publishes).for_each(|_| chunk.unsplit(publish(b"amq.fanout", b"", b"m")));
+                sluicemq::protocol::frame::put_method(&mut chunk, 1, method);
+            }
+            for reads in [true, false] {
+                client.told.clear();
+                client.reads = reads;
+                client.begin(&chunk);
+                for _ in 0..20_000 {
+                    client.read(100);
+                    if !client.turn() && client.session.output().is_empty() {
+                        break;
+                    }
+                }
+                let answers = client.told.iter().filter(|(name, _)| *name != "basic.ack").count();
+                assert_eq!(
+                    answers,
+                    methods.len(),
+                    "turns of {turn_steps}, {publishes} publishes: {:?}",
+                    client.told
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_reads_no_answers_is_read_no_longer() {
+    let broker = broker(OUTBOX_BYTES);
+    let mut adversary = Client::log_in(&broker);
+    adversary.reads = false;
+    let delete = QueueDelete { queue: "nobody", if_unused: false, if_empty: false, nowait: false };
+    let mut deletes = BytesMut::new();
+    for _ in 0..1_000 {
+        sluicemq::protocol::frame::put_method(&mut deletes, 1, &Method::QueueDelete(delete));
+    }
+    let is_read = |adversary: &mut Client| {
+        adversary.feed(&deletes);
+        adversary.session.wants_input()
+    };
+    assert!((0..200).any(|_| !is_read(&mut adversary)), "{} octets wait", adversary.session.output().len());
+}
+
+#[test]
+fn gets_that_nobody_reads_are_answered_as_they_are_read() {
+    const GETS: usize = 200;
+    let broker = broker(OUTBOX_BYTES);
+    let mut adversary = Client::log_in(&broker);
+    adversary.declare("q");
+    (0..GETS).for_each(|_| adversary.feed(&publish(b"", b"q", &[0; 50_000])));
+    adversary.reads = false;
+    let mut gets = BytesMut::new();
+    for _ in 0..GETS {
+        let get = Method::BasicGet(BasicGet { queue: "q", no_ack: true });
+        sluicemq::protocol::frame::put_method(&mut gets, 1, &get);
+    }
+    adversary.feed(&gets);
+    let mut answers = 0;
+    while answers < GETS {
+        let unread = adversary.session.output().len();
+        assert!(unread > 0 && unread < 2 * OUTBOX_BYTES, "{unread} octets wait after {answers} answers");
+        adversary.read(usize::MAX);
+        adversary.finish();
+        answers += adversary.told.drain(..).filter(|(name, _)| *name == "basic.get-ok").count();
+    }
 }
 
 #[test]

@@ -226,7 +226,7 @@ impl Client {
         }
         // The model sees no half of what frames have caused; those behind them wait for the next step.
         self.has_rest = self.session.wants_turn();
-        while self.session.wants_turn() {
+        while self.session.is_behind() {
             self.session.on_wake(now);
         }
         self.observe(model);

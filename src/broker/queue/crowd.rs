@@ -81,7 +81,7 @@ impl State {
     /// Whether consumers took all there was, or will take what they have no room for in a moment.
     pub(super) fn flows(&self) -> bool {
         let consumers = &self.classic.consumers;
-        consumers.next().is_some() || (consumers.lack_room() && !self.crowd.is_given_up)
+        consumers.has_ready() || (consumers.lack_room() && !self.crowd.is_given_up)
     }
 
     /// Whether more than this waits for room, in bytes.

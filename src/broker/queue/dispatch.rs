@@ -11,7 +11,7 @@ use crate::broker::consumer::Consumer;
 use crate::broker::line::Share;
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::{Queue, State};
-use crate::broker::wakes::Wakes;
+use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::run::Run;
 use crate::queue::classic::Head;
 use crate::queue::consumers::ConsumerKey;
@@ -45,7 +45,7 @@ impl Queue {
         let mut serves = 0;
         while self.serve_next(state, &mut resumed, wakes) {
             serves += 1;
-            if serves >= wakes.turn_steps() {
+            if serves >= wakes.turn_steps().min(HOLD_STEPS) {
                 is_unfinished = true;
                 break;
             }
@@ -54,7 +54,7 @@ impl Queue {
         if is_unfinished && !std::mem::replace(&mut state.is_unfinished, true) {
             wakes.owe_deliveries(self);
         }
-        self.let_go(state);
+        self.let_go(state, wakes);
         self.note_index(state.classic.index_bytes());
         self.here_bytes.set(state.classic.here_bytes());
         if !state.is_reading && self.wants_reading(state) {
@@ -71,7 +71,7 @@ impl Queue {
 
     /// Whether somebody waits for messages that must be read back first.
     fn wants_reading(&self, state: &mut State) -> bool {
-        let is_wanted = !state.getters.is_empty() || state.classic.consumers.next().is_some();
+        let is_wanted = !state.getters.is_empty() || state.classic.consumers.has_ready();
         is_wanted && matches!(state.classic.head(), Head::Away(_))
     }
 
@@ -84,8 +84,8 @@ impl Queue {
     ) -> bool {
         let classic = &mut state.classic;
         let deliverable = classic.deliverable();
-        let Some(turn) = classic.consumers.next() else { return false };
         let (1.., Some(front)) = (deliverable, classic.front()) else { return false };
+        let Some(turn) = classic.consumers.next() else { return false };
         let consumer = Arc::clone(turn.handle);
         let wanted = deliverable.min(if turn.is_alone { turn.credit } else { 1 });
         let own_share = resumed.as_mut().filter(|(other, _)| Arc::ptr_eq(other, &consumer));

@@ -15,7 +15,7 @@ use crate::queue::consumers::{ConsumerKey, Terms};
 use crate::storage::log::Applying;
 
 /// A purge lets others in after this many messages.
-pub const PURGE_STEP_MESSAGES: u64 = 1000;
+const PURGE_STEP_MESSAGES: u64 = 1000;
 
 /// What basic.consume asks for.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Queue {
         is_removed && self.properties.auto_delete && state.classic.consumers.is_empty()
     }
 
-    /// Removes up to `count` ready messages from the head, and about [`PURGE_STEP_MESSAGES`] at most; how many it
+    /// Removes up to `count` ready messages from the head, and about a thousand at most; how many it
     /// removed. A purge is done when that was none, or as many as were there when it began.
     pub fn purge_some(&self, count: u64, wakes: &mut Wakes) -> u64 {
         let mut state = self.lock();

@@ -21,20 +21,26 @@ use crate::storage::log::Append;
 /// What one burst of acknowledgements changes, queue by queue.
 #[derive(Debug, Default)]
 pub struct Settlements {
-    list: VecDeque<Settlement>,
+    list: Vec<Settlement>,
+    /// How many of the list are applied.
+    applied: usize,
     /// Where in the list each queue's is.
     by_queue: HashMap<QueueId, usize, RandomState>,
+    /// More is to come back before anybody is served: what comes first must not be overtaken by what is ready.
+    more_comes: bool,
+    /// Queues that are to deliver when all has come.
+    waiting: Vec<Arc<Queue>>,
 }
 
 impl Settlements {
     /// What changes at this queue.
     pub fn of(&mut self, queue: &Arc<Queue>) -> &mut Settlement {
-        let at = match self.list.back() {
+        let at = match self.list.last() {
             Some(settlement) if settlement.queue.id == queue.id => self.list.len() - 1,
             _ => *self.by_queue.entry(queue.id).or_insert(self.list.len()),
         };
         if at == self.list.len() {
-            self.list.push_back(Settlement::new(Arc::clone(queue)));
+            self.list.push(Settlement::new(Arc::clone(queue)));
         }
         #[expect(clippy::indexing_slicing, reason = "the position was just found or made")]
         &mut self.list[at]
@@ -54,15 +60,29 @@ impl Settlements {
     /// are made; until then nothing more may be collected.
     pub fn apply(&mut self, wakes: &mut Wakes) -> bool {
         self.by_queue.clear();
-        while let Some(settlement) = self.list.front_mut() {
+        while let Some(settlement) = self.list.get_mut(self.applied) {
             if wakes.is_turn_over() {
                 return false;
             }
-            if settlement.apply(wakes) {
-                self.list.pop_front();
+            if settlement.apply(self.more_comes, wakes) {
+                if self.more_comes && self.waiting.last().is_none_or(|last| last.id != settlement.queue.id) {
+                    self.waiting.push(Arc::clone(&settlement.queue));
+                }
+                self.applied += 1;
             }
         }
+        self.list.clear();
+        self.applied = 0;
         true
+    }
+
+    /// Whether what is settled from now on is a part of more, so that its queues are not to deliver yet; they are once it
+    /// is not.
+    pub fn hold_back(&mut self, more_comes: bool, wakes: &mut Wakes) {
+        self.more_comes = more_comes;
+        if !more_comes {
+            self.waiting.drain(..).for_each(|queue| wakes.owe_deliveries(&queue));
+        }
     }
 }
 
@@ -150,8 +170,9 @@ impl Settlement {
         !self.changes.logged.is_empty()
     }
 
-    /// Changes the queue, a part at a time, and with the last delivers what the credit allows. `true` when all is done.
-    fn apply(&mut self, wakes: &mut Wakes) -> bool {
+    /// Changes the queue, a part at a time, and with the last delivers what the credit allows, unless
+    /// `more_comes`. `true` when all is done.
+    fn apply(&mut self, more_comes: bool, wakes: &mut Wakes) -> bool {
         let mut state = self.queue.lock();
         if self.queue.is_deleted() {
             return true;
@@ -159,7 +180,7 @@ impl Settlement {
         let changed = self.changes.make_some(&mut state, HOLD_STEPS as usize);
         wakes.count(changed);
         let is_done = self.changes.is_empty();
-        if is_done {
+        if is_done && !more_comes {
             self.queue.dispatch(&mut state, wakes);
         }
         is_done
@@ -172,25 +193,32 @@ impl Changes {
         let classic = &mut state.classic;
         let mut left = most;
         for (ranges, logged) in [(&mut self.logged, true), (&mut self.transient, false)] {
+            if ranges.is_empty() {
+                continue;
+            }
             let kept = ranges.len().saturating_sub(left);
             left -= ranges.len() - kept;
             for (first, end) in ranges.drain(kept..) {
                 classic.settle(first, end, logged);
             }
         }
-        // The first ones first: whoever publishes between two parts finds the head in its place.
-        let returned = self.returned.len().min(left);
-        left -= returned;
-        for returned in self.returned.drain(..returned) {
-            match returned {
-                Returned::Here(run) => classic.give_back(run),
-                Returned::Away(away) => classic.give_back_away(away),
+        if !self.returned.is_empty() {
+            // The first ones first: whoever publishes between two parts finds the head in its place.
+            let returned = self.returned.len().min(left);
+            left -= returned;
+            for returned in self.returned.drain(..returned) {
+                match returned {
+                    Returned::Here(run) => classic.give_back(run),
+                    Returned::Away(away) => classic.give_back_away(away),
+                }
             }
         }
-        let kept = self.credits.len().saturating_sub(left);
-        left -= self.credits.len() - kept;
-        for (consumer, count) in self.credits.drain(kept..) {
-            classic.consumers.credited(consumer, count);
+        if !self.credits.is_empty() {
+            let kept = self.credits.len().saturating_sub(left);
+            left -= self.credits.len() - kept;
+            for (consumer, count) in self.credits.drain(kept..) {
+                classic.consumers.credited(consumer, count);
+            }
         }
         (most - left) as u32
     }

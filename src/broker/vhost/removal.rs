@@ -36,9 +36,8 @@ const STEPS_PER_HOLD_MAX: u32 = 1000;
 /// So many messages of a deleted queue, or places of them, are dropped at once; more are buried.
 const MESSAGES_DROPPED_MAX: u64 = 1000;
 
-/// What is left to do of a deletion: done by [`Removal::step`], turn by turn, before the client is answered, or by
-/// [`Removal::finish`]. One that nobody waits for any more is buried as an [`Orphan`](crate::broker::remains::Orphan), never dropped: bindings
-/// would stay.
+/// What is left to do of a deletion: done by [`Removal::step`], turn by turn, before the client is answered, also when it
+/// is gone meanwhile. It is never dropped before it is finished: bindings would stay.
 #[derive(Debug, Default)]
 #[must_use = "bindings stay where they are until it is finished"]
 pub struct Removal {

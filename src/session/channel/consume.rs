@@ -52,7 +52,7 @@ impl Channel {
             let in_transaction = self.transaction.as_ref().map_or(0, Transaction::settled_messages);
             let held = self.unacked.messages() + in_transaction;
             let used = u32::try_from(held).unwrap_or(u32::MAX);
-            let used = used.saturating_add(link.arriving_for(self.number));
+            let used = used.saturating_add(link.count_arriving(self.number));
             let is_awaited = link.outbox.open_window(self.number, u32::from(count), used);
             link.resume_window(self.number, is_awaited);
         } else {

@@ -21,6 +21,7 @@ impl Channel {
         if consumer.source.as_ref().is_some_and(|source| source.queue.is_deleted()) {
             link.unreleased_bytes += run.delivery_bytes();
             link.uncount(&consumer, run.count());
+            link.wakes.count(1);
             return;
         }
         link.keep_room(self.number, run.delivery_bytes());

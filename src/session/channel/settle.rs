@@ -58,6 +58,7 @@ impl Channel {
         }
         let through = if tag == 0 { u64::MAX } else { tag };
         if !self.settle_through(link, through, verdict) {
+            link.hold_back(true);
             link.chores.push_back(Chore::Settle { channel: self.number, through, verdict });
         }
         Ok(())
@@ -76,6 +77,7 @@ impl Channel {
     fn settle(&mut self, link: &mut Link, mut delivered: Delivered, verdict: Verdict) {
         match &mut self.transaction {
             Some(transaction) => {
+                link.wakes.count(1);
                 if link.node().memory.is_above_cache() {
                     link.outbox.held_bytes.sub(delivered.let_go());
                 }

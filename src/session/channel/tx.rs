@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::broker::publish::Burst;
+use crate::broker::wakes::HOLD_STEPS;
 use crate::config::Limits;
 use crate::protocol::methods::{Method, TxRollbackOk, TxSelectOk};
 use crate::session::channel::Channel;
@@ -70,16 +71,27 @@ impl Channel {
     /// Publishes first, then acknowledgements, all in one hold of the log. The answer waits until it is durable.
     pub(super) fn on_tx_commit(&mut self, link: &mut Link) -> Result<(), Refusal> {
         let transaction = self.transaction.as_mut().ok_or_else(not_transactional)?;
-        let mut committed = std::mem::take(transaction);
-        for (delivered, verdict) in committed.settled.drain(..) {
-            self.settle_now(link, delivered, verdict);
-        }
-        for unroutable in &committed.unroutable {
+        for unroutable in transaction.unroutable.drain(..) {
             send_return(link, self.number, &unroutable.view());
         }
-        link.commit(&mut committed.burst);
-        link.chores.push_back(Chore::Committed { channel: self.number });
+        link.chores.push_back(Chore::Commit { channel: self.number });
         Ok(())
+    }
+
+    /// Collects what the transaction has settled, some at a time; `true` when that is all, and what it has published is
+    /// to be handed over with it.
+    pub fn collect_commit(&mut self, link: &mut Link) -> bool {
+        let Some(mut transaction) = self.transaction.take() else { return true };
+        for _ in 0..HOLD_STEPS {
+            let Some((delivered, verdict)) = transaction.settled.pop_front() else {
+                link.commit(&mut transaction.burst);
+                self.transaction = Some(Transaction::default());
+                return true;
+            };
+            self.settle_now(link, delivered, verdict);
+        }
+        self.transaction = Some(transaction);
+        false
     }
 
     /// Publishes are forgotten, acknowledgements taken back.

@@ -66,13 +66,14 @@ impl Client {
         }
         self.listen();
         while self.session.wants_turn() {
-            self.wake();
+            go_on(&mut self.session, &mut self.input, self.now);
+            self.listen();
         }
     }
 
     /// Looks at what waits for the connection, as its task does when it is woken.
     pub(crate) fn wake(&mut self) {
-        wake(&mut self.session, &mut self.input, self.now);
+        wake(&mut self.session, self.now);
         self.listen();
     }
 
@@ -88,14 +89,19 @@ impl Client {
     }
 }
 
-/// What a task of the broker does when bytes have arrived: this and the next two are what is measured.
+/// What a task of the broker does when bytes have arrived: this and the next three are what is measured.
 #[inline(never)]
 fn take(session: &mut Session, input: &mut BytesMut, now: Now) {
     session.on_bytes(input, now);
 }
 
 #[inline(never)]
-fn wake(session: &mut Session, input: &mut BytesMut, now: Now) {
+fn wake(session: &mut Session, now: Now) {
+    session.on_wake(now);
+}
+
+#[inline(never)]
+fn go_on(session: &mut Session, input: &mut BytesMut, now: Now) {
     session.on_wake(now);
     session.on_rest(input, now);
 }
