@@ -177,7 +177,8 @@ impl Connection {
             };
             self.turn_bytes += CALL_BYTES + written / WRITTEN_PER_READ;
             output.advance(written);
-            if output.is_empty() {
+            self.session.on_taken(self.now);
+            if self.session.output().is_empty() {
                 self.session.on_written(self.now);
                 self.turn_bytes += STEP_BYTES * self.session.steps() as usize;
             }

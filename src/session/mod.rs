@@ -52,7 +52,7 @@ use crate::protocol::reply::ReplyCode;
 use crate::session::cut::Cut;
 use crate::session::end::Last;
 use crate::session::handshake::Handshake;
-use crate::session::heartbeat::{Due, Heartbeat};
+use crate::session::heartbeat::{Due, Heartbeat, Listening};
 use crate::session::link::Link;
 use crate::session::output::Output;
 use crate::session::parked::Parked;
@@ -477,6 +477,21 @@ impl Session {
         matches!(&self.phase, Phase::Running(running) if running.link.slimming.is_some())
     }
 
+    fn listening(&self) -> Listening {
+        match &self.phase {
+            _ if self.wants_input() => Listening::Yes,
+            Phase::Running(running) if running.has_unread_replies() && !running.is_blocked() => {
+                Listening::NotWhileUnread
+            }
+            _ => Listening::No,
+        }
+    }
+
+    /// The socket took some of the output.
+    pub fn on_taken(&mut self, now: Now) {
+        self.heartbeat.on_taken(now.instant);
+    }
+
     /// Whether the client is in.
     pub fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running(_))
@@ -495,7 +510,7 @@ impl Session {
     /// When [`Session::on_timeout`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
         let (heartbeat, running) = match &self.phase {
-            Phase::Running(running) => (self.heartbeat.deadline(self.wants_input()), running.deadline()),
+            Phase::Running(running) => (self.heartbeat.deadline(self.listening()), running.deadline()),
             _ => (None, None),
         };
         [self.phase_deadline, heartbeat, running].into_iter().flatten().min()
@@ -518,8 +533,7 @@ impl Session {
         }
         let Phase::Running(running) = &mut self.phase else { return };
         running.on_timeout(now);
-        let listening = self.wants_input();
-        match self.heartbeat.due(now.instant, listening) {
+        match self.heartbeat.due(now.instant, self.listening()) {
             Some(Due::PeerIsGone) => {
                 self.complain(now, "no heartbeat from the client");
                 self.abandon();
