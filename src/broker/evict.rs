@@ -157,7 +157,8 @@ impl Queue {
         {
             return;
         }
-        let evicted = classic.evict_tail(LET_GO_BYTES, KEPT_BYTES_MAX);
+        // What was read back for a basic.get is not let go of before that has taken it.
+        let evicted = classic.evict_tail(LET_GO_BYTES, KEPT_BYTES_MAX, true);
         self.node.counters.evicted_messages.add(evicted.messages);
         wakes.drop_later(evicted.runs);
     }
@@ -170,7 +171,8 @@ impl Queue {
             state.classic.on_durable(self.node.log.durable());
             let here_bytes = state.classic.here_bytes();
             let kept_bytes = KEPT_BYTES_MAX.min(here_bytes / 4);
-            let evicted = state.classic.evict_tail(wanted - freed, kept_bytes);
+            let is_awaited = !state.getters.is_empty();
+            let evicted = state.classic.evict_tail(wanted - freed, kept_bytes, is_awaited);
             self.note_evicted(state, &evicted);
             freed += evicted.body_bytes;
             let is_all = !evicted.is_cut_short;

@@ -162,9 +162,10 @@ impl<C> Classic<C> {
     }
 
     /// Lets go of the bytes of ready messages that are durable on the disk, from the far tail on, until
-    /// `bytes_wanted` of bodies went or only `keep_head_bytes` are left in memory. Bounded work: ask again.
-    pub fn evict_tail(&mut self, bytes_wanted: u64, keep_head_bytes: u64) -> Evicted {
-        self.ready.evict_tail(bytes_wanted, keep_head_bytes, self.barrier(), &self.ledger)
+    /// `bytes_wanted` of bodies went or only `keep_head_bytes` are left in memory; the very first stays if it
+    /// `spares_head`, for somebody may wait for it. Bounded work: ask again.
+    pub fn evict_tail(&mut self, bytes_wanted: u64, keep_head_bytes: u64, spares_head: bool) -> Evicted {
+        self.ready.evict_tail(bytes_wanted, keep_head_bytes, spares_head, self.barrier(), &self.ledger)
     }
 
     /// Runs at the far tail that must be written to a spill pack before they can go, newest first. Bounded work: ask
@@ -314,6 +315,19 @@ mod tests {
         assert_eq!((queue.ledger.messages(), queue.unacked_messages()), (0, 0));
     }
 
+    #[test]
+    fn a_head_that_is_awaited_stays_however_much_is_to_go() {
+        let mut queue = Classic::<()>::default();
+        for first in [1, 2, 3] {
+            queue.enqueue(run_of(first, 1, true), ends_at(first));
+        }
+        queue.on_durable(Lsn(3));
+        queue.evict_tail(u64::MAX, 0, true);
+        assert_eq!(queue.head(), Head::Ready(1));
+        assert_eq!(queue.take(1).unwrap().first_seq(), Seq(1));
+        assert!(matches!(queue.head(), Head::Away(away) if (away.first, away.end) == (Seq(2), Seq(4))));
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Publish {
@@ -400,7 +414,7 @@ mod tests {
                 }
                 Step::Evict { bytes, keep } => {
                     let before = self.queue.here_bytes();
-                    let evicted = self.queue.evict_tail(bytes, keep);
+                    let evicted = self.queue.evict_tail(bytes, keep, false);
                     assert_eq!(self.queue.here_bytes(), before - evicted.body_bytes);
                 }
                 Step::Spill => {

@@ -18,6 +18,7 @@ use crate::message::place::Seq;
 use crate::message::run::Run;
 use crate::queue::chunks::{Chunks, Spot};
 use crate::queue::ledger::Ledger;
+use crate::queue::searched::Searched;
 
 /// One eviction looks at no more runs and away ranges than this.
 const EVICT_RUNS_MAX: usize = 1000;
@@ -94,13 +95,6 @@ pub struct ToSpill {
     pub is_cut_short: bool,
 }
 
-/// Numbers that were looked through: in `low..high` nothing that is sought rests.
-#[derive(Debug, Default)]
-struct Searched {
-    low: Seq,
-    high: Seq,
-}
-
 /// A list of runs and away ranges, ascending by sequence number, that never overlap.
 #[derive(Debug, Default)]
 pub struct Lane {
@@ -136,29 +130,6 @@ impl Resting {
         let away = Self::Away(Away::of(run), 1);
         let (Self::Here(run) | Self::Kept(run)) = std::mem::replace(self, away) else { return None };
         Some(run)
-    }
-}
-
-impl Searched {
-    fn has(&self, seq: Seq) -> bool {
-        self.low <= seq && seq < self.high
-    }
-
-    /// Something that is sought comes to rest at `first..end`.
-    fn reopen(&mut self, first: Seq, end: Seq) {
-        if first < self.high {
-            self.low = self.low.max(end);
-        }
-    }
-
-    /// `low..high` was looked through. What was known before is known still if nothing lies in between.
-    fn note(&mut self, low: Seq, high: Seq) {
-        let joins = low <= self.high && self.low <= high && self.low < self.high;
-        *self = if joins {
-            Self { low: self.low.min(low), high: self.high.max(high) }
-        } else {
-            Self { low, high }
-        };
     }
 }
 
@@ -369,6 +340,7 @@ impl Lane {
         &mut self,
         bytes_wanted: u64,
         keep_head_bytes: u64,
+        spares_head: bool,
         barrier: Option<Seq>,
         ledger: &Ledger,
     ) -> Evicted {
@@ -382,10 +354,11 @@ impl Lane {
         while evicted.body_bytes < bytes_wanted
             && self.here_bytes > keep_head_bytes
             && let Some(before) = self.list.before(at)
+            && !(spares_head && self.list.before(before).is_none())
             && let Some(resting) = self.list.get_mut(before)
         {
             if self.without_kept.has(resting.first()) {
-                at = self.list.partition_point(|resting| resting.end() <= self.without_kept.low);
+                at = self.list.partition_point(|resting| resting.end() <= self.without_kept.low());
                 continue;
             }
             if looked_at == EVICT_RUNS_MAX {
@@ -423,7 +396,7 @@ impl Lane {
             && let Some(resting) = self.list.get(before)
         {
             if self.without_here.has(resting.first()) {
-                at = self.list.partition_point(|resting| resting.end() <= self.without_here.low);
+                at = self.list.partition_point(|resting| resting.end() <= self.without_here.low());
                 continue;
             }
             if looked_at == EVICT_RUNS_MAX {
@@ -654,7 +627,7 @@ mod tests {
         fn evict(&mut self, bytes_wanted: u64, barrier: Option<Seq>) -> (usize, u64) {
             let (mut calls, mut messages) = (0, 0);
             loop {
-                let evicted = self.lane.evict_tail(bytes_wanted, 0, barrier, &self.ledger);
+                let evicted = self.lane.evict_tail(bytes_wanted, 0, false, barrier, &self.ledger);
                 calls += 1;
                 messages += evicted.messages;
                 if !evicted.is_cut_short {

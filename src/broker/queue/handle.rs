@@ -61,7 +61,7 @@ pub(in crate::broker) struct State {
     /// Messages and consumers.
     pub(in crate::broker) classic: Classic<Arc<Consumer>>,
     /// Connections with a basic.get that found messages and none to be had yet.
-    pub(super) getters: BTreeMap<ConnectionId, Arc<Outbox>>,
+    pub(in crate::broker) getters: BTreeMap<ConnectionId, Arc<Outbox>>,
     /// The head is being read back, or will be.
     pub(in crate::broker) is_reading: bool,
     /// Publishers that wait for its consumers.
