@@ -1,6 +1,8 @@
 """Our broker, from a built binary, on a free port and in a temporary folder."""
 
+import shlex
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,11 +47,16 @@ class SluiceMQ:
 
     @contextmanager
     def short_of_memory(self):
-        """A second broker whose watermark a client's own spike passes, so no command is needed to press it."""
+        """A second broker with a low watermark, and the commands that press and relieve it."""
         broker = SluiceMQ(self.binary, LOW_WATERMARK)
+        command = [sys.executable, str(Path(__file__).with_name("press.py"))]
+        target = [str(broker.binary), broker.url, str(broker.folder)]
         try:
             broker.start()
-            yield broker.url, {"CONFORMANCE_PRESS": "", "CONFORMANCE_RELIEVE": ""}
+            yield broker.url, {
+                "CONFORMANCE_PRESS": shlex.join([*command, "on", *target]),
+                "CONFORMANCE_RELIEVE": shlex.join([*command, "off", *target]),
+            }
             broker.check_alive()
         finally:
             broker.stop()
