@@ -174,7 +174,7 @@ impl Broker {
     /// The disk has refused a write for want of room.
     pub fn on_disk_full(&self) {
         if self.node.alarms.raise(Shortage::Disk) {
-            tracing::warn!("disk alarm: it is full, publishers wait");
+            self.say_disk(Change::Raised, 0);
         }
     }
 
@@ -189,12 +189,16 @@ impl Broker {
         } else {
             Level::Between
         };
-        match self.node.alarms.look(Shortage::Disk, level, now) {
-            Some(Change::Raised) => {
-                tracing::warn!(free_bytes, limit_bytes, "disk alarm: publishers wait");
-            }
-            Some(Change::Cleared) => tracing::info!(free_bytes, limit_bytes, "disk alarm cleared"),
-            None => {}
+        if let Some(change) = self.node.alarms.look(Shortage::Disk, level, now) {
+            self.say_disk(change, free_bytes);
+        }
+    }
+
+    fn say_disk(&self, change: Change, free_bytes: u64) {
+        let limit_bytes = self.config.storage.disk_free_limit_bytes();
+        match change {
+            Change::Raised => tracing::warn!(free_bytes, limit_bytes, "disk alarm: publishers wait"),
+            Change::Cleared => tracing::info!(free_bytes, limit_bytes, "disk alarm cleared"),
         }
     }
 }
