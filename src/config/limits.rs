@@ -173,7 +173,7 @@ limits! {
     /// Most connections at a time; 0 takes what the limit on file descriptors allows.
     connections_max: usize = 0, Count, 0..=10_000_000;
     /// Most consumers on one channel.
-    consumers_per_channel_max: usize = 1_000, Count, 1..=1_000_000;
+    consumers_per_channel_max: usize = 100_000, Count, 1..=1_000_000;
     /// Deliveries waiting for one connection's socket, in bytes; the rest stays in the queues.
     outbox_bytes: usize = 1_048_576, Bytes, 4096..=1_073_741_824;
     /// Steps of a connection's turn: messages, queues, bindings and consumers that it touches before others have theirs.

@@ -16,7 +16,7 @@ use super::wire::{Reader, WireError};
 pub const TABLE_DEPTH_MAX: usize = 16;
 
 /// Entries and array elements of a table, all levels together.
-pub const TABLE_ENTRIES_MAX: usize = 1024;
+pub const TABLE_ENTRIES_MAX: usize = 16 * 1024;
 
 /// Why bytes are not a field table that is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

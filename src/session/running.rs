@@ -32,8 +32,6 @@ use crate::session::work::{Closing, Ending};
 const UNREAD_BYTES_MAX: usize = 1024 * 1024;
 /// Deliveries are encoded until this much waits for the socket.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
-/// What a client may still send on a channel that was closed under it.
-const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 
 /// An open connection.
 #[derive(Debug)]
@@ -72,9 +70,7 @@ pub(super) struct Crowded {
 pub(super) enum Slot {
     Open(Box<Channel>),
     /// channel.close is sent; what arrives until its answer is discarded.
-    Closing {
-        discarded_bytes: usize,
-    },
+    Closing,
 }
 
 /// What follows from a frame.
@@ -297,12 +293,8 @@ impl Running {
 
     fn on_channel_open(&mut self, number: u16) -> Result<Step, Failure> {
         const ID: (u16, u16) = (20, 10);
-        let at = match self.find(number) {
-            Ok(at) => match self.channels.get_mut(at) {
-                Some((_, Slot::Closing { .. })) => return Ok(Step::Continue),
-                _ => return Err(Failure::new(Refusal::channel_error("second 'channel.open' seen"), ID)),
-            },
-            Err(at) => at,
+        let Err(at) = self.find(number) else {
+            return Err(Failure::new(Refusal::channel_error("second 'channel.open' seen"), ID));
         };
         let open = self.channels.len();
         if open >= usize::from(self.channel_max) {
@@ -334,25 +326,17 @@ impl Running {
 
     fn on_channel_close_ok(&mut self, frame: &FrameView<'_>) -> Result<Step, Failure> {
         let at = self.find(frame.channel).map_err(|_| expected_open(frame))?;
-        if matches!(self.channels.get(at), Some((_, Slot::Closing { .. }))) {
+        if matches!(self.channels.get(at), Some((_, Slot::Closing))) {
             self.channels.remove(at);
         }
         Ok(Step::Continue)
     }
 
-    /// Where the frame's channel is, if it is open; frames of one that is closing are counted and dropped.
-    fn open_channel_or_discard(&mut self, frame: &FrameView<'_>) -> Result<Option<usize>, Failure> {
+    /// Where the frame's channel is, if it is open. Frames of one that is closing are dropped: its client may be in the
+    /// middle of a large message and hear of it only when that is sent.
+    fn open_channel_or_discard(&self, frame: &FrameView<'_>) -> Result<Option<usize>, Failure> {
         let at = self.find(frame.channel).map_err(|_| expected_open(frame))?;
-        match self.channels.get_mut(at) {
-            Some((_, Slot::Closing { discarded_bytes })) => {
-                *discarded_bytes += frame.wire_bytes();
-                if *discarded_bytes > DISCARDED_BYTES_MAX {
-                    return Err(Refusal::channel_error("too much sent on a closed channel").into());
-                }
-                Ok(None)
-            }
-            _ => Ok(Some(at)),
-        }
+        Ok((!matches!(self.channels.get(at), Some((_, Slot::Closing)))).then_some(at))
     }
 
     pub(super) fn find(&self, number: u16) -> Result<usize, usize> {
@@ -380,7 +364,7 @@ impl Running {
         });
         if let Ok(at) = self.find(number)
             && let Some((_, slot)) = self.channels.get_mut(at)
-            && let Slot::Open(channel) = std::mem::replace(slot, Slot::Closing { discarded_bytes: 0 })
+            && let Slot::Open(channel) = std::mem::replace(slot, Slot::Closing)
         {
             self.close_channel(channel, &close);
         }

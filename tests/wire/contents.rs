@@ -266,18 +266,18 @@ fn row_51_headers_nest_16_deep_and_no_deeper() {
 }
 
 #[test]
-fn headers_have_1024_entries_and_no_more() {
+fn headers_have_16384_entries_and_no_more() {
     let entries = |count: u32| {
         let mut table = TableBuf::new();
         for number in 0..count {
-            table.insert(&number.to_string(), Field::U32(number));
+            table.insert(&number.to_string(), Field::Void);
         }
         with_headers(table.as_table())
     };
-    assert_eq!(relay(&entries(1024), b"").properties, entries(1024));
+    assert_eq!(relay(&entries(16_384), b"").properties, entries(16_384));
     if only_here("RabbitMQ has no bound on entries") {
-        let text = "SYNTAX_ERROR - field table of more than 1024 entries";
-        check_fatal(&[&publish_frame("q"), &header_frame(1, 60, 0, 1, &entries(1025))], PUBLISH, 502, text);
+        let text = "SYNTAX_ERROR - field table of more than 16384 entries";
+        check_fatal(&[&publish_frame("q"), &header_frame(1, 60, 0, 1, &entries(16_385))], PUBLISH, 502, text);
     }
 }
 

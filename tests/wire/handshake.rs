@@ -229,24 +229,16 @@ fn row_09_nested_tables_end_at_depth_16() {
 }
 
 #[test]
-fn row_10_a_table_ends_at_1024_entries() {
+fn row_10_a_table_ends_with_its_frame() {
     if !only_here("RabbitMQ has no bound on entries") {
         return;
     }
-    let entries = |count| {
-        let mut table = TableBuf::new();
-        for _ in 0..count {
-            table.insert("", Field::Void);
-        }
-        table
-    };
+    let mut table = TableBuf::new();
+    for _ in 0..100_000 {
+        table.insert("", Field::Void);
+    }
     let mut wire = started(impatient());
-    wire.send_bytes(&start_ok_frame(entries(1025).as_table(), "PLAIN", b"\0guest\0guest"));
-    let text = "SYNTAX_ERROR - field table of more than 1024 entries";
-    expect_connection_close(&mut wire, START_OK, 502, text);
-
-    let mut wire = started(impatient());
-    wire.send_to_the_dying(&start_ok_frame(entries(100_000).as_table(), "PLAIN", b"\0guest\0guest"));
+    wire.send_to_the_dying(&start_ok_frame(table.as_table(), "PLAIN", b"\0guest\0guest"));
     let frame = wire.frame();
     let Method::ConnectionClose(close) = frame.method() else { panic!("{frame:?}") };
     assert_eq!(close.reply_code, 501, "the frame is too large to be looked at");
