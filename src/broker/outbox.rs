@@ -216,13 +216,6 @@ impl Outbox {
         state.hands_out
     }
 
-    /// `count` messages were taken by basic.get: they count in the channel's window.
-    pub fn count_in_window(&self, channel: u16, count: u32) {
-        if let Some(window) = self.state.lock().windows.get_mut(&channel) {
-            window.used += count;
-        }
-    }
-
     /// `count` messages of a channel were settled or came back. As [`Outbox::open_window`].
     #[must_use = "consumers may wait for the window"]
     pub fn credit_window(&self, channel: u16, count: u32) -> bool {
@@ -408,9 +401,9 @@ impl Slot<'_> {
         if fitting == 0 && self.state.bytes == 0 { count_max.min(1) } else { fitting }
     }
 
-    /// Whether there is room for one message, whoever waits.
-    pub fn has_room_for(&self, run: &Run) -> bool {
-        !self.state.closed && self.fitting(run, 1, self.room()) > 0
+    /// Whether no more than this waits, of items and of bytes; never when the connection is gone.
+    pub fn has_at_most(&self, items: usize, bytes: u64) -> bool {
+        !self.state.closed && self.state.items.len() <= items && self.state.bytes <= bytes
     }
 
     /// The consumer waits where it was refused. Why, for its queue.

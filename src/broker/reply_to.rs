@@ -1,20 +1,37 @@
 //! Direct reply-to: answers that go to a waiting connection without a queue.
 //!
 //! A client consumes from `amq.rabbitmq.reply-to` and publishes requests with that as reply-to; the broker puts
-//! an address there that stands for the consumer. At most once: a consumer that is gone, or has no room, gets
-//! nothing.
+//! an address there that stands for the consumer. At most once: a consumer that is gone gets nothing, nor does one whose
+//! client leaves a great many replies unread. No queue keeps them for it, so they may wait beyond its outbox's room.
 
 use std::sync::Arc;
 
 use dashmap::DashMap;
 
 use crate::broker::consumer::Consumer;
+use crate::broker::memory::Memory;
 use crate::broker::names;
 use crate::broker::wakes::Wakes;
 use crate::message::run::Run;
 
 /// The name clients consume from, and the prefix of every address.
 pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+/// Replies that wait for one connection may take this part of the memory watermark.
+const WAITING_OF_WATERMARK: u64 = 8;
+/// So many items may wait for a connection before it is given no more replies.
+const WAITING_MAX: usize = 64 * 1024;
+
+/// What became of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It is on its way.
+    Taken,
+    /// Nobody waits at the address.
+    Nobody,
+    /// Too much waits for the consumer's client to read it.
+    Unread,
+}
 
 /// All waiting reply consumers, by address.
 #[derive(Debug, Default)]
@@ -40,16 +57,17 @@ impl ReplyConsumers {
         self.by_address.contains_key(address)
     }
 
-    /// Hands an answer over. `false` when nobody waits at the address; one without room is dropped.
-    pub fn deliver(&self, address: &str, run: Run, wakes: &mut Wakes) -> bool {
+    /// Hands a reply over.
+    pub fn deliver(&self, address: &str, run: Run, memory: &Memory, wakes: &mut Wakes) -> Reply {
         let Some(consumer) = self.by_address.get(address).map(|entry| Arc::clone(&entry)) else {
-            return false;
+            return Reply::Nobody;
         };
         let mut slot = consumer.outbox.lock();
-        if slot.has_room_for(&run) {
-            slot.push(&consumer, run, wakes);
+        if !slot.has_at_most(WAITING_MAX, memory.watermark_bytes() / WAITING_OF_WATERMARK) {
+            return Reply::Unread;
         }
-        true
+        slot.push(&consumer, run, wakes);
+        Reply::Taken
     }
 }
 

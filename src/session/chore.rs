@@ -2,12 +2,14 @@
 //!
 //! Nothing more is taken from the client before its chores are done, so that it sees everything in order.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::removal::Removal;
+use crate::session::channel::returns::Unroutable;
 
 /// What an acknowledgement decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,5 +68,7 @@ pub enum Chore {
     Committed {
         /// The channel.
         channel: u16,
+        /// What goes back to the publisher before.
+        unroutable: VecDeque<Unroutable>,
     },
 }

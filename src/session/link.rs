@@ -23,6 +23,7 @@ use crate::clock::Now;
 use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
 use crate::message::record::{Content, MessageView};
+use crate::message::run::Run;
 use crate::protocol::delivery::DeliveryHead;
 use crate::protocol::frame;
 use crate::protocol::methods::Method;
@@ -267,10 +268,16 @@ impl Link {
         self.settlements.hold_back(more_comes, &mut self.wakes);
     }
 
-    /// What a transaction has published is handed over with what was settled since, in one hold of the log.
-    pub fn commit(&mut self, burst: &mut Burst) {
+    /// What a transaction has published is handed over with what was settled since, in one hold of the log: to the queues
+    /// that have the names now which it was published to. Mandatory messages for which there are none come back.
+    pub fn commit(&mut self, burst: &mut Burst) -> Vec<Run> {
+        let mut lost = Vec::new();
+        let vhost = &self.vhost;
+        let steps = burst.look_up(&self.broker.node, |name| vhost.queue(name), &mut lost);
+        self.wakes.count(u32::try_from(steps).unwrap_or(u32::MAX));
         self.handed_over = Lsn::default();
         self.burst.adopt(burst);
+        lost
     }
 
     /// A channel with a shared prefetch holds `count` messages less, once the chunk is handed over.
@@ -418,14 +425,16 @@ impl Link {
         items.is_empty()
     }
 
-    /// Puts back what was taken for a consumer and will not be sent.
+    /// Puts back what was taken for a consumer and will not be sent. Others may have got what was behind it: it comes
+    /// back as redelivered, as what was sent.
     pub fn give_back(&mut self, item: Item) {
-        let Item::Delivery { consumer, run } = item else { return };
+        let Item::Delivery { consumer, mut run } = item else { return };
         self.unreleased_bytes += run.delivery_bytes();
         self.uncount(&consumer, run.count());
         let Some(source) = &consumer.source else { return };
         let settlement = self.settlement(&source.queue);
         settlement.credit(source.key, run.count());
+        run.mark_redelivered();
         settlement.returned(run);
         self.has_returns = true;
     }

@@ -20,6 +20,7 @@ use crate::broker::wakes::HOLD_STEPS;
 use crate::protocol::frame;
 use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommitOk};
 use crate::session::channel::Channel;
+use crate::session::channel::returns::return_some;
 use crate::session::chore::Chore;
 use crate::session::link::Link;
 use crate::session::running::{Running, Slot};
@@ -133,13 +134,14 @@ impl Running {
     fn do_chore(&mut self, chore: Chore) -> Option<Chore> {
         match chore {
             Chore::Settle { channel, through, verdict } => {
-                let is_done = self
-                    .with_channel(channel, |channel, link| channel.settle_through(link, through, verdict));
+                let settle =
+                    |channel: &mut Channel, link: &mut Link| channel.settle_through(link, through, verdict);
+                let is_done = self.with_channel(channel, settle).unwrap_or(true);
                 self.link.hold_back(!is_done);
                 (!is_done).then_some(Chore::Settle { channel, through, verdict })
             }
             Chore::Recover { channel, reply } => {
-                let is_done = self.with_channel(channel, Channel::return_unacked);
+                let is_done = self.with_channel(channel, Channel::return_unacked).unwrap_or(true);
                 self.link.hold_back(!is_done);
                 if !is_done || self.link.has_collected() {
                     return Some(Chore::Recover { channel, reply });
@@ -176,11 +178,14 @@ impl Running {
                 }
                 None
             }
-            Chore::Commit { channel } => {
-                let is_collected = self.with_channel(channel, Channel::collect_commit);
-                Some(if is_collected { Chore::Committed { channel } } else { Chore::Commit { channel } })
-            }
-            Chore::Committed { channel } => {
+            Chore::Commit { channel } => match self.with_channel(channel, Channel::collect_commit)? {
+                Some(unroutable) => Some(Chore::Committed { channel, unroutable }),
+                None => Some(Chore::Commit { channel }),
+            },
+            Chore::Committed { channel, mut unroutable } => {
+                if !return_some(&mut self.link, channel, &mut unroutable) {
+                    return Some(Chore::Committed { channel, unroutable });
+                }
                 let after = self.link.handed_over;
                 self.link.send_after(channel, after, &Method::TxCommitOk(TxCommitOk {}));
                 None
@@ -188,11 +193,12 @@ impl Running {
         }
     }
 
-    fn with_channel(&mut self, number: u16, work: impl FnOnce(&mut Channel, &mut Link) -> bool) -> bool {
-        let at = self.find(number);
-        match at.ok().and_then(|at| self.channels.get_mut(at)) {
-            Some((_, Slot::Open(channel))) => work(channel, &mut self.link),
-            _ => true,
+    /// `None` when the channel is not open.
+    fn with_channel<T>(&mut self, number: u16, work: impl FnOnce(&mut Channel, &mut Link) -> T) -> Option<T> {
+        let at = self.find(number).ok()?;
+        match self.channels.get_mut(at) {
+            Some((_, Slot::Open(channel))) => Some(work(channel, &mut self.link)),
+            _ => None,
         }
     }
 
@@ -239,7 +245,7 @@ impl Closing {
             self.stage = Stage::Unacked;
         }
         if self.stage == Stage::Unacked {
-            let is_done = self.channel.return_unacked(link);
+            let is_done = self.channel.return_held(link);
             link.hold_back(!is_done);
             if !is_done {
                 return false;

@@ -23,9 +23,11 @@ pub(crate) fn find(disk: &SimulatedDisk, world: &World, ended: Ended) -> Result<
     for (name, messages) in &found.state.queues {
         for &id in messages {
             let entries = shadow.queues.get(name).into_iter().flat_map(|queue| queue.entries.values());
-            let was_new = entries.filter(|entry| entry.message == id).all(|entry| !entry.delivered);
+            let mut entries = entries.filter(|entry| entry.message == id);
+            let was_new = entries.clone().all(|entry| !entry.delivered);
             let may_be_new = was_new && ended != Ended::Crashed;
-            let must_be_new = was_new && ended == Ended::Stopped;
+            let must_be_new =
+                may_be_new && ended == Ended::Stopped && entries.all(|entry| !entry.perhaps_delivered);
             let is_new = found.new.contains(&(name.clone(), id));
             if is_new != may_be_new && is_new != must_be_new {
                 return Err(format!("{ended:?}: message {id} in {name} is redelivered: {}", !is_new));

@@ -1,6 +1,6 @@
 //! A channel as its client knows it: what it holds, what it waits for, and what an answer then tells.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::client::{Delivery, Heard};
 use crate::op::{Op, Verdict};
@@ -30,8 +30,8 @@ pub(crate) struct Channel {
 
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
-    /// Messages, and the queues they go to.
-    pub(crate) published: Vec<(u32, Vec<u64>)>,
+    /// Messages, and the names of the queues they go to.
+    pub(crate) published: Vec<(u32, BTreeSet<String>)>,
     pub(crate) settled: Vec<(u64, Holding, Verdict)>,
 }
 
@@ -193,17 +193,19 @@ impl Channel {
         let Some((&seq, entry)) = found else {
             return Err(format!("message {id} is delivered, and is not there to be had"));
         };
-        if entry.delivered != delivery.redelivered {
+        if entry.delivered != delivery.redelivered && !entry.perhaps_delivered {
             return Err(format!("message {id}: redelivered is {}", delivery.redelivered));
         }
-        if let Some(consumer) = delivery.consumer.as_ref().and_then(|tag| self.consumers.get_mut(tag))
-            && !entry.delivered
-        {
-            if seq < consumer.last_new {
+        if !delivery.redelivered {
+            let consumer = delivery.consumer.as_ref().and_then(|tag| self.consumers.get_mut(tag));
+            // What basic.get finds new was never on its way to anybody.
+            let last_new = consumer.map_or(&mut queue.last_given, |consumer| &mut consumer.last_new);
+            if seq < *last_new {
                 return Err(format!("message {id} is delivered behind a later one"));
             }
-            consumer.last_new = seq;
+            *last_new = seq;
         }
+        queue.last_given = queue.last_given.max(seq);
         entry.delivered = true;
         entry.held = true;
         let since = entry.since;

@@ -50,6 +50,8 @@ pub(crate) struct Queue {
     pub(crate) number: u64,
     pub(crate) durable: bool,
     pub(crate) entries: BTreeMap<u64, Entry>,
+    /// The last entry that anybody got.
+    pub(crate) last_given: u64,
     next: u64,
 }
 
@@ -58,8 +60,10 @@ pub(crate) struct Entry {
     pub(crate) message: u32,
     /// A client has it and has not settled it.
     pub(crate) held: bool,
-    /// It was delivered before, or may have been.
+    /// It was delivered before.
     pub(crate) delivered: bool,
+    /// It may have been on its way to a channel that ended, which is as good as delivered.
+    pub(crate) perhaps_delivered: bool,
     /// The state in which it came.
     pub(crate) since: usize,
 }
@@ -187,19 +191,18 @@ impl Shadow {
         route(&kinds, &self.bindings, &message.exchange, &message.key)
     }
 
-    /// The numbers of the queues that a message goes to. A transaction's messages are routed when they are published.
-    fn route(&self, id: u32) -> (u32, Vec<u64>) {
-        let targets = self.targets(&self.messages[id as usize]);
-        (id, targets.iter().map(|name| self.queues[name].number).collect())
+    /// The names of the queues that a message goes to. A transaction's messages are routed when they are published.
+    fn route(&self, id: u32) -> (u32, BTreeSet<String>) {
+        (id, self.targets(&self.messages[id as usize]))
     }
 
-    /// A message arrives in its queues, as far as they are still there; whether the log must know.
-    fn publish(&mut self, (id, targets): (u32, Vec<u64>)) -> bool {
+    /// A message arrives in the queues that have these names now; whether the log must know.
+    fn publish(&mut self, (id, targets): (u32, BTreeSet<String>)) -> bool {
         let persistent = self.messages[id as usize].persistent;
         let since = self.states.len();
         let mut logged = false;
-        for number in targets {
-            let Some(queue) = self.queue_by_number(number) else { continue };
+        for name in targets {
+            let Some(queue) = self.queues.get_mut(&name) else { continue };
             let is_logged = queue.durable && persistent;
             queue.push(id, false, if is_logged { since } else { 0 });
             logged |= is_logged;
@@ -217,8 +220,18 @@ impl Shadow {
     }
 
     /// What is held goes back.
-    pub(crate) fn give_back(&mut self, holdings: impl IntoIterator<Item = Holding>) {
+    fn give_back(&mut self, holdings: impl IntoIterator<Item = Holding>) {
         holdings.into_iter().for_each(|holding| self.settle(holding, Verdict::Requeue));
+    }
+
+    /// A channel ends: what it holds goes back, and what was on its way to it.
+    pub(crate) fn end(&mut self, channel: &mut Channel) {
+        for consumer in channel.consumers.values() {
+            let Some(queue) = self.queue_by_number(consumer.queue) else { continue };
+            let unheld = queue.entries.values_mut().filter(|entry| !entry.held);
+            unheld.for_each(|entry| entry.perhaps_delivered = true);
+        }
+        self.give_back(channel.take_all());
     }
 
     /// Does what a client asks for; the state that it leads to, or 0 when the log does not hear of it.
@@ -264,8 +277,13 @@ impl Shadow {
                 channel.tags.extend(undone.settled.into_iter().map(|(tag, holding, _)| (tag, holding)));
                 0
             }
-            Op::Recover | Op::CloseChannel => {
-                self.give_back(channel.take_all());
+            Op::Recover => {
+                // What a transaction has settled stays with it.
+                self.give_back(std::mem::take(&mut channel.tags).into_values());
+                0
+            }
+            Op::CloseChannel => {
+                self.end(channel);
                 0
             }
             Op::Purge { queue } => {
@@ -324,6 +342,7 @@ impl Shadow {
 impl Queue {
     fn push(&mut self, message: u32, delivered: bool, since: usize) {
         self.next += 1;
-        self.entries.insert(self.next, Entry { message, held: false, delivered, since });
+        let entry = Entry { message, held: false, delivered, perhaps_delivered: false, since };
+        self.entries.insert(self.next, entry);
     }
 }

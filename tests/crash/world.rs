@@ -418,7 +418,7 @@ impl World {
     fn leave(&self, party: Party) {
         let mut shadow = self.shadow.borrow_mut();
         for mut channel in party.channels {
-            shadow.give_back(channel.take_all());
+            shadow.end(&mut channel);
         }
         drop(party.client);
     }

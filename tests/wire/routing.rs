@@ -249,6 +249,26 @@ fn a_direct_reply_finds_its_way() {
 }
 
 #[test]
+fn direct_replies_that_are_read_later_all_arrive() {
+    let (mut asker, mut answerer) = (Client::open(), Client::open());
+    let queue = answerer.shared_queue("requests");
+    answerer.consume(&queue);
+    asker.consume_as(BasicConsume { no_ack: true, ..consume(REPLY_TO) });
+    asker.publish_as(publish("", &queue), &properties(|p| _ = p.reply_to(REPLY_TO)), b"question");
+    let asked = answerer.delivery();
+    let address = String::from_utf8(asked.properties().reply_to().unwrap().to_vec()).unwrap();
+    answerer.select_confirms();
+    let bodies = [vec![b'a'; 2_000_000], vec![b'b'; 2_000], vec![b'c'; 200_000]];
+    for body in bodies.iter().cycle().take(30) {
+        answerer.publish_as(publish("", &address), NO_PROPERTIES, body);
+    }
+    answerer.expect_confirm(30);
+    for body in bodies.iter().cycle().take(30) {
+        assert!(asker.delivery().body == *body, "in order and whole");
+    }
+}
+
+#[test]
 fn an_auto_delete_exchange_goes_with_its_last_binding_as_a_source() {
     let mut client = Client::open();
     let (exchange, queue) = (unique("auto"), client.queue());

@@ -2,12 +2,14 @@
 
 use sluicemq::protocol::methods::{
     BasicAck, BasicNack, BasicPublish, BasicRecover, BasicRecoverAsync, BasicRecoverOk, BasicReject, Method,
-    TxCommit, TxCommitOk, TxRollback, TxRollbackOk, TxSelect, TxSelectOk,
+    QueueDeclare, TxCommit, TxCommitOk, TxRollback, TxRollbackOk, TxSelect, TxSelectOk,
 };
 
 use crate::harness::broker::unique;
 use crate::harness::client::{Client, NO_PROPERTIES};
-use crate::harness::methods::{publish, queue_delete};
+use crate::harness::content::content_frames;
+use crate::harness::methods::{publish, queue_declare, queue_delete};
+use crate::harness::wire::method_frame;
 
 /// A client whose queue holds these messages.
 fn with_queue(bodies: &[&str]) -> (Client, String) {
@@ -258,6 +260,93 @@ fn a_transaction_returns_when_it_commits() {
     client.send(&Method::TxCommit(TxCommit {}));
     assert_eq!(client.returned().text(), "back");
     client.expect(&Method::TxCommitOk(TxCommitOk {}));
+}
+
+/// A transaction publishes to a queue that goes before it commits; the queue and the client with the transaction.
+fn published_to_what_went(mandatory: bool, bodies: &[&str]) -> (Client, String) {
+    let mut client = Client::open();
+    let queue = client.shared_queue("went");
+    client.open_channel(2);
+    select(&mut client);
+    for body in bodies {
+        let publish = BasicPublish { mandatory, ..publish("", &queue) };
+        client.publish_as(publish, NO_PROPERTIES, body.as_bytes());
+    }
+    client.barrier();
+    client.on(1).delete(queue_delete(&queue));
+    (client, queue)
+}
+
+#[test]
+fn what_a_transaction_published_to_a_queue_that_went_is_returned_when_it_commits() {
+    let (mut client, queue) = published_to_what_went(true, &["a", "b"]);
+    client.declare(QueueDeclare { exclusive: true, ..queue_declare(&format!("not {queue}")) });
+    client.on(2).send(&Method::TxCommit(TxCommit {}));
+    for body in ["a", "b"] {
+        assert_eq!(client.returned().text(), body);
+    }
+    client.expect(&Method::TxCommitOk(TxCommitOk {}));
+
+    let (mut client, _) = published_to_what_went(false, &["a"]);
+    commit(client.on(2));
+}
+
+#[test]
+fn what_a_transaction_published_goes_to_the_queue_that_has_the_name_when_it_commits() {
+    let (mut client, queue) = published_to_what_went(true, &["a", "b"]);
+    client.declare(queue_declare(&queue));
+    client.on(2).put(&queue, "c");
+    commit(&mut client);
+    assert_eq!(client.on(1).take_all(&queue), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_transaction_that_went_to_two_queues_is_in_the_one_that_is_left() {
+    let mut client = Client::open();
+    let (exchange, left, goes) = (client.exchange("fanout"), client.queue(), client.queue());
+    client.bind(&left, &exchange, "");
+    client.bind(&goes, &exchange, "");
+    client.open_channel(2);
+    select(&mut client);
+    client.publish_as(BasicPublish { mandatory: true, ..publish(&exchange, "") }, NO_PROPERTIES, b"m");
+    client.barrier();
+    client.on(1).delete(queue_delete(&goes));
+    commit(client.on(2));
+    assert_eq!(client.on(1).take_all(&left), ["m"]);
+}
+
+#[test]
+fn recover_does_not_take_back_what_a_transaction_has_acknowledged() {
+    let (mut client, queue) = with_queue(&["a", "b", "c"]);
+    select(&mut client);
+    for _ in 0..3 {
+        client.get(&queue).unwrap();
+    }
+    client.ack(1);
+    client.requeue(3);
+    let recover = Method::BasicRecover(BasicRecover { requeue: true });
+    client.call(&recover, &Method::BasicRecoverOk(BasicRecoverOk {}));
+    assert_eq!(client.counts(&queue), (1, 0), "one that nothing was said of");
+    commit(&mut client);
+    assert_eq!(client.take_all(&queue), ["b", "c"]);
+}
+
+#[test]
+fn what_goes_back_is_there_before_what_is_published_next() {
+    let (mut client, queue) = with_queue(&["first"]);
+    client.qos(1, false);
+    client.consume(&queue);
+    assert_eq!(client.bodies(1), ["first"]);
+    // In one write: whoever collects these must not mix up their order.
+    let mut frames =
+        method_frame(1, &Method::BasicNack(BasicNack { delivery_tag: 1, multiple: false, requeue: true }));
+    frames.extend(method_frame(1, &Method::BasicPublish(publish("", &queue))));
+    frames.extend(content_frames(1, NO_PROPERTIES, b"second"));
+    client.wire.send_bytes(&frames);
+    let again = client.delivery();
+    assert_eq!((again.text(), again.is_redelivered()), ("first", true));
+    client.ack(2);
+    assert_eq!(client.bodies(1), ["second"]);
 }
 
 #[test]

@@ -10,25 +10,29 @@
 //! A burst may be for many queues: it is handed over in parts, each as large as the turn of whoever does it, and nothing
 //! is added meanwhile.
 
-use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
+mod open_blocks;
+mod pending;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use smallvec::SmallVec;
-
+use self::open_blocks::OpenBlocks;
+use self::pending::{Pending, Terms};
 use crate::broker::node::Node;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::{Settlement, Settlements};
 use crate::broker::route::Targets;
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
-use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
+use crate::message::block::{Big, Pieces, SMALL_BODY_BYTES_MAX};
 use crate::message::block_header::Stamp;
 use crate::message::fact::Fact;
-use crate::message::place::{Logged, Lsn, QueueId, Seq};
+use crate::message::place::Lsn;
 use crate::message::record::Content;
 use crate::message::run::Run;
 use crate::storage::log::Applying;
+
+/// Room kept for the next burst, in bytes.
+const SPARE_BYTES_MAX: usize = 256 * 1024;
 
 /// Messages published and not yet handed to their queues.
 #[derive(Debug, Default)]
@@ -42,6 +46,8 @@ pub struct Burst {
     undelivered: VecDeque<(Lsn, Arc<Queue>)>,
     /// When what is published from now on was received, in milliseconds since 1970.
     received_ms: u64,
+    /// What is published from now on is wanted back if its queues are gone before it is handed over.
+    mandatory: bool,
     /// A queue that is crowded since it was handed messages of ours.
     crowded: Option<Arc<Queue>>,
     handing: Option<Handing>,
@@ -61,25 +67,6 @@ struct Handing {
     run: usize,
 }
 
-#[derive(Debug, Default)]
-struct Pending {
-    targets: Targets,
-    builder: BlockBuilder,
-    stamp: Stamp,
-    runs: Vec<Staged>,
-    /// What is published to the same queues from now on must come behind others.
-    is_closed: bool,
-}
-
-/// A run on its way into its queues.
-#[derive(Debug)]
-struct Staged {
-    run: Run,
-    logged: Option<Logged>,
-    /// For each target, the number it draws inside the log's hold, if it does; empty when none does.
-    seqs: SmallVec<[Option<Seq>; 1]>,
-}
-
 /// Where the log has what was handed over; zero for what it need not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HandedOver {
@@ -93,6 +80,12 @@ impl Burst {
     /// What is published from now on was received at this time, in milliseconds since 1970.
     pub fn received_at(&mut self, unix_ms: u64) {
         self.received_ms = unix_ms;
+    }
+
+    /// What is published from now on is wanted back if its queues are gone before it is handed over: see
+    /// [`Burst::look_up`].
+    pub fn set_mandatory(&mut self, mandatory: bool) {
+        self.mandatory = mandatory;
     }
 
     /// What the block headers of messages published now say.
@@ -121,13 +114,10 @@ impl Burst {
         bodies: impl Iterator<Item = &'a [u8]>,
     ) -> u64 {
         let mut count = 0;
-        let stamp = self.stamp(persistent);
+        let terms = Terms { stamp: self.stamp(persistent), mandatory: self.mandatory };
         let Some(pending) = self.pending_for(targets) else { return count };
         let staged = pending.runs.len();
-        if pending.stamp.persistent != persistent {
-            pending.seal(node);
-        }
-        pending.stamp = stamp;
+        pending.agree(terms, node);
         for body in bodies {
             let content = Content { body, ..*like };
             if pending.builder.is_full_for(&content) {
@@ -147,8 +137,10 @@ impl Burst {
 
     /// Adds a large message.
     pub fn publish_big(&mut self, node: &Node, targets: &Targets, big: Arc<Big>) {
+        let mandatory = self.mandatory;
         let Some(pending) = self.pending_for(targets) else { return };
         pending.seal(node);
+        pending.terms.mandatory = mandatory;
         pending.stage(Run::of_big(big));
         self.count_staged(1, targets);
     }
@@ -267,6 +259,23 @@ impl Burst {
         self.crowded.take()
     }
 
+    /// Messages are for names: queues that are gone since these were routed make way for those that are called the same
+    /// now, which `find` knows. Mandatory messages that are for nobody any more are added to `lost`. The steps it took.
+    pub fn look_up(
+        &mut self,
+        node: &Node,
+        find: impl Fn(&str) -> Option<Arc<Queue>>,
+        lost: &mut Vec<Run>,
+    ) -> usize {
+        let mut steps = 0;
+        for pending in &mut self.pending {
+            steps += pending.targets.len();
+            pending.seal(node);
+            pending.look_up(&find, lost);
+        }
+        steps
+    }
+
     /// Takes over what another burst has collected; this one has collected nothing.
     pub fn adopt(&mut self, other: &mut Self) {
         debug_assert!(self.is_empty() && self.handing.is_none(), "what was published before is handed over");
@@ -326,141 +335,6 @@ impl Burst {
     /// How many steps it took to find the blocks for what was published since this was last asked.
     pub fn take_steps(&mut self) -> u32 {
         std::mem::take(&mut self.open.steps)
-    }
-}
-
-/// Which pending blocks may still grow.
-#[derive(Debug, Default)]
-struct OpenBlocks {
-    /// The block that a queue's messages went to last.
-    by_queue: HashMap<QueueId, usize, RandomState>,
-    /// Blocks for several queues, by where the list of those lies.
-    sets: HashMap<usize, usize, RandomState>,
-    /// The last block for one queue: most messages go where the one before went.
-    last_single: Option<(QueueId, usize)>,
-    last_set: Option<usize>,
-    /// A block for several queues that `by_queue` does not know, for nothing else was published since.
-    unregistered: Option<usize>,
-    steps: u32,
-}
-
-impl OpenBlocks {
-    /// The open block for one queue alone; `None` when the next one is to be it.
-    fn single(&mut self, queue: QueueId, pending: &mut [Pending]) -> Option<usize> {
-        if let Some((last, at)) = self.last_single
-            && last == queue
-        {
-            return Some(at);
-        }
-        self.register(pending);
-        let known = self.by_queue.get(&queue).copied();
-        let is_own = |at: usize| pending.get(at).is_some_and(|block| block.targets.len() == 1);
-        let found = known.filter(|&at| is_own(at));
-        let at = found.unwrap_or(pending.len());
-        if found.is_none() {
-            self.by_queue.insert(queue, at);
-            known.and_then(|at| pending.get_mut(at)).into_iter().for_each(|block| block.is_closed = true);
-        }
-        self.last_single = Some((queue, at));
-        found
-    }
-
-    /// The open block for these queues; `None` when the next one is to be it.
-    fn set(&mut self, targets: &Targets, pending: &mut [Pending]) -> Option<usize> {
-        let is_open = |at: &usize| {
-            pending.get(*at).is_some_and(|block| !block.is_closed && same(&block.targets, targets))
-        };
-        let id = targets.as_ptr().addr();
-        let found = self.last_set.filter(is_open).or_else(|| self.sets.get(&id).copied().filter(is_open));
-        self.last_set = found.or(Some(pending.len()));
-        if found.is_some() {
-            return found;
-        }
-        self.register(pending);
-        self.sets.insert(id, pending.len());
-        self.last_single = None;
-        if pending.is_empty() {
-            self.unregistered = Some(0);
-        } else {
-            // Those before must not grow any more where they share a queue with this one.
-            self.claim(targets, pending.len(), pending);
-        }
-        None
-    }
-
-    /// Tells `by_queue` of a block that it does not know.
-    fn register(&mut self, pending: &mut [Pending]) {
-        let Some(at) = self.unregistered.take() else { return };
-        let Some(targets) = pending.get(at).map(|block| Arc::clone(&block.targets)) else { return };
-        self.claim(&targets, at, pending);
-    }
-
-    /// The last messages of these queues are in the block at `at`.
-    fn claim(&mut self, targets: &Targets, at: usize, pending: &mut [Pending]) {
-        self.steps += targets.len() as u32;
-        for queue in &**targets {
-            if let Some(before) = self.by_queue.insert(queue.id, at)
-                && let Some(block) = pending.get_mut(before)
-            {
-                block.is_closed = true;
-            }
-        }
-    }
-
-    fn clear(&mut self) {
-        self.by_queue.clear();
-        self.sets.clear();
-        (self.last_single, self.last_set, self.unregistered) = (None, None, None);
-    }
-}
-
-/// Room kept for the next burst.
-const SPARE_BYTES_MAX: usize = 256 * 1024;
-
-fn same(one: &Targets, two: &Targets) -> bool {
-    Arc::ptr_eq(one, two)
-        || (one.len() == two.len() && one.iter().zip(&**two).all(|(one, two)| Arc::ptr_eq(one, two)))
-}
-
-impl Pending {
-    fn seal(&mut self, node: &Node) {
-        if !self.builder.is_empty() {
-            let (block, count, body_bytes) = self.builder.seal(self.stamp, &node.memory.messages);
-            self.stage(Run::of_block(block, count, body_bytes));
-        }
-    }
-
-    fn stage(&mut self, run: Run) {
-        self.runs.push(Staged { run, logged: None, seqs: SmallVec::new() });
-    }
-
-    /// Drops the targets that take nothing.
-    fn reserve(&mut self) {
-        let count = self.runs.iter().map(|staged| staged.run.count()).sum();
-        if self.targets.iter().all(|queue| queue.reserve(count)) {
-            return;
-        }
-        self.targets = self.targets.iter().filter(|queue| queue.reserve(count)).cloned().collect();
-    }
-
-    fn is_logged(&self) -> bool {
-        let persistent = self.runs.iter().any(|staged| staged.run.is_persistent());
-        persistent && self.targets.iter().any(|queue| queue.properties.durable)
-    }
-
-    /// Puts some of its runs into one of its queues; whether that is crowded now.
-    fn enqueue(&self, queue: &Arc<Queue>, at: usize, some: Range<usize>, wakes: &mut Wakes) -> bool {
-        let runs = self.runs.get(some).unwrap_or_default().iter().map(|staged| {
-            let logged = staged.logged.filter(|_| queue.logs(staged.run.is_persistent()));
-            (staged.run.clone(), staged.seqs.get(at).copied().flatten(), logged)
-        });
-        queue.enqueue(runs, wakes)
-    }
-
-    fn recycle(&mut self) {
-        self.runs.clear();
-        self.targets = Targets::default();
-        self.is_closed = false;
     }
 }
 

@@ -49,8 +49,8 @@ impl Channel {
         }
         if self.has_window {
             // What a transaction has settled is held until it commits.
-            let in_transaction = self.transaction.as_ref().map_or(0, Transaction::settled_messages);
-            let held = self.unacked.messages() + in_transaction;
+            let in_transaction = self.transaction.as_ref().map_or(0, Transaction::consumed);
+            let held = self.unacked.consumed() + in_transaction;
             let used = u32::try_from(held).unwrap_or(u32::MAX);
             let used = used.saturating_add(link.count_arriving(self.number));
             let is_awaited = link.outbox.open_window(self.number, u32::from(count), used);
@@ -170,9 +170,6 @@ impl Channel {
         if get.no_ack {
             link.settlement(&queue).settled(&run);
             return Ok(());
-        }
-        if self.has_window {
-            link.outbox.count_in_window(self.number, 1);
         }
         self.hold(link, Delivered { first_tag: tag, held: Held::Here(run), holder: Holder::Get(queue) });
         Ok(())

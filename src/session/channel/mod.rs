@@ -9,7 +9,7 @@ mod consume;
 mod content;
 mod deliver;
 mod publish;
-mod returns;
+pub mod returns;
 mod settle;
 mod topology;
 mod tx;

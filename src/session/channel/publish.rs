@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::auth::permissions::Access;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::Exchange;
-use crate::broker::reply_to;
+use crate::broker::reply_to::{self, Reply};
 use crate::broker::route::{self, Targets};
 use crate::message::block::{Big, BlockBuilder, Pieces};
 use crate::message::block_header::Stamp;
@@ -212,14 +212,14 @@ impl Publisher<'_> {
             &route.targets
         };
         let taken = if !targets.is_empty() {
-            return hand_to_burst(link, self.transaction, targets, &message, body, persistent);
+            return hand_to_burst(link, self.transaction, targets, &message, mandatory, body, persistent);
         } else if route.exchange.is_default() {
             reply(link, &message, &body)
         } else {
             false
         };
         if !taken && mandatory {
-            return give_back(link, self.transaction, self.channel, &message, body);
+            return return_unroutable(link, self.transaction, self.channel, &message, body);
         }
         Ok(())
     }
@@ -230,6 +230,7 @@ fn hand_to_burst(
     transaction: &mut Option<Transaction>,
     targets: &Targets,
     message: &Content<'_>,
+    mandatory: bool,
     body: Body<'_>,
     persistent: bool,
 ) -> Result<(), Refusal> {
@@ -239,6 +240,7 @@ fn hand_to_burst(
         Some(transaction) => {
             let bytes = message_bytes(message, &body) + targets.len() as u64 * TARGET_BYTES;
             transaction.count_message(bytes, &node.limits)?;
+            transaction.burst.set_mandatory(mandatory);
             &mut transaction.burst
         }
         None => own,
@@ -260,7 +262,7 @@ fn hand_to_burst(
 }
 
 /// basic.return: a mandatory message that nobody takes, at once or when its transaction commits.
-fn give_back(
+fn return_unroutable(
     link: &mut Link,
     transaction: &mut Option<Transaction>,
     channel: u16,
@@ -275,7 +277,8 @@ fn give_back(
     let mut names = NamesBuf::default();
     names.copy(message.names);
     let properties = message.properties.to_vec();
-    transaction.unroutable.push(Unroutable { names, properties, body: body.into_pieces() });
+    let unroutable = Unroutable::Never { names, properties, body: body.into_pieces() };
+    transaction.unroutable.push_back(unroutable);
     Ok(())
 }
 
@@ -284,7 +287,7 @@ fn message_bytes(message: &Content<'_>, body: &Body<'_>) -> u64 {
     (head + body.view().len()) as u64
 }
 
-/// Hands an answer to the direct reply-to consumer that the routing key addresses. `false` when it addresses none.
+/// Hands an answer to the direct reply-to consumer that the routing key addresses. `false` when none takes it.
 fn reply(link: &mut Link, message: &Content<'_>, body: &Body<'_>) -> bool {
     let key = message.names.routing_key();
     if !reply_to::is_address(key) {
@@ -303,7 +306,14 @@ fn reply(link: &mut Link, message: &Content<'_>, body: &Body<'_>) -> bool {
             Run::of_big(Big::new(message.names, message.properties, pieces, Stamp::default(), gauge))
         }
     };
-    link.broker.replies.deliver(&String::from_utf8_lossy(key), run, &mut link.wakes)
+    let (address, memory) = (String::from_utf8_lossy(key), &link.broker.node.memory);
+    let reply = link.broker.replies.deliver(&address, run, memory, &mut link.wakes);
+    if reply == Reply::Unread
+        && let Some(left_out) = link.broker.complaints.allow(link.now.instant)
+    {
+        tracing::warn!(left_out, "a direct reply is dropped: its client leaves too many unread");
+    }
+    reply == Reply::Taken
 }
 
 fn view<'a>(message: &Content<'a>, body: &'a Body<'_>) -> MessageView<'a> {

@@ -1,28 +1,53 @@
 //! basic.return: mandatory messages that nobody takes go back to their publisher.
 
+use std::collections::VecDeque;
+
+use crate::broker::wakes::HOLD_STEPS;
 use crate::message::block::Pieces;
 use crate::message::names::NamesBuf;
 use crate::message::record::{BodyView, MessageView};
+use crate::message::run::Run;
 use crate::protocol::methods::{BasicReturn, Method};
 use crate::protocol::reply::ReplyCode;
 use crate::session::link::Link;
 
-/// A message kept until its transaction commits, to be returned then.
+/// What a transaction returns when it commits.
 #[derive(Debug)]
-pub(super) struct Unroutable {
-    pub(super) names: NamesBuf,
-    pub(super) properties: Vec<u8>,
-    pub(super) body: Pieces,
+pub enum Unroutable {
+    /// A message that had no queue when it was published.
+    Never {
+        /// Where it was to go.
+        names: NamesBuf,
+        /// Its properties.
+        properties: Vec<u8>,
+        /// Its body.
+        body: Pieces,
+    },
+    /// Messages whose queues are gone since.
+    NoLonger(Run),
 }
 
-impl Unroutable {
-    pub(super) fn view(&self) -> MessageView<'_> {
-        MessageView {
-            names: self.names.view(),
-            properties: &self.properties,
-            body: BodyView::Chunks(&self.body),
+/// Sends some of these back, as far as this turn goes. `true` when that is all.
+pub fn return_some(link: &mut Link, channel: u16, unroutable: &mut VecDeque<Unroutable>) -> bool {
+    for _ in 0..HOLD_STEPS {
+        let Some(first) = unroutable.pop_front() else { return true };
+        link.wakes.count(1);
+        match first {
+            Unroutable::Never { names, properties, body } => {
+                let (names, body) = (names.view(), BodyView::Chunks(&body));
+                send_return(link, channel, &MessageView { names, properties: &properties, body });
+            }
+            Unroutable::NoLonger(mut run) => {
+                if run.count() > 1 {
+                    let first = run.split_front(1);
+                    unroutable.push_front(Unroutable::NoLonger(run));
+                    run = first;
+                }
+                run.messages().for_each(|message| send_return(link, channel, &message));
+            }
         }
     }
+    false
 }
 
 /// Sends a message back to its publisher.

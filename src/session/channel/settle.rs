@@ -91,7 +91,7 @@ impl Channel {
         let count = delivered.count();
         link.wakes.count(1);
         link.outbox.held_bytes.sub(delivered.held_bytes());
-        if self.has_window {
+        if self.has_window && matches!(delivered.holder, Holder::Consumer(_)) {
             link.credit_window(self.number, count);
         }
         let Some(queue) = delivered.queue() else { return };
@@ -123,14 +123,25 @@ impl Channel {
         Ok(())
     }
 
-    /// Everything not acknowledged goes back, also what a transaction had acknowledged and did not commit, as far as
-    /// this turn goes. `true` when all has.
+    /// Everything not acknowledged goes back, as far as this turn goes; what a transaction has acknowledged stays with
+    /// it. `true` when all has.
     pub fn return_unacked(&mut self, link: &mut Link) -> bool {
-        for _ in 0..HOLD_STEPS {
+        self.return_all(link, |channel| channel.unacked.take_first_through(u64::MAX))
+    }
+
+    /// As [`Channel::return_unacked`], for a channel that ends: what a transaction had acknowledged and did not commit
+    /// goes back as well.
+    pub fn return_held(&mut self, link: &mut Link) -> bool {
+        self.return_all(link, |channel| {
             let in_transaction = |open: &mut Transaction| open.take_first_settled();
-            let next = self.unacked.take_first_through(u64::MAX);
-            let next = next.or_else(|| self.transaction.as_mut().and_then(in_transaction));
-            let Some(delivered) = next else { return true };
+            let unacked = channel.unacked.take_first_through(u64::MAX);
+            unacked.or_else(|| channel.transaction.as_mut().and_then(in_transaction))
+        })
+    }
+
+    fn return_all(&mut self, link: &mut Link, next: impl Fn(&mut Self) -> Option<Delivered>) -> bool {
+        for _ in 0..HOLD_STEPS {
+            let Some(delivered) = next(self) else { return true };
             self.settle_now(link, delivered, Verdict::Return);
         }
         false

@@ -7,7 +7,7 @@ use crate::broker::wakes::HOLD_STEPS;
 use crate::config::Limits;
 use crate::protocol::methods::{Method, TxRollbackOk, TxSelectOk};
 use crate::session::channel::Channel;
-use crate::session::channel::returns::{Unroutable, send_return};
+use crate::session::channel::returns::Unroutable;
 use crate::session::channel::unacked::Delivered;
 use crate::session::chore::{Chore, Verdict};
 use crate::session::link::Link;
@@ -20,7 +20,7 @@ pub(super) struct Transaction {
     messages: usize,
     /// What its messages take in memory and in the log.
     bytes: u64,
-    pub(super) unroutable: Vec<Unroutable>,
+    pub(super) unroutable: VecDeque<Unroutable>,
     settled: VecDeque<(Delivered, Verdict)>,
 }
 
@@ -49,8 +49,9 @@ impl Transaction {
         self.settled.push_back((delivered, verdict));
     }
 
-    pub(super) fn settled_messages(&self) -> u64 {
-        self.settled.iter().map(|(delivered, _)| u64::from(delivered.count())).sum()
+    /// How many messages it has settled that consumers were given.
+    pub(super) fn consumed(&self) -> u64 {
+        self.settled.iter().map(|(delivered, _)| delivered.consumed()).sum()
     }
 
     pub(super) fn take_first_settled(&mut self) -> Option<Delivered> {
@@ -70,28 +71,28 @@ impl Channel {
 
     /// Publishes first, then acknowledgements, all in one hold of the log. The answer waits until it is durable.
     pub(super) fn on_tx_commit(&mut self, link: &mut Link) -> Result<(), Refusal> {
-        let transaction = self.transaction.as_mut().ok_or_else(not_transactional)?;
-        for unroutable in transaction.unroutable.drain(..) {
-            send_return(link, self.number, &unroutable.view());
+        if self.transaction.is_none() {
+            return Err(not_transactional());
         }
         link.chores.push_back(Chore::Commit { channel: self.number });
         Ok(())
     }
 
-    /// Collects what the transaction has settled, some at a time; `true` when that is all, and what it has published is
-    /// to be handed over with it.
-    pub fn collect_commit(&mut self, link: &mut Link) -> bool {
-        let Some(mut transaction) = self.transaction.take() else { return true };
+    /// Collects what the transaction has settled, some at a time. When that is all, what it has published is to be handed
+    /// over with it, and the messages that are to be returned come back.
+    pub fn collect_commit(&mut self, link: &mut Link) -> Option<VecDeque<Unroutable>> {
+        let Some(mut transaction) = self.transaction.take() else { return Some(VecDeque::new()) };
         for _ in 0..HOLD_STEPS {
             let Some((delivered, verdict)) = transaction.settled.pop_front() else {
-                link.commit(&mut transaction.burst);
                 self.transaction = Some(Transaction::default());
-                return true;
+                let lost = link.commit(&mut transaction.burst);
+                transaction.unroutable.extend(lost.into_iter().map(Unroutable::NoLonger));
+                return Some(transaction.unroutable);
             };
             self.settle_now(link, delivered, verdict);
         }
         self.transaction = Some(transaction);
-        false
+        None
     }
 
     /// Publishes are forgotten, acknowledgements taken back.

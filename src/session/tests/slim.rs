@@ -194,7 +194,15 @@ fn a_transaction_settles_what_is_not_in_memory_or_takes_it_back() {
     client.say(1, &ack(150, true));
     client.say(1, &Method::BasicRecover(BasicRecover { requeue: true }));
     settle_down(&broker, &mut client);
-    assert_eq!(numbers(&mut client).len() as u64, MESSAGES - 100, "what was not committed comes back too");
+    assert_eq!(
+        numbers(&mut client).len() as u64,
+        MESSAGES - 150 + 1,
+        "what it has acknowledged stays with it"
+    );
+    client.say(1, &Method::TxRollback(TxRollback {}));
+    client.say(1, &Method::BasicRecover(BasicRecover { requeue: true }));
+    settle_down(&broker, &mut client);
+    assert_eq!(numbers(&mut client).len() as u64, MESSAGES - 100, "and comes back when it is not committed");
 }
 
 #[test]

@@ -31,6 +31,7 @@ impl Model {
         let queues = self.route(message).expect("a missing exchange refuses");
         self.messages.insert(message.id, Rc::clone(message));
         let logged_behind = self.logged(&queues, message);
+        let names = queues.iter().map(|id| self.queues[id].name.clone()).collect();
         let channel = self.channel(key);
         if let Some(confirms) = &mut channel.confirms {
             confirms.published += 1;
@@ -40,7 +41,7 @@ impl Model {
             if queues.is_empty() && message.mandatory {
                 tx.unroutable.push(Rc::clone(message));
             }
-            tx.publishes.push((queues, Rc::clone(message)));
+            tx.publishes.push((names, Rc::clone(message)));
             return;
         }
         self.enqueue(&queues, message);
@@ -68,6 +69,7 @@ impl Model {
                 held: false,
                 doubtful: false,
                 redelivered: false,
+                perhaps_redelivered: false,
                 logged_behind: (message.is_persistent() && is_durable(&queue.name)).then_some(end),
                 since: (now, now),
             };
@@ -115,11 +117,9 @@ impl Model {
         }
     }
 
+    /// What was acknowledged in a transaction stays with it.
     pub(super) fn return_unacked(&mut self, key: ChannelKey) {
-        let channel = self.channel(key);
-        let unacked = std::mem::take(&mut channel.unacked).into_values();
-        let settled = channel.tx.as_mut().map(|tx| std::mem::take(&mut tx.settled)).unwrap_or_default();
-        for held in unacked.chain(settled.into_iter().map(|(_, held, _)| held)) {
+        for held in std::mem::take(&mut self.channel(key).unacked).into_values() {
             self.let_go(held, true);
         }
         self.hand_over_returns();
@@ -128,10 +128,12 @@ impl Model {
     pub(super) fn commit(&mut self, key: ChannelKey) {
         let tx = std::mem::take(self.channel(key).tx.as_mut().expect("a transaction is open"));
         assert!(tx.unroutable.is_empty(), "returns come before commit-ok");
-        for (queues, message) in &tx.publishes {
-            let logged = self.logged(queues, message).is_some();
+        assert!(self.first_lost(&tx).is_empty(), "returns come before commit-ok");
+        for (names, message) in &tx.publishes {
+            let queues = self.look_up(names);
+            let logged = self.logged(&queues, message).is_some();
             self.note_logged(logged);
-            self.enqueue(queues, message);
+            self.enqueue(&queues, message);
         }
         for (_, held, verdict) in tx.settled {
             self.let_go(held, verdict.requeues());
@@ -139,10 +141,31 @@ impl Model {
         self.hand_over_returns();
     }
 
+    /// The queues that have these names now.
+    fn look_up(&self, names: &[String]) -> Vec<u64> {
+        names.iter().filter_map(|name| self.names.get(name)).copied().collect()
+    }
+
+    /// The mandatory messages of a transaction whose queues are gone, and which did not come back yet: of those to the
+    /// same queues the first.
+    pub(super) fn first_lost(&self, tx: &Tx) -> Vec<Rc<Message>> {
+        let mut first: BTreeMap<&[String], &Rc<Message>> = BTreeMap::new();
+        for (names, message) in &tx.publishes {
+            let is_lost = message.mandatory && !names.is_empty() && self.look_up(names).is_empty();
+            if is_lost && !tx.lost.contains(&message.id) {
+                first.entry(names).or_insert(message);
+            }
+        }
+        first.into_values().cloned().collect()
+    }
+
     pub(super) fn roll_back(&mut self, key: ChannelKey) {
-        let channel = self.channel(key);
-        let tx = std::mem::take(channel.tx.as_mut().expect("a transaction is open"));
-        channel.unacked.extend(tx.settled.into_iter().map(|(tag, held, _)| (tag, held)));
+        let tx = std::mem::take(self.channel(key).tx.as_mut().expect("a transaction is open"));
+        self.take_back(key, tx);
+    }
+
+    fn take_back(&mut self, key: ChannelKey, tx: Tx) {
+        self.channel(key).unacked.extend(tx.settled.into_iter().map(|(tag, held, _)| (tag, held)));
     }
 
     pub(super) fn declare(&mut self, key: ChannelKey, name: &str) {
@@ -157,6 +180,7 @@ impl Model {
             next_seq: 0,
             consumers: BTreeSet::new(),
             survivors: 0,
+            last_given: 0,
         };
         self.queues.insert(id, queue);
         self.names.insert(name.to_owned(), id);
@@ -233,9 +257,12 @@ impl Model {
         for id in consumers.into_values() {
             let queue = self.queues.get_mut(&self.consumers[&id].queue).expect("it ends with its queue");
             for entry in queue.entries.values_mut().filter(|entry| !entry.held) {
-                entry.since.1 = now;
+                (entry.since.1, entry.perhaps_redelivered) = (now, true);
             }
             unused.extend(self.remove_consumer(id));
+        }
+        if let Some(tx) = self.channel(key).tx.take() {
+            self.take_back(key, tx);
         }
         self.return_unacked(key);
         self.channels.remove(&key);

@@ -18,6 +18,8 @@ pub(super) struct Queue {
     pub(super) consumers: BTreeSet<u64>,
     /// Of the entries in doubt so many are still there.
     pub(super) survivors: u64,
+    /// The last entry that anybody got.
+    pub(super) last_given: u64,
 }
 
 /// A message in a queue.
@@ -29,6 +31,8 @@ pub(super) struct Entry {
     pub(super) doubtful: bool,
     /// It was delivered and came back.
     pub(super) redelivered: bool,
+    /// It may have been on its way to a channel that ended, which is as good as delivered.
+    pub(super) perhaps_redelivered: bool,
     /// For what the log must know: where that ended before.
     pub(super) logged_behind: Option<u64>,
     /// When it became available, at the earliest and at the latest.
@@ -62,6 +66,7 @@ impl Queue {
     pub(super) fn hold(&mut self, seq: u64) {
         let entry = self.entries.get_mut(&seq).expect("it was found");
         entry.held = true;
+        self.last_given = self.last_given.max(seq);
         if std::mem::take(&mut entry.doubtful) {
             self.survivors =
                 self.survivors.checked_sub(1).expect("more messages survived a purge than it said");
@@ -127,8 +132,11 @@ pub(super) struct Confirms {
 /// What an open transaction collects.
 #[derive(Debug, Default)]
 pub(super) struct Tx {
-    pub(super) publishes: Vec<(Vec<u64>, Rc<Message>)>,
+    /// With the names of the queues each goes to.
+    pub(super) publishes: Vec<(Vec<String>, Rc<Message>)>,
     pub(super) unroutable: Vec<Rc<Message>>,
+    /// Those that came back, for their queues are gone, since it is being committed.
+    pub(super) lost: BTreeSet<u64>,
     pub(super) settled: Vec<(u64, Held, Verdict)>,
 }
 
@@ -142,8 +150,9 @@ pub(super) struct Held {
 }
 
 impl Channel {
-    /// What counts in its shared prefetch.
+    /// What counts in its shared prefetch: not what basic.get took.
     pub(super) fn holds(&self) -> u64 {
-        self.unacked.len() as u64 + self.tx.as_ref().map_or(0, |tx| tx.settled.len() as u64)
+        let settled = self.tx.iter().flat_map(|tx| tx.settled.iter().map(|(_, held, _)| held));
+        self.unacked.values().chain(settled).filter(|held| held.consumer.is_some()).count() as u64
     }
 }

@@ -1,0 +1,121 @@
+//! Messages for the same queues, on their way there.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::broker::node::Node;
+use crate::broker::queue::handle::Queue;
+use crate::broker::route::Targets;
+use crate::broker::wakes::Wakes;
+use crate::message::block::BlockBuilder;
+use crate::message::block_header::Stamp;
+use crate::message::place::{Logged, Seq};
+use crate::message::run::Run;
+
+/// Messages that go to the same queues.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub(super) targets: Targets,
+    pub(super) builder: BlockBuilder,
+    pub(super) terms: Terms,
+    pub(super) runs: Vec<Staged>,
+    /// What is published to the same queues from now on must come behind others.
+    pub(super) is_closed: bool,
+}
+
+/// What the messages of a block have in common.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Terms {
+    pub(super) stamp: Stamp,
+    /// Their publisher wants them back if their queues are gone before they are there.
+    pub(super) mandatory: bool,
+}
+
+/// A run on its way into its queues.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) run: Run,
+    pub(super) logged: Option<Logged>,
+    mandatory: bool,
+    /// For each target, the number it draws inside the log's hold, if it does; empty when none does.
+    pub(super) seqs: SmallVec<[Option<Seq>; 1]>,
+}
+
+impl Pending {
+    /// What is added from now on has these terms: a block has the same for all.
+    pub(super) fn agree(&mut self, terms: Terms, node: &Node) {
+        if (self.terms.stamp.persistent, self.terms.mandatory) != (terms.stamp.persistent, terms.mandatory) {
+            self.seal(node);
+        }
+        self.terms = terms;
+    }
+
+    /// Closes the block that is being filled.
+    pub(super) fn seal(&mut self, node: &Node) {
+        if !self.builder.is_empty() {
+            let (block, count, body_bytes) = self.builder.seal(self.terms.stamp, &node.memory.messages);
+            self.stage(Run::of_block(block, count, body_bytes));
+        }
+    }
+
+    /// Adds a run.
+    pub(super) fn stage(&mut self, run: Run) {
+        let mandatory = self.terms.mandatory;
+        self.runs.push(Staged { run, logged: None, mandatory, seqs: SmallVec::new() });
+    }
+
+    /// Queues that are gone make way for those that have their names now. What is for nobody any more is dropped, or
+    /// added to `lost` when its publisher wants it back.
+    pub(super) fn look_up(&mut self, find: impl Fn(&str) -> Option<Arc<Queue>>, lost: &mut Vec<Run>) {
+        if !self.targets.iter().any(|queue| queue.is_deleted()) {
+            return;
+        }
+        let now = |queue: &Arc<Queue>| match queue.is_deleted() {
+            true => find(&queue.properties.name),
+            false => Some(Arc::clone(queue)),
+        };
+        self.targets = self.targets.iter().filter_map(now).collect();
+        if self.targets.is_empty() {
+            lost.extend(self.runs.drain(..).filter(|staged| staged.mandatory).map(|staged| staged.run));
+        }
+    }
+
+    /// Drops the targets that take nothing.
+    pub(super) fn reserve(&mut self) {
+        let count = self.runs.iter().map(|staged| staged.run.count()).sum();
+        if self.targets.iter().all(|queue| queue.reserve(count)) {
+            return;
+        }
+        self.targets = self.targets.iter().filter(|queue| queue.reserve(count)).cloned().collect();
+    }
+
+    /// Whether the log must have it.
+    pub(super) fn is_logged(&self) -> bool {
+        let persistent = self.runs.iter().any(|staged| staged.run.is_persistent());
+        persistent && self.targets.iter().any(|queue| queue.properties.durable)
+    }
+
+    /// Puts some of its runs into one of its queues; whether that is crowded now.
+    pub(super) fn enqueue(
+        &self,
+        queue: &Arc<Queue>,
+        at: usize,
+        some: Range<usize>,
+        wakes: &mut Wakes,
+    ) -> bool {
+        let runs = self.runs.get(some).unwrap_or_default().iter().map(|staged| {
+            let logged = staged.logged.filter(|_| queue.logs(staged.run.is_persistent()));
+            (staged.run.clone(), staged.seqs.get(at).copied().flatten(), logged)
+        });
+        queue.enqueue(runs, wakes)
+    }
+
+    /// Ready for the next burst.
+    pub(super) fn recycle(&mut self) {
+        self.runs.clear();
+        self.targets = Targets::default();
+        self.is_closed = false;
+    }
+}
