@@ -27,6 +27,9 @@ const KEPT_BYTES_MAX: u64 = 2 * 1024 * 1024;
 const UNCONSUMED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// So much of it each time that something is published to it: more than that was.
 const LET_GO_BYTES: u64 = 1024 * 1024;
+/// After so many looks at a thousand runs in a row that found nothing, a queue is left alone until the next time: others
+/// may put in its way what was searched before.
+const LOOKS_IN_VAIN_MAX: u32 = 1000;
 /// Queues with less in memory are let alone.
 const QUEUE_BYTES_MIN: u64 = 16 * 1024;
 /// The largest queues of a look at all of them.
@@ -159,14 +162,15 @@ impl Queue {
         }
         // What was read back for a basic.get is not let go of before that has taken it.
         let evicted = classic.evict_tail(LET_GO_BYTES, KEPT_BYTES_MAX, true);
+        wakes.count(evicted.steps);
         self.node.counters.evicted_messages.add(evicted.messages);
         wakes.drop_later(evicted.runs);
     }
 
     /// Lets go of about `wanted` bytes of bodies; how many went.
     fn evict(self: &Arc<Self>, wanted: u64, pause: &dyn Fn()) -> Result<u64, StoreError> {
-        let mut freed = 0;
-        while freed < wanted {
+        let (mut freed, mut in_vain) = (0, 0);
+        while freed < wanted && in_vain < LOOKS_IN_VAIN_MAX {
             let mut state = self.lock();
             state.classic.on_durable(self.node.log.durable());
             let here_bytes = state.classic.here_bytes();
@@ -175,6 +179,7 @@ impl Queue {
             let evicted = state.classic.evict_tail(wanted - freed, kept_bytes, is_awaited);
             self.note_evicted(state, &evicted);
             freed += evicted.body_bytes;
+            in_vain = if evicted.body_bytes > 0 { 0 } else { in_vain + 1 };
             let is_all = !evicted.is_cut_short;
             drop(evicted);
             pause();
@@ -240,7 +245,7 @@ impl Queue {
 
     /// As many runs as go into a spill pack, or none when no more need to.
     fn runs_to_spill(&self, wanted: u64, pause: &dyn Fn()) -> Vec<Run> {
-        loop {
+        for _ in 0..LOOKS_IN_VAIN_MAX {
             let mut state = self.lock();
             let here_bytes = state.classic.here_bytes();
             let spare_bytes = here_bytes - KEPT_BYTES_MAX.min(here_bytes / 4);
@@ -251,5 +256,6 @@ impl Queue {
             }
             pause();
         }
+        Vec::new()
     }
 }

@@ -10,7 +10,7 @@
 //!                                     '-------------- give_back(run) ----------+----> settle(run): gone
 //! ```
 //!
-//! Read [`classic`] first; [`lane`] is its list of messages (kept in [`chunks`], and [`searched`] no further than needed), [`ledger`] what a disk holds of them
+//! Read [`classic`] first; [`lane`] is its list of messages (kept in [`chunks`]), [`ledger`] what a disk holds of them
 //! (in the log or in an [`extent`] of a pack), [`consumers`] who is next.
 
 pub mod chunks;
@@ -19,4 +19,3 @@ pub mod consumers;
 pub mod extent;
 pub mod lane;
 pub mod ledger;
-pub mod searched;

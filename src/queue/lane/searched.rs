@@ -7,36 +7,37 @@ use crate::message::place::Seq;
 
 /// Numbers that were looked through: in `low..high` nothing that is sought rests.
 #[derive(Debug, Default)]
-pub struct Searched {
+pub(super) struct Searched {
     low: Seq,
     high: Seq,
 }
 
 impl Searched {
     /// Whether a number lies in what was looked through.
-    pub fn has(&self, seq: Seq) -> bool {
+    pub(super) fn has(&self, seq: Seq) -> bool {
         self.low <= seq && seq < self.high
     }
 
     /// Its first number: a search towards the head goes on before it.
-    pub fn low(&self) -> Seq {
+    pub(super) fn low(&self) -> Seq {
         self.low
     }
 
+    /// What is looked through when a search that began above it has come down to it: `above`, if there was anything, and
+    /// this. Numbers in between are nobody's here.
+    pub(super) fn below(&self, above: Option<(Seq, Seq)>) -> (Seq, Seq) {
+        (self.low, above.map_or(self.high, |(_, high)| high))
+    }
+
     /// Something that is sought comes to rest at `first..end`.
-    pub fn reopen(&mut self, first: Seq, end: Seq) {
+    pub(super) fn reopen(&mut self, first: Seq, end: Seq) {
         if first < self.high {
             self.low = self.low.max(end);
         }
     }
 
-    /// `low..high` was looked through. What was known before is known still if nothing lies in between.
-    pub fn note(&mut self, low: Seq, high: Seq) {
-        let joins = low <= self.high && self.low <= high && self.low < self.high;
-        *self = if joins {
-            Self { low: self.low.min(low), high: self.high.max(high) }
-        } else {
-            Self { low, high }
-        };
+    /// `low..high` was looked through. What was known before is forgotten, unless it is a part of this.
+    pub(super) fn note(&mut self, (low, high): (Seq, Seq)) {
+        *self = Self { low, high };
     }
 }

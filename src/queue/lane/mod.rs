@@ -12,16 +12,18 @@
 //! No call does more than about a thousand steps beyond what its arguments ask for: an eviction that was cut short is
 //! asked for again, and remembers what it need not look at another time.
 
+mod leaving;
+mod searched;
+
 use std::collections::VecDeque;
 
+pub use self::leaving::{Evicted, ToSpill};
+use self::searched::Searched;
 use crate::message::place::Seq;
 use crate::message::run::Run;
 use crate::queue::chunks::{Chunks, Spot};
 use crate::queue::ledger::Ledger;
-use crate::queue::searched::Searched;
 
-/// One eviction looks at no more runs and away ranges than this.
-const EVICT_RUNS_MAX: usize = 1000;
 /// An away range holds the messages of so many runs at most, when it was made of them: what it takes to count the
 /// messages on one side of a number in it. Two reads' worth.
 const AWAY_RUNS_MAX: u32 = 2000;
@@ -71,28 +73,6 @@ pub struct Gone {
     pub end: Seq,
     /// Whether they were persistent.
     pub persistent: bool,
-}
-
-/// What an eviction did.
-#[derive(Debug, Default)]
-pub struct Evicted {
-    /// The runs, whose bytes are freed when the last of them is dropped: better not under a lock.
-    pub runs: Vec<Run>,
-    /// How many messages went away.
-    pub messages: u64,
-    /// The sum of their bodies, in bytes.
-    pub body_bytes: u64,
-    /// It has looked at as much as it may at once: there may be more to take.
-    pub is_cut_short: bool,
-}
-
-/// What is to be written to a spill pack.
-#[derive(Debug, Default)]
-pub struct ToSpill {
-    /// The runs, newest first.
-    pub runs: Vec<Run>,
-    /// As many were looked at as may be at once: there may be more.
-    pub is_cut_short: bool,
 }
 
 /// A list of runs and away ranges, ascending by sequence number, that never overlap.
@@ -212,7 +192,7 @@ impl Lane {
         let at = self.make_room(away.first, away.end, ledger);
         let behind = self.list.insert(at, Resting::Away(away, 1));
         let Some(at) = self.list.before(behind) else { return };
-        let at = self.merge_next(at, ledger);
+        let at = self.merge_next(at, ledger).unwrap_or(at);
         if let Some(before) = self.list.before(at) {
             self.merge_next(before, ledger);
         }
@@ -242,19 +222,19 @@ impl Lane {
         at
     }
 
-    /// Makes the away range at a place one with what follows it, if they may be; where it is now.
-    fn merge_next(&mut self, at: Spot, ledger: &Ledger) -> Spot {
+    /// Makes the away range at a place one with what follows it; where it is now, or `None` when they may not be one.
+    fn merge_next(&mut self, at: Spot, ledger: &Ledger) -> Option<Spot> {
         let next = self.list.after(at);
-        let Some(&Resting::Away(behind, runs_behind)) = self.list.get(next) else { return at };
+        let &Resting::Away(behind, runs_behind) = self.list.get(next)? else { return None };
         if let Some(Resting::Away(away, runs)) = self.list.get_mut(at)
             && runs.saturating_add(runs_behind) <= AWAY_RUNS_MAX
             && away.merge(&behind, ledger)
         {
             *runs += runs_behind;
             let behind = self.list.remove(next);
-            return self.list.before(behind).unwrap_or(behind);
+            return Some(self.list.before(behind).unwrap_or(behind));
         }
-        at
+        None
     }
 
     /// Adds messages behind all others that are on the disk.
@@ -332,121 +312,6 @@ impl Lane {
             self.body_bytes -= purged.body_bytes;
         }
         gone
-    }
-
-    /// Turns runs at the far tail that the disk has into away ranges, until `bytes_wanted` of bodies are let go of, or
-    /// only `keep_head_bytes` are left in memory, or enough was looked at. What reaches over `barrier` stays.
-    pub fn evict_tail(
-        &mut self,
-        bytes_wanted: u64,
-        keep_head_bytes: u64,
-        spares_head: bool,
-        barrier: Option<Seq>,
-        ledger: &Ledger,
-    ) -> Evicted {
-        let mut evicted = Evicted::default();
-        let mut at = match barrier {
-            Some(barrier) => self.list.partition_point(|resting| resting.end() <= barrier),
-            None => self.list.end(),
-        };
-        let mut searched = None;
-        let mut looked_at = 0;
-        while evicted.body_bytes < bytes_wanted
-            && self.here_bytes > keep_head_bytes
-            && let Some(before) = self.list.before(at)
-            && !(spares_head && self.list.before(before).is_none())
-            && let Some(resting) = self.list.get_mut(before)
-        {
-            if self.without_kept.has(resting.first()) {
-                at = self.list.partition_point(|resting| resting.end() <= self.without_kept.low());
-                continue;
-            }
-            if looked_at == EVICT_RUNS_MAX {
-                evicted.is_cut_short = true;
-                break;
-            }
-            looked_at += 1;
-            let (_, high) = searched.unwrap_or((resting.first(), resting.end()));
-            searched = Some((resting.first(), high));
-            at = before;
-            if let Resting::Kept(run) = resting {
-                evicted.body_bytes += run.body_bytes();
-                evicted.messages += u64::from(run.count());
-                self.here_bytes -= run.body_bytes();
-                evicted.runs.extend(resting.let_go());
-                at = self.merge_next(before, ledger);
-            }
-        }
-        if let Some((low, high)) = searched {
-            self.without_kept.note(low, high);
-        }
-        evicted
-    }
-
-    /// Runs at the far tail that the disk does not have, at most `bytes_wanted` of bodies and a run more, newest
-    /// first: what must be written before it can go.
-    pub fn tail_to_spill(&mut self, bytes_wanted: u64) -> ToSpill {
-        let mut found = ToSpill::default();
-        let mut bytes = 0;
-        let mut at = self.list.end();
-        let mut searched = None;
-        let mut looked_at = 0;
-        while bytes < bytes_wanted
-            && let Some(before) = self.list.before(at)
-            && let Some(resting) = self.list.get(before)
-        {
-            if self.without_here.has(resting.first()) {
-                at = self.list.partition_point(|resting| resting.end() <= self.without_here.low());
-                continue;
-            }
-            if looked_at == EVICT_RUNS_MAX {
-                found.is_cut_short = true;
-                break;
-            }
-            looked_at += 1;
-            at = before;
-            if let Resting::Here(run) = resting {
-                bytes += run.body_bytes();
-                found.runs.push(run.clone());
-            } else if found.runs.is_empty() {
-                let (_, high) = searched.unwrap_or((resting.first(), resting.end()));
-                searched = Some((resting.first(), high));
-            }
-        }
-        if let Some((low, high)) = searched {
-            self.without_here.note(low, high);
-        }
-        found
-    }
-
-    /// Turns runs that lie wholly within `first..end` and that only memory had into away ranges, and says which.
-    /// Whoever took some of them meanwhile has their bytes in hand. As many steps as runs lie there.
-    pub fn evict_within(&mut self, first: Seq, end: Seq, ledger: &Ledger) -> (Evicted, Vec<(Seq, Seq)>) {
-        let mut evicted = Evicted::default();
-        let mut ranges = Vec::new();
-        let mut at = self.list.partition_point(|other| other.end() <= first);
-        while let Some(resting) = self.list.get_mut(at)
-            && resting.end() <= end
-        {
-            if let Resting::Here(run) = resting
-                && run.first_seq() >= first
-            {
-                evicted.messages += u64::from(run.count());
-                evicted.body_bytes += run.body_bytes();
-                ranges.push((run.first_seq(), run.end_seq()));
-                evicted.runs.extend(resting.let_go());
-                if let Some(before) = self.list.before(at) {
-                    let merged = self.merge_next(before, ledger);
-                    at = if merged == before { at } else { merged };
-                }
-            }
-            at = self.list.after(at);
-        }
-        if let Some(before) = self.list.before(at) {
-            self.merge_next(before, ledger);
-        }
-        self.here_bytes -= evicted.body_bytes;
-        (evicted, ranges)
     }
 
     /// Puts messages that were read back where they were away. `runs`, ascending, are all that the disk has of
@@ -574,7 +439,8 @@ fn cut_back(run: &mut Run, at: Seq) -> Option<Run> {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Away, EVICT_RUNS_MAX, Lane};
+    use super::leaving::EVICT_RUNS_MAX;
+    use super::{Away, Lane};
     use crate::message::block::BlockBuilder;
     use crate::message::block_header::Stamp;
     use crate::message::names::Names;
@@ -635,6 +501,41 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_eviction_gets_past_any_number_of_runs_with_others_hands_between_them() {
+        for is_kept in [true, false] {
+            let mut world = World::new();
+            (0..100).for_each(|seq| world.publish(seq, true));
+            (0..3500).for_each(|seq| world.publish(1000 + 2 * seq, is_kept));
+            // The ledger knows what lies between: nothing becomes one range.
+            let between = |seq: u64| (Seq(1001 + 2 * seq), Seq(1002 + 2 * seq));
+            (0..3500).for_each(|seq| {
+                world.ledger.insert(between(seq).0, between(seq).1, Place::Log(Lsn(10_000 + seq)));
+            });
+            let (calls, messages) = world.evict(u64::MAX, None);
+            assert_eq!(messages, if is_kept { 3600 } else { 100 });
+            assert!(calls <= 5, "{calls} calls");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_spilled_is_found_past_any_number_of_runs_with_gaps_between_them() {
+        let mut world = World::new();
+        (0..10).for_each(|seq| world.publish(seq, false));
+        (0..3500).for_each(|seq| world.publish(1000 + 2 * seq, true));
+        let found = (0..5).map(|_| world.lane.tail_to_spill(u64::MAX)).find(|found| !found.runs.is_empty());
+        assert_eq!(found.unwrap().runs.len(), 10);
+    }
+
+    #[test]
+    fn all_that_was_spilled_leaves_memory() {
+        let mut world = World::new();
+        (1..31).for_each(|seq| world.publish(seq, false));
+        let (evicted, ranges) = world.lane.evict_within(Seq(1), Seq(31), &world.ledger);
+        assert_eq!((evicted.messages, ranges.len()), (30, 30));
+        assert_eq!(away_ranges(&world.lane.list), [(1, 31, 30)]);
     }
 
     /// The numbers below `MESSAGES` in an order that jumps about.
@@ -705,7 +606,7 @@ mod tests {
         let (calls, messages) = world.evict(u64::MAX, Some(Seq(0)));
         assert_eq!((calls, messages), (1, 0), "nothing is durable");
         let (calls, messages) = world.evict(u64::MAX, None);
-        assert_eq!((calls, messages), (MESSAGES as usize / EVICT_RUNS_MAX + 1, 1));
+        assert_eq!((calls, messages), (MESSAGES as usize / EVICT_RUNS_MAX as usize + 1, 1));
         for seq in MESSAGES + 1..MESSAGES + 2000 {
             world.publish(seq, false);
             assert_eq!(world.evict(u64::MAX, None), (1, 0));
@@ -737,7 +638,7 @@ mod tests {
             }
             assert!(found.runs.is_empty());
         };
-        assert_eq!((calls, found.runs.len()), (MESSAGES as usize / EVICT_RUNS_MAX, 5));
+        assert_eq!((calls, found.runs.len()), (MESSAGES as usize / EVICT_RUNS_MAX as usize, 5));
         assert!(!world.lane.tail_to_spill(5).is_cut_short, "it remembers where there was nothing");
     }
 
