@@ -51,6 +51,13 @@ impl Charge {
         self.bytes += bytes;
     }
 
+    /// So many in all.
+    pub fn set(&mut self, bytes: u64) {
+        self.gauge.add(bytes);
+        self.gauge.sub(self.bytes);
+        self.bytes = bytes;
+    }
+
     /// How many.
     pub fn bytes(&self) -> u64 {
         self.bytes

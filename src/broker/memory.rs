@@ -14,6 +14,11 @@ const PLENTY_TENTHS: u64 = 9;
 /// that what lies on the disk as well takes up.
 const CACHE_OF_WATERMARK: u64 = 2;
 
+/// Open transactions may take this part of the watermark before large ones are refused.
+const TRANSACTIONS_OF_WATERMARK: u64 = 8;
+/// Who has less than this, in bytes, is not the one that takes up a share.
+const BLAMED_BYTES_MIN: u64 = 1024 * 1024;
+
 /// Bytes the node holds for messages, against the bytes it may.
 #[derive(Debug)]
 pub struct Memory {
@@ -25,6 +30,10 @@ pub struct Memory {
     pub partial_bodies: Gauge,
     /// The routes that connections keep.
     pub routes: Arc<Gauge>,
+    /// What connections remember of messages that wait for an acknowledgement, beside their bytes.
+    pub unacked: Arc<Gauge>,
+    /// What open transactions hold. Publishers that wait for the end of an alarm cannot end theirs: it raises none.
+    pub transactions: Arc<Gauge>,
     watermark_bytes: u64,
     partial_bodies_max: u64,
     cache_bytes: u64,
@@ -38,6 +47,8 @@ impl Memory {
             index: Gauge::default(),
             partial_bodies: Gauge::default(),
             routes: Arc::default(),
+            unacked: Arc::default(),
+            transactions: Arc::default(),
             watermark_bytes,
             partial_bodies_max,
             cache_bytes: u64::MAX,
@@ -89,20 +100,33 @@ impl Memory {
         }
     }
 
-    /// Whether unfinished messages take more than their share.
-    pub fn has_too_many_partial_bodies(&self) -> bool {
-        self.partial_bodies.read() > self.partial_bodies_max
+    /// Whether unfinished messages take more than their share, for someone who has this much of it.
+    pub fn refuses_partial_body(&self, own_bytes: u64) -> bool {
+        refuses(self.partial_bodies.read(), self.partial_bodies_max, own_bytes)
     }
 
-    /// The sum of everything counted, in bytes.
+    /// Whether open transactions take more than their share, for one that has this much of it.
+    pub fn refuses_in_transaction(&self, own_bytes: u64) -> bool {
+        refuses(self.transactions.read(), self.watermark_bytes / TRANSACTIONS_OF_WATERMARK, own_bytes)
+    }
+
+    /// The sum of everything counted, in bytes, but for what open transactions may hold.
     pub fn held_bytes(&self) -> u64 {
-        self.messages.read() + self.index.read() + self.partial_bodies.read() + self.routes.read()
+        let share = 2 * (self.watermark_bytes / TRANSACTIONS_OF_WATERMARK);
+        let messages = self.messages.read().saturating_sub(self.transactions.read().min(share));
+        let beside = [&self.index, &self.partial_bodies, &*self.routes, &*self.unacked];
+        messages + beside.into_iter().map(Gauge::read).sum::<u64>()
     }
 
     /// The watermark, in bytes.
     pub fn watermark_bytes(&self) -> u64 {
         self.watermark_bytes
     }
+}
+
+/// Past a share whoever has much of it is refused more, and past twice as much anyone.
+fn refuses(held_bytes: u64, share_bytes: u64, own_bytes: u64) -> bool {
+    held_bytes > share_bytes && (own_bytes >= BLAMED_BYTES_MIN || held_bytes / 2 > share_bytes)
 }
 
 #[cfg(test)]

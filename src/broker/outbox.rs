@@ -155,6 +155,11 @@ impl Outbox {
         Slot { room_bytes: self.room_bytes, state: self.state.lock() }
     }
 
+    /// Keeps no more room than for so many items, or for those that wait.
+    pub fn shrink(&self, items: usize) {
+        self.state.lock().items.shrink_to(items);
+    }
+
     /// Moves everything that waits into `items`.
     pub fn drain_into(&self, items: &mut VecDeque<Item>) {
         items.append(&mut self.state.lock().items);

@@ -38,6 +38,8 @@ const CACHED_ROUTES_MAX: usize = 16 * 1024;
 const CACHED_ROUTES_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// What a route takes beside its names and its list of queues, in bytes.
 const ROUTE_BYTES: usize = 160;
+/// An idle connection keeps room for so many deliveries.
+const ITEMS_KEPT: usize = 64;
 /// So many of the last credits of windows are looked at for one of the same channel.
 const CREDITS_SEARCHED: usize = 8;
 
@@ -466,6 +468,8 @@ impl Link {
     /// Gives back the room of what was handed over.
     pub fn shrink(&mut self) {
         self.burst.shrink();
+        self.arriving.shrink_to(ITEMS_KEPT);
+        self.outbox.shrink(ITEMS_KEPT);
     }
 
     /// The route for these names, found once and kept until definitions change. `check` judges the exchange when

@@ -11,6 +11,9 @@ use crate::protocol::methods::Method;
 
 /// Pieces of a body from this size on are written from where they lie.
 const SHARED_BYTES_MIN: usize = 8 * 1024;
+/// Likewise those of a body of this size, however small the client's frames make them: copied it would take its size
+/// again for each client.
+const LARGE_BODY_BYTES: usize = 256 * 1024;
 /// Small frames are gathered in buffers of this size; one that a larger frame made grow is given back once written.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -107,6 +110,7 @@ impl Output {
     /// Body frames as large as they may be, whatever pieces the body is in.
     fn pieces(&mut self, channel: u16, pieces: &[Bytes], payload_max: usize) {
         let mut left: usize = pieces.iter().map(Bytes::len).sum();
+        let shared_min = if left >= LARGE_BODY_BYTES { SHARED_BYTES_MIN / 8 } else { SHARED_BYTES_MIN };
         let mut left_in_frame = 0;
         for piece in pieces {
             let mut rest = piece.clone();
@@ -118,7 +122,7 @@ impl Output {
                 let part = rest.split_to(left_in_frame.min(rest.len()));
                 left -= part.len();
                 left_in_frame -= part.len();
-                self.share(part);
+                self.share(part, shared_min);
                 if left_in_frame == 0 {
                     self.tail.put_u8(FRAME_END);
                 }
@@ -126,9 +130,9 @@ impl Output {
         }
     }
 
-    /// Adds bytes by reference, if they are many.
-    fn share(&mut self, bytes: Bytes) {
-        if bytes.len() < SHARED_BYTES_MIN {
+    /// Adds bytes, by reference if they are `shared_min` or more.
+    fn share(&mut self, bytes: Bytes, shared_min: usize) {
+        if bytes.len() < shared_min {
             return self.tail.extend_from_slice(&bytes);
         }
         self.close_tail();
@@ -227,7 +231,30 @@ impl Output {
 mod tests {
     use std::io::IoSlice;
 
-    use super::{BUFFER_BYTES, Output};
+    use bytes::Bytes;
+
+    use super::{BUFFER_BYTES, FRAME_OVERHEAD, Output};
+    use crate::message::names::Names;
+    use crate::message::record::{BodyView, MessageView};
+
+    #[test]
+    fn a_large_body_is_not_copied_for_a_client_with_small_frames() {
+        const BODY_BYTES: usize = 4 << 20;
+        let body = Bytes::from(vec![7; BODY_BYTES]);
+        let message = MessageView {
+            names: Names::EMPTY,
+            properties: &[0, 0],
+            body: BodyView::Chunks(std::slice::from_ref(&body)),
+        };
+        let mut out = Output::default();
+        out.content(1, &message, 4096);
+        assert_eq!(
+            out.len(),
+            BODY_BYTES + FRAME_OVERHEAD * BODY_BYTES.div_ceil(4096 - FRAME_OVERHEAD) + FRAME_OVERHEAD + 14
+        );
+        let shared = out.segments.iter().filter(|segment| body.as_ptr_range().contains(&segment.as_ptr()));
+        assert!(shared.map(Bytes::len).sum::<usize>() > BODY_BYTES - 4096);
+    }
 
     /// Writes all, at most `step` bytes at once; what was written.
     fn write(out: &mut Output, step: usize) -> Vec<u8> {

@@ -7,6 +7,7 @@ mod ending;
 mod large_bodies;
 mod silent;
 mod slim;
+mod transactions;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};

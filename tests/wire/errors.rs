@@ -350,6 +350,25 @@ fn a_reply_consumer_keeps_its_rules() {
 }
 
 #[test]
+fn a_binding_has_no_more_than_1024_arguments() {
+    if !only_here("RabbitMQ has no bound on arguments") {
+        return;
+    }
+    let mut client = Client::open();
+    let queue = client.queue();
+    let arguments = |count: u32| {
+        let mut table = TableBuf::new();
+        (0..count).for_each(|key| _ = table.insert(&key.to_string(), Field::Void));
+        table
+    };
+    let (most, more) = (arguments(1024), arguments(1025));
+    let bind = queue_bind(&queue, "amq.headers", "");
+    client.bind_as(QueueBind { arguments: most.as_table(), ..bind });
+    let refused = Method::QueueBind(QueueBind { arguments: more.as_table(), ..bind });
+    client.check_channel_close(&refused, 406, "PRECONDITION_FAILED - binding of more than 1024 arguments");
+}
+
+#[test]
 fn an_x_match_is_one_of_four() {
     let mut client = Client::open();
     let queue = client.queue();

@@ -17,6 +17,9 @@ use crate::routing::{self, ExchangeKind, headers};
 /// counts as used until they are gone, and who takes them away looks again.
 const DELETED_LOOKED_AT_MAX: usize = 32;
 
+/// A binding is made and removed in one hold of the definitions: it has no more arguments than this, less one.
+const BINDING_STEPS_MAX: u32 = 1025;
+
 /// What queue.bind, exchange.bind and their opposites ask for.
 #[derive(Clone, Copy, Debug)]
 pub struct BindingRequest<'a> {
@@ -64,6 +67,15 @@ pub(super) struct Taken {
     pub(super) source: Arc<Exchange>,
     pub(super) destination: Destination,
     pub(super) labels: Vec<Label>,
+    /// What it takes to remove them from the table.
+    pub(super) steps: u32,
+}
+
+impl Label {
+    /// How many steps it takes to bind or to unbind it: an exchange may file it under each of its arguments.
+    fn steps(&self) -> u32 {
+        1 + Table::unchecked(&self.arguments).len() as u32
+    }
 }
 
 impl Definitions {
@@ -92,17 +104,19 @@ impl Definitions {
         self.by_source.remove(&(source, destination));
     }
 
-    /// Takes out up to `most` bindings from or to an object that is gone; `None` when it has no more.
-    pub(super) fn take_some(&mut self, gone: &Destination, most: usize) -> Option<Taken> {
+    /// Takes out bindings from or to an object that is gone, for about `most` steps; `None` when it has no more.
+    pub(super) fn take_some(&mut self, gone: &Destination, most: u32) -> Option<Taken> {
         let (destination, source) = self.first_pair_from(gone).or_else(|| self.first_pair_to(gone))?;
         let pair = self.pairs.get_mut(&(destination, source))?;
-        let mut labels = Vec::with_capacity(most.min(pair.labels.len()));
-        while labels.len() < most
+        let (mut labels, mut steps) = (Vec::with_capacity(pair.labels.len().min(most as usize)), 0);
+        while steps < most
             && let Some(label) = pair.labels.pop_first()
         {
+            steps += label.steps();
             labels.push(label);
         }
-        let taken = Taken { source: Arc::clone(&pair.source), destination: pair.destination.clone(), labels };
+        let (source_of, destination_of) = (Arc::clone(&pair.source), pair.destination.clone());
+        let taken = Taken { source: source_of, destination: destination_of, labels, steps };
         let is_empty = pair.labels.is_empty();
         self.count -= taken.labels.len() as u64;
         if is_empty {
@@ -171,6 +185,10 @@ impl Vhost {
             )));
         }
         let label = label(request);
+        if label.steps() > BINDING_STEPS_MAX {
+            let text = format!("binding of more than {} arguments", BINDING_STEPS_MAX - 1);
+            return Err(BrokerError::Precondition(text));
+        }
         let mut bindings = (**source.bindings.load()).clone();
         bindings.bind_allowed(&label.key).map_err(|error| BrokerError::Precondition(error.to_string()))?;
         let before = self.last_definition();

@@ -151,18 +151,18 @@ impl Removal {
         1
     }
 
-    /// Removes up to `most` bindings from or to something that is gone, in one hold of the lock. The log needs no fact
-    /// for each: that their end went says it. How many it removed, with the exchanges that went by it: none when there
-    /// are no more.
+    /// Removes bindings from or to something that is gone, in one hold of the lock, for about `most` steps. The log needs
+    /// no fact for each: that their end went says it. How many steps it took, one at least for each binding and each
+    /// exchange that went by it: none when there are no more.
     fn unbind_some(&mut self, vhost: &Vhost, gone: &Destination, most: u32) -> u32 {
         let mut definitions = vhost.definitions.lock();
         let before = vhost.last_definition();
         let mut left = most;
         let mut edit: Option<Edit> = None;
         while left > 0
-            && let Some(taken) = definitions.take_some(gone, left as usize)
+            && let Some(taken) = definitions.take_some(gone, left)
         {
-            left -= taken.labels.len() as u32;
+            left = left.saturating_sub(taken.steps);
             let same = edit.take_if(|edit| !Arc::ptr_eq(&edit.source, &taken.source));
             left = left.saturating_sub(self.close_edit(vhost, &definitions, same));
             edit.get_or_insert_with(|| Edit::new(&taken.source)).remove(&taken);
@@ -349,6 +349,26 @@ mod tests {
         }
         assert!(steps >= 5, "{steps} steps");
         assert_eq!(host.bindings_of("e"), 0);
+    }
+
+    #[test]
+    fn a_binding_takes_as_many_steps_as_it_has_arguments() {
+        let host = Host::new();
+        host.exchange("e", false, Table::EMPTY);
+        host.queue("q", false);
+        for binding in 0..20 {
+            let mut arguments = TableBuf::new();
+            (0..500).for_each(|key| _ = arguments.insert(&key.to_string(), Field::U32(binding)));
+            let (kind, arguments) = (ResourceKind::Queue, arguments.as_table());
+            let request = BindingRequest { source: "e", kind, destination: "q", key: "", arguments };
+            host.vhost.bind(&host.actor, &request).unwrap();
+        }
+        let mut removal = host.delete("q");
+        host.step(&mut removal, 2);
+        assert_eq!(host.bindings_of("e"), 19);
+        host.step(&mut removal, STEPS_PER_HOLD_MAX);
+        assert_eq!(host.bindings_of("e"), 17);
+        host.finish(removal);
     }
 
     #[test]

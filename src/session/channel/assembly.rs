@@ -20,9 +20,9 @@ use crate::session::refuse::Refusal;
 /// No body is larger, whatever the configuration says.
 const BODY_BYTES_CAP: u64 = 512 * 1024 * 1024;
 /// From this size on what was joined of small frames is not copied once more.
-const JOINED_BYTES_MAX: usize = 32 * 1024;
-/// A connection with less than this in unfinished bodies is not the one that fills the node with them.
-const BLAMED_PARTIAL_BYTES_MIN: u64 = 1024 * 1024;
+const PIECE_BYTES_MIN: usize = 32 * 1024;
+/// What was joined is a piece when it is so large: its buffer, which doubles as it grows, has then no room to spare.
+const JOINED_BYTES_MAX: usize = 1024 * 1024;
 
 /// A body frame's payload.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl Assembly {
         match piece {
             Piece::Slice(slice) if whole && slice.len() <= SMALL_BODY_BYTES_MAX => return Ok(Some(slice)),
             Piece::Slice(slice) if whole => self.pieces.push(Bytes::copy_from_slice(slice)),
-            Piece::Slice(slice) => self.joined.extend_from_slice(slice),
+            Piece::Slice(slice) => self.join(slice),
             Piece::Shared(shared) => {
                 self.flush_joined();
                 self.pieces.push(shared);
@@ -150,16 +150,26 @@ impl Assembly {
     fn charge(&self, link: &Link, bytes: u64) -> Result<(), Refusal> {
         let memory = &link.node().memory;
         memory.partial_bodies.add(bytes);
-        if memory.has_too_many_partial_bodies() && self.received_bytes >= BLAMED_PARTIAL_BYTES_MIN {
+        if memory.refuses_partial_body(self.received_bytes) {
             let text = "unfinished message bodies take too much memory";
             return Err(Refusal::new(ReplyCode::ResourceError, text));
         }
         Ok(())
     }
 
+    fn join(&mut self, mut slice: &[u8]) {
+        while self.joined.len() + slice.len() >= JOINED_BYTES_MAX {
+            let (fits, rest) = slice.split_at(JOINED_BYTES_MAX - self.joined.len());
+            self.joined.extend_from_slice(fits);
+            self.flush_joined();
+            slice = rest;
+        }
+        self.joined.extend_from_slice(slice);
+    }
+
     /// What was joined becomes a piece. A small one is copied, so that the next is joined in the same room.
     fn flush_joined(&mut self) {
-        if self.joined.len() >= JOINED_BYTES_MAX {
+        if self.joined.len() >= PIECE_BYTES_MIN {
             self.pieces.push(std::mem::take(&mut self.joined).freeze());
         } else if !self.joined.is_empty() {
             self.pieces.push(Bytes::copy_from_slice(&self.joined));

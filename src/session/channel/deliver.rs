@@ -59,6 +59,7 @@ impl Channel {
         }
         link.outbox.held_bytes.add(delivered.held_bytes());
         self.unacked.push(delivered);
+        self.unacked.charge(&link.node().memory.unacked);
     }
 
     /// Goes on letting go of what is held, with so many steps; whether all was gone through.

@@ -168,6 +168,7 @@ impl Channel {
     pub fn stop(&mut self, link: &mut Link, unused: &mut Vec<Arc<Queue>>) -> bool {
         self.assembly.abandon(link);
         self.close_reply_consumer(link);
+        self.forget_publishes(link);
         while !link.wakes.is_turn_over()
             && let Some((_, consumer)) = self.consumers.pop_first()
         {

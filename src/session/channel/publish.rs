@@ -29,6 +29,7 @@ use crate::session::channel::tx::Transaction;
 use crate::session::cut::Cut;
 use crate::session::link::{Link, Route};
 use crate::session::refuse::Refusal;
+use crate::stats::Charge;
 
 /// What each queue a message goes to takes of a transaction, in bytes.
 const TARGET_BYTES: u64 = 24;
@@ -239,7 +240,7 @@ fn hand_to_burst(
     let burst = match transaction {
         Some(transaction) => {
             let bytes = message_bytes(message, &body) + targets.len() as u64 * TARGET_BYTES;
-            transaction.count_message(bytes, &node.limits)?;
+            transaction.count(bytes, node)?;
             transaction.burst.set_mandatory(mandatory);
             &mut transaction.burst
         }
@@ -273,11 +274,13 @@ fn return_unroutable(
         send_return(link, channel, &view(message, &body));
         return Ok(());
     };
-    transaction.count_message(message_bytes(message, &body), &link.node().limits)?;
+    let bytes = message_bytes(message, &body);
+    transaction.count(bytes, link.node())?;
     let mut names = NamesBuf::default();
     names.copy(message.names);
     let properties = message.properties.to_vec();
-    let unroutable = Unroutable::Never { names, properties, body: body.into_pieces() };
+    let charge = Charge::new(&link.node().memory.messages, bytes);
+    let unroutable = Unroutable::Never { names, properties, body: body.into_pieces(), charge };
     transaction.unroutable.push_back(unroutable);
     Ok(())
 }

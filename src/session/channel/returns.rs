@@ -10,6 +10,7 @@ use crate::message::run::Run;
 use crate::protocol::methods::{BasicReturn, Method};
 use crate::protocol::reply::ReplyCode;
 use crate::session::link::Link;
+use crate::stats::Charge;
 
 /// What a transaction returns when it commits.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub enum Unroutable {
         properties: Vec<u8>,
         /// Its body.
         body: Pieces,
+        /// What it takes, on the node's gauge.
+        charge: Charge,
     },
     /// Messages whose queues are gone since.
     NoLonger(Run),
@@ -33,7 +36,7 @@ pub fn return_some(link: &mut Link, channel: u16, unroutable: &mut VecDeque<Unro
         let Some(first) = unroutable.pop_front() else { return true };
         link.wakes.count(1);
         match first {
-            Unroutable::Never { names, properties, body } => {
+            Unroutable::Never { names, properties, body, charge: _charge } => {
                 let (names, body) = (names.view(), BodyView::Chunks(&body));
                 send_return(link, channel, &MessageView { names, properties: &properties, body });
             }

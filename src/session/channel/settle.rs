@@ -25,6 +25,7 @@ impl Channel {
             next += u64::from(delivered.count());
             self.settle(link, delivered, Verdict::Done);
         }
+        self.unacked.charge(&link.node().memory.unacked);
         Ok(())
     }
 
@@ -46,11 +47,12 @@ impl Channel {
         verdict: Verdict,
     ) -> Result<(), Refusal> {
         if let Some(transaction) = &mut self.transaction {
-            transaction.count(link.node().limits.tx_messages_max)?;
+            transaction.count(0, link.node())?;
         }
         if !multiple {
             let one = self.unacked.take_row(tag, tag).ok_or_else(|| unknown_tag(tag))?;
             self.settle(link, one, verdict);
+            self.unacked.charge(&link.node().memory.unacked);
             return Ok(());
         }
         if tag != 0 && !self.unacked.contains(tag) {
@@ -66,11 +68,27 @@ impl Channel {
 
     /// Settles every delivery up to and with this tag, as far as this turn goes. `true` when all are.
     pub fn settle_through(&mut self, link: &mut Link, through: u64, verdict: Verdict) -> bool {
+        let next = |channel: &mut Self| channel.unacked.take_first_through(through);
+        self.for_each(link, next, |channel, link, delivered| channel.settle(link, delivered, verdict))
+    }
+
+    /// Does something with a hold's worth of deliveries; `true` when there are no more.
+    fn for_each(
+        &mut self,
+        link: &mut Link,
+        next: impl Fn(&mut Self) -> Option<Delivered>,
+        mut settle: impl FnMut(&mut Self, &mut Link, Delivered),
+    ) -> bool {
+        let mut is_done = false;
         for _ in 0..HOLD_STEPS {
-            let Some(delivered) = self.unacked.take_first_through(through) else { return true };
-            self.settle(link, delivered, verdict);
+            let Some(delivered) = next(self) else {
+                is_done = true;
+                break;
+            };
+            settle(self, link, delivered);
         }
-        false
+        self.unacked.charge(&link.node().memory.unacked);
+        is_done
     }
 
     /// Settles at once, or, in a transaction, when it is committed.
@@ -133,18 +151,16 @@ impl Channel {
     /// goes back as well.
     pub fn return_held(&mut self, link: &mut Link) -> bool {
         self.return_all(link, |channel| {
-            let in_transaction = |open: &mut Transaction| open.take_first_settled();
+            let in_transaction = |open: &mut Transaction| Some(open.take_first_settled()?.0);
             let unacked = channel.unacked.take_first_through(u64::MAX);
             unacked.or_else(|| channel.transaction.as_mut().and_then(in_transaction))
         })
     }
 
     fn return_all(&mut self, link: &mut Link, next: impl Fn(&mut Self) -> Option<Delivered>) -> bool {
-        for _ in 0..HOLD_STEPS {
-            let Some(delivered) = next(self) else { return true };
-            self.settle_now(link, delivered, Verdict::Return);
-        }
-        false
+        self.for_each(link, next, |channel, link, delivered| {
+            channel.settle_now(link, delivered, Verdict::Return);
+        })
     }
 }
 

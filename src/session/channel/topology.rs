@@ -19,8 +19,12 @@ use crate::session::chore::Chore;
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
 
+/// What a change of definitions costs, in steps of which each is a message's.
+const DEFINITION_STEPS: u32 = 10;
+
 impl Channel {
     pub(super) fn on_topology(&mut self, link: &mut Link, method: &Method<'_>) -> Result<(), Refusal> {
+        link.wakes.count(steps_of(method));
         match method {
             Method::ExchangeDeclare(declare) => self.on_exchange_declare(link, declare),
             Method::ExchangeDelete(delete) => self.on_exchange_delete(link, delete),
@@ -185,6 +189,19 @@ fn exchange_binding<'a>(
     arguments: Table<'a>,
 ) -> BindingRequest<'a> {
     BindingRequest { source, kind: ResourceKind::Exchange, destination, key, arguments }
+}
+
+/// How many steps a change of definitions counts: it costs as much as so many messages, and an exchange may file a
+/// binding under each of its arguments.
+fn steps_of(method: &Method<'_>) -> u32 {
+    let arguments = match method {
+        Method::QueueBind(bind) => bind.arguments.len(),
+        Method::QueueUnbind(unbind) => unbind.arguments.len(),
+        Method::ExchangeBind(bind) => bind.arguments.len(),
+        Method::ExchangeUnbind(unbind) => unbind.arguments.len(),
+        _ => 0,
+    };
+    DEFINITION_STEPS + u32::try_from(arguments).unwrap_or(u32::MAX)
 }
 
 /// A reply consumer looks like a queue with one consumer.

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
+use crate::broker::node::Node;
 use crate::broker::publish::Burst;
 use crate::broker::wakes::HOLD_STEPS;
-use crate::config::Limits;
 use crate::protocol::methods::{Method, TxRollbackOk, TxSelectOk};
 use crate::session::channel::Channel;
 use crate::session::channel::returns::Unroutable;
@@ -12,6 +12,10 @@ use crate::session::channel::unacked::Delivered;
 use crate::session::chore::{Chore, Verdict};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
+use crate::stats::Charge;
+
+/// What a message or an acknowledgement takes beside its bytes.
+const SETTLED_BYTES: u64 = size_of::<(Delivered, Verdict)>() as u64;
 
 /// What a transaction has collected.
 #[derive(Debug, Default)]
@@ -22,40 +26,51 @@ pub(super) struct Transaction {
     bytes: u64,
     pub(super) unroutable: VecDeque<Unroutable>,
     settled: VecDeque<(Delivered, Verdict)>,
+    consumed: u64,
+    /// What it takes, on the node's gauge.
+    charge: Option<Charge>,
 }
 
 impl Transaction {
-    /// One more publish or acknowledgement, if there is a place for it.
-    pub(super) fn count(&mut self, limit: usize) -> Result<(), Refusal> {
+    /// One more acknowledgement, or a message of so many bytes, if there is a place for it: a transaction goes to the log
+    /// as a whole.
+    pub(super) fn count(&mut self, bytes: u64, node: &Node) -> Result<(), Refusal> {
+        let (messages_max, bytes_max) = (node.limits.tx_messages_max, node.limits.tx_bytes_max);
         self.messages += 1;
-        if self.messages > limit {
-            return Err(Refusal::precondition(format!("transaction of more than {limit} messages")));
+        if self.messages > messages_max {
+            return Err(Refusal::precondition(format!("transaction of more than {messages_max} messages")));
         }
-        Ok(())
-    }
-
-    /// As [`Transaction::count`], for a message: a transaction goes to the log as a whole.
-    pub(super) fn count_message(&mut self, bytes: u64, limits: &Limits) -> Result<(), Refusal> {
-        self.count(limits.tx_messages_max)?;
         self.bytes += bytes;
-        let limit = limits.tx_bytes_max;
-        if self.bytes > limit {
-            return Err(Refusal::precondition(format!("transaction of more than {limit} bytes")));
+        if self.bytes > bytes_max {
+            return Err(Refusal::precondition(format!("transaction of more than {bytes_max} bytes")));
+        }
+        let charge = self.charge.get_or_insert_with(|| Charge::new(&node.memory.transactions, 0));
+        charge.grow(bytes + SETTLED_BYTES);
+        if node.memory.refuses_in_transaction(charge.bytes()) {
+            return Err(Refusal::precondition("open transactions take too much memory"));
         }
         Ok(())
     }
 
     pub(super) fn settle(&mut self, delivered: Delivered, verdict: Verdict) {
+        self.consumed += delivered.consumed();
         self.settled.push_back((delivered, verdict));
     }
 
     /// How many messages it has settled that consumers were given.
     pub(super) fn consumed(&self) -> u64 {
-        self.settled.iter().map(|(delivered, _)| delivered.consumed()).sum()
+        self.consumed
     }
 
-    pub(super) fn take_first_settled(&mut self) -> Option<Delivered> {
-        self.settled.pop_front().map(|(delivered, _)| delivered)
+    pub(super) fn take_first_settled(&mut self) -> Option<(Delivered, Verdict)> {
+        let (delivered, verdict) = self.settled.pop_front()?;
+        self.consumed -= delivered.consumed();
+        Some((delivered, verdict))
+    }
+
+    /// How many steps it takes to forget it.
+    pub(super) fn steps(&self) -> u32 {
+        u32::try_from(self.messages).unwrap_or(u32::MAX)
     }
 }
 
@@ -83,7 +98,7 @@ impl Channel {
     pub fn collect_commit(&mut self, link: &mut Link) -> Option<VecDeque<Unroutable>> {
         let Some(mut transaction) = self.transaction.take() else { return Some(VecDeque::new()) };
         for _ in 0..HOLD_STEPS {
-            let Some((delivered, verdict)) = transaction.settled.pop_front() else {
+            let Some((delivered, verdict)) = transaction.take_first_settled() else {
                 self.transaction = Some(Transaction::default());
                 let lost = link.commit(&mut transaction.burst);
                 transaction.unroutable.extend(lost.into_iter().map(Unroutable::NoLonger));
@@ -95,10 +110,19 @@ impl Channel {
         None
     }
 
+    /// What an open transaction has published will not be.
+    pub(super) fn forget_publishes(&mut self, link: &mut Link) {
+        if let Some(transaction) = &mut self.transaction {
+            link.wakes.count(std::mem::take(&mut transaction.messages) as u32);
+            transaction.burst = Burst::default();
+            transaction.unroutable.clear();
+        }
+    }
+
     /// Publishes are forgotten, acknowledgements taken back.
     pub(super) fn on_tx_rollback(&mut self, link: &mut Link) -> Result<(), Refusal> {
         let transaction = self.transaction.as_mut().ok_or_else(not_transactional)?;
-        link.wakes.count(u32::try_from(transaction.settled.len()).unwrap_or(u32::MAX));
+        link.wakes.count(transaction.steps());
         for (delivered, _) in std::mem::take(transaction).settled {
             self.unacked.push(delivered);
         }

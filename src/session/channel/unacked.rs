@@ -13,7 +13,12 @@ use crate::broker::consumer::Consumer;
 use crate::broker::queue::handle::Queue;
 use crate::message::run::Run;
 use crate::queue::lane::Away;
-use crate::stats::Gauge;
+use crate::stats::{Charge, Gauge};
+
+/// What a run takes in the list, in bytes, with its share of the tree.
+const RUN_BYTES: usize = 2 * size_of::<Delivered>();
+/// So many runs are counted at a time.
+const CHARGED_RUNS: usize = 1024;
 
 /// Who a delivery was for.
 #[derive(Clone, Debug)]
@@ -49,6 +54,8 @@ pub struct Delivered {
 pub struct Unacked {
     by_last_tag: BTreeMap<u64, Delivered>,
     consumed: u64,
+    /// What the list takes, counted by the thousand.
+    charge: Option<Charge>,
     /// How far [`Unacked::slim`] has got.
     slimmed_before: u64,
 }
@@ -58,6 +65,16 @@ impl Unacked {
     pub fn push(&mut self, delivered: Delivered) {
         self.consumed += delivered.consumed();
         self.by_last_tag.insert(delivered.last_tag(), delivered);
+    }
+
+    /// Counts what the list itself takes, when that has changed much.
+    pub fn charge(&mut self, gauge: &Arc<Gauge>) {
+        let bytes = (self.by_last_tag.len() / CHARGED_RUNS * CHARGED_RUNS * RUN_BYTES) as u64;
+        match &mut self.charge {
+            Some(charge) if charge.bytes() != bytes => charge.set(bytes),
+            None if bytes > 0 => self.charge = Some(Charge::new(gauge, bytes)),
+            _ => {}
+        }
     }
 
     /// How many messages wait that consumers were given: they count in a prefetch, which basic.get does not heed.
