@@ -51,6 +51,12 @@ impl Charge {
         self.bytes += bytes;
     }
 
+    /// So many less.
+    pub fn shrink(&mut self, bytes: u64) {
+        self.gauge.sub(bytes);
+        self.bytes -= bytes;
+    }
+
     /// So many in all.
     pub fn set(&mut self, bytes: u64) {
         self.gauge.add(bytes);

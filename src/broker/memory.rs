@@ -16,6 +16,8 @@ const CACHE_OF_WATERMARK: u64 = 2;
 
 /// Open transactions may take this part of the watermark before large ones are refused.
 const TRANSACTIONS_OF_WATERMARK: u64 = 8;
+/// Messages that go back may take this part of it unread before those to whom many go are not read any more.
+const RETURNS_OF_WATERMARK: u64 = 8;
 /// Who has less than this, in bytes, is not the one that takes up a share.
 const BLAMED_BYTES_MIN: u64 = 1024 * 1024;
 
@@ -32,6 +34,10 @@ pub struct Memory {
     pub routes: Arc<Gauge>,
     /// What connections remember of messages that wait for an acknowledgement, beside their bytes.
     pub unacked: Arc<Gauge>,
+    /// Bindings, and the names and arguments of queues.
+    pub definitions: Arc<Gauge>,
+    /// Messages that go back to their publishers and are not read yet.
+    pub returns: Arc<Gauge>,
     /// What open transactions hold. Publishers that wait for the end of an alarm cannot end theirs: it raises none.
     pub transactions: Arc<Gauge>,
     watermark_bytes: u64,
@@ -48,6 +54,8 @@ impl Memory {
             partial_bodies: Gauge::default(),
             routes: Arc::default(),
             unacked: Arc::default(),
+            definitions: Arc::default(),
+            returns: Arc::default(),
             transactions: Arc::default(),
             watermark_bytes,
             partial_bodies_max,
@@ -110,12 +118,18 @@ impl Memory {
         refuses(self.transactions.read(), self.watermark_bytes / TRANSACTIONS_OF_WATERMARK, own_bytes)
     }
 
+    /// Whether messages that go back take more than their share, for a client that has this much of it unread.
+    pub fn refuses_returns(&self, own_bytes: u64) -> bool {
+        refuses(self.returns.read(), self.watermark_bytes / RETURNS_OF_WATERMARK, own_bytes)
+    }
+
     /// The sum of everything counted, in bytes, but for what open transactions may hold.
     pub fn held_bytes(&self) -> u64 {
         let share = 2 * (self.watermark_bytes / TRANSACTIONS_OF_WATERMARK);
         let messages = self.messages.read().saturating_sub(self.transactions.read().min(share));
-        let beside = [&self.index, &self.partial_bodies, &*self.routes, &*self.unacked];
-        messages + beside.into_iter().map(Gauge::read).sum::<u64>()
+        let counted = [&self.routes, &self.unacked, &self.definitions, &self.returns].map(Arc::as_ref);
+        let beside = [&self.index, &self.partial_bodies].into_iter().chain(counted);
+        messages + beside.map(Gauge::read).sum::<u64>()
     }
 
     /// The watermark, in bytes.

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -27,8 +28,8 @@ use crate::clock::Now;
 use crate::net::admission::Permit;
 use crate::session::Session;
 
-/// What is read at once from a client that is not in, from one that is, and from one that floods us.
-const UNAUTHENTICATED_READ_BYTES: usize = 4 * 1024;
+/// What is read at once from a client that is not in or must wait, from any other, and from one that floods us.
+const BRIEF_READ_BYTES: usize = 4 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 const FLOOD_READ_BYTES: usize = 128 * 1024;
 /// What a connection reads and writes before other tasks get their turn. A socket whose client keeps up never says
@@ -43,6 +44,13 @@ const CALL_BYTES: usize = 8 * 1024;
 const WRITTEN_PER_READ: usize = 2;
 /// Buffers given to one write.
 const SLICES_PER_WRITE: usize = 64;
+/// How often it is looked whether a client is still there that is not read.
+const LOOK: Duration = Duration::from_secs(2);
+/// What a kernel can tell of a peer that sends nothing more; that it is lost, all tell unasked.
+#[cfg(target_os = "linux")]
+const SHUT: PollFlags = PollFlags::RDHUP;
+#[cfg(not(target_os = "linux"))]
+const SHUT: PollFlags = PollFlags::empty();
 /// How long a socket is drained after our side is shut, so that the last frame is not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -74,6 +82,7 @@ pub async fn serve(
             turn_bytes: 0,
             has_polled: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            next_look: None,
             stop: Box::pin(stop.cancelled_owned()),
             is_stopping: false,
         };
@@ -103,6 +112,8 @@ struct Connection {
     /// Whether the last turn that was long has ended with a look at the sockets: every second one does.
     has_polled: bool,
     timer: Pin<Box<Sleep>>,
+    /// When to look whether a client is still there that is not read.
+    next_look: Option<std::time::Instant>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     is_stopping: bool,
 }
@@ -226,12 +237,14 @@ impl Connection {
     /// Room is made when there is something to read, and not before.
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.stream.poll_read_ready(context))?;
-        let chunk = match (self.session.is_running(), self.is_flood) {
-            (false, _) => UNAUTHENTICATED_READ_BYTES,
+        // Of a client that publishes during an alarm what is read will only lie here.
+        let is_brief = !self.session.is_running() || self.session.is_blocked();
+        let chunk = match (!is_brief, self.is_flood) {
+            (false, _) => BRIEF_READ_BYTES,
             (true, false) => READ_BYTES,
             (true, true) => FLOOD_READ_BYTES,
         };
-        if self.input.capacity() == 0 && self.session.is_running() {
+        if self.input.capacity() == 0 && !is_brief {
             self.input = SPARE.take();
         }
         if self.input.capacity() - self.input.len() < chunk / 4 {
@@ -258,7 +271,12 @@ impl Connection {
     /// The timer is armed for the earliest deadline seen and looks again when it fires: deadlines that only move
     /// away, as a heartbeat's does with every frame, cost nothing.
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = self.session.deadline().map(Instant::from_std) else { return Poll::Pending };
+        self.next_look = match self.session.wants_input() || !self.session.may_wait_long() {
+            true => None,
+            false => self.next_look.or(Some(self.now.instant + LOOK)),
+        };
+        let deadline = [self.session.deadline(), self.next_look].into_iter().flatten().min();
+        let Some(deadline) = deadline.map(Instant::from_std) else { return Poll::Pending };
         if self.timer.is_elapsed() || deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
         }
@@ -291,10 +309,20 @@ impl Connection {
     }
 
     fn on_timeout(&mut self) {
+        if self.next_look.take_if(|look| *look <= self.now.instant).is_some() && self.is_gone() {
+            return self.session.on_end();
+        }
         // Where the kernel does not tell, nothing grows: silence is judged as if nothing lay there.
         let unread_bytes = rustix::io::ioctl_fionread(&self.stream).unwrap_or_default();
         self.session.on_unread(unread_bytes, self.now);
         self.session.on_timeout(self.now);
+    }
+
+    /// Whether the client has shut its side or is lost, behind what it has sent and is not read.
+    fn is_gone(&self) -> bool {
+        let mut socket = [PollFd::new(&self.stream, SHUT)];
+        let looked = rustix::event::poll(&mut socket, Some(&Timespec::default()));
+        looked.is_ok_and(|found| found > 0)
     }
 
     fn on_input(&mut self) {

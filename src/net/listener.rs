@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +18,10 @@ use crate::net::connection;
 const BACKLOG: i32 = 4096;
 /// How long accepting rests when the kernel has no more descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// After so much silence the kernel asks whether the peer is there, and again so long after each time it hears nothing.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Opens a listening socket.
 ///
@@ -60,10 +64,16 @@ pub async fn accept(
             }
             continue;
         };
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {
             tracing::debug!(%peer, %error, "the peer is gone already");
             continue;
         }
         connections.spawn(connection::serve(stream, peer, Arc::clone(&broker), permit, stop.clone()));
     }
+}
+
+/// A peer without heartbeats that is gone, or whose host is, is noticed by the kernel some minutes later.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE).with_interval(KEEP_ALIVE_INTERVAL);
+    SockRef::from(stream).set_tcp_keepalive(&keep_alive)
 }

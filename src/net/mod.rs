@@ -39,6 +39,8 @@ use crate::storage::error::StoreError;
 
 /// How long clients have to take leave when the broker stops.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
+/// Unfinished messages take no more than this part of the watermark, whatever part of the memory they may.
+const PARTIAL_BODIES_OF_WATERMARK: u64 = 8;
 /// How often memory is compared with the watermark, beside the publishers' own looks.
 const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -89,7 +91,8 @@ impl Server {
             config.listeners.iter().map(|&address| listener::bind(address)).collect::<Result<_, _>>()?;
         let memory_bytes = watermark::memory_bytes();
         let watermark_bytes = config.memory.watermark.bytes_of(memory_bytes);
-        let partial_bodies_max = (memory_bytes as f64 * config.limits.partial_bodies_fraction) as u64;
+        let share = (memory_bytes as f64 * config.limits.partial_bodies_fraction) as u64;
+        let partial_bodies_max = share.min(watermark_bytes / PARTIAL_BODIES_OF_WATERMARK);
         let opened = config.data_dir.as_deref().map(|dir| Store::open(dir, &config.storage));
         let store = opened.transpose().map_err(ServeError::Open)?;
         let (broker, checkpoint) = match &store {

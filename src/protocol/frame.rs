@@ -48,6 +48,13 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
+    /// Whether what begins with this octet is a part of a content.
+    pub fn is_content_octet(octet: Option<&u8>) -> bool {
+        octet
+            .and_then(|&octet| Self::from_octet(octet))
+            .is_some_and(|kind| matches!(kind, Self::Header | Self::Body))
+    }
+
     fn from_octet(octet: u8) -> Option<Self> {
         match octet {
             1 => Some(Self::Method),

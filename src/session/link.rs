@@ -204,6 +204,16 @@ impl Link {
         self.reply(channel, |out| out.content(channel, message, frame_max));
     }
 
+    /// Sends a message back to its publisher.
+    pub fn send_return(&mut self, channel: u16, method: &Method<'_>, message: &MessageView<'_>) {
+        let (frame_max, gauge) = (self.frame_max, Arc::clone(&self.node().memory.returns));
+        let out = self.output(channel);
+        let before = out.len();
+        out.method(channel, method);
+        out.content(channel, message, frame_max);
+        out.count_return(out.len() - before, &gauge);
+    }
+
     fn reply(&mut self, channel: u16, add: impl FnOnce(&mut Output)) {
         let out = self.output(channel);
         let before = out.len();

@@ -29,6 +29,7 @@ pub mod parked;
 pub mod refuse;
 pub mod running;
 mod slim;
+mod time;
 mod work;
 
 #[cfg(test)]
@@ -52,7 +53,7 @@ use crate::protocol::reply::ReplyCode;
 use crate::session::cut::Cut;
 use crate::session::end::Last;
 use crate::session::handshake::Handshake;
-use crate::session::heartbeat::{Due, Heartbeat, Listening};
+use crate::session::heartbeat::Heartbeat;
 use crate::session::link::Link;
 use crate::session::output::Output;
 use crate::session::parked::Parked;
@@ -173,13 +174,17 @@ impl Session {
             Phase::Handshake(_) | Phase::Running(_) | Phase::Closing { deaf: false } => {}
         }
         if self.cut.is_partial() {
-            return self.is_ready_for_content(now) && self.take_part(input, at, now);
+            return !self.waits_with(true)
+                && self.is_ready_for_content(now)
+                && self.take_part(input, at, now);
         }
         if self.take_express(input, at, now) {
             return true;
         }
         match frame::peek(rest, self.frame_max) {
+            Ok(None) if self.waits_with(FrameKind::is_content_octet(rest.first())) => false,
             Ok(None) => self.is_running() && self.cut.begin_part(input, at, self.frame_max),
+            Ok(Some(frame)) if self.waits_with(Running::is_content(&frame)) => false,
             Ok(Some(frame)) if !self.is_ready_for(&frame, now) => false,
             Ok(Some(frame)) if self.cut.takes(&frame) => {
                 let (channel, payload_bytes) = (frame.channel, frame.payload.len());
@@ -205,6 +210,13 @@ impl Session {
         running.link.now = now;
         self.has_rest = !running.is_ready_for(frame);
         !self.has_rest
+    }
+
+    fn waits_with(&mut self, is_content: bool) -> bool {
+        match &mut self.phase {
+            Phase::Running(running) => running.waits_with(is_content),
+            _ => false,
+        }
     }
 
     fn is_ready_for_content(&mut self, now: Now) -> bool {
@@ -465,31 +477,30 @@ impl Session {
     /// Whether the socket should be read.
     pub fn wants_input(&self) -> bool {
         match &self.phase {
-            Phase::Running(running) => !running.is_blocked() && running.takes_frames(),
+            Phase::Running(running) => !running.must_wait() && running.takes_frames(),
             Phase::Handshake(handshake) => !handshake.is_verifying(),
             Phase::Header | Phase::Closing { .. } | Phase::Leaving => true,
             Phase::Ending(..) | Phase::Closed => false,
         }
     }
 
-    /// Whether it is at work that can wait: others should have their turns first.
-    pub fn yields(&self) -> bool {
-        matches!(&self.phase, Phase::Running(running) if running.link.slimming.is_some())
+    /// Whether an alarm is for this client, which is read no further than it must be.
+    pub fn is_blocked(&self) -> bool {
+        matches!(&self.phase, Phase::Running(running) if running.is_blocked())
     }
 
-    fn listening(&self) -> Listening {
+    /// Whether the client may not be read for long, until others have made room or it has read its replies: whether it is
+    /// still there must be looked for.
+    pub fn may_wait_long(&self) -> bool {
         match &self.phase {
-            _ if self.wants_input() => Listening::Yes,
-            Phase::Running(running) if running.has_unread_replies() && !running.is_blocked() => {
-                Listening::NotWhileUnread
-            }
-            _ => Listening::No,
+            Phase::Running(running) => running.is_blocked() || running.has_unread_replies(),
+            _ => false,
         }
     }
 
-    /// The socket took some of the output.
-    pub fn on_taken(&mut self, now: Now) {
-        self.heartbeat.on_taken(now.instant);
+    /// Whether it is at work that can wait: others should have their turns first.
+    pub fn yields(&self) -> bool {
+        matches!(&self.phase, Phase::Running(running) if running.link.slimming.is_some())
     }
 
     /// Whether the client is in.
@@ -505,48 +516,6 @@ impl Session {
     /// Whether the client's close is answered, and nothing is missing but that it ends the connection.
     pub fn awaits_end(&self) -> bool {
         matches!(self.phase, Phase::Leaving) && self.parked.is_empty()
-    }
-
-    /// When [`Session::on_timeout`] is to be called.
-    pub fn deadline(&self) -> Option<Instant> {
-        let (heartbeat, running) = match &self.phase {
-            Phase::Running(running) => (self.heartbeat.deadline(self.listening()), running.deadline()),
-            _ => (None, None),
-        };
-        [self.phase_deadline, heartbeat, running].into_iter().flatten().min()
-    }
-
-    /// So many bytes lie unread in the socket: to be told before [`Session::on_timeout`]. A client that is not listened to
-    /// shows by them that it is still there.
-    pub fn on_unread(&mut self, bytes: u64, now: Now) {
-        self.heartbeat.on_unread(bytes, now.instant);
-    }
-
-    /// Time has passed.
-    pub fn on_timeout(&mut self, now: Now) {
-        if self.phase_deadline.is_some_and(|deadline| now.instant >= deadline) {
-            if matches!(self.phase, Phase::Header | Phase::Handshake(_)) {
-                self.complain(now, "handshake took too long");
-            }
-            self.abandon();
-            return;
-        }
-        let Phase::Running(running) = &mut self.phase else { return };
-        running.on_timeout(now);
-        match self.heartbeat.due(now.instant, self.listening()) {
-            Some(Due::PeerIsGone) => {
-                self.complain(now, "no heartbeat from the client");
-                self.abandon();
-            }
-            Some(Due::Beat) => {
-                // What waits already says as much once the client reads it.
-                if self.output().is_empty() {
-                    self.output().heartbeat();
-                }
-                self.heartbeat.on_sent(now.instant);
-            }
-            None => {}
-        }
     }
 
     /// The broker stops: the client is told so.

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::message::record::{BodyView, MessageView};
 use crate::protocol::frame::{self, FRAME_END, FRAME_OVERHEAD};
 use crate::protocol::methods::Method;
+use crate::stats::{Charge, Gauge};
 
 /// Pieces of a body from this size on are written from where they lie.
 const SHARED_BYTES_MIN: usize = 8 * 1024;
@@ -24,18 +26,34 @@ pub struct Output {
     segment_bytes: usize,
     tail: BytesMut,
     written_bytes: u64,
-    replies: Replies,
+    replies: Tally,
+    returns: Tally,
+    /// What the returns take, on the node's gauge.
+    returns_charge: Option<Charge>,
 }
 
-/// How much of what waits are replies: what the client's own input has brought about. Not where they lie, only how many
-/// bytes came before a mark and behind it; when all before the mark is written, it moves to the end. So what is counted
+/// How much of what waits is of one kind. Not where it lies, only how many bytes came before a mark and behind it; when all before the mark is written, it moves to the end. So what is counted
 /// too much is no more than what was replied while as much as lay before the mark was written.
 #[derive(Debug, Default)]
-struct Replies {
+struct Tally {
     /// So much will have been written when the older ones are.
     mark: u64,
     older_bytes: usize,
     newer_bytes: usize,
+}
+
+impl Tally {
+    fn bytes(&self) -> usize {
+        self.older_bytes + self.newer_bytes
+    }
+
+    /// So much is written in all, and so much waits.
+    fn advance(&mut self, written_bytes: u64, unwritten_bytes: usize) {
+        if written_bytes >= self.mark {
+            self.older_bytes = std::mem::take(&mut self.newer_bytes).min(unwritten_bytes);
+            self.mark = written_bytes + unwritten_bytes as u64;
+        }
+    }
 }
 
 impl Output {
@@ -150,6 +168,12 @@ impl Output {
         self.reserve(other.tail.len());
         self.tail.extend_from_slice(&other.tail);
         self.count_reply(other.reply_bytes());
+        self.returns.newer_bytes += other.return_bytes();
+        match (&mut self.returns_charge, other.returns_charge.take()) {
+            (Some(charge), Some(more)) => charge.grow(more.bytes()),
+            (none @ None, more) => *none = more,
+            (Some(_), None) => {}
+        }
         other.clear();
     }
 
@@ -161,7 +185,19 @@ impl Output {
 
     /// How many of the bytes that wait are replies, or a few more.
     pub fn reply_bytes(&self) -> usize {
-        self.replies.older_bytes + self.replies.newer_bytes
+        self.replies.bytes()
+    }
+
+    /// The last `bytes` that were added are messages that go back to the client, which may be in the middle of publishing
+    /// more and read them only then: they are no replies, and are counted on the node's gauge.
+    pub fn count_return(&mut self, bytes: usize, gauge: &Arc<Gauge>) {
+        self.returns.newer_bytes += bytes;
+        self.returns_charge.get_or_insert_with(|| Charge::new(gauge, 0)).grow(bytes as u64);
+    }
+
+    /// How many of the bytes that wait are messages that go back, or a few more.
+    pub fn return_bytes(&self) -> usize {
+        self.returns.bytes()
     }
 
     /// How many bytes wait.
@@ -188,11 +224,14 @@ impl Output {
     /// `count` bytes were written.
     pub fn advance(&mut self, mut count: usize) {
         self.written_bytes += count as u64;
-        if self.written_bytes >= self.replies.mark {
-            let unwritten_bytes = self.len().saturating_sub(count);
-            let older_bytes = std::mem::take(&mut self.replies.newer_bytes).min(unwritten_bytes);
-            self.replies.older_bytes = older_bytes;
-            self.replies.mark = self.written_bytes + unwritten_bytes as u64;
+        let unwritten_bytes = self.len().saturating_sub(count);
+        self.replies.advance(self.written_bytes, unwritten_bytes);
+        if let Some(charge) = &mut self.returns_charge {
+            self.returns.advance(self.written_bytes, unwritten_bytes);
+            match self.returns.bytes() {
+                0 => self.returns_charge = None,
+                bytes => charge.set(bytes as u64),
+            }
         }
         while let Some(segment) = self.segments.front_mut() {
             let step = count.min(segment.len());

@@ -53,6 +53,11 @@ impl Parked {
         self.replies.iter().map(|reply| reply.out.reply_bytes()).sum()
     }
 
+    /// How many of the bytes that wait are messages that go back to the client.
+    pub fn return_bytes(&self) -> usize {
+        self.replies.iter().map(|reply| reply.out.return_bytes()).sum()
+    }
+
     /// Keeps a channel's reply, a frame, until the log is durable up to `after`.
     pub fn push_frame(&mut self, channel: u16, after: Lsn, frame: &[u8]) {
         let mut out = Output::default();

@@ -43,7 +43,10 @@ pub struct Running {
     pub(super) publishes: PublishReader,
     channel_max: u16,
     client: Client,
+    /// An alarm is for this connection: it publishes nothing more.
     is_blocked: bool,
+    /// A part of a message is what comes next, and waits for the end of the alarm.
+    is_at_content: bool,
     is_held_back: bool,
     /// A crowded queue that was published to.
     pub(super) crowded: Option<Crowded>,
@@ -124,6 +127,7 @@ impl Running {
             channel_max: tuned.channel_max,
             client,
             is_blocked: false,
+            is_at_content: false,
             is_held_back: false,
             crowded: None,
             tries_get: false,
@@ -133,14 +137,31 @@ impl Running {
         }
     }
 
-    /// Whether the client must wait: its socket is not read.
+    /// Whether the client must wait: its socket is not read. During an alarm it is, up to the next part of a message:
+    /// acknowledgements and commits are what gives memory back.
+    pub fn must_wait(&self) -> bool {
+        (self.is_blocked && self.is_at_content) || self.is_held_back || self.crowded.is_some()
+    }
+
+    /// Whether an alarm is for this connection.
     pub fn is_blocked(&self) -> bool {
-        self.is_blocked || self.is_held_back || self.crowded.is_some()
+        self.is_blocked
+    }
+
+    /// Whether what comes next is a part of a message, and an alarm lasts: it is left where it is.
+    pub fn waits_with(&mut self, is_content: bool) -> bool {
+        self.is_at_content = self.is_blocked && is_content;
+        self.is_at_content
     }
 
     /// Whether so many replies wait to be read that nothing more is done which the client would be answered.
     pub fn has_unread_replies(&self) -> bool {
-        self.link.out.reply_bytes() + self.link.parked.reply_bytes() >= UNREAD_BYTES_MAX
+        let (out, parked) = (&self.link.out, &self.link.parked);
+        if out.reply_bytes() + parked.reply_bytes() >= UNREAD_BYTES_MAX {
+            return true;
+        }
+        let return_bytes = (out.return_bytes() + parked.return_bytes()) as u64;
+        return_bytes > 0 && self.link.node().memory.refuses_returns(return_bytes)
     }
 
     /// Whether it waits for the log to keep up.
@@ -171,6 +192,15 @@ impl Running {
             }
             FrameKind::Header | FrameKind::Body => self.is_ready_for_content(),
             FrameKind::Heartbeat => true,
+        }
+    }
+
+    /// Whether a frame is a part of a message.
+    pub fn is_content(frame: &FrameView<'_>) -> bool {
+        match frame.kind {
+            FrameKind::Method => Method::peek_id(frame.payload) == Some(PUBLISH_ID),
+            FrameKind::Header | FrameKind::Body => true,
+            FrameKind::Heartbeat => false,
         }
     }
 

@@ -196,16 +196,14 @@ impl Channel {
         if entry.delivered != delivery.redelivered && !entry.perhaps_delivered {
             return Err(format!("message {id}: redelivered is {}", delivery.redelivered));
         }
-        if !delivery.redelivered {
-            let consumer = delivery.consumer.as_ref().and_then(|tag| self.consumers.get_mut(tag));
-            // What basic.get finds new was never on its way to anybody.
-            let last_new = consumer.map_or(&mut queue.last_given, |consumer| &mut consumer.last_new);
-            if seq < *last_new {
+        if let Some(consumer) = delivery.consumer.as_ref().and_then(|tag| self.consumers.get_mut(tag))
+            && !delivery.redelivered
+        {
+            if seq < consumer.last_new {
                 return Err(format!("message {id} is delivered behind a later one"));
             }
-            *last_new = seq;
+            consumer.last_new = seq;
         }
-        queue.last_given = queue.last_given.max(seq);
         entry.delivered = true;
         entry.held = true;
         let since = entry.since;

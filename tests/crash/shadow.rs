@@ -50,8 +50,6 @@ pub(crate) struct Queue {
     pub(crate) number: u64,
     pub(crate) durable: bool,
     pub(crate) entries: BTreeMap<u64, Entry>,
-    /// The last entry that anybody got.
-    pub(crate) last_given: u64,
     next: u64,
 }
 

@@ -1,6 +1,7 @@
 //! How connections live and end: names they keep, heartbeats, closing from both sides, alarms, permissions.
 
 use std::collections::HashMap;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sluicemq::auth::password::PasswordHash;
@@ -253,6 +254,32 @@ fn a_publisher_that_freezes_while_it_is_blocked_is_given_up() {
     publisher.on(0).expect(&Method::ConnectionBlocked(ConnectionBlocked { reason: "low on memory" }));
     let beats = publisher.wire.drain_to_close();
     assert!(beats.iter().all(|beat| beat.kind == FrameKind::Heartbeat), "{beats:?}");
+}
+
+#[test]
+fn a_blocked_publisher_that_goes_is_noticed_behind_what_it_has_sent() {
+    if !only_here("RabbitMQ does not look while it does not read") {
+        return;
+    }
+    let own = forgetful();
+    let tune = ConnectionTuneOk { channel_max: 10, frame_max: 131_072, heartbeat: 0 };
+    let mut publisher = Login { address: own.address, tune, ..Login::default() }.connect();
+    let queue = publisher.queue();
+    let mut other = Client::at(own.address);
+    for _ in 0..20 {
+        other.publish_as(publish("", &queue), NO_PROPERTIES, &[b'x'; 100_000]);
+    }
+    other.on(0).expect(&Method::ConnectionBlocked(ConnectionBlocked { reason: "low on memory" }));
+    publisher.publish("", &queue, "the last that is read");
+    publisher.on(0).expect(&Method::ConnectionBlocked(ConnectionBlocked { reason: "low on memory" }));
+    publisher.on(1).publish("", &queue, "not read");
+    drop(publisher);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let vhost = own.broker.vhost("/").unwrap();
+    while vhost.queue(&queue).is_some() {
+        assert!(Instant::now() < deadline, "it was the publisher's own, and keeps the alarm up");
+        thread::yield_now();
+    }
 }
 
 #[test]

@@ -98,6 +98,29 @@ fn trap_06_a_message_comes_back_before_it_is_confirmed() {
 }
 
 #[test]
+fn messages_come_back_to_who_reads_them_only_when_all_are_written() {
+    let mut client = Client::open();
+    client.select_confirms();
+    let nowhere = unique("nowhere");
+    let body = vec![b'x'; 4_000_000];
+    for _ in 0..8 {
+        client.publish_as(BasicPublish { mandatory: true, ..publish("", &nowhere) }, NO_PROPERTIES, &body);
+    }
+    let mut confirmed = 0;
+    for _ in 0..8 {
+        let mut frame = client.next_method();
+        while let Method::BasicAck(ack) = frame.method() {
+            confirmed = ack.delivery_tag;
+            frame = client.next_method();
+        }
+        assert!(Arrival::read(&mut client.wire, frame).body == body);
+    }
+    if confirmed < 8 {
+        client.expect_confirm(8);
+    }
+}
+
+#[test]
 fn trap_07_a_publish_to_a_queue_that_is_gone_is_confirmed() {
     let mut client = Client::open();
     client.select_confirms();

@@ -15,7 +15,7 @@ use crate::broker::wakes::Wakes;
 use crate::message::place::{Logged, QueueId, Seq};
 use crate::message::run::Run;
 use crate::queue::classic::Classic;
-use crate::stats::Gauge;
+use crate::stats::{Charge, Gauge};
 
 /// A queue's unchanging properties, as declared.
 #[derive(Clone, Debug)]
@@ -53,6 +53,8 @@ pub struct Queue {
     /// Written under the lock; read without it by publishers.
     pub(super) flows: AtomicBool,
     state: Mutex<State>,
+    /// Its name and arguments, on the node's gauge.
+    _charge: Charge,
 }
 
 /// What the queue's lock guards.
@@ -91,7 +93,10 @@ impl State {
 impl Queue {
     /// An empty queue.
     pub fn new(id: QueueId, properties: QueueProperties, node: Arc<Node>) -> Self {
+        let bytes = properties.name.len() + 2 * properties.arguments.len();
+        let charge = Charge::new(&node.memory.definitions, bytes as u64);
         Self {
+            _charge: charge,
             id,
             properties,
             index_bytes: Gauge::default(),

@@ -12,11 +12,14 @@ use crate::message::fact::{self, Definition};
 use crate::message::place::{Lsn, QueueId};
 use crate::protocol::table::Table;
 use crate::routing::{self, ExchangeKind, headers};
+use crate::stats::Charge;
 
 /// Whether an exchange is in use is seen past so many deleted destinations whose bindings are still there. With more it
 /// counts as used until they are gone, and who takes them away looks again.
 const DELETED_LOOKED_AT_MAX: usize = 32;
 
+/// What a binding takes beside its key and arguments.
+const BINDING_BYTES: u64 = 512;
 /// A binding is made and removed in one hold of the definitions: it has no more arguments than this, less one.
 const BINDING_STEPS_MAX: u32 = 1025;
 
@@ -38,12 +41,14 @@ pub struct BindingRequest<'a> {
 /// All bindings of a virtual host, by both ends. Guarded by its definitions lock.
 ///
 /// A deleted object's bindings are here until [`super::removal`] has taken them away: they lead nowhere.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Definitions {
     pairs: BTreeMap<(DestinationId, ExchangeId), Pair>,
     /// The same pairs from the other end.
     by_source: BTreeSet<(ExchangeId, DestinationId)>,
     count: u64,
+    /// What they take, with their copies in the tables of the exchanges.
+    charge: Charge,
 }
 
 /// All bindings from one exchange to one destination; there is at least one.
@@ -76,9 +81,18 @@ impl Label {
     fn steps(&self) -> u32 {
         1 + Table::unchecked(&self.arguments).len() as u32
     }
+
+    /// About what it takes, here and in the table of its exchange, which may file it under each argument.
+    fn bytes(&self) -> u64 {
+        BINDING_BYTES + 4 * (self.key.len() + self.arguments.len()) as u64
+    }
 }
 
 impl Definitions {
+    pub(super) fn new(charge: Charge) -> Self {
+        Self { pairs: BTreeMap::new(), by_source: BTreeSet::new(), count: 0, charge }
+    }
+
     pub(super) fn insert(&mut self, source: &Arc<Exchange>, destination: Destination, label: Label) {
         let id = destination.id();
         self.by_source.insert((source.id, id));
@@ -87,13 +101,20 @@ impl Definitions {
             destination,
             labels: BTreeSet::new(),
         });
-        self.count += u64::from(pair.labels.insert(label));
+        let bytes = label.bytes();
+        if pair.labels.insert(label) {
+            self.count += 1;
+            self.charge.grow(bytes);
+        }
     }
 
     fn remove(&mut self, source: &Exchange, destination: &Destination, label: &Label) {
         let id = destination.id();
         let Some(pair) = self.pairs.get_mut(&(id, source.id)) else { return };
-        self.count -= u64::from(pair.labels.remove(label));
+        if pair.labels.remove(label) {
+            self.count -= 1;
+            self.charge.shrink(label.bytes());
+        }
         if pair.labels.is_empty() {
             self.remove_pair(id, source.id);
         }
@@ -113,6 +134,7 @@ impl Definitions {
             && let Some(label) = pair.labels.pop_first()
         {
             steps += label.steps();
+            self.charge.shrink(label.bytes());
             labels.push(label);
         }
         let (source_of, destination_of) = (Arc::clone(&pair.source), pair.destination.clone());

@@ -31,6 +31,7 @@ use crate::broker::vhost::bindings::Definitions;
 use crate::broker::vhost::removal::Removal;
 use crate::message::fact::{Definition, Fact};
 use crate::message::place::Lsn;
+use crate::stats::Charge;
 use crate::storage::log::Applying;
 
 /// A virtual host.
@@ -58,6 +59,7 @@ pub struct Actor {
 impl Vhost {
     /// A virtual host with the exchanges every client expects.
     pub fn new(name: &str, node: Arc<Node>) -> Self {
+        let charge = Charge::new(&node.memory.definitions, 0);
         let vhost = Self {
             name: name.into(),
             node,
@@ -65,7 +67,7 @@ impl Vhost {
             queues: DashMap::new(),
             version: AtomicU64::new(1),
             last_definition: AtomicU64::new(0),
-            definitions: Mutex::default(),
+            definitions: Mutex::new(Definitions::new(charge)),
         };
         vhost.declare_system_exchanges();
         vhost

@@ -61,6 +61,5 @@ pub(super) fn send_return(link: &mut Link, channel: u16, message: &MessageView<'
         exchange: message.names.exchange(),
         routing_key: message.names.routing_key(),
     };
-    link.send(channel, &Method::BasicReturn(method));
-    link.send_content(channel, message);
+    link.send_return(channel, &Method::BasicReturn(method), message);
 }

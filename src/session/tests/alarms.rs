@@ -36,7 +36,7 @@ fn memory_that_wavers_around_the_watermark_blocks_a_publisher_once() {
     for look in 0..50 {
         for _ in 0..20 {
             index.set(WATERMARK);
-            if publisher.session.wants_input() {
+            if !publisher.session.is_blocked() {
                 publisher.publish_persistent(b"q");
             }
             index.set(WATERMARK / 100 * if look % 10 == 9 { 80 } else { 95 });
@@ -70,7 +70,7 @@ fn a_connection_that_was_idle_is_not_asked_to_look_around() {
     assert!(!idle.has_work() && publisher.has_work());
     publisher.wake();
     assert_eq!(publisher.told(), ["connection.unblocked"]);
-    assert!(publisher.session.wants_input());
+    assert!(!publisher.session.is_blocked());
 }
 
 #[test]
@@ -80,13 +80,13 @@ fn an_alarm_that_ends_is_noticed_while_output_waits() {
     broker.node.memory.index.set(WATERMARK);
     let mut message = publish(b"q", &[7; 1000]);
     client.session.on_bytes(&mut message, client.now);
-    assert!(!client.session.output().is_empty() && !client.session.wants_input());
+    assert!(!client.session.output().is_empty() && client.session.is_blocked());
     assert!(!client.has_work());
     broker.node.memory.index.set(0);
     end_alarms(&broker, &client);
     assert!(client.has_work());
     client.session.on_wake(client.now);
-    assert!(!client.session.output().is_empty() && client.session.wants_input());
+    assert!(!client.session.output().is_empty() && !client.session.is_blocked());
 }
 
 #[test]
@@ -133,11 +133,11 @@ fn no_wake_is_lost_when_an_alarm_ends_while_a_publisher_looks() {
             both.wait();
             publisher.publish_persistent(b"q");
             both.wait();
-            if !publisher.session.wants_input() {
+            if publisher.session.is_blocked() {
                 assert!(publisher.has_work(), "nobody will tell it");
                 publisher.wake();
             }
-            assert!(publisher.session.wants_input());
+            assert!(!publisher.session.is_blocked());
             publisher.say(1, &get("q"));
             publisher.told();
             both.wait();
@@ -150,7 +150,7 @@ fn a_blocked_connection_that_ends_is_forgotten() {
     let (broker, mut publisher) = setup();
     broker.node.memory.index.set(WATERMARK);
     publisher.publish_persistent(b"q");
-    assert!(!publisher.session.wants_input());
+    assert!(publisher.session.is_blocked());
     let outbox = Arc::downgrade(&publisher.session.outbox);
     drop(publisher);
     assert_eq!(outbox.strong_count(), 0);
@@ -165,6 +165,31 @@ fn acknowledgements_of_a_connection_that_only_consumes_are_read() {
     publisher.publish_persistent(b"q");
     consumer.wake();
     consumer.say(1, &Method::BasicAck(BasicAck { delivery_tag: 1, multiple: false }));
-    assert!(consumer.session.wants_input() && !publisher.session.wants_input());
+    assert!(!consumer.session.is_blocked() && publisher.session.is_blocked());
     assert_eq!(broker.vhost("/").unwrap().queue("q").unwrap().depth(), (0, 0));
+}
+
+#[test]
+fn a_client_that_publishes_and_consumes_is_read_up_to_its_next_message() {
+    let (broker, mut client) = setup();
+    let depth = || broker.vhost("/").unwrap().queue("q").unwrap().depth();
+    consume(&mut client, "q");
+    for _ in 0..3 {
+        client.publish_persistent(b"q");
+    }
+    broker.node.memory.index.set(WATERMARK);
+    client.publish_persistent(b"q");
+    client.wake();
+    assert!(client.session.is_blocked() && client.session.wants_input());
+    client.say(1, &Method::BasicAck(BasicAck { delivery_tag: 1, multiple: false }));
+    assert_eq!(depth(), (0, 3), "acknowledgements are what gives memory back");
+    client.feed(publish(b"q", &[7; 100]));
+    client.say(1, &Method::BasicAck(BasicAck { delivery_tag: 2, multiple: false }));
+    assert_eq!((depth(), client.session.wants_input()), ((0, 3), false), "nothing is taken out of order");
+    broker.node.memory.index.set(0);
+    end_alarms(&broker, &client);
+    client.wake();
+    client.wake();
+    assert_eq!((depth(), client.bodies.len()), ((0, 3), 5));
+    assert!(client.input.is_empty() && client.session.wants_input());
 }

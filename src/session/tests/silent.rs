@@ -132,7 +132,9 @@ fn blocked() -> (Arc<Broker>, Client) {
     };
     client.say(1, &Method::QueueDeclare(declare));
     broker.node.memory.index.set(1000);
-    client.publish_persistent(b"own");
+    for _ in 0..2 {
+        client.publish_persistent(b"own");
+    }
     assert!(!client.session.wants_input());
     (broker, client)
 }

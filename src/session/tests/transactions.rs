@@ -44,11 +44,11 @@ fn an_open_transaction_does_not_keep_the_alarm_up_that_keeps_it_open() {
     assert!(broker.node.memory.messages.read() >= 900_000);
     let (mut other, mut consumer) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
     consume(&mut consumer, "q");
-    while other.session.wants_input() {
+    while !other.session.is_blocked() {
         other.feed(publish(b"q", &BODY));
     }
     client.feed(publish(b"q", &BODY));
-    assert!(!client.session.wants_input(), "the alarm is for all who publish");
+    assert!(client.session.is_blocked(), "the alarm is for all who publish");
     while consumer.has_work() {
         consumer.wake();
         consumer.say(1, &Method::BasicAck(BasicAck { delivery_tag: 0, multiple: true }));
@@ -57,7 +57,7 @@ fn an_open_transaction_does_not_keep_the_alarm_up_that_keeps_it_open() {
     assert!((1_000_000..1_100_000).contains(&left), "{left} bytes: the transaction's");
     end_alarms(&broker, &client);
     client.wake();
-    assert!(client.session.wants_input());
+    assert!(!client.session.is_blocked());
     client.say(1, &Method::TxCommit(TxCommit {}));
     consumer.wake();
     assert_eq!(broker.node.memory.transactions.read(), 0);
