@@ -1,12 +1,11 @@
 //! The grammar of the command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 use crate::bench;
-use crate::config::{environment, parse_address};
+use crate::config::{Endpoint, environment};
 
 const AFTER_HELP: &str = "\
 `sluicemq config` prints every setting with its default and what it means. Each can be set in the file of \
@@ -46,14 +45,14 @@ pub(super) enum Command {
 /// What flags can set.
 #[derive(Debug, clap::Args)]
 pub(super) struct Settings {
-    /// Serve AMQP here; may be given more than once [env: SLUICEMQ_LISTEN, comma-separated]
-    /// [default: 127.0.0.1:5672]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
-    pub(super) listen: Vec<SocketAddr>,
+    /// Serve AMQP here, at an address or a host's name; may be given more than once
+    /// [env: SLUICEMQ_LISTEN, comma-separated] [default: 127.0.0.1:5672]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) listen: Vec<Endpoint>,
 
-    /// Serve the management API here [env: SLUICEMQ_MGMT] [default: not served]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
-    pub(super) mgmt: Option<SocketAddr>,
+    /// Serve the management API here: not there yet, and refused [env: SLUICEMQ_MGMT] [default: not served]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) mgmt: Option<Endpoint>,
 
     /// Keep everything durable in this directory [env: SLUICEMQ_DATA_DIR]
     /// [default: $XDG_STATE_HOME/sluicemq, or ~/.local/state/sluicemq]

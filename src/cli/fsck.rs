@@ -58,9 +58,8 @@ fn open(dir: &Path) -> Result<Directory, Failure> {
     if !dir.is_dir() {
         return Err(Failure::Usage(format!("there is no data directory {}", dir.display())));
     }
-    let name = dir.display().to_string();
     let disk =
-        RealDisk::new(dir).map_err(StoreError::io("open the data directory", &name)).map_err(failed)?;
+        RealDisk::new(dir).map_err(StoreError::io("open", &dir.display().to_string())).map_err(failed)?;
     Directory::open_existing(Arc::new(disk)).map_err(failed)
 }
 
@@ -74,6 +73,7 @@ fn check(directory: &Directory) -> Result<Check, Failure> {
 fn failed(error: StoreError) -> Failure {
     match error {
         StoreError::InUse(_) => Failure::Usage(format!("{error}: stop the broker first")),
+        StoreError::Foreign { .. } => Failure::Usage(format!("{error}: name a broker's with --data-dir")),
         StoreError::Io { .. } | StoreError::Poisoned(_) => Failure::Disk(error.into()),
         StoreError::Corrupt { .. } | StoreError::Newer { .. } => Failure::Runtime(error.into()),
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::args::Settings;
+use crate::cli::rabbitmq;
 use crate::config::Config;
 
 /// A configuration file is a page or two; more than this is some other file.
@@ -35,18 +36,21 @@ pub(super) fn load(settings: &Settings) -> Result<Loaded, String> {
         }
         None => Config::default(),
     };
-    let unknown = config.overlay(variables()?).map_err(|error| error.to_string())?;
+    let of_services = config.overlay(variables()?).map_err(|error| error.to_string())?;
     warnings.extend(
-        unknown.into_iter().map(|name| format!("environment variable {name} means nothing and is ignored")),
+        of_services
+            .into_iter()
+            .map(|name| format!("environment variable {name} means nothing and is ignored")),
     );
+    warnings.extend(rabbitmq::unread());
     if !settings.listen.is_empty() {
         config.listeners.clone_from(&settings.listen);
     }
-    config.mgmt = settings.mgmt.or(config.mgmt);
+    config.mgmt = settings.mgmt.clone().or(config.mgmt);
     config.data_dir = settings.data_dir.clone().or(config.data_dir).or_else(default_data_dir);
     config.validate().map_err(|error| error.to_string())?;
     warnings.extend(config.storage.warning());
-    for listener in config.listeners.iter().filter(|listener| !listener.ip().is_loopback()) {
+    for listener in config.listeners.iter().filter(|listener| !listener.is_loopback()) {
         warnings.push(format!("listening on {listener} without TLS: passwords travel as clear text"));
     }
     Ok(Loaded { config, warnings })

@@ -4,10 +4,12 @@
 //! holds is found out at the next start), 1 everything else that went wrong. The only room
 //! that reads the configuration file and the environment. It knows the rooms below by their entry points.
 
+mod advice;
 mod args;
 mod fsck;
 mod load;
 mod logging;
+mod rabbitmq;
 mod serve;
 
 use std::fmt::Display;
@@ -25,6 +27,9 @@ const EXIT_IO_ERROR: u8 = 74;
 
 const NO_DATA_DIR: &str =
     "nowhere to keep what is durable: set --data-dir, or one of XDG_STATE_HOME and HOME for a default";
+
+const NO_MGMT: &str =
+    "the management API is not there yet: start without --mgmt, mgmt in the file and SLUICEMQ_MGMT";
 
 /// Why a command ended without success.
 #[derive(Debug)]
@@ -72,12 +77,15 @@ fn run(args: Args) -> Result<(), Failure> {
     match args.command.unwrap_or(Command::Serve(args.settings)) {
         Command::Serve(settings) => {
             let loaded = load(&settings).map_err(Failure::Usage)?;
-            logging::start(&loaded.config.log);
-            for warning in &loaded.warnings {
-                tracing::warn!("{warning}");
+            if loaded.config.mgmt.is_some() {
+                return Err(Failure::Usage(NO_MGMT.to_owned()));
             }
             if loaded.config.data_dir.is_none() {
                 return Err(Failure::Usage(NO_DATA_DIR.to_owned()));
+            }
+            logging::start(&loaded.config.log);
+            for warning in &loaded.warnings {
+                tracing::warn!("{warning}");
             }
             serve::run(loaded.config)?;
         }

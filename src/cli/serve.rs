@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::Failure;
+use crate::cli::{Failure, advice};
 use crate::config::Config;
 use crate::net::{self, ServeError};
 
@@ -25,13 +25,14 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
     let runtime = runtime.context("cannot start the runtime")?;
     let served = runtime.block_on(async {
         let signals = Signals::new().context("cannot listen for signals")?;
-        match net::serve(Arc::new(config), signals.first()).await {
+        let config = Arc::new(config);
+        match net::serve(Arc::clone(&config), signals.first()).await {
             Ok(()) => Ok(()),
             Err(error @ ServeError::Store { .. }) => {
                 tracing::error!(%error, "the store failed: nothing more is confirmed, and the broker stops");
                 Err(Failure::Store)
             }
-            Err(error) => Err(anyhow::Error::from(error).context("cannot serve").into()),
+            Err(error) => Err(anyhow::Error::msg(advice::sentence(&error, &config)).into()),
         }
     });
     // What still runs then has had its time: do not wait for it.

@@ -1,14 +1,16 @@
 //! The environment laid over a configuration: `SLUICEMQ_` and the key in capitals, dots as underscores.
 //!
-//! Lists are separated by commas; `SLUICEMQ_USERS` takes the array of tables the file would have. A variable
-//! that means nothing is no mistake (Kubernetes makes `SLUICEMQ_PORT` for a service of that name), but the
-//! caller is told. Knows nothing of where the variables come from.
+//! Lists are separated by commas; `SLUICEMQ_USERS` takes the array of tables the file would have. A variable of a
+//! setting that does not exist is refused like a key of the file. Those that Kubernetes makes for a service of our name
+//! (`SLUICEMQ_PORT=tcp://...`) are nobody's mistake, but the caller is told. Knows nothing of where the variables come
+//! from.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::config::{Config, ConfigError, UserConfig, parse_address};
+use crate::config::nearest::nearest;
+use crate::config::{Config, ConfigError, UserConfig, limits, storage};
 
 /// What the names of all variables start with.
 pub const PREFIX: &str = "SLUICEMQ_";
@@ -16,8 +18,24 @@ pub const PREFIX: &str = "SLUICEMQ_";
 /// The variable that names the configuration file; whoever reads the file reads it.
 pub const CONFIG_FILE: &str = "SLUICEMQ_CONFIG";
 
+/// The keys that are neither of the limits nor of the storage, as variables have them.
+const KEYS: [&str; 12] = [
+    "LISTEN",
+    "MGMT",
+    "DATA_DIR",
+    "VHOSTS",
+    "LOOPBACK_USERS",
+    "USERS",
+    "MEMORY_WATERMARK",
+    "IDENTITY_PRODUCT",
+    "IDENTITY_VERSION",
+    "IDENTITY_CLUSTER_NAME",
+    "LOG_LEVEL",
+    "LOG_FORMAT",
+];
+
 impl Config {
-    /// Sets what the variables say, and returns the names of those that start with [`PREFIX`] and say nothing.
+    /// Sets what the variables say, and returns the names of those that are about a service of our name.
     ///
     /// # Errors
     /// The first mistake, with its variable and what was expected.
@@ -25,7 +43,7 @@ impl Config {
         &mut self,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Vec<String>, ConfigError> {
-        let mut unknown = Vec::new();
+        let mut of_services = Vec::new();
         for (name, text) in variables {
             let Some(key) = name.strip_prefix(PREFIX) else { continue };
             if name == CONFIG_FILE {
@@ -34,20 +52,19 @@ impl Config {
             match self.set(key, &text) {
                 Some(Ok(())) => {}
                 Some(Err(why)) => return Err(ConfigError::of_key("", why).in_variable(&name)),
-                None => unknown.push(name),
+                None if is_of_service(key, &text) => of_services.push(name),
+                None => return Err(ConfigError::of_key("", unknown(key)).in_variable(&name)),
             }
         }
         self.validate()?;
-        Ok(unknown)
+        Ok(of_services)
     }
 
     /// Sets one key from text; `None` when there is no such key.
     fn set(&mut self, key: &str, text: &str) -> Option<Result<(), String>> {
         let done = match key {
-            "LISTEN" => {
-                items(text).map(parse_address).collect::<Result<_, _>>().map(|all| self.listeners = all)
-            }
-            "MGMT" => parse_address(text).map(|address| self.mgmt = Some(address)),
+            "LISTEN" => items(text).map(str::parse).collect::<Result<_, _>>().map(|all| self.listeners = all),
+            "MGMT" => text.parse().map(|endpoint| self.mgmt = Some(endpoint)),
             "DATA_DIR" => {
                 self.data_dir = Some(PathBuf::from(text));
                 Ok(())
@@ -83,6 +100,22 @@ impl Config {
     }
 }
 
+/// Whether Kubernetes tells every container so about a service that is named like us.
+fn is_of_service(key: &str, text: &str) -> bool {
+    let is_port = |rest: &str| rest.starts_with('_') && rest.contains("_TCP") || text.starts_with("tcp://");
+    key == "SERVICE_HOST" || key.starts_with("SERVICE_PORT") || key.strip_prefix("PORT").is_some_and(is_port)
+}
+
+fn unknown(key: &str) -> String {
+    let of_limits = limits::names().iter().map(|name| format!("LIMITS_{}", name.to_uppercase()));
+    let of_storage = storage::KEYS.iter().map(|name| format!("STORAGE_{name}"));
+    let names = KEYS.iter().map(|&name| name.to_owned()).chain(of_limits).chain(of_storage);
+    match nearest(key, names) {
+        Some(known) => format!("there is no such setting: the nearest is {PREFIX}{known}"),
+        None => "there is no such setting: `sluicemq config` prints all there are".to_owned(),
+    }
+}
+
 fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
@@ -99,4 +132,20 @@ fn parse_users(text: &str) -> Result<Vec<UserConfig>, String> {
         format!("{key}: {message}; the form is [{{ name = \"…\", password = \"…\", vhosts = [\"/\"] }}]")
     })?;
     Ok(users.users)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEYS, unknown};
+    use crate::config::{Config, storage};
+
+    #[test]
+    fn what_is_proposed_exists() {
+        let of_storage = storage::KEYS.iter().map(|name| format!("STORAGE_{name}"));
+        for key in KEYS.iter().map(|&key| key.to_owned()).chain(of_storage) {
+            assert!(Config::default().set(&key, "").is_some(), "{key}");
+        }
+        assert!(unknown("STORAGE_SLOT_SIZE").contains("SLUICEMQ_STORAGE_SLOT_BYTES"));
+        assert!(unknown("CHANNEL_MAX").contains("SLUICEMQ_LIMITS_CHANNEL_MAX"));
+    }
 }

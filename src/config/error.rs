@@ -7,6 +7,8 @@ use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::nearest::nearest;
+
 /// Where a setting came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -116,7 +118,18 @@ fn message_without_secrets(key: &str, message: &str) -> String {
     let message = message.replace("unknown field", "unknown key").replace("missing field", "missing key");
     let quotes = message.starts_with("invalid ") && key.starts_with("users");
     match message.rsplit_once(", expected ") {
+        Some((unknown, expected)) if unknown.starts_with("unknown key ") => unknown_key(unknown, expected),
         Some((_, expected)) if quotes => format!("expected {expected}"),
         _ => message.trim_end().replace('\n', "; "),
+    }
+}
+
+/// serde lists every key there is; one that was probably meant says more.
+fn unknown_key(unknown: &str, expected: &str) -> String {
+    let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let name = quoted(unknown).pop().unwrap_or_default();
+    match nearest(&name, quoted(expected).into_iter()) {
+        Some(known) => format!("{unknown}: the nearest is `{known}`"),
+        None => format!("{unknown}, expected {expected}"),
     }
 }

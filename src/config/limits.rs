@@ -204,6 +204,11 @@ limits! {
     per_address_accepts_per_second_max: u32 = 0, Count, 0..=1_000_000;
 }
 
+/// What the limits are called.
+pub(super) fn names() -> &'static [&'static str] {
+    NAMES
+}
+
 impl Limits {
     /// Every limit with its value as TOML.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&'static Row, String)> {

@@ -8,22 +8,24 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+pub use crate::config::endpoint::{Endpoint, LISTENER_DEFAULT};
 pub use crate::config::error::{ConfigError, Origin};
 pub use crate::config::limits::Limits;
 pub use crate::config::secret::Secret;
 pub use crate::config::storage::{Durability, Storage};
-pub use crate::config::unit::Watermark;
+pub use crate::config::unit::{Watermark, size};
 
+pub mod endpoint;
 pub mod environment;
 pub mod error;
 pub mod limits;
+mod nearest;
 mod print;
 mod secret;
 pub mod storage;
@@ -32,19 +34,14 @@ pub mod unit;
 #[cfg(test)]
 mod tests;
 
-/// Where AMQP is served when nobody says otherwise.
-pub const LISTENER_DEFAULT: &str = "127.0.0.1:5672";
-
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Addresses and ports to serve AMQP on; at least one.
-    #[serde(deserialize_with = "addresses")]
-    pub listeners: Vec<SocketAddr>,
-    /// Address and port of the management API; none is served without one.
-    #[serde(deserialize_with = "address")]
-    pub mgmt: Option<SocketAddr>,
+    pub listeners: Vec<Endpoint>,
+    /// Address and port of the management API. There is none yet: the command line refuses to serve with one.
+    pub mgmt: Option<Endpoint>,
     /// Directory of everything durable. The command line always has one; a broker without is for tests, and forgets.
     pub data_dir: Option<PathBuf>,
     /// The vhosts that exist from the start; at least one.
@@ -280,24 +277,4 @@ fn check_name(name: &str) -> Result<(), String> {
         1..=255 => Ok(()),
         bytes => Err(format!("a name has 1 to 255 bytes, found {bytes}")),
     }
-}
-
-/// Reads an address with its port.
-pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    let refused = |_| {
-        format!(
-            "expected an address and port such as \"{LISTENER_DEFAULT}\" or \"[::]:5672\", found {text:?}"
-        )
-    };
-    text.trim().parse().map_err(refused)
-}
-
-fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(from)?;
-    parse_address(&text).map(Some).map_err(D::Error::custom)
-}
-
-fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
-    let texts = Vec::<String>::deserialize(from)?;
-    texts.iter().map(|text| parse_address(text).map_err(D::Error::custom)).collect()
 }

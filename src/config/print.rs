@@ -1,12 +1,11 @@
 //! A configuration as a commented file, to read and to start one's own from. Passwords are left out.
 
 use std::fmt::{self, Display, Formatter, Write};
-use std::net::SocketAddr;
 
 use toml::Value;
 
 use crate::config::unit::Unit;
-use crate::config::{Config, UserConfig};
+use crate::config::{Config, Endpoint, UserConfig};
 
 impl Config {
     /// The whole configuration as TOML, each key under a comment that explains it.
@@ -27,9 +26,15 @@ impl Display for Commented<'_> {
             "# Sizes may be written as \"64KiB\" or \"2GB\", durations as \"500ms\", \"10s\", \"5m\".\n\n",
         )?;
         entry(f, "Addresses and ports to serve AMQP on.", "listeners", &list(&config.listeners))?;
-        let mgmt = config.mgmt.as_ref().map(SocketAddr::to_string);
+        let mgmt = config.mgmt.as_ref().map(Endpoint::to_string);
         let unset = "\"127.0.0.1:15672\"";
-        optional(f, "Address and port of the management API; none without it.", "mgmt", mgmt, unset)?;
+        optional(
+            f,
+            "Address and port of the management API. It is not there yet, and a broker told to serve it does not start.",
+            "mgmt",
+            mgmt,
+            unset,
+        )?;
         let data_dir = config.data_dir.as_ref().map(|path| path.display().to_string());
         let unset = "\"/var/lib/sluicemq\"";
         optional(f, "Directory of everything durable.", "data_dir", data_dir, unset)?;

@@ -70,6 +70,10 @@ impl Default for Storage {
     }
 }
 
+/// What the settings are called in variables.
+pub(super) const KEYS: [&str; 6] =
+    ["DURABILITY", "INTERVAL_MS", "SLOT_BYTES", "WINDOW_SLOTS", "CACHE", "DISK_FREE_LIMIT"];
+
 impl Storage {
     /// The log's window: what is filled before a checkpoint, in bytes.
     pub fn window_bytes(&self) -> u64 {

@@ -72,10 +72,10 @@ fn a_whole_file() {
 #[test]
 fn a_mistake_is_told_with_its_line_and_key() {
     for (text, expected) in [
-        ("\nlisten = []", "line 2: listen: unknown key `listen`, expected one of `listeners`"),
+        ("\nlisten = []", "line 2: listen: unknown key `listen`: the nearest is `listeners`"),
         (
             "[limits]\n\nframes = 1",
-            "line 3: limits.frames: unknown key `frames`, expected one of `frame_max_bytes`",
+            "line 3: limits.frames: unknown key `frames`: the nearest is `frame_max_bytes`",
         ),
         (
             "[limits]\nframe_max_bytes = \"10s\"",
@@ -112,6 +112,7 @@ fn a_mistake_is_told_with_its_line_and_key() {
         ),
         ("mgmt = \"15672\"", "line 1: mgmt: expected an address and port such as \"127.0.0.1:5672\""),
         ("listeners = []", "line 1: listeners: expected at least one address and port"),
+        ("wholly = 1", "line 1: wholly: unknown key `wholly`, expected one of `listeners`"),
         ("\nlisteners = [\n  \"localhost\"]", "line 2: listeners: expected an address and port"),
         ("vhosts = []", "line 1: vhosts: expected at least one vhost"),
         ("vhosts = [\"\"]", "line 1: vhosts[0]: a name has 1 to 255 bytes, found 0"),
@@ -187,6 +188,13 @@ fn a_wrong_variable_is_told_by_name() {
         "environment variable SLUICEMQ_LIMITS_HEADER_TIMEOUT_MS: expected a duration such as \"500ms\" or a whole \
          number of milliseconds, found \"5KiB\""
     );
+    for (name, expected) in [
+        ("MEMORY_WATERMARKS", "there is no such setting: the nearest is SLUICEMQ_MEMORY_WATERMARK"),
+        ("LIMITS_FRAME_MAX", "there is no such setting: the nearest is SLUICEMQ_LIMITS_FRAME_MAX_BYTES"),
+        ("XYZ", "there is no such setting: `sluicemq config` prints all there are"),
+    ] {
+        assert_eq!(told(name, "1").to_string(), format!("environment variable SLUICEMQ_{name}: {expected}"));
+    }
     let users = told("USERS", "[{ name = \"a\", password = 12345 }]").to_string();
     assert!(
         users.contains("users[0].password: expected a string in quotes") && !users.contains("12345"),

@@ -108,6 +108,15 @@ fn show_size(bytes: u64) -> Option<String> {
     Some(format!("{}{suffix}", bytes / worth))
 }
 
+/// A size as people read it, to a tenth: "1.4 GiB".
+pub fn size(bytes: u64) -> String {
+    let units = [(1 << 40, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
+    match units.into_iter().find(|(worth, _)| bytes >= *worth) {
+        Some((worth, unit)) => format!("{:.1} {unit}", bytes as f64 / worth as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// How much memory may fill before publishers wait.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Watermark {
@@ -196,7 +205,7 @@ impl Visitor<'_> for WatermarkVisitor {
 
 #[cfg(test)]
 mod tests {
-    use super::{Unit, Watermark};
+    use super::{Unit, Watermark, size};
 
     #[test]
     fn sizes_take_binary_and_decimal_suffixes() {
@@ -230,6 +239,12 @@ mod tests {
         assert_eq!(Unit::Bytes.show(1 << 20), "\"1MiB\"");
         assert_eq!(Unit::Bytes.show(131_071), "131071");
         assert_eq!(Unit::Bytes.show(0), "0");
+    }
+
+    #[test]
+    fn sizes_are_told_to_a_tenth() {
+        let told = [0, 1023, 1024, 64 << 20, 1_500_000_000, 3 << 40].map(size);
+        assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "64.0 MiB", "1.4 GiB", "3.0 TiB"]);
     }
 
     #[test]

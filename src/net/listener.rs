@@ -1,16 +1,18 @@
 //! Listening sockets, and the loop that accepts from one.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
+use crate::config::Endpoint;
 use crate::net::admission::Admission;
 use crate::net::connection;
 
@@ -23,13 +25,31 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Opens a listening socket.
+/// Opens the listening sockets of an endpoint: of a name, one for each address it stands for that this machine has.
 ///
 /// # Errors
-/// The kernel's, with the address.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    open(address)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+/// The system's, to looking up the name or to listening.
+pub fn bind(endpoint: &Endpoint) -> io::Result<Vec<TcpListener>> {
+    let (host, port) = match endpoint {
+        Endpoint::Address(address) => return Ok(vec![open(*address)?]),
+        Endpoint::Name { host, port } => (host.as_str(), *port),
+    };
+    let mut listeners = Vec::new();
+    let mut absent = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in (host, port).to_socket_addrs()? {
+        match open(address) {
+            Ok(listener) => listeners.push(listener),
+            // Many a container knows localhost's IPv6 address and does not have it.
+            Err(error) if is_absent(&error) => absent = error,
+            Err(error) => return Err(error),
+        }
+    }
+    if listeners.is_empty() { Err(absent) } else { Ok(listeners) }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {

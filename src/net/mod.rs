@@ -15,6 +15,7 @@ pub mod watermark;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use crate::broker::checkpoint::Checkpoint;
 use crate::broker::memory::Memory;
 use crate::broker::recover::OpenError;
 use crate::clock::Now;
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use crate::net::admission::Admission;
 use crate::net::checkpointer::Checkpointer;
 use crate::net::committer::Committer;
@@ -44,21 +45,31 @@ const PARTIAL_BODIES_OF_WATERMARK: u64 = 8;
 /// How often memory is compared with the watermark, beside the publishers' own looks.
 const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Why there is nothing to serve, or nothing any more.
+/// Why there is nothing to serve, or nothing any more. Each says all there is to say: none has a `source`.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// An address cannot be listened on.
-    #[error("{0}")]
-    Listen(#[from] io::Error),
+    #[error("cannot listen on {endpoint}: {error}")]
+    Listen {
+        /// The address, or the name.
+        endpoint: Endpoint,
+        /// The system's own words.
+        error: io::Error,
+    },
+    /// The system has no thread to give.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// A configured user cannot be made.
     #[error("{0}")]
-    User(#[from] UserError),
-    /// The data cannot be opened; nothing was served.
-    #[error("{0}")]
-    Open(StoreError),
-    /// The broker cannot start on what is there.
-    #[error("{0}")]
-    Recover(#[from] OpenError),
+    User(UserError),
+    /// The broker cannot start on what is there; nothing was served.
+    #[error("{}", of_directory(dir, error))]
+    Open {
+        /// The data directory.
+        dir: PathBuf,
+        /// What is wrong.
+        error: StoreError,
+    },
     /// The store failed while it served. Nothing was confirmed since, and only the next start can tell from the disk
     /// what is there.
     #[error("{dir}: {error}")]
@@ -68,6 +79,14 @@ pub enum ServeError {
         /// What failed.
         error: StoreError,
     },
+}
+
+/// Some errors name the directory, others the file in it.
+fn of_directory(dir: &Path, error: &StoreError) -> String {
+    match error {
+        StoreError::InUse(_) | StoreError::Foreign { .. } => error.to_string(),
+        _ => format!("the data directory {}: {error}", dir.display()),
+    }
 }
 
 /// A broker with its listening sockets open.
@@ -87,21 +106,36 @@ impl Server {
     /// The data that cannot be opened, the first address that cannot be listened on, named in the error, or a user
     /// that cannot be made.
     pub fn bind(config: Arc<Config>) -> Result<Self, ServeError> {
-        let listeners =
-            config.listeners.iter().map(|&address| listener::bind(address)).collect::<Result<_, _>>()?;
+        let mut listeners = Vec::new();
+        for endpoint in &config.listeners {
+            let refused = |error| ServeError::Listen { endpoint: endpoint.clone(), error };
+            listeners.extend(listener::bind(endpoint).map_err(refused)?);
+        }
         let memory_bytes = watermark::memory_bytes();
         let watermark_bytes = config.memory.watermark.bytes_of(memory_bytes);
         let share = (memory_bytes as f64 * config.limits.partial_bodies_fraction) as u64;
         let partial_bodies_max = share.min(watermark_bytes / PARTIAL_BODIES_OF_WATERMARK);
+        let dir = config.data_dir.clone().unwrap_or_default();
+        let refused = |error| ServeError::Open { dir, error };
         let opened = config.data_dir.as_deref().map(|dir| Store::open(dir, &config.storage));
-        let store = opened.transpose().map_err(ServeError::Open)?;
+        let store = match opened.transpose() {
+            Ok(store) => store,
+            Err(error) => return Err(refused(error)),
+        };
         let (broker, checkpoint) = match &store {
-            None => (Broker::new(config, watermark_bytes, partial_bodies_max)?, None),
+            None => {
+                let broker = Broker::new(config, watermark_bytes, partial_bodies_max);
+                (broker.map_err(ServeError::User)?, None)
+            }
             Some(Store { directory, log_options }) => {
                 let cache_bytes = config.storage.cache_bytes(memory_bytes);
                 let memory = Memory::new(watermark_bytes, partial_bodies_max).with_cache(cache_bytes);
                 let disk = Arc::clone(directory.disk());
-                let (broker, checkpoint) = Broker::open(config, disk, log_options.clone(), memory)?;
+                let opened = Broker::open(config, disk, log_options.clone(), memory);
+                let (broker, checkpoint) = opened.map_err(|error| match error {
+                    OpenError::Store(error) => refused(error),
+                    OpenError::User(error) => ServeError::User(error),
+                })?;
                 (broker, Some(checkpoint))
             }
         };
@@ -131,14 +165,15 @@ impl Server {
         let mut committer = None;
         let mut checkpointer = None;
         if let Some(store) = &self.store {
-            let started = Committer::start(Arc::clone(&self.broker))?;
+            let started = Committer::start(Arc::clone(&self.broker)).map_err(ServeError::Thread)?;
             background.spawn(started.syncing());
             background.spawn(store::watch(Arc::clone(&self.broker), Arc::clone(store.directory.disk())));
             background.spawn(checkpointer::evict(Arc::clone(&self.broker), started.failures()));
             background.spawn(checkpointer::read_ahead(Arc::clone(&self.broker), started.failures()));
             if let Some(checkpoint) = self.checkpoint {
                 let broker = Arc::clone(&self.broker);
-                checkpointer = Some(Checkpointer::start(broker, checkpoint, started.failures())?);
+                let started = Checkpointer::start(broker, checkpoint, started.failures());
+                checkpointer = Some(started.map_err(ServeError::Thread)?);
             }
             committer = Some(started);
         }

@@ -31,11 +31,10 @@ impl Store {
     /// Makes the directory if it is not there, and takes it for this process.
     ///
     /// # Errors
-    /// As [`Directory::open`], or what the system says to making one.
+    /// As [`Directory::open_unknown`], or what the system says to making one.
     pub(super) fn open(dir: &Path, storage: &Storage) -> Result<Self, StoreError> {
-        let name = dir.display().to_string();
-        let disk = RealDisk::new(dir).map_err(StoreError::io("open the data directory", &name))?;
-        let directory = Directory::open(Arc::new(disk), NodeId(rand::random()))?;
+        let disk = RealDisk::new(dir).map_err(StoreError::io("make", "it"))?;
+        let directory = Directory::open_unknown(Arc::new(disk), NodeId(rand::random()))?;
         Ok(Self { directory, log_options: log_options(storage, Now::read()) })
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `FORMAT` is written once, under another name first, so that it is there whole or not at all. A directory that has
-//! other files and no `FORMAT` is not ours. What the log, the packs and the rest look like is not known here.
+//! other files and no `FORMAT` is not ours, and nothing is left in it, not even `LOCK`. What the log, the packs and the rest look like is not known here.
 
 use std::fmt::{self, Debug};
 use std::io::{self, IoSlice};
@@ -19,6 +19,8 @@ use crate::storage::error::StoreError;
 const FORMAT: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new";
 const LOCK: &str = "LOCK";
+/// A filesystem's own folder, at its root.
+const LOST_AND_FOUND: &str = "lost+found";
 const NAME: &str = "sluicemq";
 const VERSION: u32 = 1;
 /// A file that is longer is not ours, whatever it says.
@@ -44,17 +46,29 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// Takes a directory of which nothing is known: before anything is made in it, it must be empty, or ours.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn open_unknown(disk: Arc<dyn Disk>, new_node: NodeId) -> Result<Self, StoreError> {
+        if !has_lock(&*disk)? && read_format(&*disk)?.map(|text| parse(&*disk, &text)).transpose()?.is_none()
+        {
+            refuse_strangers(&*disk)?;
+        }
+        Self::open(disk, new_node)
+    }
+
     /// Takes the directory, and makes it one of ours if there is nothing in it; then its node is `new_node`.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another process has it, [`StoreError::Newer`] when it is of a later format,
-    /// [`StoreError::Corrupt`] when it is not ours.
+    /// [`StoreError::Foreign`] when it is not ours, [`StoreError::Corrupt`] when it does not say whose it is.
     pub fn open(disk: Arc<dyn Disk>, new_node: NodeId) -> Result<Self, StoreError> {
         let lock = take_lock(&*disk)?;
         let found = read_format(&*disk)?;
         let is_new = found.is_none();
         let node = match found {
-            Some(text) => parse(&text)?,
+            Some(text) => parse(&*disk, &text)?,
             None => {
                 refuse_strangers(&*disk)?;
                 write_format(&*disk, new_node)?;
@@ -69,11 +83,18 @@ impl Directory {
     /// Takes a directory that is one of ours already, and changes nothing in it.
     ///
     /// # Errors
-    /// As [`Directory::open`]; [`StoreError::Corrupt`] too when there is nothing in it.
+    /// As [`Directory::open`]; [`StoreError::Foreign`] too when there is nothing in it.
     pub fn open_existing(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let read = || {
+            let found = read_format(&*disk)?;
+            let found = found.ok_or_else(|| foreign(&*disk, "no broker has been here"))?;
+            parse(&*disk, &found)
+        };
+        if !has_lock(&*disk)? {
+            read()?;
+        }
         let lock = take_lock(&*disk)?;
-        let found = read_format(&*disk)?.ok_or_else(|| corrupt("there is none: no broker has been here"))?;
-        let node = parse(&found)?;
+        let node = read()?;
         Ok(Self { disk, node, is_new: false, _lock: lock })
     }
 
@@ -100,8 +121,21 @@ fn take_lock(disk: &dyn Disk) -> Result<Box<dyn Debug + Send + Sync>, StoreError
     })
 }
 
+/// Whether a process has taken it before: what is found in one without is looked at before anything is made there.
+fn has_lock(disk: &dyn Disk) -> Result<bool, StoreError> {
+    Ok(names(disk)?.iter().any(|name| name == LOCK))
+}
+
+fn names(disk: &dyn Disk) -> Result<Vec<String>, StoreError> {
+    disk.list("").map_err(StoreError::io("list", "the data directory"))
+}
+
 fn corrupt(problem: &str) -> StoreError {
     StoreError::Corrupt { file: FORMAT.to_owned(), offset: 0, problem: problem.to_owned() }
+}
+
+fn foreign(disk: &dyn Disk, problem: &str) -> StoreError {
+    StoreError::Foreign { dir: disk.name(), problem: problem.to_owned() }
 }
 
 fn read_format(disk: &dyn Disk) -> Result<Option<String>, StoreError> {
@@ -113,10 +147,10 @@ fn read_format(disk: &dyn Disk) -> Result<Option<String>, StoreError> {
     let mut bytes = vec![0; FORMAT_BYTES_MAX];
     let count = file.read_at(&mut bytes, 0).map_err(StoreError::io("read", FORMAT))?;
     bytes.truncate(count);
-    String::from_utf8(bytes).map(Some).map_err(|_| corrupt("it is no text: this is not a directory of ours"))
+    String::from_utf8(bytes).map(Some).map_err(|_| foreign(disk, "its FORMAT is no text"))
 }
 
-fn parse(text: &str) -> Result<NodeId, StoreError> {
+fn parse(disk: &dyn Disk, text: &str) -> Result<NodeId, StoreError> {
     let mut lines = text.lines();
     let version = lines.next().and_then(|line| line.strip_prefix(NAME)?.strip_prefix(' '));
     let version: Option<u32> = version.and_then(|version| version.parse().ok());
@@ -125,7 +159,7 @@ fn parse(text: &str) -> Result<NodeId, StoreError> {
         Some(found) if found > VERSION => {
             return Err(StoreError::Newer { file: FORMAT.to_owned(), found, known: VERSION });
         }
-        _ => return Err(corrupt("it does not name a format: this is not a directory of ours")),
+        _ => return Err(foreign(disk, "its FORMAT names no format")),
     }
     let node = lines.next().and_then(|line| line.strip_prefix("node ")).filter(|digits| digits.len() == 32);
     let node = node.and_then(|digits| u128::from_str_radix(digits, 16).ok()).map(NodeId);
@@ -135,15 +169,13 @@ fn parse(text: &str) -> Result<NodeId, StoreError> {
 
 /// Data without a format must not be overwritten: it may be ours, damaged, or anything else.
 fn refuse_strangers(disk: &dyn Disk) -> Result<(), StoreError> {
-    let names = disk.list("").map_err(StoreError::io("list", "the data directory"))?;
-    let mut strangers: Vec<_> =
-        names.into_iter().filter(|name| ![LOCK, FORMAT_NEW].contains(&name.as_str())).collect();
+    let mut strangers = names(disk)?;
+    strangers.retain(|name| ![LOCK, FORMAT_NEW].contains(&name.as_str()));
+    strangers.extend(disk.folders().map_err(StoreError::io("list", "the data directory"))?);
     strangers.sort();
-    match strangers.first() {
+    match strangers.iter().find(|name| *name != LOST_AND_FOUND) {
         None => Ok(()),
-        Some(name) => {
-            Err(corrupt(&format!("it is missing, and the directory is not empty: there is {name}")))
-        }
+        Some(name) => Err(foreign(disk, &format!("it has no FORMAT and is not empty: there is {name}"))),
     }
 }
 
@@ -193,15 +225,10 @@ mod tests {
         let newer = with_format(b"sluicemq 2\nanything\n");
         assert!(matches!(newer, Err(StoreError::Newer { found: 2, known: 1, .. })));
         let node = format!("node {NODE}");
-        for text in [
-            "",
-            "sluicemq",
-            "sluicemq one",
-            "sluicemq 0\n",
-            "other 1\n",
-            "sluicemq 1\n",
-            "sluicemq 1\nnode x\n",
-        ] {
+        for text in ["", "sluicemq", "sluicemq one", "sluicemq 0\n", "other 1\n"] {
+            assert!(matches!(with_format(text.as_bytes()), Err(StoreError::Foreign { .. })), "{text}");
+        }
+        for text in ["sluicemq 1\n", "sluicemq 1\nnode x\n"] {
             assert!(matches!(with_format(text.as_bytes()), Err(StoreError::Corrupt { .. })), "{text}");
         }
         assert!(with_format(format!("sluicemq 1\n{node}\nmore\n").as_bytes()).is_err());
@@ -233,5 +260,23 @@ mod tests {
         assert!(matches!(Directory::open(disk(), NODE), Err(StoreError::InUse(_))));
         drop(made);
         assert_eq!(Directory::open(disk(), NodeId(1)).unwrap().node(), NODE);
+    }
+
+    #[test]
+    fn nothing_is_left_in_a_directory_of_others() {
+        let file = |dir: &std::path::Path| std::fs::write(dir.join("notes.txt"), "mine").unwrap();
+        let folder = |dir: &std::path::Path| std::fs::create_dir(dir.join("projects")).unwrap();
+        let format = |dir: &std::path::Path| std::fs::write(dir.join("FORMAT"), "of something else").unwrap();
+        for make in [file, folder, format] as [fn(&std::path::Path); 3] {
+            let dir = tempfile::tempdir().unwrap();
+            make(dir.path());
+            let disk = || -> Arc<dyn Disk> { Arc::new(RealDisk::new(dir.path()).unwrap()) };
+            assert!(matches!(Directory::open_unknown(disk(), NODE), Err(StoreError::Foreign { .. })));
+            assert!(matches!(Directory::open_existing(disk()), Err(StoreError::Foreign { .. })));
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+        Directory::open_unknown(Arc::new(RealDisk::new(dir.path()).unwrap()), NODE).unwrap();
     }
 }

@@ -6,15 +6,14 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A call to the operating system failed.
-    #[error("{action} {file}: {source}")]
+    #[error("{action} {file}: {error}")]
     Io {
         /// What was tried, in the present: "write", "sync".
         action: &'static str,
         /// The file or directory.
         file: String,
-        /// The system's own words, with its number.
-        #[source]
-        source: io::Error,
+        /// The system's own words, with its number. (Who has told this error has told them, so that they are no `source`.)
+        error: io::Error,
     },
     /// A file does not say what it must.
     #[error("{file} at byte {offset}: {problem}")]
@@ -41,6 +40,14 @@ pub enum StoreError {
     /// Something failed before in a way that leaves unknown what the disk holds.
     #[error("the store is closed until the next start: {0}")]
     Poisoned(String),
+    /// The directory has something in it, and nothing of ours.
+    #[error("the data directory {dir} is not one of SluiceMQ's: {problem}")]
+    Foreign {
+        /// The directory.
+        dir: String,
+        /// How that is seen.
+        problem: String,
+    },
     /// Another process has the data directory.
     #[error("the data directory {0} is in use by another process")]
     InUse(String),
@@ -49,14 +56,14 @@ pub enum StoreError {
 impl StoreError {
     /// Wraps a failed call on a file or directory; for `map_err`.
     pub fn io(action: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, file: file.to_owned(), source }
+        move |error| Self::Io { action, file: file.to_owned(), error }
     }
 
     /// Whether what was read is not what was written, or is gone: no later try will do better.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Corrupt { .. } => true,
-            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Io { error, .. } => error.kind() == io::ErrorKind::NotFound,
             _ => false,
         }
     }
@@ -72,7 +79,7 @@ impl StoreError {
 
     /// Whether the disk had no room: nothing was harmed, and there may be room later.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        matches!(self, Self::Io { error, .. }
+            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 }

@@ -2,6 +2,7 @@
 //! one in the thread that commits ends the process is tested in `net::committer`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
@@ -62,7 +63,7 @@ fn get(client: &mut Client, queue: &str, no_ack: bool) -> io::Result<Option<(u64
 fn fault_24_a_panic_in_a_connections_task_closes_that_connection_only() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
-        listeners: vec![([127, 0, 0, 1], 0).into()],
+        listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         data_dir: Some(dir.path().join("data")),
         ..Config::default()
     };

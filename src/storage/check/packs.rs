@@ -114,7 +114,7 @@ pub(super) fn open(disk: &dyn Disk, number: u64) -> Result<(Option<Pack>, Option
         Err(damage @ StoreError::Corrupt { .. }) => {
             Ok((Some(Pack::salvage(disk, Kind::Durable, number)?), Some(damage)))
         }
-        Err(StoreError::Io { source, file, .. }) if source.kind() == io::ErrorKind::NotFound => {
+        Err(StoreError::Io { error, file, .. }) if error.kind() == io::ErrorKind::NotFound => {
             Ok((None, Some(StoreError::Corrupt { file, offset: 0, problem: "the file is gone".to_owned() })))
         }
         Err(error) => Err(error),

@@ -34,6 +34,11 @@ pub trait Disk: Debug + Send + Sync {
     fn unlink(&self, name: &str) -> io::Result<()>;
     /// The names of the files in a directory (`""` is the data directory itself), without it, in no order.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// The names of the folders in the data directory, which are ours or a stranger's; a disk that only we use has none
+    /// to tell of.
+    fn folders(&self) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
     /// How many bytes are free for us.

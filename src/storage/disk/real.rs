@@ -4,7 +4,7 @@
 //! every other error is the caller's, and a failed sync is never tried again.
 
 use std::fmt::Debug;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, FileType, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -47,6 +47,19 @@ impl RealDisk {
             File::open(parent)?.sync_all()?;
         }
         Ok(Self { dir })
+    }
+
+    fn entries(&self, dir: &str, is_wanted: fn(&FileType) -> bool) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.dir.join(dir))? {
+            let entry = entry?;
+            if is_wanted(&entry.file_type()?)
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 
     fn open_with(&self, name: &str, options: &mut OpenOptions) -> io::Result<Box<dyn DiskFile>> {
@@ -100,16 +113,11 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.dir.join(dir))? {
-            let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        self.entries(dir, FileType::is_file)
+    }
+
+    fn folders(&self) -> io::Result<Vec<String>> {
+        self.entries("", FileType::is_dir)
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {

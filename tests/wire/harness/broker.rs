@@ -114,7 +114,8 @@ pub(crate) struct OwnBroker {
 impl OwnBroker {
     /// Starts one with the defaults, changed, on a port of the kernel's choice.
     pub(crate) fn start(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config { listeners: vec![([127, 0, 0, 1], 0).into()], ..Config::default() };
+        let mut config =
+            Config { listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()], ..Config::default() };
         config.data_dir = Some(fresh_data_dir());
         config.storage.slot_bytes = SLOT_BYTES;
         change(&mut config);

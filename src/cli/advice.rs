@@ -1,0 +1,70 @@
+//! Why there is nothing to serve, once, and what to do about it.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::config::{Config, size};
+use crate::net::ServeError;
+use crate::storage::error::StoreError;
+
+/// What a start takes beside a file of the log: tables, and a folder or two, in bytes.
+const START_BYTES: u64 = 4 << 20;
+
+/// The error, and what the person can do.
+pub(super) fn sentence(error: &ServeError, config: &Config) -> String {
+    let advice = match error {
+        ServeError::Listen { error, .. } => match error.kind() {
+            ErrorKind::AddrInUse => {
+                "stop what listens there, or choose another port with --listen HOST:PORT".to_owned()
+            }
+            ErrorKind::PermissionDenied => {
+                "ports below 1024 are for privileged users: choose another with --listen HOST:PORT".to_owned()
+            }
+            _ => "choose an address of this machine with --listen HOST:PORT".to_owned(),
+        },
+        ServeError::Open { dir, error } => return of_directory(dir, error, config),
+        ServeError::Thread(_) | ServeError::User(_) | ServeError::Store { .. } => return error.to_string(),
+    };
+    format!("{error}: {advice}")
+}
+
+fn of_directory(dir: &Path, error: &StoreError, config: &Config) -> String {
+    let place = dir.display();
+    match error {
+        StoreError::InUse(_) => {
+            format!("{error}: stop that broker, or choose another directory with --data-dir")
+        }
+        StoreError::Foreign { .. } => format!("{error}: choose an empty or a new one with --data-dir"),
+        _ if error.is_full() => {
+            let needed = size(config.storage.slot_bytes.saturating_add(START_BYTES));
+            let free =
+                free_bytes(dir).map_or_else(String::new, |bytes| format!(" and {} are free", size(bytes)));
+            format!(
+                "the data directory {place}: {error}: a start needs up to {needed}{free}: make room, or choose another \
+                 directory with --data-dir"
+            )
+        }
+        StoreError::Io { error: told, .. } if is_refused(told.kind()) => format!(
+            "the data directory {place} cannot be used: {error}: this user must be able to make it and write in it, or \
+             choose another with --data-dir"
+        ),
+        _ => format!("the data directory {place}: {error}"),
+    }
+}
+
+/// Whether the place is none where this process can write.
+fn is_refused(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::NotADirectory
+            | ErrorKind::NotFound
+            | ErrorKind::AlreadyExists
+    )
+}
+
+fn free_bytes(dir: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
