@@ -1,16 +1,22 @@
-//! Log lines about clients, rationed: whoever misbehaves a thousand times a second does not fill the disk with it.
+//! Log lines about clients, rationed: whoever misbehaves a thousand times a second, or comes and goes as often, does not
+//! fill the disk with it.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Lines in one [`WINDOW`].
+/// Lines about misbehaviour in one [`WINDOW`].
 const LINES_MAX: u32 = 20;
+/// Connections in one that are told of, with a line when they open and one when they end.
+pub const VISITS_MAX: u32 = 500;
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// The ration.
-#[derive(Debug, Default)]
-pub struct Complaints(Mutex<State>);
+#[derive(Debug)]
+pub struct Complaints {
+    lines_max: u32,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -19,16 +25,27 @@ struct State {
     left_out: u64,
 }
 
+impl Default for Complaints {
+    fn default() -> Self {
+        Self::of(LINES_MAX)
+    }
+}
+
 impl Complaints {
+    /// A ration of so many lines a second.
+    pub fn of(lines_max: u32) -> Self {
+        Self { lines_max, state: Mutex::default() }
+    }
+
     /// Whether a line may be written now: `Some` with the number of lines left out since the last one.
     pub fn allow(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let is_over = state.window_start.is_none_or(|start| now.saturating_duration_since(start) >= WINDOW);
         if is_over {
             state.window_start = Some(now);
             state.lines = 0;
         }
-        if state.lines >= LINES_MAX {
+        if state.lines >= self.lines_max {
             state.left_out += 1;
             return None;
         }
@@ -52,5 +69,7 @@ mod tests {
         assert_eq!((complaints.allow(start), complaints.allow(start)), (None, None));
         let later = start + Duration::from_secs(1);
         assert_eq!((complaints.allow(later), complaints.allow(later)), (Some(2), Some(0)));
+        let small = Complaints::of(1);
+        assert_eq!((small.allow(start), small.allow(start)), (Some(0), None));
     }
 }

@@ -44,14 +44,14 @@ use parking_lot::Mutex;
 use crate::auth::backoff::Backoff;
 use crate::auth::users::{UserError, Users};
 use crate::broker::alarms::{Change, Level, Shortage};
-use crate::broker::complaints::Complaints;
+use crate::broker::complaints::{Complaints, VISITS_MAX};
 use crate::broker::memory::Memory;
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
 use crate::broker::release::Releases;
 use crate::broker::reply_to::ReplyConsumers;
 use crate::broker::vhost::Vhost;
-use crate::config::Config;
+use crate::config::{Config, size};
 use crate::storage::disk::Disk;
 use crate::storage::disk::simulated::SimulatedDisk;
 use crate::storage::log::Log;
@@ -71,8 +71,10 @@ pub struct Broker {
     pub replies: ReplyConsumers,
     /// What ended connections left to be delivered.
     pub releases: Releases,
-    /// The ration of log lines about clients.
+    /// The ration of log lines about clients that misbehave.
     pub complaints: Complaints,
+    /// The ration of those about clients that come and go.
+    pub visits: Complaints,
     /// The configuration it was started with.
     pub config: Arc<Config>,
     backoff: Mutex<Backoff>,
@@ -105,6 +107,7 @@ impl Broker {
             replies: ReplyConsumers::default(),
             releases: Releases::default(),
             complaints: Complaints::default(),
+            visits: Complaints::of(VISITS_MAX),
             backoff: Mutex::default(),
             connections: DashMap::new(),
             node,
@@ -164,10 +167,13 @@ impl Broker {
     }
 
     fn say_memory(&self, change: Change) {
-        let held_bytes = self.node.memory.held_bytes();
+        let memory = &self.node.memory;
+        let (held, watermark) = (size(memory.held_bytes()), size(memory.watermark_bytes()));
         match change {
-            Change::Raised => tracing::warn!(held_bytes, "memory alarm: publishers wait"),
-            Change::Cleared => tracing::info!(held_bytes, "memory alarm cleared"),
+            Change::Raised => {
+                tracing::warn!(held, memory.watermark = watermark, "memory alarm: publishers wait");
+            }
+            Change::Cleared => tracing::info!(held, memory.watermark = watermark, "memory alarm cleared"),
         }
     }
 
@@ -195,10 +201,12 @@ impl Broker {
     }
 
     fn say_disk(&self, change: Change, free_bytes: u64) {
-        let limit_bytes = self.config.storage.disk_free_limit_bytes();
+        let (free, limit) = (size(free_bytes), size(self.config.storage.disk_free_limit_bytes()));
         match change {
-            Change::Raised => tracing::warn!(free_bytes, limit_bytes, "disk alarm: publishers wait"),
-            Change::Cleared => tracing::info!(free_bytes, limit_bytes, "disk alarm cleared"),
+            Change::Raised => {
+                tracing::warn!(free, storage.disk_free_limit = limit, "disk alarm: publishers wait");
+            }
+            Change::Cleared => tracing::info!(free, storage.disk_free_limit = limit, "disk alarm cleared"),
         }
     }
 }

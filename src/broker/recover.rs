@@ -185,6 +185,30 @@ impl Found {
     }
 }
 
+/// What a start has found, for the log.
+#[derive(Debug, Default)]
+struct Restored {
+    exchanges: u64,
+    queues: u64,
+    bindings: u64,
+    messages: u64,
+}
+
+impl Restored {
+    fn log(&self, is_clean: bool) {
+        let Self { exchanges, queues, bindings, messages } = *self;
+        let stop = if is_clean {
+            "after a clean stop"
+        } else {
+            "after a crash: every message is marked as redelivered"
+        };
+        match exchanges + queues {
+            0 => tracing::info!("nothing durable was there"),
+            _ => tracing::info!(exchanges, queues, bindings, messages, "recovered {stop}"),
+        }
+    }
+}
+
 impl Broker {
     /// Opens the broker that a data directory holds, or makes an empty one. The directory is locked by the caller.
     ///
@@ -208,7 +232,7 @@ impl Broker {
         node.spills.number_from(highest_pack + 1);
         let broker = Self::with_node(config, node)?;
         let Recovered { definitions, queues, packs, .. } = recovered;
-        broker.restore(&definitions, queues, is_clean);
+        broker.restore(&definitions, queues, is_clean).log(is_clean);
         Ok((broker, Checkpoint::new(meta, packs, highest_pack + 1, ballast)))
     }
 
@@ -218,20 +242,28 @@ impl Broker {
         definitions: &Definitions,
         mut queues: BTreeMap<QueueId, RecoveredQueue>,
         is_clean: bool,
-    ) {
+    ) -> Restored {
+        let mut restored = Restored::default();
         for definition in definitions.iter() {
             match definition {
                 Definition::ExchangeDeclared { vhost, .. } => {
+                    restored.exchanges += 1;
                     self.vhost_or_new(vhost).restore_exchange(&definition);
                 }
                 Definition::QueueDeclared { queue, vhost, .. } => {
                     let messages = queues.remove(&queue).unwrap_or_default();
                     let (classic, next_seq) = messages.into_classic(is_clean);
+                    restored.queues += 1;
+                    restored.messages += classic.ready_messages();
                     self.vhost_or_new(vhost).restore_queue(queue, &definition, classic, next_seq);
                 }
-                Definition::Bound(binding) => self.vhost_or_new(binding.vhost).restore_binding(&binding),
+                Definition::Bound(binding) => {
+                    restored.bindings += 1;
+                    self.vhost_or_new(binding.vhost).restore_binding(&binding);
+                }
                 _ => {}
             }
         }
+        restored
     }
 }

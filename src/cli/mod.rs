@@ -84,6 +84,7 @@ fn run(args: Args) -> Result<(), Failure> {
                 return Err(Failure::Usage(NO_DATA_DIR.to_owned()));
             }
             logging::start(&loaded.config.log);
+            tracing::info!("SluiceMQ {}", env!("CARGO_PKG_VERSION"));
             for warning in &loaded.warnings {
                 tracing::warn!("{warning}");
             }

@@ -67,7 +67,8 @@ pub async fn serve(
     permit: Permit,
     stop: CancellationToken,
 ) {
-    let span = tracing::info_span!("connection", %peer);
+    // Of an error's level, so that no line about it is without it.
+    let span = tracing::error_span!("connection", %peer);
     async move {
         let now = Now::read();
         let mut connection = Connection {
@@ -86,9 +87,8 @@ pub async fn serve(
             stop: Box::pin(stop.cancelled_owned()),
             is_stopping: false,
         };
-        match connection.run().await {
-            Ok(()) => tracing::debug!("closed"),
-            Err(error) => tracing::debug!(%error, "lost"),
+        if let Err(error) = connection.run().await {
+            connection.session.on_lost(&error);
         }
         connection.end().await;
     }

@@ -31,7 +31,7 @@ use crate::broker::checkpoint::Checkpoint;
 use crate::broker::memory::Memory;
 use crate::broker::recover::OpenError;
 use crate::clock::Now;
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, size};
 use crate::net::admission::Admission;
 use crate::net::checkpointer::Checkpointer;
 use crate::net::committer::Committer;
@@ -223,7 +223,7 @@ impl Server {
                 let node = &self.broker.node;
                 tracing::info!(
                     batches = node.log.counters.batches.read(),
-                    bytes = node.log.counters.bytes.read(),
+                    written = size(node.log.counters.bytes.read()),
                     packed_messages = node.counters.packed_messages.read(),
                     evicted_messages = node.counters.evicted_messages.read(),
                     damaged_messages = node.counters.damaged_messages.read(),
@@ -253,16 +253,10 @@ pub async fn serve(config: Arc<Config>, shutdown: impl Future<Output = ()>) -> R
         tracing::info!(%address, "listening for AMQP 0-9-1");
     }
     let memory = &server.broker.node.memory;
-    let watermark_bytes = memory.watermark_bytes();
-    let cache_bytes = server.store.as_ref().map(|_| memory.cache_bytes());
+    let watermark = size(memory.watermark_bytes());
+    let cache = server.store.as_ref().map(|_| size(memory.cache_bytes()));
     let data_dir = server.store.as_ref().map(|store| store.directory.disk().name());
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        data_dir,
-        watermark_bytes,
-        cache_bytes,
-        "Server startup complete"
-    );
+    tracing::info!(data_dir, memory.watermark = watermark, storage.cache = cache, "Server startup complete");
     server.run(shutdown).await
 }
 

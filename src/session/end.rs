@@ -24,6 +24,7 @@ impl Session {
     /// The client has closed the connection: everything ends before it is told so. It may still be reading what came
     /// before, so that the end is its to make.
     pub(super) fn close_ok(&mut self, now: Now) {
+        self.ends_for(|| "closed by the client".to_owned());
         self.end(Last::CloseOk, now);
     }
 
@@ -34,6 +35,7 @@ impl Session {
             let (code, text) = (refusal.code.code(), &refusal.explanation);
             tracing::warn!(code, text = ?text, left_out, "connection closed");
         }
+        self.ends_for(|| format!("closed by the broker: {} {}", refusal.code.code(), refusal.explanation));
         let close = ConnectionClose {
             reply_code: refusal.code.code(),
             reply_text: &refusal.text(),

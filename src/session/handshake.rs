@@ -37,11 +37,16 @@ const CAPABILITIES: [&str; 9] = [
     "direct_reply_to",
 ];
 
+/// What is kept of a client's name.
+const NAME_CHARS_MAX: usize = 128;
+
 /// A client that is not yet let in.
 #[derive(Debug)]
 pub struct Handshake {
     stage: Stage,
     client: Client,
+    /// What the client calls itself.
+    name: String,
 }
 
 #[derive(Debug)]
@@ -95,6 +100,8 @@ pub enum Step {
         tuned: Tuned,
         /// What it can take.
         client: Client,
+        /// What it calls itself.
+        name: String,
     },
     /// It is told why, and closed.
     Refused(Refusal),
@@ -118,7 +125,7 @@ impl Handshake {
                 locales: b"en_US",
             }),
         );
-        Self { stage: Stage::Start, client: Client::default() }
+        Self { stage: Stage::Start, client: Client::default(), name: String::new() }
     }
 
     /// Whether a password is being checked: nothing is read meanwhile.
@@ -161,6 +168,7 @@ impl Handshake {
 
     fn on_start_ok(&mut self, start_ok: &ConnectionStartOk<'_>) -> Step {
         self.client = Client::from_properties(start_ok.client_properties);
+        self.name = name_of(start_ok.client_properties);
         let Ok(mechanism) = start_ok.mechanism.parse::<Mechanism>() else {
             return Step::Dropped("unknown authentication mechanism");
         };
@@ -235,7 +243,8 @@ impl Handshake {
             return Step::Refused(Refusal::not_allowed(text));
         }
         out.method(0, &Method::ConnectionOpenOk(ConnectionOpenOk {}));
-        Step::Opened { user: Arc::clone(user), vhost, tuned, client: self.client }
+        let (user, name) = (Arc::clone(user), self.name.clone());
+        Step::Opened { user, vhost, tuned, client: self.client, name }
     }
 }
 
@@ -261,6 +270,17 @@ impl Client {
             authentication_failure_close: can("authentication_failure_close"),
         }
     }
+}
+
+/// The name a person gave the connection, or else the library's.
+fn name_of(properties: Table<'_>) -> String {
+    let text = |key| match properties.get(key) {
+        Some(Field::LongStr(text)) if !text.is_empty() => {
+            Some(String::from_utf8_lossy(text).chars().take(NAME_CHARS_MAX).collect())
+        }
+        _ => None,
+    };
+    text("connection_name").or_else(|| text("product")).unwrap_or_default()
 }
 
 /// A frame that has no place before the connection is open.

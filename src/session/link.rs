@@ -86,6 +86,8 @@ pub struct Link {
     pub awaited: Option<Lsn>,
     /// Something was published since this was last reset: alarms concern this connection.
     pub has_published: bool,
+    /// A message had an expiration, and the log has said so.
+    pub has_expiration: bool,
     /// Something was published that the log must hold, since this was last reset: its pace concerns this connection.
     pub has_logged: bool,
     /// The channel at which letting go of what is held goes on, while the connection is at it.
@@ -175,6 +177,7 @@ impl Link {
             confirming: Vec::new(),
             awaited: None,
             has_published: false,
+            has_expiration: false,
             has_logged: false,
             slimming: None,
             has_returns: false,
@@ -212,6 +215,19 @@ impl Link {
         out.method(channel, method);
         out.content(channel, message, frame_max);
         out.count_return(out.len() - before, &gauge);
+    }
+
+    /// A message that is to expire is published: nothing does yet, and a publisher that counts on it should be seen.
+    pub fn on_expiration(&mut self, names: Names<'_>) {
+        if std::mem::replace(&mut self.has_expiration, true) {
+            return;
+        }
+        if let Some(left_out) = self.broker.complaints.allow(self.now.instant) {
+            let exchange = String::from_utf8_lossy(names.exchange());
+            let routing_key = String::from_utf8_lossy(names.routing_key());
+            let told = "the expiration of messages is not acted on yet: they stay until they are taken";
+            tracing::warn!(?exchange, ?routing_key, left_out, "{told}");
+        }
     }
 
     fn reply(&mut self, channel: u16, add: impl FnOnce(&mut Output)) {

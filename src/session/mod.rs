@@ -29,7 +29,9 @@ pub mod parked;
 pub mod refuse;
 pub mod running;
 mod slim;
+mod strangers;
 mod time;
+mod visit;
 mod work;
 
 #[cfg(test)]
@@ -59,6 +61,7 @@ use crate::session::output::Output;
 use crate::session::parked::Parked;
 use crate::session::refuse::Refusal;
 use crate::session::running::{Failure, Running};
+use crate::session::visit::Visit;
 
 /// One connection.
 #[derive(Debug)]
@@ -79,6 +82,7 @@ pub struct Session {
     phase_deadline: Option<Instant>,
     verification: Option<Credentials>,
     cut: Cut,
+    visit: Option<Visit>,
 }
 
 #[derive(Debug)]
@@ -113,6 +117,7 @@ impl Session {
             phase_deadline: Some(now.instant + Duration::from_millis(limits.header_timeout_ms)),
             verification: None,
             cut: Cut::default(),
+            visit: None,
             broker,
         }
     }
@@ -153,8 +158,9 @@ impl Session {
                 }
                 Some(ProtocolHeader::Refused) => {
                     if let Some(left_out) = self.broker.complaints.allow(now.instant) {
-                        let first_bytes = rest.get(..8).unwrap_or(rest);
-                        tracing::warn!(?first_bytes, left_out, "not a protocol we speak");
+                        let first_bytes = rest.get(..8).unwrap_or(rest).escape_ascii();
+                        let speaks = strangers::name(rest);
+                        tracing::warn!(%first_bytes, left_out, "not a protocol we speak: {speaks}");
                     }
                     self.out.raw(&PROTOCOL_HEADER);
                     self.enter(Phase::Closed, now);
@@ -287,7 +293,8 @@ impl Session {
         match step {
             handshake::Step::Continue => {}
             handshake::Step::Verify(credentials) => self.verification = Some(credentials),
-            handshake::Step::Opened { user, vhost, tuned, client } => {
+            handshake::Step::Opened { user, vhost, tuned, client, name } => {
+                self.log_opened(&user, &vhost, &name, now);
                 self.frame_max = tuned.frame_max;
                 self.phase_deadline = None;
                 self.heartbeat.start(tuned.heartbeat, now.instant);
@@ -535,7 +542,10 @@ impl Session {
     pub fn on_end(&mut self) {
         match self.phase {
             Phase::Leaving | Phase::Closed => self.phase = Phase::Closed,
-            _ => self.abandon(),
+            _ => {
+                self.ends_for(|| "the client is gone without a close".to_owned());
+                self.abandon();
+            }
         }
     }
 }
@@ -544,6 +554,7 @@ impl Drop for Session {
     /// However a connection ends, what it held goes back.
     fn drop(&mut self) {
         self.finish_ending();
+        self.log_ended();
         self.outbox.close();
         self.broker.disconnect(self.outbox.connection());
     }

@@ -36,6 +36,7 @@ impl Session {
         match self.heartbeat.due(now.instant, self.listening()) {
             Some(Due::PeerIsGone) => {
                 self.complain(now, "no heartbeat from the client");
+                self.ends_for(|| "no heartbeat from the client".to_owned());
                 self.abandon();
             }
             Some(Due::Beat) => {

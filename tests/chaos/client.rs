@@ -103,14 +103,20 @@ impl Client {
     pub(crate) fn push_publish(&mut self, exchange: &str, key: &str, persistent: bool, body: &[u8]) {
         let mut properties = PropertiesBuf::new();
         properties.delivery_mode(if persistent { 2 } else { 1 });
+        let properties = properties.into_bytes();
         let publish = BasicPublish {
             exchange: exchange.as_bytes(),
             routing_key: key.as_bytes(),
             mandatory: false,
             immediate: false,
         };
+        self.push_content(publish, &properties, body);
+    }
+
+    /// The same with any properties.
+    pub(crate) fn push_content(&mut self, publish: BasicPublish<'_>, properties: &[u8], body: &[u8]) {
         self.push(&Method::BasicPublish(publish));
-        frame::put_header(&mut self.output, CHANNEL, body.len() as u64, &properties.into_bytes());
+        frame::put_header(&mut self.output, CHANNEL, body.len() as u64, properties);
         for piece in body.chunks(FRAME_BYTES_MAX as usize - 8) {
             frame::put_body_head(&mut self.output, CHANNEL, piece.len() as u32);
             self.output.extend_from_slice(piece);

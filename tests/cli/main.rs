@@ -1,6 +1,10 @@
 //! The binary as a person meets it: what they type, what they are told, and the exit code.
 
+#[allow(dead_code, clippy::indexing_slicing)]
+#[path = "../chaos/client.rs"]
+mod client;
 mod errors;
+mod log;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

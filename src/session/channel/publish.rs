@@ -193,6 +193,9 @@ impl Publisher<'_> {
         let route = link.route(message.names, check_exchange)?;
         let parsed = Properties::unchecked(message.properties);
         content::check(&parsed, &link.actor.user)?;
+        if parsed.expiration().is_some() {
+            link.on_expiration(message.names);
+        }
         let rewritten = content::rewrite(&parsed, self.reply_address)?;
         let headers = parsed.headers().unwrap_or(Table::EMPTY);
         let more_keys = content::more_keys(headers)?;

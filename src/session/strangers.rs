@@ -1,0 +1,47 @@
+//! Clients of other protocols on our port: what they speak, by the first bytes they send.
+
+/// What HTTP requests begin with.
+const HTTP: [&[u8]; 8] =
+    [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT "];
+/// A TLS record of a handshake, of any version since SSL 3.
+const TLS: &[u8] = &[0x16, 3];
+/// AMQP 1.0, without or behind a layer of security.
+const AMQP_1: [&[u8]; 3] = [b"AMQP\x00\x01", b"AMQP\x02\x01", b"AMQP\x03\x01"];
+
+/// What this client speaks, for the log.
+pub(super) fn name(first_bytes: &[u8]) -> &'static str {
+    let begins_with = |start: &&[u8]| first_bytes.starts_with(start);
+    if HTTP.iter().any(begins_with) {
+        "HTTP on the port of AMQP"
+    } else if first_bytes.starts_with(TLS) {
+        "TLS on the port of AMQP: there is none here, and a client must be told to connect without"
+    } else if AMQP_1.iter().any(begins_with) {
+        "AMQP 1.0: only 0-9-1 is spoken here"
+    } else if first_bytes.starts_with(b"AMQP") {
+        "another version of AMQP: only 0-9-1 is spoken here"
+    } else if first_bytes.starts_with(b"PROXY ") || first_bytes.starts_with(b"\r\n\r\n\0\r\nQUIT") {
+        "PROXY protocol: it is not spoken here, and a proxy must be told to leave it out"
+    } else {
+        "not AMQP"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    #[test]
+    fn what_is_too_short_or_strange_is_named_too() {
+        for (first_bytes, said) in [
+            (b"GET /api".as_slice(), "HTTP on"),
+            (b"\x16\x03\x01", "TLS on"),
+            (b"AMQP\x03\x01\x00\x00", "AMQP 1.0"),
+            (b"AMQP\x01\x01\x08\x01", "another version"),
+            (b"PROXY TCP4 ", "PROXY"),
+            (b"G", "not AMQP"),
+            (b"", "not AMQP"),
+        ] {
+            assert!(name(first_bytes).starts_with(said), "{first_bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What the log says of a connection: a line when it is open, and one with the reason when it has ended.
+//!
+//! Both or none: where clients come and go faster than anybody reads, some are only counted.
+
+use std::sync::Arc;
+
+use crate::auth::users::User;
+use crate::broker::vhost::Vhost;
+use crate::clock::Now;
+use crate::session::Session;
+
+/// A connection that was open, and whose line was written.
+#[derive(Debug)]
+pub(super) struct Visit {
+    user: Arc<User>,
+    vhost: Arc<Vhost>,
+    /// Why it ends: what was said first.
+    reason: Option<String>,
+}
+
+impl Session {
+    /// The client is in.
+    pub(super) fn log_opened(&mut self, user: &Arc<User>, vhost: &Arc<Vhost>, client: &str, now: Now) {
+        let Some(left_out) = self.broker.visits.allow(now.instant) else { return };
+        // Seldom are there any.
+        let left_out = (left_out > 0).then_some(left_out);
+        let (user_name, vhost_name) = (&user.name, vhost.name());
+        tracing::info!(user = ?user_name, vhost = ?vhost_name, client = ?client, left_out, "connection opened");
+        self.visit = Some(Visit { user: Arc::clone(user), vhost: Arc::clone(vhost), reason: None });
+    }
+
+    /// Says why it ends.
+    pub(super) fn ends_for(&mut self, reason: impl FnOnce() -> String) {
+        if let Some(visit) = &mut self.visit {
+            visit.reason.get_or_insert_with(reason);
+        }
+    }
+
+    /// The socket is gone.
+    pub fn on_lost(&mut self, error: &std::io::Error) {
+        self.ends_for(|| format!("lost: {error}"));
+    }
+
+    pub(super) fn log_ended(&mut self) {
+        let Some(Visit { user, vhost, reason }) = self.visit.take() else { return };
+        let reason = reason.as_deref().unwrap_or("given up by the broker");
+        let (user, vhost) = (&user.name, vhost.name());
+        tracing::info!(?user, ?vhost, ?reason, "connection ended");
+    }
+}
