@@ -25,7 +25,8 @@
 //! 8. [`cli`]: what a person types.
 //!
 //! Beside them: `tests/wire` asks frame by frame (this broker or another), `tests/sim` plays the whole broker in one
-//! thread against a model, `tests/adversary` tries to stop or starve others and counts steps, `conformance` drives stock client libraries, `fuzz` feeds the parsers and whole sessions.
+//! thread against a model, `tests/adversary` tries to stop or starve others and counts steps, `conformance` drives stock
+//! client libraries, `fuzz` feeds the parsers and whole sessions.
 //!
 //! # A publish, hop by hop
 //!
@@ -98,17 +99,60 @@
 //!     hold together (a fan-out's targets, a transaction), are not cut: they are counted, and end the turn.
 //! 12. No `unsafe`; no `unwrap` and no indexing on anything a peer or a user can influence.
 //!
-//! # Where this departs from what one may expect
+//! # Where something new touches the house
+//!
+//! **An argument of queues** (`x-...`). In `broker::arguments`, where each is a line of a table: its check, whether it is
+//! acted on, and whether two declarations must agree about it. What it does is a rule of [`queue::classic`], which
+//! answers what follows, and its owner, `broker::queue`, does that (a message that is dropped must be told to the log like
+//! one that is settled). Arguments are kept as they were declared, so that a restart finds it without a new format. Then
+//! the wire's test (`tests/wire`, which a RabbitMQ must pass too), the model's prediction (`tests/sim/model`), and a case of
+//! `conformance`.
+//!
+//! **A kind of exchange.** In `routing`: a name in `ExchangeKind`, and a file of its own with the tables from keys to
+//! targets, beside `fanout` (the shortest) and `topic`; `Bindings` hands over to it. One that decides by more than exchange
+//! and key says so there, as `headers` does, for routes are cached by those two ([`session::link`]). It counts its steps. The
+//! property tests of `routing` compare every kind with a naive one, `tests/sim/model/routing.rs` does it once more. Its
+//! definition is kept by name; a version that does not know it leaves it out and says so.
+//!
+//! **A method, or an argument of one.** In the table of `protocol::methods`, which makes parser and encoder; in
+//! `session::channel`, in the file of its class; a refusal of a new kind in `session::refuse`.
+//!
+//! **A setting.** A limit is a line of the table in [`config::limits`], which makes the reader, the variable, and what
+//! `sluicemq config` prints. Anything else is a field of [`config`], with its variable and its comment.
+//!
+//! # Where this departs from what one may expect: design
 //!
 //! * Messages that are on the disk only are brought back by their queue, not by the connection that will send them:
 //!   competing consumers share the read, runs always have their bytes, and sessions do not know the disk.
+//! * Messages wait in runs of shared blocks, not as objects: see [`message::run`].
 //! * An alarm is raised by whoever sees it and cleared by a look, well below its limit and a second later: see
 //!   [`broker::alarms`]. A client that we do not read for it is not dead: what it leaves in its socket tells
 //!   ([`session::heartbeat`]).
+//! * What is deleted is gone at once: the log is told, nobody finds it, routing passes it over. Its bindings and messages
+//!   go after it in steps ([`broker::vhost::removal`], [`broker::remains`]), and others run in between.
+//! * What comes back to a queue in one piece is up to a thousand runs; others may see the first thousand before the rest.
+//! * Definitions are not captured by a checkpoint: the log remembers those of each slot, and the tables take them in
+//!   the log's order. Only queues that a slot names are visited.
+//! * The log's window is soft. A burst may fill half a window more before a checkpoint takes the disk from it. When that
+//!   is late more slots are made, publishers of persistent messages are not read past two windows, and settles and
+//!   definitions always find room while the disk has any. As many slots as a burst needed are kept for the next one.
+//! * Pack blocks are checked whenever they are read, and all of them by `fsck`; nothing reads them in the background
+//!   for that alone. No hole is punched into a pack: one with little left in it is merged into the next.
+//! * A start on a disk that has no room for a slot uses up the reserve (`storage::ballast`), and checkpoints nothing
+//!   before it is up; without a reserve it is refused.
+//! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it. A broker
+//!   without a data directory runs the same code on a disk in memory that forgets.
+//! * Facts carry no group, term and index: a replicated log's records will have kinds of their own.
 //! * The load tool is one process for both sides unless told otherwise, and a task for each connection.
+//! * Identity: `product` and `version` in the server properties say RabbitMQ 3.13, because client libraries decide
+//!   by them how to behave; `platform` and `information` say who is there. Both are configuration.
+//!
+//! # Where it departs: tuning
+//!
+//! What was measured, and could be otherwise tomorrow (`tests/bench/README.md`).
+//!
 //! * A connection's turn is counted in bytes, not in reads, and what it writes counts too, and so do the session's
 //!   steps: a client that keeps up takes a whole backlog without its socket ever being full.
-//! * What comes back to a queue in one piece is up to a thousand runs; others may see the first thousand before the rest.
 //! * Every second turn that was long leaves its task in the worker's queue, where another worker may take it. The
 //!   runtime's own yield, which ends the others, asks the sockets, but wakes that worker for nothing.
 //! * Who publishes faster than consumers with credit are written to is not read for a moment ([`broker::queue::crowd`]),
@@ -122,25 +166,8 @@
 //!   do not take it at once.
 //! * What is freed goes back to the system when a thread that wants nothing else asks for more memory than there can be:
 //!   the allocator would do it in some connection's turn, and in a silent broker not at all.
-//! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it.
-//! * What is deleted is gone at once: the log is told, nobody finds it, routing passes it over. Its bindings and messages
-//!   go after it in steps ([`broker::vhost::removal`], [`broker::remains`]), and others run in between.
-//! * Definitions are not captured by a checkpoint: the log remembers those of each slot, and the tables take them in
-//!   the log's order. Only queues that a slot names are visited.
-//! * The log's window is soft. A burst may fill half a window more before a checkpoint takes the disk from it. When that
-//!   is late more slots are made, publishers of persistent messages are not read past two windows, and settles and
-//!   definitions always find room while the disk has any. As many slots as a burst needed are kept for the next one.
 //! * The spare slot is written with zeros first only while batches are small: large ones cost no more in new blocks
 //!   than the zeros would. It is done in steps that are synced, for a commit waits behind what the disk was given.
-//! * Pack blocks are checked whenever they are read, and all of them by `fsck`; nothing reads them in the background
-//!   for that alone. No hole is punched into a pack: one with little left in it is merged into the next.
-//! * A start on a disk that has no room for a slot uses up the reserve (`storage::ballast`), and checkpoints nothing
-//!   before it is up; without a reserve it is refused.
-//! * Facts carry no group, term and index: a replicated log's records will have kinds of their own.
-//! * A broker without a data directory runs the same code on a disk in memory that forgets.
-//! * Messages wait in runs of shared blocks, not as objects: see [`message::run`].
-//! * Identity: `product` and `version` in the server properties say RabbitMQ 3.13, because client libraries decide
-//!   by them how to behave; `platform` and `information` say who is there. Both are configuration.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
