@@ -178,10 +178,10 @@ mod tests {
     const ABORT: i32 = 6;
     /// Set in the process that is to end.
     const VARIABLE: &str = "SLUICEMQ_TEST_PANICS_IN_COMMIT";
-    const NAME: &str = "fault_24_a_panic_in_the_thread_that_commits_ends_the_process";
+    const NAME: &str = "a_panic_in_the_thread_that_commits_ends_the_process";
 
     #[test]
-    fn fault_24_a_panic_in_the_thread_that_commits_ends_the_process() {
+    fn a_panic_in_the_thread_that_commits_ends_the_process() {
         if std::env::var_os(VARIABLE).is_some() {
             let thread = thread::spawn(|| {
                 let _end = AbortOnPanic;

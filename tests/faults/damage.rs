@@ -123,7 +123,7 @@ fn batches(disk: &SimulatedDisk, name: &str) -> Vec<u64> {
 }
 
 #[test]
-fn fault_11_a_flip_in_any_field_of_a_batch_is_a_cut_tail_or_a_refusal_with_the_place() {
+fn a_flip_in_any_field_of_a_batch_is_a_cut_tail_or_a_refusal_with_the_place() {
     let written = SimulatedDisk::new();
     write(&written, 1, 0..6, 3000);
     let name = "log/slot-00.log";
@@ -155,7 +155,7 @@ fn fault_11_a_flip_in_any_field_of_a_batch_is_a_cut_tail_or_a_refusal_with_the_p
 }
 
 #[test]
-fn fault_11_damage_over_many_batches_and_files_is_repaired_and_all_else_is_there() {
+fn damage_over_many_batches_and_files_is_repaired_and_all_else_is_there() {
     for (seed, wiped) in [(1, 0..1), (2, 0..9), (3, 3..4), (4, 7..30), (5, 2..17)] {
         let disk = SimulatedDisk::new();
         log_only(&disk, seed, 0..40, |id| 900 + 700 * (id as usize % 9));
@@ -183,7 +183,7 @@ fn fault_11_damage_over_many_batches_and_files_is_repaired_and_all_else_is_there
 }
 
 #[test]
-fn fault_11_a_slot_without_its_header_is_found_again_and_a_lost_slot_costs_what_was_in_it() {
+fn a_slot_without_its_header_is_found_again_and_a_lost_slot_costs_what_was_in_it() {
     let written = SimulatedDisk::new();
     log_only(&written, 1, 0..60, |_| 3500);
     let names: Vec<String> =
@@ -222,7 +222,7 @@ fn fault_11_a_slot_without_its_header_is_found_again_and_a_lost_slot_costs_what_
 
 /// The chain itself is seen in the log's own tests; this is what a check makes of it, and of writes that went astray.
 #[test]
-fn fault_15_slots_of_another_time_are_refused_and_a_check_does_not_guess() {
+fn slots_of_another_time_are_refused_and_a_check_does_not_guess() {
     let disk = SimulatedDisk::new();
     log_only(&disk, 1, 0..4, |_| 900);
     let backup = disk.crash(CrashMode::AllKept, 0);
@@ -290,7 +290,7 @@ fn drain_both(disk: &SimulatedDisk, seed: u64) -> (Vec<u64>, u64) {
 const MESSAGES: u64 = 80;
 
 #[test]
-fn fault_12_a_flip_in_a_pack_is_never_delivered_and_counted_and_the_queues_go_on() {
+fn a_flip_in_a_pack_is_never_delivered_and_counted_and_the_queues_go_on() {
     let written = SimulatedDisk::new();
     write_packs(&written, MESSAGES);
     assert!(report(&written).is_clean());
@@ -333,7 +333,7 @@ fn check_pack(damage: impl Fn(&SimulatedDisk, &str), can_be_saved: bool) {
 }
 
 #[test]
-fn fault_13_a_pack_that_is_cut_off_wiped_or_gone_costs_what_was_in_it() {
+fn a_pack_that_is_cut_off_wiped_or_gone_costs_what_was_in_it() {
     let cut = |keep: u64| {
         move |disk: &SimulatedDisk, name: &str| {
             let len = bytes_of(disk, name).len() as u64;
@@ -363,7 +363,7 @@ fn fault_13_a_pack_that_is_cut_off_wiped_or_gone_costs_what_was_in_it() {
 }
 
 #[test]
-fn fault_13_blocks_in_each_others_place_are_not_delivered() {
+fn blocks_in_each_others_place_are_not_delivered() {
     // Each large message has a block of its own, and those of the odd queue are of one length.
     check_pack(
         |disk, name| {
@@ -391,7 +391,7 @@ fn is_large(bytes: &[u8], at: usize) -> bool {
 }
 
 #[test]
-fn fault_14_tables_that_are_damaged_cut_off_or_gone_are_refused_and_never_repaired() {
+fn tables_that_are_damaged_cut_off_or_gone_are_refused_and_never_repaired() {
     let written = SimulatedDisk::new();
     write_packs(&written, MESSAGES);
     let len = bytes_of(&written, "meta.redb").len() as u64;

@@ -50,7 +50,7 @@ fn check_recovers(disk: &FaultyDisk, confirmed: u64) {
 }
 
 #[test]
-fn fault_05_a_failed_sync_confirms_nothing_and_is_never_tried_again() {
+fn a_failed_sync_confirms_nothing_and_is_never_tried_again() {
     let disk = FaultyDisk::new(SimulatedDisk::new());
     let mut desk = open(&disk, 1);
     desk.publish("orders", &body(0));
@@ -68,7 +68,7 @@ fn fault_05_a_failed_sync_confirms_nothing_and_is_never_tried_again() {
 }
 
 #[test]
-fn fault_06_a_pack_that_cannot_be_written_ends_the_store_and_leaves_the_log() {
+fn a_pack_that_cannot_be_written_ends_the_store_and_leaves_the_log() {
     for call in [Call::Write, Call::Sync] {
         let disk = FaultyDisk::new(SimulatedDisk::new());
         let mut desk = open(&disk, 1);
@@ -88,7 +88,7 @@ fn fault_06_a_pack_that_cannot_be_written_ends_the_store_and_leaves_the_log() {
 }
 
 #[test]
-fn fault_06_no_room_for_a_pack_or_the_tables_is_tried_again_and_loses_nothing() {
+fn no_room_for_a_pack_or_the_tables_is_tried_again_and_loses_nothing() {
     for files in ["pack/", "meta.redb"] {
         let disk = FaultyDisk::new(SimulatedDisk::new());
         let mut desk = open(&disk, 1);
@@ -112,7 +112,7 @@ fn fault_06_no_room_for_a_pack_or_the_tables_is_tried_again_and_loses_nothing() 
 }
 
 #[test]
-fn fault_07_a_pack_that_the_disk_does_not_read_holds_its_queue_up_and_no_other() {
+fn a_pack_that_the_disk_does_not_read_holds_its_queue_up_and_no_other() {
     let disk = FaultyDisk::new(SimulatedDisk::new());
     fill(&mut open(&disk, 1));
     let disk = FaultyDisk::new(disk.disk.crash(CrashMode::Kill, 1));
@@ -133,7 +133,7 @@ fn fault_07_a_pack_that_the_disk_does_not_read_holds_its_queue_up_and_no_other()
 }
 
 #[test]
-fn fault_18_a_clock_that_jumps_changes_no_order_and_loses_nothing() {
+fn a_clock_that_jumps_changes_no_order_and_loses_nothing() {
     const HOUR_MS: u64 = 3_600_000;
     let disk = FaultyDisk::new(SimulatedDisk::new());
     let mut desk = open(&disk, 1);
@@ -150,7 +150,7 @@ fn fault_18_a_clock_that_jumps_changes_no_order_and_loses_nothing() {
 }
 
 #[test]
-fn fault_27_data_of_a_newer_version_is_refused_with_the_advice_to_run_it() {
+fn data_of_a_newer_version_is_refused_with_the_advice_to_run_it() {
     let newer = |problem: String, file: &str| {
         assert!(problem.contains(file) && problem.contains("run the newer version"), "{problem}");
     };

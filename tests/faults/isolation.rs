@@ -60,7 +60,7 @@ fn get(client: &mut Client, queue: &str, no_ack: bool) -> io::Result<Option<(u64
 }
 
 #[test]
-fn fault_24_a_panic_in_a_connections_task_closes_that_connection_only() {
+fn a_panic_in_a_connections_task_closes_that_connection_only() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
         listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],

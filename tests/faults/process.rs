@@ -1,5 +1,5 @@
 //! The binary, in a process of its own: directories it may not have, limits of the system, signals; and
-//! `sluicemq fsck`. That a second broker on one directory refuses is in `tests/cli.rs`.
+//! `sluicemq fsck`. That a second broker on one directory refuses is in `tests/cli`.
 
 use std::fs;
 use std::io;
@@ -88,7 +88,7 @@ fn signal(node: &Node, name: &str) {
 }
 
 #[test]
-fn fault_11_fsck_says_by_queue_what_is_damaged_and_repairs_it() {
+fn fsck_says_by_queue_what_is_damaged_and_repairs_it() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let (code, _, told) = text(&fsck(&data, false));
@@ -100,7 +100,7 @@ fn fault_11_fsck_says_by_queue_what_is_damaged_and_repairs_it() {
     select_confirms(&mut client).unwrap();
     // Batch by batch: the first one is the declaration.
     publish(&mut client, "orders", 0..4).unwrap();
-    // Row 16: two processes.
+    // Two processes on one directory.
     let (code, said, told) = text(&fsck(&data, true));
     assert_eq!((code, said.as_str()), (2, ""));
     assert!(told.contains("in use by another process: stop the broker first"), "{told}");
@@ -133,7 +133,7 @@ fn fault_11_fsck_says_by_queue_what_is_damaged_and_repairs_it() {
 }
 
 #[test]
-fn fault_17_a_directory_that_may_not_be_written_is_refused_in_one_sentence() {
+fn a_directory_that_may_not_be_written_is_refused_in_one_sentence() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: only root can play another user");
         return;
@@ -167,7 +167,7 @@ fn fault_17_a_directory_that_may_not_be_written_is_refused_in_one_sentence() {
 }
 
 #[test]
-fn fault_21_with_few_descriptors_connections_are_refused_and_the_store_works() {
+fn with_few_descriptors_connections_are_refused_and_the_store_works() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new("sh");
     command
@@ -200,7 +200,7 @@ fn fault_21_with_few_descriptors_connections_are_refused_and_the_store_works() {
 }
 
 #[test]
-fn fault_25_a_signal_under_load_loses_nothing_and_a_second_one_does_not_wait() {
+fn a_signal_under_load_loses_nothing_and_a_second_one_does_not_wait() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let node = Node::start(&data, &SMALL).unwrap();

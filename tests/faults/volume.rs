@@ -142,7 +142,7 @@ fn fill_and_drain(volume: &Volume) {
 }
 
 #[test]
-fn fault_08_a_disk_that_fills_blocks_publishers_and_drains() {
+fn a_disk_that_fills_blocks_publishers_and_drains() {
     let Some((_dir, volume)) = volume(&[]) else { return };
     fill_and_drain(&volume);
     // The same directory, filled once more, is as good as before.
@@ -150,7 +150,7 @@ fn fault_08_a_disk_that_fills_blocks_publishers_and_drains() {
 }
 
 #[test]
-fn fault_08_and_09_a_broker_killed_when_the_disk_is_short_starts_drains_and_takes_messages_again() {
+fn a_broker_killed_when_the_disk_is_short_starts_drains_and_takes_messages_again() {
     let Some((_dir, volume)) = volume(&[]) else { return };
     let data = volume.data_dir();
     let node = Node::start(&data, &settings(LIMIT)).unwrap();
@@ -176,7 +176,7 @@ fn fault_08_and_09_a_broker_killed_when_the_disk_is_short_starts_drains_and_take
 }
 
 #[test]
-fn fault_09_a_broker_starts_on_a_full_disk_with_its_reserve_and_drains() {
+fn a_broker_starts_on_a_full_disk_with_its_reserve_and_drains() {
     let Some((_dir, volume)) = volume(&[]) else { return };
     let data = volume.data_dir();
     let node = Node::start(&data, &settings(LIMIT)).unwrap();
@@ -197,7 +197,7 @@ fn fault_09_a_broker_starts_on_a_full_disk_with_its_reserve_and_drains() {
 }
 
 #[test]
-fn fault_10_without_inodes_publishers_wait_as_on_a_full_disk() {
+fn without_inodes_publishers_wait_as_on_a_full_disk() {
     // Twelve are the filesystem's own; the directories and the first files take most of the rest.
     let Some((_dir, volume)) = volume(&["-N", "32"]) else { return };
     let data = volume.data_dir();

@@ -24,7 +24,7 @@ fn check_fatal(bytes: &[u8], method: (u16, u16), code: u16, text: &str) {
 }
 
 #[test]
-fn row_25_another_end_octet_is_501() {
+fn another_end_octet_is_501() {
     let mut frame = raw_frame(1, 1, FLOW_PAYLOAD);
     *frame.last_mut().unwrap() = 0x21;
     let text = "FRAME_ERROR - type 1, all octets = <<0,20,0,20,1>>: {invalid_frame_end_marker,33}";
@@ -38,7 +38,7 @@ fn row_25_another_end_octet_is_501() {
 }
 
 #[test]
-fn row_26_an_unknown_frame_type_is_501() {
+fn an_unknown_frame_type_is_501() {
     for kind in [0, 4, 9, 255] {
         let text = format!("FRAME_ERROR - type {kind}, all octets = <<\"abc\">>: unknown_frame");
         check_fatal(&raw_frame(kind, 1, b"abc"), (0, 0), 501, &text);
@@ -46,7 +46,7 @@ fn row_26_an_unknown_frame_type_is_501() {
 }
 
 #[test]
-fn row_27_payload_over_frame_max() {
+fn payload_over_frame_max() {
     let tune = ConnectionTuneOk { channel_max: 10, frame_max: 5000, heartbeat: 0 };
     let login = Login { address: impatient(), tune, ..Login::default() };
     let mut client = login.connect();
@@ -83,7 +83,7 @@ fn frames_to_the_client_keep_to_what_it_asked_for() {
 }
 
 #[test]
-fn row_28_frames_may_come_octet_by_octet() {
+fn frames_may_come_octet_by_octet() {
     let mut client = Client::open();
     let queue = client.queue();
     let mut bytes = method_frame(1, &Method::BasicPublish(publish("", &queue)));
@@ -95,7 +95,7 @@ fn row_28_frames_may_come_octet_by_octet() {
 }
 
 #[test]
-fn row_29_a_thousand_frames_may_come_at_once() {
+fn a_thousand_frames_may_come_at_once() {
     let mut client = Client::open();
     client.wire.send_bytes(&method_frame(1, &FLOW).repeat(1000));
     for _ in 0..1000 {
@@ -106,7 +106,7 @@ fn row_29_a_thousand_frames_may_come_at_once() {
 }
 
 #[test]
-fn row_30_a_heartbeat_is_empty_and_on_channel_0() {
+fn a_heartbeat_is_empty_and_on_channel_0() {
     check_fatal(&raw_frame(8, 1, &[]), (0, 0), 505, "UNEXPECTED_FRAME - type 8, all octets = <<>>");
     let text = "FRAME_ERROR - type 8, all octets = <<\"x\">>: unknown_frame";
     check_fatal(&raw_frame(8, 0, b"x"), (0, 0), 501, text);
@@ -116,7 +116,7 @@ fn row_30_a_heartbeat_is_empty_and_on_channel_0() {
 }
 
 #[test]
-fn row_31_a_method_has_at_least_four_octets() {
+fn a_method_has_at_least_four_octets() {
     for (payload, shown) in
         [(&[][..], "<<>>"), (&[0], "<<0>>"), (&[0, 20], "<<0,20>>"), (&[0, 20, 0], "<<0,20,0>>")]
     {
@@ -126,7 +126,7 @@ fn row_31_a_method_has_at_least_four_octets() {
 }
 
 #[test]
-fn row_32_an_unknown_method_is_503() {
+fn an_unknown_method_is_503() {
     for (payload, id) in [([0, 99, 0, 1], (99, 1)), ([0, 60, 0, 99], (60, 99))] {
         if is_ours() {
             let text = format!("COMMAND_INVALID - unknown method {}.{}", id.0, id.1);
@@ -147,14 +147,14 @@ fn a_method_only_brokers_send_is_503() {
 }
 
 #[test]
-fn row_33_trailing_bytes_after_the_arguments_are_501() {
+fn trailing_bytes_after_the_arguments_are_501() {
     let payload = [FLOW_PAYLOAD, &[1, 2, 3]].concat();
     let text = "FRAME_ERROR - cannot decode <<1,1,2,3>>";
     check_fatal(&raw_frame(1, 1, &payload), (20, 20), 501, text);
 }
 
 #[test]
-fn row_34_channel_max_bounds_how_many_are_open_and_not_their_numbers() {
+fn channel_max_bounds_how_many_are_open_and_not_their_numbers() {
     let tune = ConnectionTuneOk { channel_max: 3, frame_max: 131_072, heartbeat: 0 };
     let mut client = Login { tune, ..Login::default() }.connect();
     client.open_channel(500).open_channel(65_535);
@@ -166,7 +166,7 @@ fn row_34_channel_max_bounds_how_many_are_open_and_not_their_numbers() {
 }
 
 #[test]
-fn row_35_a_channel_opened_twice_is_504() {
+fn a_channel_opened_twice_is_504() {
     let open = Method::ChannelOpen(ChannelOpen {});
     let text = "CHANNEL_ERROR - second 'channel.open' seen";
     Client::open().check_connection_close(&open, 504, text);
@@ -179,7 +179,7 @@ fn row_35_a_channel_opened_twice_is_504() {
 }
 
 #[test]
-fn row_36_a_channel_that_is_not_open_is_504() {
+fn a_channel_that_is_not_open_is_504() {
     let text = "CHANNEL_ERROR - expected 'channel.open'";
     for method in [FLOW, Method::BasicAck(BasicAck { delivery_tag: 1, multiple: false })] {
         let mut client = Client::open();
@@ -192,7 +192,7 @@ fn row_36_a_channel_that_is_not_open_is_504() {
 }
 
 #[test]
-fn row_37_what_comes_on_a_channel_the_broker_closed_is_dropped() {
+fn what_comes_on_a_channel_the_broker_closed_is_dropped() {
     let mut client = Client::open();
     let (queue, none) = (client.queue(), unique("none"));
     client.send(&Method::QueuePurge(QueuePurge { queue: &none, nowait: false }));
@@ -209,7 +209,7 @@ fn row_37_what_comes_on_a_channel_the_broker_closed_is_dropped() {
 }
 
 #[test]
-fn row_37_a_large_message_to_nowhere_is_all_taken_and_costs_the_channel_alone() {
+fn a_large_message_to_nowhere_is_all_taken_and_costs_the_channel_alone() {
     let mut client = Client::open();
     let none = unique("none");
     client.publish_as(publish(&none, ""), NO_PROPERTIES, &[0; 5_000_000]);
@@ -217,7 +217,7 @@ fn row_37_a_large_message_to_nowhere_is_all_taken_and_costs_the_channel_alone() 
 }
 
 #[test]
-fn row_38_a_close_that_is_not_answered_is_forced() {
+fn a_close_that_is_not_answered_is_forced() {
     let mut client = Client::at(impatient());
     client.wire.set_deadline(Duration::from_secs(30));
     client.on(9).send(&FLOW);

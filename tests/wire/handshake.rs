@@ -44,7 +44,7 @@ fn start_ok_frame(properties: Table<'_>, mechanism: &str, response: &[u8]) -> Ve
 }
 
 #[test]
-fn row_01_silence_ends_at_the_header_timeout() {
+fn silence_ends_at_the_header_timeout() {
     let mut wire = connect_with_patience();
     let connected = Instant::now();
     wire.expect_tcp_close();
@@ -53,7 +53,7 @@ fn row_01_silence_ends_at_the_header_timeout() {
 }
 
 #[test]
-fn row_02_a_trickle_of_header_ends_at_the_header_timeout() {
+fn a_trickle_of_header_ends_at_the_header_timeout() {
     let mut wire = connect_with_patience();
     let connected = Instant::now();
     for octet in PROTOCOL_HEADER.iter().take(7) {
@@ -87,12 +87,12 @@ fn check_other_protocol(first: &[u8]) {
 }
 
 #[test]
-fn row_03_http_is_answered_with_our_header() {
+fn http_is_answered_with_our_header() {
     check_other_protocol(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
 }
 
 #[test]
-fn row_04_another_version_is_answered_with_our_header() {
+fn another_version_is_answered_with_our_header() {
     check_other_protocol(b"AMQP\x00\x01\x00\x00");
     check_other_protocol(b"AMQP\x01\x01\x00\x0a");
     check_other_protocol(b"AMQP\x00\x00\x09\x02");
@@ -141,7 +141,7 @@ fn connection_start_says_who_is_there_and_what_it_can() {
 }
 
 #[test]
-fn row_06_idle_sockets_end_and_keep_nobody_out() {
+fn idle_sockets_end_and_keep_nobody_out() {
     if !only_here("RabbitMQ takes ten seconds to close them") {
         return;
     }
@@ -190,7 +190,7 @@ fn a_pool_bounds_those_who_are_not_in_and_nobody_else() {
 }
 
 #[test]
-fn row_07_a_huge_length_ends_the_connection_at_once() {
+fn a_huge_length_ends_the_connection_at_once() {
     let mut wire = started(impatient());
     wire.send_bytes(&[1, 0, 0, 0xff, 0xff, 0xff, 0xff]);
     let text = "FRAME_ERROR - type 1, all octets = <<>>: {frame_too_large,4294967295,4088}";
@@ -198,7 +198,7 @@ fn row_07_a_huge_length_ends_the_connection_at_once() {
 }
 
 #[test]
-fn row_08_a_start_ok_over_4096_is_501() {
+fn a_start_ok_over_4096_is_501() {
     let mut wire = started(impatient());
     wire.send_bytes(&raw_frame(1, 0, &[0; 4097]));
     let text = "FRAME_ERROR - type 1, all octets = <<>>: {frame_too_large,4097,4088}";
@@ -206,7 +206,7 @@ fn row_08_a_start_ok_over_4096_is_501() {
 }
 
 #[test]
-fn row_09_nested_tables_end_at_depth_16() {
+fn nested_tables_end_at_depth_16() {
     let nested = |levels| {
         (0..levels).fold(TableBuf::new(), |inner, _| {
             let mut outer = TableBuf::new();
@@ -229,7 +229,7 @@ fn row_09_nested_tables_end_at_depth_16() {
 }
 
 #[test]
-fn row_10_a_table_ends_with_its_frame() {
+fn a_table_ends_with_its_frame() {
     if !only_here("RabbitMQ has no bound on entries") {
         return;
     }
@@ -245,7 +245,7 @@ fn row_10_a_table_ends_with_its_frame() {
 }
 
 #[test]
-fn row_11_an_unknown_mechanism_ends_without_a_word() {
+fn an_unknown_mechanism_ends_without_a_word() {
     let mut wire = started(impatient());
     wire.send_bytes(&start_ok_frame(Table::EMPTY, "SCRAM", b"x"));
     wire.expect_tcp_close();
@@ -253,7 +253,7 @@ fn row_11_an_unknown_mechanism_ends_without_a_word() {
 }
 
 #[test]
-fn row_12_a_malformed_plain_response_is_502_and_an_empty_user_403() {
+fn a_malformed_plain_response_is_502_and_an_empty_user_403() {
     for response in [b"guest".as_slice(), b"", b"\0guest", b"guest\0guest", b"\0guest\0gu\0est"] {
         let mut wire = started(impatient());
         Login::default().start_ok(&mut wire, "PLAIN", response);
@@ -283,7 +283,7 @@ fn amqplain_is_a_way_in() {
 }
 
 #[test]
-fn row_13_a_user_name_of_a_megabyte_does_not_fit() {
+fn a_user_name_of_a_megabyte_does_not_fit() {
     let mut wire = started(impatient());
     let response = [b"\0".as_slice(), &[b'u'; 1024 * 1024], b"\0p"].concat();
     wire.send_to_the_dying(&start_ok_frame(Table::EMPTY, "PLAIN", &response));
@@ -299,7 +299,7 @@ fn row_13_a_user_name_of_a_megabyte_does_not_fit() {
 }
 
 #[test]
-fn row_14_a_user_name_with_escapes_is_just_unknown() {
+fn a_user_name_with_escapes_is_just_unknown() {
     let mut wire = started(impatient());
     Login::default().start_ok(&mut wire, "PLAIN", b"\0\x1b[31mroot\r\nx\0secret");
     expect_connection_close(&mut wire, (0, 0), 403, REFUSED);
@@ -316,7 +316,7 @@ fn a_failed_login_ends_without_a_word_for_a_client_that_cannot_take_one() {
 }
 
 #[test]
-fn row_15_a_guesser_keeps_nobody_out() {
+fn a_guesser_keeps_nobody_out() {
     // Loopback is exempt from the growing waits; they are tested beside `auth::backoff`.
     let mut guesses: Vec<Wire> = (0..50).map(|_| started(address())).collect();
     for wire in &mut guesses {
@@ -329,7 +329,7 @@ fn row_15_a_guesser_keeps_nobody_out() {
 }
 
 #[test]
-fn row_16_an_unknown_user_is_answered_like_a_wrong_password() {
+fn an_unknown_user_is_answered_like_a_wrong_password() {
     // That both take as long is the work of `auth::sasl::authenticate`, which hashes for users it does not know.
     for response in [&b"\0guest\0wrong"[..], b"\0nobody\0wrong"] {
         let mut wire = started(impatient());
@@ -345,7 +345,7 @@ fn check_tune(tune: ConnectionTuneOk, text: &str) {
 }
 
 #[test]
-fn row_17_a_frame_max_out_of_bounds_is_530() {
+fn a_frame_max_out_of_bounds_is_530() {
     let tune = |frame_max| ConnectionTuneOk { channel_max: 2047, frame_max, heartbeat: 0 };
     for (frame_max, text) in [
         (1, "NOT_ALLOWED - negotiated frame_max = 1 is lower than the minimum allowed value (4096)"),
@@ -369,7 +369,7 @@ fn row_17_a_frame_max_out_of_bounds_is_530() {
 }
 
 #[test]
-fn row_18_a_channel_max_out_of_bounds_is_530_and_any_heartbeat_is_taken() {
+fn a_channel_max_out_of_bounds_is_530_and_any_heartbeat_is_taken() {
     let tune = |channel_max, heartbeat| ConnectionTuneOk { channel_max, frame_max: 131_072, heartbeat };
     check_tune(
         tune(65_535, 0),
@@ -383,7 +383,7 @@ fn row_18_a_channel_max_out_of_bounds_is_530_and_any_heartbeat_is_taken() {
 }
 
 #[test]
-fn row_19_no_channel_before_the_connection_is_open() {
+fn no_channel_before_the_connection_is_open() {
     let mut wire = Login::default().tuned();
     wire.send(1, &Method::ChannelOpen(ChannelOpen {}));
     let text = "UNEXPECTED_FRAME - type 1, all octets = <<0,20,0,10,0>>";
@@ -391,7 +391,7 @@ fn row_19_no_channel_before_the_connection_is_open() {
 }
 
 #[test]
-fn row_20_a_publish_on_channel_0_is_504() {
+fn a_publish_on_channel_0_is_504() {
     let mut client = Client::open();
     client.wire.send(0, &Method::BasicPublish(publish("", "k")));
     client.wire.send_to_the_dying(&content_frames(0, &[0, 0], b"x"));
@@ -400,7 +400,7 @@ fn row_20_a_publish_on_channel_0_is_504() {
 }
 
 #[test]
-fn row_21_a_second_start_ok_or_open_is_504() {
+fn a_second_start_ok_or_open_is_504() {
     let text = "CHANNEL_ERROR - unexpected method in connection state running";
     let mut client = Client::open();
     client.wire.send_bytes(&start_ok_frame(Table::EMPTY, "PLAIN", b"\0guest\0guest"));
@@ -412,7 +412,7 @@ fn row_21_a_second_start_ok_or_open_is_504() {
 }
 
 #[test]
-fn row_22_a_vhost_that_is_missing_or_closed_to_the_user_is_530() {
+fn a_vhost_that_is_missing_or_closed_to_the_user_is_530() {
     let mut wire = Login::default().tuned();
     wire.send(0, &Method::ConnectionOpen(ConnectionOpen { virtual_host: "no-such" }));
     expect_connection_close(&mut wire, (10, 40), 530, "NOT_ALLOWED - vhost no-such not found");
@@ -428,7 +428,7 @@ fn row_22_a_vhost_that_is_missing_or_closed_to_the_user_is_530() {
 }
 
 #[test]
-fn row_23_heartbeats_are_no_way_to_stay() {
+fn heartbeats_are_no_way_to_stay() {
     let mut wire = started(impatient());
     wire.set_deadline(Duration::from_secs(20));
     let beats = raw_frame(8, 0, &[]).repeat(1000);

@@ -4,7 +4,8 @@
 //! run against another one, with guest/guest and the virtual host `/`: a RabbitMQ settles what a rule really is.
 //! Where the two must differ, the test says why.
 //!
-//! `trap_NN` are the traps of the behaviour map, `row_NN` the bad inputs of the hardening rules.
+//! `traps` is what clients count on and brokers get wrong; `handshake`, `framing`, `contents` and `semantics` begin with
+//! what no peer may send, or not without end: no panic, nobody else disturbed, and the memory comes back.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 

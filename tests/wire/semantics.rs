@@ -15,7 +15,7 @@ use crate::harness::methods::{consume, exchange_declare, publish, queue_declare,
 use crate::harness::wire::method_frame;
 
 #[test]
-fn row_61_names_the_broker_does_not_want() {
+fn names_the_broker_does_not_want() {
     let mut client = Client::open();
     let text = "ACCESS_REFUSED - queue name 'amq.mine' contains reserved prefix 'amq.*'";
     client.check_channel_close(&Method::QueueDeclare(queue_declare("amq.mine")), 403, text);
@@ -41,7 +41,7 @@ fn row_61_names_the_broker_does_not_want() {
 }
 
 #[test]
-fn row_62_declared_otherwise_missing_or_anothers() {
+fn declared_otherwise_missing_or_anothers() {
     let (mut client, mut other) = (Client::open(), Client::open());
     let queue = client.shared_queue("declared");
     let unlike = Method::QueueDeclare(QueueDeclare { durable: true, ..queue_declare(&queue) });
@@ -65,7 +65,7 @@ fn row_62_declared_otherwise_missing_or_anothers() {
 }
 
 #[test]
-fn row_66_a_key_of_empty_words_is_routed_in_bounded_time() {
+fn a_key_of_empty_words_is_routed_in_bounded_time() {
     let mut client = Client::open();
     let queue = client.queue();
     let dots = ".".repeat(255);
@@ -78,7 +78,7 @@ fn row_66_a_key_of_empty_words_is_routed_in_bounded_time() {
 }
 
 #[test]
-fn row_68_a_cycle_of_exchanges_reaches_each_queue_once() {
+fn a_cycle_of_exchanges_reaches_each_queue_once() {
     let mut client = Client::open();
     let (first, second) = (client.exchange("fanout"), client.exchange("fanout"));
     let (one, two) = (client.queue(), client.queue());
@@ -93,7 +93,7 @@ fn row_68_a_cycle_of_exchanges_reaches_each_queue_once() {
 }
 
 #[test]
-fn row_71_a_second_acknowledgement_is_406_and_zero_with_multiple_means_all() {
+fn a_second_acknowledgement_is_406_and_zero_with_multiple_means_all() {
     let mut client = Client::open();
     let queue = client.queue();
     client.fill(&queue, &["a", "b", "c"]);
@@ -106,7 +106,7 @@ fn row_71_a_second_acknowledgement_is_406_and_zero_with_multiple_means_all() {
 }
 
 #[test]
-fn row_72_a_tag_belongs_to_its_channel() {
+fn a_tag_belongs_to_its_channel() {
     let mut client = Client::open();
     let queue = client.queue();
     client.fill(&queue, &["a"]);
@@ -119,7 +119,7 @@ fn row_72_a_tag_belongs_to_its_channel() {
 }
 
 #[test]
-fn row_74_a_consumer_that_does_not_read_leaves_the_rest_to_others() {
+fn a_consumer_that_does_not_read_leaves_the_rest_to_others() {
     let mut stuck = Client::open();
     let queue = stuck.shared_queue("stuck");
     stuck.consume_as(BasicConsume { no_ack: true, ..consume(&queue) });
@@ -140,7 +140,7 @@ fn row_74_a_consumer_that_does_not_read_leaves_the_rest_to_others() {
 }
 
 #[test]
-fn row_75_getting_without_end_starves_nobody() {
+fn getting_without_end_starves_nobody() {
     let mut greedy = Client::open();
     let queue = greedy.queue();
     let loops = method_frame(1, &Method::BasicGet(BasicGet { queue: &queue, no_ack: true })).repeat(2000);
@@ -152,7 +152,7 @@ fn row_75_getting_without_end_starves_nobody() {
 }
 
 #[test]
-fn row_76_a_transaction_without_end_is_406_and_leaves_nothing() {
+fn a_transaction_without_end_is_406_and_leaves_nothing() {
     if !only_here("the limit is this broker's configuration") {
         return;
     }
@@ -169,7 +169,7 @@ fn row_76_a_transaction_without_end_is_406_and_leaves_nothing() {
 }
 
 #[test]
-fn row_76_settling_without_end_in_a_transaction_is_406() {
+fn settling_without_end_in_a_transaction_is_406() {
     if !only_here("the limit is this broker's configuration") {
         return;
     }
@@ -188,7 +188,7 @@ fn row_76_settling_without_end_in_a_transaction_is_406() {
 }
 
 #[test]
-fn row_77_no_confirms_in_a_transaction() {
+fn no_confirms_in_a_transaction() {
     let mut client = Client::open();
     client.call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
     let select = Method::ConfirmSelect(ConfirmSelect { nowait: false });
@@ -196,7 +196,7 @@ fn row_77_no_confirms_in_a_transaction() {
 }
 
 #[test]
-fn row_78_immediate_is_540() {
+fn immediate_is_540() {
     let mut client = Client::open();
     let immediate = Method::BasicPublish(BasicPublish { immediate: true, ..publish("", "k") });
     client.wire.send_bytes(&[method_frame(1, &immediate), content_frames(1, NO_PROPERTIES, b"x")].concat());
@@ -204,7 +204,7 @@ fn row_78_immediate_is_540() {
 }
 
 #[test]
-fn row_79_a_storm_of_channels_and_connections_leaves_nothing_behind() {
+fn a_storm_of_channels_and_connections_leaves_nothing_behind() {
     let mut client = Client::open();
     let (open, close) = (Method::ChannelOpen(ChannelOpen {}), Method::ChannelClose(CHANNEL_CLOSE));
     client.on(9);
@@ -231,7 +231,7 @@ fn row_79_a_storm_of_channels_and_connections_leaves_nothing_behind() {
 }
 
 #[test]
-fn row_80_purge_and_delete_amid_traffic_keep_the_counts() {
+fn purge_and_delete_amid_traffic_keep_the_counts() {
     let mut owner = Client::open();
     let queue = owner.shared_queue("busy");
     let publisher = {

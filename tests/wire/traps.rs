@@ -18,7 +18,7 @@ use crate::harness::methods::{
 };
 
 #[test]
-fn trap_01_exchange_unbind_ok_is_method_51() {
+fn exchange_unbind_ok_is_method_51() {
     let mut client = Client::open();
     let (source, destination) = (client.exchange("direct"), client.exchange("fanout"));
     client.bind_exchange(&destination, &source, "key");
@@ -35,7 +35,7 @@ fn trap_01_exchange_unbind_ok_is_method_51() {
 }
 
 #[test]
-fn trap_02_what_is_missing_is_deleted_already() {
+fn what_is_missing_is_deleted_already() {
     let mut client = Client::open();
     let missing = unique("missing");
     assert_eq!(client.delete(queue_delete(&missing)), 0);
@@ -45,7 +45,7 @@ fn trap_02_what_is_missing_is_deleted_already() {
 }
 
 #[test]
-fn trap_03_whose_a_queue_is_comes_before_what_it_is() {
+fn whose_a_queue_is_comes_before_what_it_is() {
     let (mut owner, mut other) = (Client::open(), Client::open());
     let queue = unique("owned");
     owner.declare(QueueDeclare { exclusive: true, ..queue_declare(&queue) });
@@ -61,7 +61,7 @@ fn trap_03_whose_a_queue_is_comes_before_what_it_is() {
 }
 
 #[test]
-fn trap_04_an_exclusive_consumer_closes_a_channel_a_used_tag_the_connection() {
+fn an_exclusive_consumer_closes_a_channel_a_used_tag_the_connection() {
     let mut client = Client::open();
     let queue = client.queue();
     client.consume_as(BasicConsume { consumer_tag: "one", ..consume(&queue) });
@@ -77,14 +77,14 @@ fn trap_04_an_exclusive_consumer_closes_a_channel_a_used_tag_the_connection() {
 }
 
 #[test]
-fn trap_05_all_of_nothing_can_be_acknowledged() {
+fn all_of_nothing_can_be_acknowledged() {
     let mut client = Client::open();
     client.ack_through(0);
     client.barrier();
 }
 
 #[test]
-fn trap_06_a_message_comes_back_before_it_is_confirmed() {
+fn a_message_comes_back_before_it_is_confirmed() {
     let mut client = Client::open();
     client.select_confirms();
     let nowhere = unique("nowhere");
@@ -121,7 +121,7 @@ fn messages_come_back_to_who_reads_them_only_when_all_are_written() {
 }
 
 #[test]
-fn trap_07_a_publish_to_a_queue_that_is_gone_is_confirmed() {
+fn a_publish_to_a_queue_that_is_gone_is_confirmed() {
     let mut client = Client::open();
     client.select_confirms();
     let queue = client.queue();
@@ -133,7 +133,7 @@ fn trap_07_a_publish_to_a_queue_that_is_gone_is_confirmed() {
 }
 
 #[test]
-fn trap_08_a_prefetch_is_for_consumers_that_come_later() {
+fn a_prefetch_is_for_consumers_that_come_later() {
     let mut client = Client::open();
     let queue = client.queue();
     client.consume(&queue);
@@ -154,7 +154,7 @@ fn trap_08_a_prefetch_is_for_consumers_that_come_later() {
 }
 
 #[test]
-fn trap_09_an_exclusive_queue_is_never_durable() {
+fn an_exclusive_queue_is_never_durable() {
     let mut client = Client::open();
     let queue = unique("exclusive");
     client.declare(QueueDeclare { exclusive: true, durable: true, ..queue_declare(&queue) });
@@ -163,7 +163,7 @@ fn trap_09_an_exclusive_queue_is_never_durable() {
 }
 
 #[test]
-fn trap_10_a_declaration_without_answer_counts_and_fails_like_any_other() {
+fn a_declaration_without_answer_counts_and_fails_like_any_other() {
     let mut client = Client::open();
     let queue = client.leave_queue(unique("nowait"));
     client.send(&Method::QueueDeclare(QueueDeclare { nowait: true, ..queue_declare(&queue) }));
@@ -180,7 +180,7 @@ fn trap_10_a_declaration_without_answer_counts_and_fails_like_any_other() {
 }
 
 #[test]
-fn trap_11_a_passive_declaration_counts_and_asks_whose_it_is() {
+fn a_passive_declaration_counts_and_asks_whose_it_is() {
     let (mut owner, mut other) = (Client::open(), Client::open());
     let queue = owner.queue();
     owner.fill(&queue, &["one", "two"]);
@@ -219,14 +219,14 @@ fn declare_twice(name: &str, first: Field<'_>, second: Field<'_>) -> (Client, Me
 }
 
 #[test]
-fn trap_12_an_unknown_argument_is_not_compared() {
+fn an_unknown_argument_is_not_compared() {
     let (mut client, again, queue) = declare_twice("x-no-such", Field::I32(1), Field::LongStr(b"other"));
     client.send(&again);
     assert_eq!(client.declared().queue, queue);
 }
 
 #[test]
-fn trap_13_integers_are_compared_by_value_and_never_with_text() {
+fn integers_are_compared_by_value_and_never_with_text() {
     let (mut client, again, queue) = declare_twice("x-queue-version", Field::I64(1), Field::I8(1));
     client.send(&again);
     assert_eq!(client.declared().queue, queue);
@@ -240,7 +240,7 @@ fn trap_13_integers_are_compared_by_value_and_never_with_text() {
 }
 
 #[test]
-fn trap_14_an_expiration_is_a_decimal_string() {
+fn an_expiration_is_a_decimal_string() {
     let mut client = Client::open();
     let queue = client.queue();
     for (expiration, reason) in [
@@ -259,7 +259,7 @@ fn trap_14_an_expiration_is_a_decimal_string() {
 }
 
 #[test]
-fn trap_15_more_keys_come_in_an_array() {
+fn more_keys_come_in_an_array() {
     let mut client = Client::open();
     let queue = client.queue();
     let mut headers = TableBuf::new();
@@ -271,7 +271,7 @@ fn trap_15_more_keys_come_in_an_array() {
 }
 
 #[test]
-fn trap_16_headers_that_begin_with_x_do_not_decide() {
+fn headers_that_begin_with_x_do_not_decide() {
     let mut client = Client::open();
     let (exchange, queue) = (client.exchange("headers"), client.queue());
     let mut wanted = TableBuf::new();
@@ -288,7 +288,7 @@ fn trap_16_headers_that_begin_with_x_do_not_decide() {
 }
 
 #[test]
-fn trap_17_a_frame_may_be_eight_octets_over() {
+fn a_frame_may_be_eight_octets_over() {
     let mut client = Client::open();
     let queue = client.queue();
     let body = vec![b'x'; 131_072];
@@ -298,7 +298,7 @@ fn trap_17_a_frame_may_be_eight_octets_over() {
 }
 
 #[test]
-fn trap_18_the_client_says_how_often_hearts_beat() {
+fn the_client_says_how_often_hearts_beat() {
     let tune = ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 1 };
     let login = Login { tune, ..Login::default() };
     let (_, offered) = login.authenticated();
@@ -310,7 +310,7 @@ fn trap_18_the_client_says_how_often_hearts_beat() {
 }
 
 #[test]
-fn trap_19_consume_ok_comes_first_and_nothing_after_cancel_ok() {
+fn consume_ok_comes_first_and_nothing_after_cancel_ok() {
     let mut client = Client::open();
     let queue = client.queue();
     client.fill(&queue, &["waiting"; 50]);
@@ -334,7 +334,7 @@ fn trap_19_consume_ok_comes_first_and_nothing_after_cancel_ok() {
 }
 
 #[test]
-fn trap_20_a_queue_that_was_never_consumed_is_never_deleted_by_itself() {
+fn a_queue_that_was_never_consumed_is_never_deleted_by_itself() {
     let mut first = Client::open();
     let queue = unique("auto");
     first.declare(QueueDeclare { auto_delete: true, ..queue_declare(&queue) });
@@ -351,7 +351,7 @@ fn trap_20_a_queue_that_was_never_consumed_is_never_deleted_by_itself() {
 }
 
 #[test]
-fn trap_24_what_the_alternate_exchange_took_is_not_returned() {
+fn what_the_alternate_exchange_took_is_not_returned() {
     let mut client = Client::open();
     let (alternate, queue) = (client.exchange("fanout"), client.queue());
     client.bind(&queue, &alternate, "");
