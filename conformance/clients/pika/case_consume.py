@@ -265,6 +265,55 @@ def get_missing_queue(world):
     still_usable(channel.connection)
 
 
+@case("basic.qos/get-is-free")
+def prefetch_without_gets(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    fill(world, queue, 4)
+    channel.basic_qos(prefetch_count=1, global_qos=True)
+    got = [channel.basic_get(queue)[0].delivery_tag for _ in range(2)]
+    inbox = Inbox(channel, queue)
+    assert inbox.wait_for(1) == numbered(2)
+    for tag in got:
+        channel.basic_ack(tag)
+    barrier(channel, queue)
+    assert (len(inbox), ready(channel, queue)) == (1, 1), "an ack of what was got is no room in the prefetch"
+
+
+@case("basic.consume/many")
+def consume_many(world):
+    channel = world.channel()
+    queue = world.queue(channel)
+    inboxes = [Inbox(channel, queue, auto_ack=True) for _ in range(2000)]
+    fill(world, queue, 2000)
+    until(channel.connection, lambda: sum(map(len, inboxes)) == 2000, "a message for each")
+
+
+@case("connection.close/unread-to-others")
+def close_returns_unread(world):
+    channel, holder = world.channel(confirms=True), world.channel()
+    queue = world.queue(channel)
+    for number in range(3):
+        channel.basic_publish("", queue, b"%d" % number * 300_000)
+    holder.basic_consume(queue, lambda *_: None)
+    until_ready(channel, queue, 0)
+    holder.connection.close()
+    until_ready(channel, queue, 3)
+    for number in range(3):
+        method, _, body = channel.basic_get(queue, auto_ack=True)
+        assert (body[:1], method.redelivered) == (b"%d" % number, True)
+
+
+@case("channel.close/amid-a-large-message")
+def channel_close_amid_a_message(world):
+    connection = world.connect()
+    channel, missing = connection.channel(), world.name("missing")
+    channel.confirm_delivery()
+    with channel_closed(404, f"NOT_FOUND - no exchange '{missing}' in vhost '/'"):
+        channel.basic_publish(missing, "", b"x" * 5_000_000)
+    still_usable(connection)
+
+
 @case("channel.close/unacked-requeued")
 def channel_close_requeues(world):
     connection = world.connect()

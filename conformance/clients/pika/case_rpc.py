@@ -22,6 +22,21 @@ def direct_reply_to(world):
     assert [properties.correlation_id for _, properties, _ in answers.messages] == ["0", "1", "2"]
 
 
+@case("rpc/large-direct-replies")
+def large_direct_replies(world):
+    client, server = world.channel(), world.channel(confirms=True)
+    requests = world.queue(server)
+    work = Inbox(server, requests, auto_ack=True)
+    answers = Inbox(client, "amq.rabbitmq.reply-to", auto_ack=True)
+    client.basic_publish("", requests, b"all of it", pika.BasicProperties(reply_to="amq.rabbitmq.reply-to"))
+    work.wait_for(1)
+    address = work.messages[0][1].reply_to
+    parts = [b"%d" % number * 2_000_000 for number in range(10)]
+    for part in parts:
+        server.basic_publish("", address, part)
+    assert answers.wait_for(10) == parts
+
+
 @case("rpc/reply-queue")
 def reply_queue(world):
     client, server = world.channel(), world.channel()

@@ -1,7 +1,7 @@
 """Acks, nacks, rejects, recover, and transactions: what becomes of a delivered message."""
 
 from case_consume import fill, numbered
-from setting import Inbox, case, channel_closed, connection_closed, drain, ready, still_usable
+from setting import Inbox, barrier, case, channel_closed, connection_closed, drain, ready, still_usable
 
 
 def take(channel, queue, count):
@@ -86,6 +86,19 @@ def nack_order(world):
         channel.basic_nack(tag, requeue=True)
     seen = take_redelivered(channel, queue)
     assert seen == [(body, True) for body in numbered(0, 1, 2, 3)] + [(body, False) for body in numbered(4, 5)]
+
+
+@case("basic.nack/before-publish")
+def nack_before_publish(world):
+    channel, queue = filled(world, 1)
+    channel.basic_qos(prefetch_count=1)
+    inbox = Inbox(channel, queue)
+    inbox.wait_for(1)
+    channel.basic_nack(inbox.tags[0], requeue=True)
+    channel.basic_publish("", queue, b"behind it")
+    assert inbox.wait_for(2) == numbered(0, 0)
+    channel.basic_ack(inbox.tags[1])
+    assert inbox.wait_for(3)[2] == b"behind it"
 
 
 @case("basic.nack/multiple")
@@ -195,6 +208,48 @@ def tx_acks(world):
     assert ready(channel, queue) == 2
     # The rolled back ack left its message unacked, so it can be acked still, and returns when it is not.
     assert left_after_close(world, channel, queue) == numbered(1, 2, 3)
+
+
+def published_to_what_went(world):
+    """(channel with a queue that went, channel whose transaction published to it, the queue, what comes back)"""
+    owner, channel = world.channel(), world.channel()
+    queue, returned = world.queue(owner), []
+    channel.add_on_return_callback(lambda _channel, _method, _properties, body: returned.append(body))
+    channel.tx_select()
+    for body in [b"one", b"two"]:
+        channel.basic_publish("", queue, body, mandatory=True)
+    barrier(channel, queue)
+    owner.queue_delete(queue)
+    return owner, channel, queue, returned
+
+
+@case("tx/queue-gone")
+def tx_queue_gone(world):
+    _, channel, _, returned = published_to_what_went(world)
+    channel.tx_commit()
+    channel.connection.process_data_events(time_limit=0)
+    assert returned == [b"one", b"two"]
+
+
+@case("tx/queue-made-anew")
+def tx_queue_made_anew(world):
+    owner, channel, queue, returned = published_to_what_went(world)
+    owner.queue_declare(queue)
+    channel.tx_commit()
+    channel.connection.process_data_events(time_limit=0)
+    assert (drain(owner, queue), returned) == ([b"one", b"two"], [])
+
+
+@case("tx/recover")
+def tx_recover(world):
+    channel, queue = filled(world, 3)
+    channel.tx_select()
+    tags = take(channel, queue, 2)
+    channel.basic_ack(tags[0])
+    channel.basic_recover(requeue=True)
+    assert ready(channel, queue) == 2
+    channel.tx_commit()
+    assert left_after_close(world, channel, queue) == numbered(1, 2)
 
 
 @case("tx/not-selected")

@@ -186,6 +186,18 @@ def exchange_cycle(world):
     assert [drain(channel, queue) for queue in queues] == [[b"once"]] * 3
 
 
+@case("exchange.bind/many")
+def exchange_to_many(world):
+    channel = world.channel(confirms=True)
+    source = world.exchange(channel, "fanout")
+    exchanges = [world.exchange(channel, "fanout") for _ in range(150)]
+    queues = [world.queue(channel, bind_to=exchange) for exchange in exchanges]
+    for exchange in exchanges:
+        channel.exchange_bind(exchange, source)
+    channel.basic_publish(source, "", b"to all")
+    assert [drain(channel, queue) for queue in queues] == [[b"to all"]] * 150
+
+
 @case("queue.declare/counts")
 def declare_counts(world):
     channel = world.channel(confirms=True)
