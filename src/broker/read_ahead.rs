@@ -5,10 +5,14 @@
 //! messages into their place and dispatches. Consumers that compete share one read, and no session knows the disk.
 //!
 //! ```text
-//! queue: head is away -> ask -> take -> [lock: plan, lease] -> read -> [lock: fill, dispatch]
+//! queue: head is away -> ask -> take -> [lock: plan] -> lease packs -> read -> [lock: fill, dispatch]
+//!                                           ^             |
+//!                                           '-------------' a pack is gone: its messages have moved
 //! ```
+//!
+//! Under the queue's lock nothing waits for the disk. A slot is leased there, which is a look at a table.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -80,8 +84,7 @@ impl ReadRequests {
     }
 }
 
-/// What one read will fetch: planned under the queue's lock, where places are as they are said to be. The leases
-/// keep them so.
+/// What one read will fetch, as places are when the queue's lock is held.
 #[derive(Debug)]
 struct Plan {
     first: Seq,
@@ -92,9 +95,50 @@ struct Plan {
 #[derive(Debug)]
 enum Piece {
     Record { start: Lsn, lease: SlotLease },
-    Extent { at: Extent, pack: PackLease },
-    Block { offset: u64, pack: PackLease },
+    Extent { at: Extent },
+    Block { number: u64, offset: u64 },
     Lost,
+}
+
+/// What names a pack.
+type PackKey = (Kind, u64);
+
+/// The packs of a plan, pinned; `None` is damaged.
+type Packs = BTreeMap<PackKey, Option<PackLease>>;
+
+impl Piece {
+    fn pack(&self) -> Option<PackKey> {
+        match self {
+            Self::Extent { at } => Some((Kind::Durable, at.pack)),
+            Self::Block { number, .. } => Some((Kind::Spill, *number)),
+            Self::Record { .. } | Self::Lost => None,
+        }
+    }
+}
+
+impl Plan {
+    /// Pins the packs. `None` when one is not there: messages leave a pack before it goes, and are to be looked up again.
+    /// One of those `missed` before, which is still said to have messages, is damaged.
+    fn lease(&self, node: &Node, missed: &mut BTreeSet<PackKey>) -> Result<Option<Packs>, StoreError> {
+        let mut packs = Packs::new();
+        for key in self.pieces.iter().filter_map(Piece::pack) {
+            if packs.contains_key(&key) {
+                continue;
+            }
+            let (kind, number) = key;
+            let pack = match node.shelf.lease(kind, number) {
+                Ok(pack) => Some(pack),
+                Err(gone) if gone.is_missing() && missed.insert(key) => return Ok(None),
+                Err(damage) if damage.is_damage() && kind == Kind::Durable => {
+                    tracing::error!(%damage, "a pack is damaged");
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            packs.insert(key, pack);
+        }
+        Ok(Some(packs))
+    }
 }
 
 impl Queue {
@@ -104,17 +148,23 @@ impl Queue {
     /// When the disk does not read. The queue keeps its place and waits: whoever runs the request runs it again later,
     /// unless it is the log that cannot be read ([`StoreError::is_of_log`]).
     pub fn read_ahead(self: &Arc<Self>, wakes: &mut Wakes) -> Result<(), StoreError> {
-        let plan = {
-            let mut state = self.lock();
-            match self.plan_read(&state)? {
-                Some(plan) => plan,
-                None => {
-                    state.is_reading = false;
-                    return Ok(());
+        let mut missed = BTreeSet::new();
+        let (plan, packs) = loop {
+            let plan = {
+                let mut state = self.lock();
+                match self.plan_read(&state) {
+                    Some(plan) => plan,
+                    None => {
+                        state.is_reading = false;
+                        return Ok(());
+                    }
                 }
+            };
+            if let Some(packs) = plan.lease(&self.node, &mut missed)? {
+                break (plan, packs);
             }
         };
-        let runs = self.read(&plan)?;
+        let runs = self.read(&plan, &packs)?;
         let mut state = self.lock();
         state.is_reading = false;
         let missing = state.classic.fill(plan.first, plan.end, runs);
@@ -128,8 +178,9 @@ impl Queue {
         Ok(())
     }
 
-    fn plan_read(&self, state: &State) -> Result<Option<Plan>, StoreError> {
-        let Head::Away(away) = state.classic.head() else { return Ok(None) };
+    /// What to read; `None` when nothing is away at the head.
+    fn plan_read(&self, state: &State) -> Option<Plan> {
+        let Head::Away(away) = state.classic.head() else { return None };
         let ledger = &state.classic.ledger;
         let usual_bytes = away.body_bytes / away.count.max(1) + 1;
         let mut plan = Plan { first: away.first, end: away.first, pieces: Vec::new() };
@@ -142,56 +193,45 @@ impl Queue {
             && let Some((place, end)) = ledger.place_and_end(first)
         {
             let end = end.min(away.end);
-            let piece = match place {
+            bytes += match place {
+                Where::In(at) => u64::from(at.bytes),
+                Where::At(_) => usual_bytes * (end.0 - first.0),
+            };
+            plan.pieces.push(match place {
                 Where::At(Place::Log(start)) => {
                     if lease.as_ref().is_none_or(|lease| !lease.covers(start)) {
                         lease = self.node.log.lease(start);
                     }
-                    bytes += usual_bytes * (end.0 - first.0);
                     match lease.clone() {
                         Some(lease) => Piece::Record { start, lease },
                         // A checkpoint found it damaged and left it behind in a slot that is gone.
                         None => Piece::Lost,
                     }
                 }
-                Where::At(Place::Pack { number, offset }) => {
-                    bytes += usual_bytes * (end.0 - first.0);
-                    Piece::Block { offset, pack: self.node.shelf.lease(Kind::Spill, number)? }
-                }
-                Where::In(at) => {
-                    bytes += u64::from(at.bytes);
-                    match self.node.shelf.lease(Kind::Durable, at.pack) {
-                        Ok(pack) => Piece::Extent { at, pack },
-                        Err(damage) if damage.is_damage() => {
-                            tracing::error!(%damage, "a pack is damaged");
-                            Piece::Lost
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-            };
-            plan.pieces.push(piece);
+                Where::At(Place::Pack { number, offset }) => Piece::Block { number, offset },
+                Where::In(at) => Piece::Extent { at },
+            });
             plan.end = end;
             from = end;
         }
         if plan.pieces.is_empty() {
             plan.end = away.end;
         }
-        Ok(Some(plan))
+        Some(plan)
     }
 
-    fn read(&self, plan: &Plan) -> Result<Vec<Run>, StoreError> {
+    fn read(&self, plan: &Plan, packs: &Packs) -> Result<Vec<Run>, StoreError> {
         let gauge = &self.node.memory.messages;
         let mut reader = LogReader::default();
         let mut runs: Vec<Run> = Vec::new();
         for piece in &plan.pieces {
-            let read = match piece {
-                Piece::Record { start, lease } => {
+            let pack = piece.pack().and_then(|key| packs.get(&key)?.as_ref());
+            let read = match (piece, pack) {
+                (Piece::Record { start, lease }, _) => {
                     read_record(&mut reader, lease, *start, self.id, &self.node)
                 }
-                Piece::Block { offset, pack } => pack.read_block(self.id, *offset, gauge),
-                Piece::Lost => continue,
-                Piece::Extent { at, pack } => {
+                (Piece::Block { offset, .. }, Some(pack)) => pack.read_block(self.id, *offset, gauge),
+                (Piece::Extent { at }, Some(pack)) => {
                     let read = pack.read_extent(self.id, at, gauge)?;
                     for damage in &read.damaged {
                         tracing::error!(%damage, "a pack is damaged");
@@ -199,6 +239,7 @@ impl Queue {
                     runs.extend(read.runs);
                     continue;
                 }
+                (Piece::Lost | Piece::Block { .. } | Piece::Extent { .. }, _) => continue,
             };
             match read {
                 Ok(run) => runs.push(run),
@@ -233,4 +274,113 @@ pub(super) fn read_record(
         run = run.split_front(target.count);
     }
     Ok(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use crate::broker::memory::Memory;
+    use crate::broker::node::Node;
+    use crate::broker::queue::handle::{Queue, QueueProperties};
+    use crate::broker::wakes::Wakes;
+    use crate::config::Config;
+    use crate::message::block::BlockBuilder;
+    use crate::message::block_header::Stamp;
+    use crate::message::names::Names;
+    use crate::message::place::{QueueId, Seq};
+    use crate::message::record::Content;
+    use crate::message::run::Run;
+    use crate::queue::classic::{Classic, Head};
+    use crate::queue::lane::Away;
+    use crate::queue::ledger::{Ledger, NewExtent};
+    use crate::stats::Gauge;
+    use crate::storage::disk::Disk;
+    use crate::storage::disk::watched::WatchedDisk;
+    use crate::storage::log::Log;
+    use crate::storage::pack::Kind;
+    use crate::storage::pack::shelf::Shelf;
+    use crate::storage::pack::writer::{PackWriter, PackedExtent};
+
+    const QUEUE: QueueId = QueueId(7);
+
+    fn message(seq: u64) -> Run {
+        let mut builder = BlockBuilder::default();
+        builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
+        let stamp = Stamp { persistent: true, received_ms: 0 };
+        let (block, count, body_bytes) = builder.seal(stamp, &Arc::default());
+        Run::of_block(block, count, body_bytes).numbered_from(Seq(seq))
+    }
+
+    /// Writes a pack with these messages; where they are.
+    fn pack(disk: &dyn Disk, number: u64, seqs: std::ops::Range<u64>) -> Vec<NewExtent> {
+        let mut writer = PackWriter::create(disk, Kind::Durable, number).unwrap();
+        seqs.for_each(|seq| writer.push(QUEUE, &message(seq), None).unwrap());
+        let extents = writer.finish(disk).unwrap().extents;
+        let new = |extent: &PackedExtent| NewExtent {
+            at: extent.record.at,
+            gaps: extent.gaps.clone(),
+            pack_live: Arc::new(Gauge::default()),
+        };
+        extents.iter().map(new).collect()
+    }
+
+    /// A queue whose three messages are all in these extents.
+    fn queue(disk: &WatchedDisk, extents: Vec<NewExtent>) -> Arc<Queue> {
+        let shelf = Shelf::new(Arc::new(disk.clone()));
+        let memory = Memory::new(u64::MAX, u64::MAX);
+        let limits = Config::default().limits;
+        let node = Arc::new(Node::new(limits, memory, Log::default(), Arc::new(disk.clone()), shelf));
+        let mut ledger = Ledger::default();
+        extents.into_iter().for_each(|extent| ledger.restore_extent(extent));
+        let (first, end) = (Seq(1), Seq(4));
+        let away = Away { first, end, count: 3, body_bytes: 3, persistent: true, redelivered: false };
+        let classic = Classic::restore(vec![away], ledger, Seq(0));
+        Arc::new(Queue::restored(QUEUE, QueueProperties::durable("q"), node, classic, end))
+    }
+
+    #[test]
+    fn others_have_the_queue_while_the_disk_is_asked_for_its_messages() {
+        let disk = WatchedDisk::default();
+        let queue = queue(&disk, pack(&disk, 1, 1..4));
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (own, counted) = (Arc::downgrade(&queue), Arc::clone(&calls));
+        disk.watch(move || {
+            assert!(!own.upgrade().unwrap().is_locked(), "the disk is called under the queue's lock");
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        queue.read_ahead(&mut Wakes::default()).unwrap();
+        assert!(calls.load(Ordering::Relaxed) > 3);
+        assert_eq!(queue.lock().classic.head(), Head::Ready(3));
+    }
+
+    #[test]
+    fn messages_that_move_while_their_pack_is_opened_are_read_where_they_are_then() {
+        let disk = WatchedDisk::default();
+        let queue = queue(&disk, pack(&disk, 1, 1..4));
+        let moved = parking_lot::Mutex::new(Some(pack(&disk, 2, 1..4)));
+        let own = Arc::downgrade(&queue);
+        disk.watch(move || {
+            let Some(extents) = moved.lock().take() else { return };
+            let queue = own.upgrade().unwrap();
+            queue.move_to_extents(extents);
+            queue.node.shelf.doom(Kind::Durable, 1);
+        });
+        queue.read_ahead(&mut Wakes::default()).unwrap();
+        assert_eq!(queue.lock().classic.head(), Head::Ready(3));
+        assert_eq!(queue.node.counters.damaged_messages.read(), 0);
+        while queue.node.shelf.sweep().unwrap() {}
+        assert_eq!(disk.simulated().list("pack").unwrap(), ["0000000000000002.pack"]);
+    }
+
+    #[test]
+    fn messages_whose_pack_is_gone_for_good_are_set_aside() {
+        let disk = WatchedDisk::default();
+        let queue = queue(&disk, pack(&disk, 1, 1..4));
+        disk.simulated().unlink(&Kind::Durable.file_name(1)).unwrap();
+        queue.read_ahead(&mut Wakes::default()).unwrap();
+        assert_eq!(queue.lock().classic.head(), Head::Empty);
+        assert_eq!(queue.node.counters.damaged_messages.read(), 3);
+    }
 }

@@ -63,9 +63,13 @@ impl StoreError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Corrupt { .. } => true,
-            Self::Io { error, .. } => error.kind() == io::ErrorKind::NotFound,
-            _ => false,
+            _ => self.is_missing(),
         }
+    }
+
+    /// Whether a file is not there, or about to go.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Whether it concerns the log, without which nothing goes on.

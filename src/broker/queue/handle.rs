@@ -83,6 +83,20 @@ pub(super) struct Crowd {
     pub(super) is_given_up: bool,
 }
 
+#[cfg(test)]
+impl QueueProperties {
+    pub(in crate::broker) fn durable(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            vhost: "/".into(),
+            durable: true,
+            auto_delete: false,
+            exclusive_to: None,
+            arguments: Box::default(),
+        }
+    }
+}
+
 impl State {
     /// Asks those with a basic.get to try again.
     pub(super) fn wake_getters(&mut self, wakes: &mut Wakes) {
@@ -212,6 +226,12 @@ impl Queue {
 
     pub(in crate::broker) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// Whether anybody holds its lock.
+    #[cfg(test)]
+    pub(in crate::broker) fn is_locked(&self) -> bool {
+        self.state.is_locked()
     }
 }
 

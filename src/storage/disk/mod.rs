@@ -6,6 +6,8 @@
 
 pub mod real;
 pub mod simulated;
+#[cfg(test)]
+pub(crate) mod watched;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};

@@ -2,8 +2,16 @@
 //!
 //! A pack is doomed only after the checkpoint's tables have forgotten it. Its file goes in small steps: unlinking a
 //! large file at once stalls some disks for minutes.
+//!
+//! ```text
+//!          open            doom                sweep, when nobody opens or reads it
+//!  closed ------> leased ------> doomed, leased ------> going ------> gone
+//! ```
+//!
+//! Nothing waits for the disk under the lock: what is being opened and what is going is noted in it, and the two keep
+//! out of each other's way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -28,18 +36,83 @@ pub struct Shelf {
     state: Mutex<State>,
 }
 
+/// What names a pack.
+type Key = (Kind, u64);
+
 #[derive(Debug, Default)]
 struct State {
-    open: BTreeMap<(Kind, u64), PackLease>,
+    open: BTreeMap<Key, PackLease>,
+    /// How many are opening each, outside of the lock: its file is let alone.
+    opening: BTreeMap<Key, usize>,
     doomed: Vec<Doomed>,
+    /// Doomed ones whose files somebody is shortening or removing, outside of the lock.
+    going: BTreeSet<Key>,
 }
 
 #[derive(Debug)]
 struct Doomed {
-    kind: Kind,
-    number: u64,
+    key: Key,
     /// What readers may still hold.
     lease: Option<PackLease>,
+}
+
+impl State {
+    fn is_doomed(&self, key: Key) -> bool {
+        self.going.contains(&key) || self.doomed.iter().any(|doomed| doomed.key == key)
+    }
+
+    /// The pack if it is open; otherwise the caller opens it and says so with [`State::opened`].
+    fn lease_or_open(&mut self, key: Key) -> Result<Option<PackLease>, StoreError> {
+        if let Some(pack) = self.open.get(&key) {
+            return Ok(Some(Arc::clone(pack)));
+        }
+        if self.is_doomed(key) {
+            return Err(gone(key));
+        }
+        *self.opening.entry(key).or_default() += 1;
+        Ok(None)
+    }
+
+    /// What opening the pack gave, and what need not stay open for it. A pack that was doomed meanwhile is not leased any
+    /// more: its places have changed.
+    fn opened(
+        &mut self,
+        key: Key,
+        pack: Result<PackLease, StoreError>,
+    ) -> Result<(PackLease, Option<PackLease>), StoreError> {
+        if let Some(openers) = self.opening.get_mut(&key) {
+            *openers -= 1;
+            if *openers == 0 {
+                self.opening.remove(&key);
+            }
+        }
+        if self.is_doomed(key) {
+            return Err(gone(key));
+        }
+        let pack = Arc::clone(self.open.entry(key).or_insert(pack?));
+        let is_idle = |pack: &PackLease| Arc::strong_count(pack) == 1;
+        let idle =
+            if self.open.len() > OPEN_MAX { self.open.iter().find(|(_, pack)| is_idle(pack)) } else { None };
+        let idle = idle.map(|(key, _)| *key).and_then(|key| self.open.remove(&key));
+        Ok((pack, idle))
+    }
+
+    /// A doomed pack that nobody reads or opens.
+    fn next_to_go(&mut self) -> Option<Doomed> {
+        let is_free = |doomed: &Doomed| {
+            !self.opening.contains_key(&doomed.key)
+                && doomed.lease.as_ref().is_none_or(|lease| Arc::strong_count(lease) == 1)
+        };
+        let at = self.doomed.iter().position(is_free)?;
+        let doomed = self.doomed.swap_remove(at);
+        self.going.insert(doomed.key);
+        Some(doomed)
+    }
+}
+
+fn gone((kind, number): Key) -> StoreError {
+    let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+    StoreError::io("open", &kind.file_name(number))(gone)
 }
 
 impl Shelf {
@@ -48,56 +121,49 @@ impl Shelf {
         Self { disk, state: Mutex::default() }
     }
 
-    /// Pins a pack. A place that was looked up before the pack was doomed may be stale: when this fails, look it up
-    /// again.
+    /// Pins a pack; waits for the disk when it is not open. A place that was looked up before the pack was doomed may be
+    /// stale: when this fails with [`StoreError::is_missing`], look it up again.
     ///
     /// # Errors
     /// What the disk says, or [`StoreError::Corrupt`].
     pub fn lease(&self, kind: Kind, number: u64) -> Result<PackLease, StoreError> {
-        let mut state = self.state.lock();
-        if let Some(pack) = state.open.get(&(kind, number)) {
-            return Ok(Arc::clone(pack));
+        let key = (kind, number);
+        if let Some(pack) = self.state.lock().lease_or_open(key)? {
+            return Ok(pack);
         }
-        if state.doomed.iter().any(|doomed| (doomed.kind, doomed.number) == (kind, number)) {
-            let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(StoreError::io("open", &kind.file_name(number))(gone));
-        }
-        // Opened under the lock, so that a pack cannot be doomed in between.
-        let pack = Arc::new(Pack::open(&*self.disk, kind, number)?);
-        if state.open.len() >= OPEN_MAX {
-            let idle = state.open.iter().find(|(_, pack)| Arc::strong_count(pack) == 1).map(|(key, _)| *key);
-            idle.and_then(|key| state.open.remove(&key));
-        }
-        state.open.insert((kind, number), Arc::clone(&pack));
-        Ok(pack)
+        let opened = Pack::open(&*self.disk, kind, number).map(Arc::new);
+        // Bound to a name, so that a file is closed when the lock is not held any more.
+        let leased = self.state.lock().opened(key, opened);
+        leased.map(|(pack, _idle)| pack)
     }
 
     /// The checkpoint has durably forgotten the pack: its file goes when nobody reads it.
     pub fn doom(&self, kind: Kind, number: u64) {
         let mut state = self.state.lock();
-        let lease = state.open.remove(&(kind, number));
-        state.doomed.push(Doomed { kind, number, lease });
+        let key = (kind, number);
+        let lease = state.open.remove(&key);
+        state.doomed.push(Doomed { key, lease });
     }
 
     /// Shortens or removes one doomed file. Whether there may be more to do at once.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says. The file stays doomed.
     pub fn sweep(&self) -> Result<bool, StoreError> {
+        let next = self.state.lock().next_to_go();
+        let Some(Doomed { key, lease }) = next else { return Ok(false) };
+        drop(lease);
+        let shortened = self.shorten(key);
         let mut state = self.state.lock();
-        let is_free =
-            |doomed: &Doomed| doomed.lease.as_ref().is_none_or(|lease| Arc::strong_count(lease) == 1);
-        let Some(at) = state.doomed.iter().position(is_free) else { return Ok(false) };
-        let doomed = state.doomed.swap_remove(at);
-        let gone = self.shorten(doomed.kind, doomed.number)?;
-        if !gone {
-            state.doomed.push(Doomed { lease: None, ..doomed });
+        state.going.remove(&key);
+        if !matches!(shortened, Ok(true)) {
+            state.doomed.push(Doomed { key, lease: None });
         }
-        Ok(true)
+        shortened.map(|_| true)
     }
 
     /// Whether the file is gone.
-    fn shorten(&self, kind: Kind, number: u64) -> Result<bool, StoreError> {
+    fn shorten(&self, (kind, number): Key) -> Result<bool, StoreError> {
         let name = kind.file_name(number);
         let file = match self.disk.open(&name) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
@@ -131,5 +197,74 @@ impl Shelf {
             }
         }
         Ok(highest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::Shelf;
+    use crate::storage::disk::Disk;
+    use crate::storage::disk::watched::WatchedDisk;
+    use crate::storage::pack::writer::PackWriter;
+    use crate::storage::pack::{Kind, PACK_DIR};
+
+    fn shelf(packs: u64) -> (WatchedDisk, Arc<Shelf>) {
+        let disk = WatchedDisk::default();
+        for number in 1..=packs {
+            PackWriter::create(&disk, Kind::Durable, number).unwrap().finish(&disk).unwrap();
+        }
+        (disk.clone(), Arc::new(Shelf::new(Arc::new(disk))))
+    }
+
+    #[test]
+    fn nobody_waits_for_the_disk_to_pin_a_pack_that_is_open() {
+        let (disk, shelf) = shelf(2);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (own, counted) = (Arc::downgrade(&shelf), Arc::clone(&calls));
+        disk.watch(move || {
+            assert!(!own.upgrade().unwrap().state.is_locked(), "the disk is called under the lock");
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        shelf.lease(Kind::Durable, 1).unwrap();
+        let opened = calls.load(Ordering::Relaxed);
+        shelf.lease(Kind::Durable, 1).unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), opened);
+        shelf.doom(Kind::Durable, 2);
+        assert!(shelf.sweep().unwrap());
+        assert!(calls.load(Ordering::Relaxed) > opened);
+    }
+
+    #[test]
+    fn a_pack_that_is_going_cannot_be_pinned() {
+        let (disk, shelf) = shelf(1);
+        shelf.doom(Kind::Durable, 1);
+        let own = Arc::downgrade(&shelf);
+        disk.watch(move || {
+            let shelf = own.upgrade().unwrap();
+            assert!(shelf.lease(Kind::Durable, 1).unwrap_err().is_missing());
+            assert!(!shelf.sweep().unwrap(), "it is being swept");
+        });
+        while shelf.sweep().unwrap() {}
+        assert!(disk.simulated().list(PACK_DIR).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_pack_that_is_doomed_while_it_is_opened_is_let_alone_and_not_pinned() {
+        let (disk, shelf) = shelf(1);
+        let own = Arc::downgrade(&shelf);
+        let is_doomed = AtomicUsize::new(0);
+        disk.watch(move || {
+            let shelf = own.upgrade().unwrap();
+            if is_doomed.fetch_add(1, Ordering::Relaxed) == 0 {
+                shelf.doom(Kind::Durable, 1);
+                assert!(!shelf.sweep().unwrap(), "it is being opened");
+            }
+        });
+        assert!(shelf.lease(Kind::Durable, 1).unwrap_err().is_missing());
+        assert!(shelf.sweep().unwrap());
+        assert!(disk.simulated().list(PACK_DIR).unwrap().is_empty());
     }
 }
