@@ -189,10 +189,13 @@ impl Log {
         file.write_at(&pieces, open.offset).map_err(StoreError::io("write", file.name()))?;
         open.unsynced = true;
         {
+            let mut facts = open.slot.facts.lock();
+            batch.queues.iter().for_each(|queue| facts.name_queue(*queue));
+            batch.definitions.iter().for_each(|definition| facts.define(definition.clone()));
+        }
+        {
             let mut contents = open.slot.contents.lock();
             contents.add_batch(batch.first_lsn, open.offset, end_lsn);
-            batch.queues.iter().for_each(|queue| contents.facts.name_queue(*queue));
-            batch.definitions.iter().for_each(|definition| contents.facts.define(definition.clone()));
             contents.pin(std::mem::take(&mut batch.applying));
         }
         open.offset += header.padded_bytes();

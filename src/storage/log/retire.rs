@@ -43,7 +43,7 @@ impl Log {
         let lsn = Lsn(last.contents.lock().end_lsn);
         let replay = ReplayFrom { sequence: last.sequence + 1, lsn };
         let mut facts = SlotFacts::default();
-        taken.iter().for_each(|slot| facts.append(&slot.contents.lock().facts));
+        taken.iter().for_each(|slot| facts.append(&slot.facts.lock()));
         Some(Retiring { slots: taken, facts, replay })
     }
 

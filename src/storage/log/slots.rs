@@ -82,7 +82,10 @@ pub(super) struct SlotUse {
     pub(super) file: SlotFile,
     pub(super) sequence: u64,
     pub(super) epoch: u64,
+    /// Whoever looks for a record takes this lock, under that of a queue: it is held for moments.
     pub(super) contents: Mutex<SlotContents>,
+    /// A lock of its own, because a batch may name very many queues. Only a commit takes it, and whoever retires the slot.
+    pub(super) facts: Mutex<SlotFacts>,
 }
 
 #[derive(Debug)]
@@ -90,7 +93,6 @@ pub(super) struct SlotContents {
     /// For each batch the position of its first record and its offset in the file; rising.
     batches: Vec<(u64, u64)>,
     pub(super) end_lsn: u64,
-    pub(super) facts: SlotFacts,
     /// For each batch that had facts not applied when it was written.
     applying: Vec<Arc<()>>,
 }
@@ -107,8 +109,8 @@ pub(super) struct Location {
 
 impl SlotUse {
     pub(super) fn new(file: SlotFile, sequence: u64, epoch: u64, end_lsn: u64, facts: SlotFacts) -> Self {
-        let contents = SlotContents { batches: Vec::new(), end_lsn, facts, applying: Vec::new() };
-        Self { file, sequence, epoch, contents: Mutex::new(contents) }
+        let contents = SlotContents { batches: Vec::new(), end_lsn, applying: Vec::new() };
+        Self { file, sequence, epoch, contents: Mutex::new(contents), facts: Mutex::new(facts) }
     }
 
     pub(super) fn locate(&self, lsn: Lsn) -> Option<Location> {

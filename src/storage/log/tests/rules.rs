@@ -457,6 +457,17 @@ fn who_waits_is_woken_once_and_the_committer_works_until_it_is_told_to_go_home()
     assert_eq!(log.durable(), log.end());
 }
 
+#[test]
+fn records_are_found_while_the_queues_that_a_batch_names_are_noted() {
+    let log = Log::in_memory(options(4));
+    let start = log.append().push_record(KIND, Class::Message, [QueueId(1)], |sink| sink.put(b"x")).start;
+    commit_all(&log).unwrap();
+    let open = Arc::clone(log.slots.lock().used.back().unwrap());
+    let _noting = open.facts.lock();
+    assert!(!open.contents.is_locked());
+    assert!(log.lease(start).is_some());
+}
+
 proptest! {
     #[test]
     fn arbitrary_slots_never_panic_and_never_deliver_what_is_damaged(
