@@ -412,10 +412,65 @@ impl Drop for Append<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::sync::Weak;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
 
     use super::*;
     use crate::storage::log::LogOptions;
+
+    /// Tells whether the log is held when it is woken.
+    struct Observer {
+        log: Weak<Log>,
+        woken: AtomicUsize,
+    }
+
+    impl Wake for Observer {
+        fn wake(self: Arc<Self>) {
+            let log = self.log.upgrade().unwrap();
+            assert!(!log.committer.is_locked() && !log.waiting.is_locked() && !log.pending.is_locked());
+            self.woken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn observer(log: &Arc<Log>) -> (Arc<Observer>, Waker) {
+        let observer = Arc::new(Observer { log: Arc::downgrade(log), woken: AtomicUsize::new(0) });
+        (Arc::clone(&observer), Waker::from(observer))
+    }
+
+    #[test]
+    fn a_task_that_asks_often_is_noted_and_woken_once_and_under_no_lock() {
+        let log =
+            Arc::new(Log::in_memory(LogOptions { commit: CommitMode::Called, ..LogOptions::default() }));
+        let (one, two) = (observer(&log), observer(&log));
+        let append = || log.append().push_record(1, Class::Message, [QueueId(1)], |sink| sink.put(b"x")).end;
+        for round in 1..3 {
+            let message = append();
+            for (_, waker) in [&one, &two].repeat(1000) {
+                log.wake_when_durable(message, &waker.clone());
+            }
+            assert_eq!(log.waiting.lock().len(), 2);
+            log.commit_once().unwrap();
+            assert_eq!(
+                (one.0.woken.load(Ordering::Relaxed), two.0.woken.load(Ordering::Relaxed)),
+                (round, round)
+            );
+        }
+        append();
+        log.commit_once().unwrap();
+        assert_eq!(one.0.woken.load(Ordering::Relaxed), 2, "it has not asked again");
+    }
+
+    #[test]
+    fn who_waits_for_more_than_before_hurries_that_too() {
+        let log = Log::in_memory(LogOptions { commit: CommitMode::Called, ..LogOptions::default() });
+        let append = || log.append().push_record(1, Class::Settle, [QueueId(1)], |sink| sink.put(b"x")).end;
+        log.wake_when_durable(log.end(), Waker::noop());
+        let settle = append();
+        assert!(!log.pending.lock().has_urgent());
+        log.wake_when_durable(settle, Waker::noop());
+        assert!(log.pending.lock().has_urgent());
+    }
 
     #[test]
     fn who_waits_for_what_is_being_written_does_not_hurry_the_settles_behind_it() {

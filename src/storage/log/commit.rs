@@ -10,7 +10,6 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Waker;
 
 use crate::storage::batch::{BATCH_HEADER_BYTES, BatchHeader, padded_bytes};
 use crate::storage::disk::PAGE_BYTES;
@@ -18,6 +17,7 @@ use crate::storage::error::StoreError;
 use crate::storage::log::append::Batch;
 use crate::storage::log::options::Epochs;
 use crate::storage::log::slots::{SlotFacts, SlotUse};
+use crate::storage::log::waiting::Waiter;
 use crate::storage::log::{Log, SyncMode};
 use crate::storage::slot::{SLOT_HEADER_BYTES, SlotHeader};
 
@@ -45,8 +45,6 @@ pub(super) struct Committer {
     epochs: Epochs,
     /// A batch for which there was no room.
     kept: Option<Batch>,
-    /// Room for those to wake.
-    waking: Vec<Waker>,
 }
 
 #[derive(Debug)]
@@ -61,7 +59,7 @@ struct OpenSlot {
 impl Committer {
     /// Goes on behind the slot `sequence`, of this epoch, with the position `end_lsn`.
     pub(super) fn new(sequence: u64, epoch: u64, end_lsn: u64, epochs: Epochs) -> Self {
-        Self { open: None, sequence, epoch, end_lsn, epochs, kept: None, waking: Vec::new() }
+        Self { open: None, sequence, epoch, end_lsn, epochs, kept: None }
     }
 
     fn has_room(&self, bytes: u64) -> bool {
@@ -91,7 +89,8 @@ impl Log {
         self.write(&mut committer, &mut batch).map_err(|error| self.poison(&error))?;
         self.durable.store(batch.end_lsn(), Ordering::Release);
         self.counters.pending_bytes.sub(batch.payload_bytes);
-        self.wake(&mut committer);
+        drop(committer);
+        self.wake_waiting();
         self.give_back(batch);
         Ok(Committed::Batch)
     }
@@ -208,8 +207,12 @@ impl Log {
         Ok(())
     }
 
-    fn wake(&self, committer: &mut Committer) {
-        std::mem::swap(&mut *self.waiting.lock(), &mut committer.waking);
-        committer.waking.drain(..).for_each(Waker::wake);
+    /// Wakes those who wait, under no lock: there may be very many.
+    fn wake_waiting(&self) {
+        let mut woken = self.waiting.lock().take();
+        if !woken.is_empty() {
+            woken.drain(..).for_each(Waiter::wake);
+            self.waiting.lock().give_back(woken);
+        }
     }
 }

@@ -29,6 +29,7 @@ pub(in crate::storage) mod scan;
 pub(in crate::storage) mod slots;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -45,6 +46,7 @@ use crate::storage::log::append::Pending;
 use crate::storage::log::commit::Committer;
 use crate::storage::log::prepare::Preparing;
 use crate::storage::log::slots::Slots;
+use crate::storage::log::waiting::Waiting;
 
 pub use crate::storage::log::append::{Append, Applying, Class, RecordSink};
 pub use crate::storage::log::commit::Committed;
@@ -72,7 +74,7 @@ pub struct Log {
     /// Everything before it survives a crash. Written by the committer, read by all.
     durable: AtomicU64,
     /// Those to wake when `durable` has risen.
-    waiting: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiting>,
     /// What only a commit touches; held for its whole length.
     committer: Mutex<Committer>,
     /// The next slot while it is written with zeros.
@@ -141,10 +143,13 @@ impl Log {
     }
 
     /// Wakes the caller once when [`Log::durable`] has risen. Whoever asks must look at it again afterwards: it
-    /// may have risen in between. What is pending up to `lsn` is not kept waiting for company.
+    /// may have risen in between. What is pending up to `lsn` is not kept waiting for company. Asking again before that
+    /// changes nothing.
     pub fn wake_when_durable(&self, lsn: Lsn, waker: &Waker) {
-        self.waiting.lock().push(waker.clone());
-        self.hurry(lsn);
+        let is_new = self.waiting.lock().add(lsn, waker);
+        if is_new {
+            self.hurry(lsn);
+        }
     }
 
     /// Bytes of records that are appended and not durable; padding is left out.
