@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::broker::Broker;
 use crate::broker::alarms::Shortage;
 use crate::broker::queue::handle::Queue;
+use crate::broker::queue::store::DirtyExtent;
 use crate::broker::read_ahead::read_record;
 use crate::message::place::{Extent, Lsn, QueueId, Seq};
 use crate::message::run::Run;
@@ -243,8 +244,9 @@ impl Checkpoint {
         queue: &Arc<Queue>,
     ) -> Result<Option<u64>, StoreError> {
         let mut last = None;
-        for (at, live) in queue.extents_of(&capture.merged) {
-            if !self.copy_extent(broker, capture, queue, &at, &live, &mut last)? {
+        for at in queue.extents_of(&capture.merged) {
+            let live = queue.live_ranges(at.first, at.last.after(1));
+            if !self.copy_extent(broker, capture, queue, &at, live, &mut last)? {
                 return Ok(Some(at.pack));
             }
         }
@@ -270,7 +272,7 @@ impl Checkpoint {
                 }
             }
         }
-        for (first, version, settled) in queue.dirty_extents(&capture.merged) {
+        for DirtyExtent { first, version, settled } in queue.dirty_extents(&capture.merged) {
             capture.versions.push((queue.id, first, version));
             match settled {
                 Some(settled) => capture.changes.settled.push((queue.id, LANE, first, settled)),
@@ -288,7 +290,7 @@ impl Checkpoint {
         capture: &mut Capture,
         queue: &Arc<Queue>,
         at: &Extent,
-        live: &[(Seq, Seq)],
+        live: Vec<(Seq, Seq)>,
         last: &mut Option<Seq>,
     ) -> Result<bool, StoreError> {
         let pack = broker.node.shelf.lease(Kind::Durable, at.pack);
@@ -304,12 +306,8 @@ impl Checkpoint {
             tracing::error!(%damage, "a pack cannot be read, and stays as it is");
             return Ok(false);
         }
-        for run in read.runs {
-            for &(first, end) in live {
-                if let Some(part) = run.part(first, end) {
-                    self.push(broker, capture, queue, &part, None, last)?;
-                }
-            }
+        for part in parts_within(read.runs, live) {
+            self.push(broker, capture, queue, &part, None, last)?;
         }
         Ok(true)
     }
@@ -417,6 +415,84 @@ impl Checkpoint {
     }
 }
 
+/// What of the runs lies in the ranges. Both ascend, and so each is looked at once.
+fn parts_within(
+    runs: impl IntoIterator<Item = Run>,
+    ranges: impl IntoIterator<Item = (Seq, Seq)>,
+) -> impl Iterator<Item = Run> {
+    let mut ranges = ranges.into_iter().peekable();
+    let parts_of = move |run: Run| {
+        let mut parts = Vec::new();
+        while let Some(&(first, end)) = ranges.peek()
+            && first < run.end_seq()
+        {
+            parts.extend(run.part(first, end));
+            if end > run.end_seq() {
+                // The next run may have more of it.
+                break;
+            }
+            ranges.next();
+        }
+        parts
+    };
+    runs.into_iter().flat_map(parts_of)
+}
+
 fn row_of(queue: &Queue) -> QueueRow {
     QueueRow { queue: queue.id, next_seq: queue.peek_seq(), delivered_hi: queue.delivered_hi() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
+
+    use super::parts_within;
+    use crate::message::block::BlockBuilder;
+    use crate::message::block_header::Stamp;
+    use crate::message::names::Names;
+    use crate::message::place::Seq;
+    use crate::message::record::Content;
+    use crate::message::run::Run;
+
+    fn run(first: u64, end: u64) -> Run {
+        let mut builder = BlockBuilder::default();
+        for _ in first..end {
+            builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
+        }
+        let stamp = Stamp { persistent: true, received_ms: 0 };
+        let (block, count, body_bytes) = builder.seal(stamp, &Arc::default());
+        Run::of_block(block, count, body_bytes).numbered_from(Seq(first))
+    }
+
+    /// Ascending ranges with gaps between some of them.
+    fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
+        let lengths = proptest::collection::vec((0u64..4, 1u64..6), 0..20);
+        lengths.prop_map(|lengths| {
+            let mut end = 1;
+            let mut range = |(gap, len)| {
+                let first = end + gap;
+                end = first + len;
+                (first, end)
+            };
+            lengths.into_iter().map(&mut range).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_lives_of_runs_is_found_in_one_walk(runs in ranges(), live in ranges()) {
+            let looked_at = Cell::new(0);
+            let ranges = live.iter().map(|&(first, end)| (Seq(first), Seq(end)));
+            let ranges = ranges.inspect(|_| looked_at.set(looked_at.get() + 1));
+            let parts = parts_within(runs.iter().map(|&(first, end)| run(first, end)), ranges);
+            let found: Vec<u64> = parts.flat_map(|part| part.first_seq().0..part.end_seq().0).collect();
+            let is_in = |ranges: &[(u64, u64)], seq| ranges.iter().any(|&(first, end)| (first..end).contains(&seq));
+            let expected: Vec<u64> = (0..200).filter(|seq| is_in(&runs, *seq) && is_in(&live, *seq)).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert!(looked_at.get() <= live.len());
+        }
+    }
 }

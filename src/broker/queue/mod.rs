@@ -9,4 +9,4 @@ pub mod dispatch;
 pub mod handle;
 pub mod lifecycle;
 pub mod settle;
-mod store;
+pub(in crate::broker) mod store;

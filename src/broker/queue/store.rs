@@ -6,10 +6,24 @@ use roaring::RoaringBitmap;
 
 use crate::broker::queue::handle::Queue;
 use crate::message::place::{Extent, Lsn, Seq};
+use crate::queue::extent::ExtentState;
 use crate::queue::ledger::{NewExtent, PlacedBefore};
 
-/// An extent and the ranges of it that live.
-pub(in crate::broker) type LiveExtent = (Extent, Vec<(Seq, Seq)>);
+/// Ranges and extents that are looked at in one hold of the lock.
+const RANGES_PER_HOLD: usize = 1000;
+/// Bitmaps that are copied in one hold of it.
+const BITMAPS_PER_HOLD: usize = 100;
+
+/// What is settled in an extent and not saved.
+#[derive(Debug)]
+pub(in crate::broker) struct DirtyExtent {
+    /// Its first number.
+    pub(in crate::broker) first: Seq,
+    /// The version of what is settled.
+    pub(in crate::broker) version: u64,
+    /// None when nothing lives.
+    pub(in crate::broker) settled: Option<RoaringBitmap>,
+}
 
 impl Queue {
     /// The next number; it is not drawn.
@@ -27,16 +41,40 @@ impl Queue {
         self.lock().classic.ledger.placed_before(lsn, from, max)
     }
 
-    /// Its extents in these packs, with what lives of each.
-    pub(in crate::broker) fn extents_of(&self, packs: &BTreeSet<u64>) -> Vec<LiveExtent> {
+    /// Its extents in these packs.
+    pub(in crate::broker) fn extents_of(&self, packs: &BTreeSet<u64>) -> Vec<Extent> {
+        let mut found = Vec::new();
         if packs.is_empty() {
-            return Vec::new();
+            return found;
         }
-        let state = self.lock();
-        let ledger = &state.classic.ledger;
-        let within = ledger.extents().filter(|extent| packs.contains(&extent.at.pack));
-        let live = |at: &Extent| ledger.live_ranges(at.first, at.last.after(1)).collect();
-        within.map(|extent| (extent.at, live(&extent.at))).collect()
+        let is_within = |at: &Extent| packs.contains(&at.pack);
+        self.look_at_extents(RANGES_PER_HOLD, |extent| found.extend(Some(extent.at).filter(is_within)));
+        found
+    }
+
+    /// What lives between these numbers. What is settled meanwhile may be among it.
+    pub(in crate::broker) fn live_ranges(&self, first: Seq, end: Seq) -> Vec<(Seq, Seq)> {
+        let mut found = Vec::new();
+        let mut from = first;
+        loop {
+            let known = found.len();
+            found.extend(self.lock().classic.ledger.live_ranges(from, end).take(RANGES_PER_HOLD));
+            match found.last() {
+                Some(&(_, stop)) if found.len() == known + RANGES_PER_HOLD => from = stop,
+                _ => return found,
+            }
+        }
+    }
+
+    /// Looks at all extents, at so many in one hold of the lock.
+    fn look_at_extents(&self, per_hold: usize, mut look: impl FnMut(&ExtentState)) {
+        let mut from = Some(Seq(0));
+        while let Some(seq) = from {
+            let state = self.lock();
+            let mut extents = state.classic.ledger.extents_from(seq);
+            extents.by_ref().take(per_hold).for_each(&mut look);
+            from = extents.next().map(|extent| extent.at.first);
+        }
     }
 
     /// Whether an extent that stays lies between these numbers.
@@ -49,19 +87,16 @@ impl Queue {
         self.lock().classic.ledger.has_extent_between(after, before, |pack| merged.contains(&pack))
     }
 
-    /// What is settled in extents and not saved, but for those of merged packs, which are about to be replaced: first
-    /// number, version, and the bitmap, or none when nothing lives.
-    pub(in crate::broker) fn dirty_extents(
-        &self,
-        merged: &BTreeSet<u64>,
-    ) -> Vec<(Seq, u64, Option<RoaringBitmap>)> {
-        let state = self.lock();
-        let dirty = state.classic.ledger.dirty_extents().filter(|extent| !merged.contains(&extent.at.pack));
-        let dirty = dirty.map(|extent| {
-            let settled = (extent.live() > 0).then(|| extent.settled().clone());
-            (extent.at.first, extent.version(), settled)
+    /// What is settled in extents and not saved, but for those of merged packs, which are about to be replaced.
+    pub(in crate::broker) fn dirty_extents(&self, merged: &BTreeSet<u64>) -> Vec<DirtyExtent> {
+        let mut dirty = Vec::new();
+        self.look_at_extents(BITMAPS_PER_HOLD, |extent| {
+            if extent.is_dirty() && !merged.contains(&extent.at.pack) {
+                let settled = (extent.live() > 0).then(|| extent.settled().clone());
+                dirty.push(DirtyExtent { first: extent.at.first, version: extent.version(), settled });
+            }
         });
-        dirty.collect()
+        dirty
     }
 
     /// The checkpoint has saved an extent's bitmap as it was at this version.
