@@ -2,9 +2,10 @@
 //! settled to the tables.
 //!
 //! ```text
-//! Idle -> Capturing -> Waiting -> (commit, move) -> Retiring -> Idle
-//!           |            |            |                '- until nobody reads the slots
-//!           |            |            '- one transaction of the tables, then places in the ledgers
+//! Idle -> Capturing -> Waiting -> (commit) -> Moving -> Retiring -> Idle
+//!           |            |          |           |          '- until nobody reads the slots
+//!           |            |          |           '- places in the ledgers, queue by queue, under its lock in bounded steps
+//!           |            |          '- one transaction of the tables
 //!           |            '- until the log is durable past everything the capture may have seen
 //!           '- queue by queue, under its lock in bounded steps; bodies are copied outside of it
 //! ```
@@ -13,7 +14,7 @@
 //! captured from memory: the log remembers those of each slot, and the tables take them in its order. Only queues that
 //! a slot names are visited.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::broker::Broker;
@@ -67,6 +68,7 @@ enum Stage {
     Idle,
     Capturing(Box<Capture>),
     Waiting(Box<Captured>),
+    Moving(Moving),
     Retiring(Retiring),
 }
 
@@ -106,6 +108,17 @@ struct Captured {
     seen: Lsn,
 }
 
+#[derive(Debug)]
+struct Moving {
+    retiring: Retiring,
+    /// The queue whose messages are moving.
+    present: Option<Arc<Queue>>,
+    /// What is to move for the others.
+    queues: BTreeMap<QueueId, VecDeque<NewExtent>>,
+    /// Packs that go when all has moved.
+    forgotten: Vec<u64>,
+}
+
 impl Checkpoint {
     /// None yet, on these tables and packs.
     pub(super) fn new(meta: Meta, packs: BTreeMap<u64, PackUse>, next_pack: u64, ballast: Ballast) -> Self {
@@ -122,6 +135,7 @@ impl Checkpoint {
             Stage::Idle => self.begin(broker),
             Stage::Capturing(capture) => self.capture(broker, *capture),
             Stage::Waiting(captured) => self.commit(broker, *captured),
+            Stage::Moving(moving) => Ok(self.move_some(broker, moving)),
             Stage::Retiring(retiring) => self.retire(broker, retiring),
         };
         match &stepped {
@@ -335,7 +349,7 @@ impl Checkpoint {
         writer.push(queue.id, run, origin)
     }
 
-    /// Once the log is durable past all that was seen: the tables, then the places.
+    /// Once the log is durable past all that was seen: the tables; the places are next.
     fn commit(&mut self, broker: &Broker, captured: Captured) -> Result<Progress, StoreError> {
         let seen = captured.seen;
         if broker.node.log.durable() < seen {
@@ -351,37 +365,52 @@ impl Checkpoint {
                 queue.mark_saved(first, version);
             }
         }
-        if let Some(pack) = pack {
-            self.next_pack = pack.number + 1;
-            self.move_places(broker, pack);
-        }
-        for number in changes.packs_forgotten {
-            self.packs.remove(&number);
-            broker.node.shelf.doom(Kind::Durable, number);
-        }
-        self.stage = Stage::Retiring(retiring);
+        let queues = pack.map(|pack| self.places_in(broker, pack)).unwrap_or_default();
+        let forgotten = changes.packs_forgotten;
+        self.stage = Stage::Moving(Moving { retiring, present: None, queues, forgotten });
         Ok(Progress::Working)
     }
 
-    fn move_places(&mut self, broker: &Broker, pack: PackSummary) {
+    /// The places in a new pack, by queue.
+    fn places_in(&mut self, broker: &Broker, pack: PackSummary) -> BTreeMap<QueueId, VecDeque<NewExtent>> {
+        self.next_pack = pack.number + 1;
         let live = Arc::new(Gauge::default());
-        let mut by_queue: BTreeMap<QueueId, Vec<NewExtent>> = BTreeMap::new();
+        let mut by_queue: BTreeMap<QueueId, VecDeque<NewExtent>> = BTreeMap::new();
         let mut count = 0;
         for extent in pack.extents {
             count += u64::from(extent.record.at.count);
-            by_queue.entry(extent.record.queue).or_default().push(NewExtent {
+            by_queue.entry(extent.record.queue).or_default().push_back(NewExtent {
                 at: extent.record.at,
                 gaps: extent.gaps,
                 pack_live: Arc::clone(&live),
             });
         }
-        for (id, extents) in by_queue {
-            if let Some(queue) = broker.node.durable_queue(id) {
-                queue.move_to_extents(extents);
-            }
-        }
         broker.node.counters.packed_messages.add(count);
         self.packs.insert(pack.number, PackUse { live, count });
+        by_queue
+    }
+
+    /// Moves places, as many as one hold of a queue's lock allows. When all have moved the packs go that they were in.
+    fn move_some(&mut self, broker: &Broker, mut moving: Moving) -> Progress {
+        if let Some(queue) = &moving.present {
+            if queue.move_some() {
+                moving.present = None;
+            }
+        } else if let Some((id, extents)) = moving.queues.pop_first() {
+            moving.present = broker.node.durable_queue(id);
+            if let Some(queue) = &moving.present {
+                queue.begin_move(extents);
+            }
+        } else {
+            for number in moving.forgotten {
+                self.packs.remove(&number);
+                broker.node.shelf.doom(Kind::Durable, number);
+            }
+            self.stage = Stage::Retiring(moving.retiring);
+            return Progress::Working;
+        }
+        self.stage = Stage::Moving(moving);
+        Progress::Working
     }
 
     fn retire(&mut self, broker: &Broker, retiring: Retiring) -> Result<Progress, StoreError> {

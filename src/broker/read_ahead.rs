@@ -364,7 +364,8 @@ mod tests {
         disk.watch(move || {
             let Some(extents) = moved.lock().take() else { return };
             let queue = own.upgrade().unwrap();
-            queue.move_to_extents(extents);
+            queue.begin_move(extents.into());
+            while !queue.move_some() {}
             queue.node.shelf.doom(Kind::Durable, 1);
         });
         queue.read_ahead(&mut Wakes::default()).unwrap();

@@ -3,6 +3,7 @@
 //! What is settled is a bitmap, about a bit a message. It is saved by checkpoints only, and is dirty by version: the
 //! version that was captured is marked saved after the commit, so that what was settled meanwhile stays dirty.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -30,6 +31,28 @@ impl ExtentState {
         let live = (u64::from(span(&at)) + 1).saturating_sub(settled.len());
         pack_live.add(live);
         Self { at, settled, live, version: 0, saved: 0, pack_live }
+    }
+
+    /// An extent to which messages are on their way: none is there yet.
+    pub(super) fn awaiting(at: Extent, pack_live: Arc<Gauge>) -> Self {
+        let mut settled = RoaringBitmap::new();
+        settled.insert_range(0..=span(&at));
+        Self { at, settled, live: 0, version: 0, saved: 0, pack_live }
+    }
+
+    /// The numbers `first..end` were moved here.
+    pub(super) fn take_in(&mut self, first: Seq, end: Seq) {
+        let Some((low, high)) = self.relative(first, end) else { return };
+        let came = self.settled.remove_range(low..=high);
+        self.live += came;
+        self.pack_live.add(came);
+    }
+
+    /// All that was to come is here. What was settled on the way is not known to the checkpoint.
+    pub(super) fn complete(&mut self) {
+        if self.live < u64::from(self.at.count) {
+            self.version += 1;
+        }
     }
 
     /// How many of its messages live.
@@ -105,6 +128,81 @@ impl ExtentState {
 impl Drop for ExtentState {
     fn drop(&mut self) {
         self.pack_live.sub(self.live);
+    }
+}
+
+/// Extents of one queue that do not overlap.
+#[derive(Debug, Default)]
+pub(super) struct Extents {
+    /// By the first number.
+    by_first: BTreeMap<Seq, ExtentState>,
+}
+
+impl Extents {
+    pub(super) fn insert(&mut self, extent: ExtentState) {
+        self.by_first.insert(extent.at.first, extent);
+    }
+
+    pub(super) fn remove(&mut self, first: Seq) -> Option<ExtentState> {
+        self.by_first.remove(&first)
+    }
+
+    pub(super) fn pop_first(&mut self) -> Option<ExtentState> {
+        self.by_first.pop_first().map(|(_, extent)| extent)
+    }
+
+    pub(super) fn last_mut(&mut self) -> Option<&mut ExtentState> {
+        self.by_first.values_mut().next_back()
+    }
+
+    pub(super) fn get_mut(&mut self, first: Seq) -> Option<&mut ExtentState> {
+        self.by_first.get_mut(&first)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_first.len()
+    }
+
+    /// The extent whose numbers reach over `seq`.
+    pub(super) fn at(&self, seq: Seq) -> Option<&ExtentState> {
+        let (_, extent) = self.by_first.range(..=seq).next_back()?;
+        (extent.at.last >= seq).then_some(extent)
+    }
+
+    /// The extent in which the message lives.
+    pub(super) fn with_live(&self, seq: Seq) -> Option<&ExtentState> {
+        self.at(seq).filter(|extent| extent.live_in(seq, seq.after(1)) > 0)
+    }
+
+    /// Those whose first numbers are `from` and above.
+    pub(super) fn starting_at(&self, from: Seq) -> impl DoubleEndedIterator<Item = &ExtentState> {
+        self.by_first.range(from..).map(|(_, extent)| extent)
+    }
+
+    /// Those that have numbers of `first..end`.
+    pub(super) fn within(&self, first: Seq, end: Seq) -> impl Iterator<Item = &ExtentState> {
+        let from = self.at(first).map_or(first, |extent| extent.at.first);
+        self.by_first.range(from..end.max(from)).map(|(_, extent)| extent)
+    }
+
+    /// The numbers `first..end` are done with; how many of them lived.
+    pub(super) fn settle(&mut self, first: Seq, end: Seq) -> u64 {
+        let from = self.at(first).map_or(first, |extent| extent.at.first);
+        self.by_first.range_mut(from..end.max(from)).map(|(_, extent)| extent.settle(first, end)).sum()
+    }
+
+    /// How many of the numbers `first..end` live.
+    pub(super) fn live_in(&self, first: Seq, end: Seq) -> u64 {
+        self.within(first, end).map(|extent| extent.live_in(first, end)).sum()
+    }
+
+    /// The first live numbers within `first..end` that follow each other.
+    pub(super) fn next_live(&self, first: Seq, end: Seq) -> Option<(Seq, Seq)> {
+        self.within(first, end).find_map(|extent| extent.next_live(first, end))
+    }
+
+    pub(super) fn retain(&mut self, keeps: impl Fn(&ExtentState) -> bool) {
+        self.by_first.retain(|_, extent| keeps(extent));
     }
 }
 

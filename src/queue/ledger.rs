@@ -4,16 +4,17 @@
 //! of packs. Transient ones are here only while they are spilled. Delivery never looks here: a checkpoint reads and
 //! moves it, settles cut it, and a message that is not in memory is found through it by its number.
 //!
-//! A number lives in one place at a time, and extents of one queue never overlap.
+//! A number lives in one place at a time, and extents of one queue never overlap, but for those to which messages are
+//! moving ([`super::moving`]): these are apart until all have moved.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
 use crate::message::place::{Extent, Lsn, Place, Seq};
-use crate::queue::extent::ExtentState;
+use crate::queue::extent::{ExtentState, Extents};
+use crate::queue::moving::{Moving, Next};
 use crate::stats::Gauge;
 
 /// What one range costs in memory, with its share of the tree's nodes.
@@ -55,8 +56,9 @@ pub struct NewExtent {
 pub struct Ledger {
     /// By the first number: the number after the last one, and the place of the whole range.
     ranges: BTreeMap<Seq, (Seq, Place)>,
-    /// By the first number.
-    extents: BTreeMap<Seq, ExtentState>,
+    extents: Extents,
+    /// Where messages are moving to.
+    moving: Option<Box<Moving>>,
     messages: u64,
 }
 
@@ -73,7 +75,7 @@ impl Ledger {
         let NewExtent { at, gaps, pack_live } = extent;
         let state = ExtentState::new(at, gaps, pack_live);
         self.messages += state.live();
-        self.extents.insert(at.first, state);
+        self.extents.insert(state);
     }
 
     /// The numbers `first..end` are done with; those not known are ignored. How many were known.
@@ -81,9 +83,9 @@ impl Ledger {
         if first >= end || self.messages == 0 {
             return 0;
         }
-        let mut died = self.cut_ranges(first, end);
-        for extent in self.extents_within(first, end) {
-            died += extent.settle(first, end);
+        let mut died = self.cut_ranges(first, end) + self.extents.settle(first, end);
+        if let Some(moving) = &mut self.moving {
+            died += moving.arrived.settle(first, end);
         }
         self.messages -= died;
         died
@@ -111,26 +113,9 @@ impl Ledger {
         cut
     }
 
-    fn extents_within(&mut self, first: Seq, end: Seq) -> impl Iterator<Item = &mut ExtentState> {
-        let from = self.extent_at(first).map_or(first, |extent| extent.at.first);
-        self.extents.range_mut(from..end.max(from)).map(|(_, extent)| extent)
-    }
-
-    /// The extent whose numbers reach over `seq`.
-    fn extent_at(&self, seq: Seq) -> Option<&ExtentState> {
-        let (_, extent) = self.extents.range(..=seq).next_back()?;
-        (extent.at.last >= seq).then_some(extent)
-    }
-
     /// Where a live message lies; `None` when it is not live.
     pub fn place(&self, seq: Seq) -> Option<Where> {
-        if let Some((_, &(end, place))) = self.ranges.range(..=seq).next_back()
-            && seq < end
-        {
-            return Some(Where::At(place));
-        }
-        let extent = self.extent_at(seq)?;
-        (extent.live_in(seq, seq.after(1)) > 0).then_some(Where::In(extent.at))
+        self.place_and_end(seq).map(|(place, _)| place)
     }
 
     /// Where a live message lies, and up to before which number the place goes on; not all of those need live.
@@ -140,18 +125,25 @@ impl Ledger {
         {
             return Some((Where::At(place), end));
         }
-        let at = self.extent_at(seq)?.at;
-        (self.live_in(seq, seq.after(1)) > 0).then_some((Where::In(at), at.last.after(1)))
+        if let Some(extent) = self.extents.with_live(seq) {
+            return Some((Where::In(extent.at), extent.at.last.after(1)));
+        }
+        let (extent, end) = self.moving.as_ref()?.place_and_end(seq)?;
+        Some((Where::In(extent.at), end))
     }
 
     /// The numbers `first..end` between which all live messages lie; `None` without any.
     pub fn bounds(&self) -> Option<(Seq, Seq)> {
-        let firsts = [self.ranges.keys().next(), self.extents.keys().next()];
-        let ends = [
-            self.ranges.values().next_back().map(|(end, _)| *end),
-            self.extents.values().next_back().map(|extent| extent.at.last.after(1)),
-        ];
-        Some((*firsts.into_iter().flatten().min()?, ends.into_iter().flatten().max()?))
+        let extents = [Some(&self.extents), self.moving.as_ref().map(|moving| &moving.arrived)];
+        let mut first = self.ranges.keys().next().copied();
+        let mut end = self.ranges.values().next_back().map(|(end, _)| *end);
+        for mut extents in extents.into_iter().flatten().map(|extents| extents.starting_at(Seq(0))) {
+            let Some(lowest) = extents.next() else { continue };
+            let highest = extents.next_back().unwrap_or(lowest);
+            first = first.into_iter().chain([lowest.at.first]).min();
+            end = end.into_iter().chain([highest.at.last.after(1)]).max();
+        }
+        first.zip(end)
     }
 
     /// How many messages live.
@@ -168,8 +160,8 @@ impl Ledger {
         let mut live = before.map_or(0, |(_, (stop, _))| stop.min(&end).0.saturating_sub(first.0));
         live +=
             self.ranges.range(first..end).map(|(start, (stop, _))| stop.min(&end).0 - start.0).sum::<u64>();
-        let from = self.extent_at(first).map_or(first, |extent| extent.at.first);
-        live + self.extents.range(from..end).map(|(_, extent)| extent.live_in(first, end)).sum::<u64>()
+        live += self.extents.live_in(first, end);
+        live + self.moving.as_ref().map_or(0, |moving| moving.arrived.live_in(first, end))
     }
 
     /// The live numbers of `first..end` in ascending ranges, neighbours in one place together.
@@ -185,12 +177,11 @@ impl Ledger {
         let around = self.ranges.range(..=from).next_back().filter(|(_, (stop, _))| *stop > from);
         let range = around.or_else(|| self.ranges.range(from..end).next());
         let range = range.map(|(&start, &(stop, _))| (start.max(from), stop.min(end)));
-        let start = self.extent_at(from).map_or(from, |extent| extent.at.first);
-        let in_extent = self.extents.range(start..end).find_map(|(_, extent)| extent.next_live(from, end));
-        match (range, in_extent) {
-            (Some(one), Some(two)) => Some(one.min(two)),
-            (one, two) => one.or(two),
-        }
+        // Extents behind the range need not be searched: what lives in it lives nowhere else.
+        let end = range.map_or(end, |(start, _)| start);
+        let in_extent = self.extents.next_live(from, end);
+        let moved = self.moving.as_ref().and_then(|moving| moving.arrived.next_live(from, end));
+        [range, in_extent, moved].into_iter().flatten().min()
     }
 
     /// The live ranges from `from` on whose records start before `lsn`, after looking at no more than `max` ranges.
@@ -216,73 +207,82 @@ impl Ledger {
     /// Whether an extent lies between these numbers, other than those of packs that are being merged: a new extent
     /// must not span it.
     pub fn has_extent_between(&self, after: Seq, before: Seq, is_merged: impl Fn(u64) -> bool) -> bool {
-        let between =
-            self.extents.range((Bound::Excluded(after), Bound::Excluded(before.max(after.after(1)))));
-        between.into_iter().any(|(_, extent)| !is_merged(extent.at.pack))
+        let between = self.extents.starting_at(after.after(1)).take_while(|extent| extent.at.first < before);
+        between.into_iter().any(|extent| !is_merged(extent.at.pack))
     }
 
-    /// Messages are in these extents now, and no longer where they were: in the log, or in extents of a merged pack,
-    /// which the new ones replace. Those that are no longer live are settled in the new extents, which the checkpoint
-    /// does not know yet.
-    pub fn move_to_extents(&mut self, extents: Vec<NewExtent>) {
-        let mut moved = Vec::with_capacity(extents.len());
-        for NewExtent { at, gaps, pack_live } in extents {
-            let end = at.last.after(1);
-            let mut state = ExtentState::new(at, gaps, pack_live);
-            let mut from = at.first;
-            for (first, stop) in self.live_ranges(at.first, end) {
-                state.settle(from, first);
-                from = stop;
-            }
-            state.settle(from, end);
-            moved.push(state);
-        }
-        for state in &moved {
-            let (mut from, end) = (state.at.first, state.at.last.after(1));
-            while let Some((first, stop)) = state.next_live(from, end) {
-                self.messages -= self.cut_ranges(first, stop);
-                from = stop;
-            }
-            let replaced: Vec<Seq> =
-                self.extents_within(state.at.first, end).map(|old| old.at.first).collect();
-            for old in replaced.iter().filter_map(|first| self.extents.remove(first)) {
-                self.messages -= old.live();
+    /// Messages are to move to these extents, ascending, which a checkpoint has written and committed: from the log, or
+    /// from extents of a merged pack, which the new ones replace. [`Ledger::move_some`] does it; there is one move at a
+    /// time.
+    pub fn begin_move(&mut self, extents: VecDeque<NewExtent>) {
+        debug_assert!(self.moving.is_none(), "the checkpoint finishes one before the next");
+        self.moving = Some(Box::new(Moving::new(extents)));
+    }
+
+    /// Goes on moving messages, with `most` ranges or extents at most. `true` when all have moved. Those that are settled
+    /// until then are settled in the new extents, which the checkpoint does not know yet.
+    pub fn move_some(&mut self, most: usize) -> bool {
+        // Taken out, so that all that is asked below is of the old places.
+        let Some(mut moving) = self.moving.take() else { return true };
+        for _ in 0..most {
+            match moving.next() {
+                Next::Move(from, end) => self.move_next(&mut moving, from, end),
+                Next::Place(first, end) => self.place_next(&mut moving, first, end),
+                Next::Done => return true,
             }
         }
-        for state in moved {
-            self.messages += state.live();
-            self.extents.insert(state.at.first, state);
+        self.moving = Some(moving);
+        false
+    }
+
+    fn move_next(&mut self, moving: &mut Moving, from: Seq, end: Seq) {
+        let Some((first, stop)) = self.next_live(from, end) else { return moving.reach(end) };
+        let Some((first, stop)) = moving.written(first, stop) else { return moving.reach(stop) };
+        let cut = self.cut(first, stop);
+        debug_assert_eq!(cut, stop.0 - first.0, "they lived until they were moved");
+        self.messages += cut;
+        moving.take_in(first, stop);
+        moving.reach(stop);
+    }
+
+    fn place_next(&mut self, moving: &mut Moving, first: Seq, end: Seq) {
+        let replaced = self.extents.within(first, end).next().map(|old| old.at.first);
+        if let Some(old) = replaced.and_then(|first| self.extents.remove(first)) {
+            self.messages -= old.live();
+        } else if let Some(new) = moving.arrived.remove(first) {
+            self.extents.insert(new);
         }
     }
 
     /// Forgets what is left of a pack whose live messages were all moved elsewhere.
     pub fn forget_pack(&mut self, pack: u64) {
-        let messages = &mut self.messages;
-        self.extents.retain(|_, extent| {
-            let stays = extent.at.pack != pack;
-            *messages -= if stays { 0 } else { extent.live() };
-            stays
-        });
+        let gone = self.extents.starting_at(Seq(0)).filter(|extent| extent.at.pack == pack);
+        self.messages -= gone.map(ExtentState::live).sum::<u64>();
+        self.extents.retain(|extent| extent.at.pack != pack);
     }
 
     /// The extents whose first numbers are `from` and above, in order. One that the checkpoint does not know as it is
     /// ([`ExtentState::is_dirty`]), and without live messages, need not be saved but forgotten.
     pub fn extents_from(&self, from: Seq) -> impl Iterator<Item = &ExtentState> {
-        self.extents.range(from..).map(|(_, extent)| extent)
+        self.extents.starting_at(from)
     }
 
     /// The checkpoint knows the extent as it was at `version`. An extent without live messages goes.
     pub fn mark_saved(&mut self, first: Seq, version: u64) {
-        let Some(extent) = self.extents.get_mut(&first) else { return };
+        let Some(extent) = self.extents.get_mut(first) else { return };
         extent.mark_saved(version);
         if extent.live() == 0 && !extent.is_dirty() {
-            self.extents.remove(&first);
+            self.extents.remove(first);
         }
     }
 
     /// How many ranges and extents there are.
     pub fn len(&self) -> usize {
-        self.ranges.len() + self.extents.len()
+        self.ranges.len() + self.extents_len()
+    }
+
+    fn extents_len(&self) -> usize {
+        self.extents.len() + self.moving.as_ref().map_or(0, |moving| moving.len())
     }
 
     /// Whether there is none.
@@ -296,9 +296,12 @@ impl Ledger {
         for _ in 0..most {
             if let Some((first, (end, _))) = self.ranges.pop_first() {
                 self.messages -= end.0 - first.0;
-            } else if let Some((_, extent)) = self.extents.pop_first() {
+            } else if let Some(extent) = self.extents.pop_first() {
                 self.messages -= extent.live();
+            } else if let Some(live) = self.moving.as_mut().and_then(|moving| moving.shed_one()) {
+                self.messages -= live;
             } else {
+                self.moving = None;
                 break;
             }
         }
@@ -307,13 +310,13 @@ impl Ledger {
 
     /// What all of it costs in memory, in bytes.
     pub fn index_bytes(&self) -> u64 {
-        self.ranges.len() as u64 * RANGE_BYTES + self.extents.len() as u64 * EXTENT_BYTES
+        self.ranges.len() as u64 * RANGE_BYTES + self.extents_len() as u64 * EXTENT_BYTES
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, VecDeque};
     use std::sync::Arc;
 
     use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -323,7 +326,7 @@ mod tests {
     use crate::message::place::{Extent, Lsn, Place, Seq};
     use crate::stats::Gauge;
 
-    #[derive(Clone, Copy, Debug)]
+    #[derive(Clone, Debug)]
     enum Step {
         /// Persistent messages, after as many numbers that the ledger never hears of.
         Publish {
@@ -342,17 +345,23 @@ mod tests {
             records: u64,
             meanwhile: (u64, u64),
             merge: bool,
+            /// How many ranges move in one hold, and what is cut after each.
+            pace: usize,
+            during: Vec<(u64, u64)>,
         },
         Save,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let cut = (0u64..60, 0u64..8);
         let step = prop_oneof![
             4 => (0u64..3, 1u64..6).prop_map(|(skipped, count)| Step::Publish { skipped, count }),
             1 => (1u64..4).prop_map(|count| Step::Spill { count }),
             4 => (0u64..60, 1u64..8).prop_map(|(back, count)| Step::Cut { back, count }),
-            2 => (1u64..9, (0u64..60, 0u64..8), any::<bool>())
-                .prop_map(|(records, meanwhile, merge)| Step::Checkpoint { records, meanwhile, merge }),
+            2 => (1u64..9, cut.clone(), any::<bool>(), 1usize..5, proptest::collection::vec(cut, 0..12))
+                .prop_map(|(records, meanwhile, merge, pace, during)| Step::Checkpoint {
+                    records, meanwhile, merge, pace, during
+                }),
             1 => Just(Step::Save),
         ];
         proptest::collection::vec(step, 0..60)
@@ -379,7 +388,14 @@ mod tests {
             assert_eq!(died, (before - self.live.len()) as u64);
         }
 
-        fn checkpoint(&mut self, records: u64, meanwhile: (u64, u64), merge: bool) {
+        fn checkpoint(
+            &mut self,
+            records: u64,
+            meanwhile: (u64, u64),
+            merge: bool,
+            pace: usize,
+            during: &[(u64, u64)],
+        ) {
             let first_record =
                 self.live.values().filter_map(|place| place.ok()).filter(|&lsn| lsn < 1 << 40).min();
             let Some(first_record) = first_record else { return };
@@ -418,7 +434,7 @@ mod tests {
                 }
             }
             self.cut(meanwhile.0, meanwhile.1);
-            let mut new = Vec::new();
+            let mut new = VecDeque::new();
             for seqs in extents {
                 let (first, last) = (seqs[0], *seqs.last().unwrap());
                 let gaps: RoaringBitmap = (first..=last)
@@ -438,13 +454,38 @@ mod tests {
                 for seq in seqs {
                     self.live.entry(seq).and_modify(|place| *place = Err(number));
                 }
-                new.push(NewExtent { at, gaps, pack_live: Arc::clone(&gauge) });
+                new.push_back(NewExtent { at, gaps, pack_live: Arc::clone(&gauge) });
             }
-            self.ledger.move_to_extents(new);
+            self.ledger.begin_move(new);
+            let mut cuts = during.iter();
+            while !self.ledger.move_some(pace) {
+                self.agrees_on_what_lives();
+                cuts.next().inspect(|(back, count)| self.cut(*back, *count));
+            }
             self.packs.insert(number, gauge);
             if let Some(merged) = merged {
                 self.ledger.forget_pack(merged);
                 self.packs.remove(&merged);
+            }
+        }
+
+        /// Also while messages are on their way: each lives once, and a place goes on as far as it says.
+        fn agrees_on_what_lives(&self) {
+            let listed = self.ledger.live_ranges(Seq(0), Seq(self.next));
+            let listed: Vec<u64> = listed.flat_map(|(first, end)| first.0..end.0).collect();
+            assert!(listed.iter().eq(self.live.keys()));
+            assert_eq!(self.ledger.messages(), listed.len() as u64);
+            assert_eq!(self.ledger.live_in(Seq(0), Seq(self.next)), listed.len() as u64);
+            for (at, &seq) in listed.iter().enumerate() {
+                let (place, end) = self.ledger.place_and_end(Seq(seq)).unwrap();
+                // What was left out of a checkpoint stays where it was, between the others.
+                let is_left_out = |seq: u64| self.live.get(&seq).is_some_and(|place| *place == Ok(1 << 40));
+                for &other in listed[at..].iter().take_while(|other| **other < end.0) {
+                    assert!(
+                        self.ledger.place(Seq(other)) == Some(place) || is_left_out(other),
+                        "{seq} {other}"
+                    );
+                }
             }
         }
 
@@ -456,6 +497,49 @@ mod tests {
                 self.ledger.mark_saved(first, version);
             }
         }
+    }
+
+    #[test]
+    fn very_many_ranges_move_some_at_a_time() {
+        let mut ledger = Ledger::default();
+        (1..=5000).for_each(|seq| ledger.insert(Seq(seq), Seq(seq + 1), Place::Log(Lsn(seq))));
+        let extent = |first: u64| {
+            let (first, last) = (Seq(first), Seq(first + 2499));
+            let at = Extent { first, last, pack: 1, offset: 0, bytes: 0, count: 2500, body_bytes: 0 };
+            NewExtent { at, gaps: RoaringBitmap::new(), pack_live: Arc::default() }
+        };
+        ledger.begin_move(VecDeque::from([extent(1), extent(2501)]));
+        let mut holds = 0;
+        loop {
+            let before = ledger.len();
+            let is_done = ledger.move_some(1000);
+            holds += 1;
+            assert!(before.abs_diff(ledger.len()) <= 1001, "{before} {}", ledger.len());
+            assert_eq!(ledger.messages(), 5000);
+            if is_done {
+                break;
+            }
+        }
+        assert!((5..=7).contains(&holds), "{holds}");
+        assert_eq!(ledger.len(), 2);
+    }
+
+    #[test]
+    fn a_queue_that_is_deleted_while_its_messages_move_is_forgotten_in_steps() {
+        let mut ledger = Ledger::default();
+        (1..=50).for_each(|seq| ledger.insert(Seq(seq), Seq(seq + 1), Place::Log(Lsn(seq))));
+        let gauge = Arc::new(Gauge::default());
+        let extent = |first: u64| {
+            let (first, last) = (Seq(first), Seq(first + 9));
+            let at = Extent { first, last, pack: 1, offset: 0, bytes: 0, count: 10, body_bytes: 0 };
+            NewExtent { at, gaps: RoaringBitmap::new(), pack_live: Arc::clone(&gauge) }
+        };
+        ledger.begin_move([1, 11, 21, 31].map(extent).into());
+        assert!(!ledger.move_some(15));
+        assert_eq!(gauge.read(), 15);
+        while !ledger.shed(10) {}
+        assert_eq!((ledger.messages(), gauge.read()), (0, 0));
+        assert!(ledger.move_some(1));
     }
 
     proptest! {
@@ -479,7 +563,9 @@ mod tests {
                         world.live.extend((first..world.next).map(|seq| (seq, Ok(1 << 40))));
                     }
                     Step::Cut { back, count } => world.cut(back, count),
-                    Step::Checkpoint { records, meanwhile, merge } => world.checkpoint(records, meanwhile, merge),
+                    Step::Checkpoint { records, meanwhile, merge, pace, during } => {
+                        world.checkpoint(records, meanwhile, merge, pace, &during);
+                    }
                     Step::Save => world.save(),
                 }
                 prop_assert_eq!(world.ledger.messages(), world.live.len() as u64);

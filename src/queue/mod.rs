@@ -19,3 +19,4 @@ pub mod consumers;
 pub mod extent;
 pub mod lane;
 pub mod ledger;
+mod moving;

@@ -1,7 +1,8 @@
 //! What a checkpoint asks of a queue and tells it: places and what is settled, under the queue's lock in bounded steps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
+use parking_lot::MutexGuard;
 use roaring::RoaringBitmap;
 
 use crate::broker::queue::handle::Queue;
@@ -58,7 +59,9 @@ impl Queue {
         let mut from = first;
         loop {
             let known = found.len();
-            found.extend(self.lock().classic.ledger.live_ranges(from, end).take(RANGES_PER_HOLD));
+            let state = self.lock();
+            found.extend(state.classic.ledger.live_ranges(from, end).take(RANGES_PER_HOLD));
+            MutexGuard::unlock_fair(state);
             match found.last() {
                 Some(&(_, stop)) if found.len() == known + RANGES_PER_HOLD => from = stop,
                 _ => return found,
@@ -74,6 +77,9 @@ impl Queue {
             let mut extents = state.classic.ledger.extents_from(seq);
             extents.by_ref().take(per_hold).for_each(&mut look);
             from = extents.next().map(|extent| extent.at.first);
+            drop(extents);
+            // Those who wait come before the next part.
+            MutexGuard::unlock_fair(state);
         }
     }
 
@@ -104,8 +110,23 @@ impl Queue {
         self.lock().classic.ledger.mark_saved(first, version);
     }
 
-    /// The checkpoint has moved messages to these extents.
-    pub(in crate::broker) fn move_to_extents(&self, extents: Vec<NewExtent>) {
-        self.lock().classic.ledger.move_to_extents(extents);
+    /// The checkpoint has written messages to these extents: [`Queue::move_some`] moves them.
+    pub(in crate::broker) fn begin_move(&self, extents: VecDeque<NewExtent>) {
+        let mut state = self.lock();
+        if !self.is_deleted() {
+            state.classic.ledger.begin_move(extents);
+        }
+    }
+
+    /// Moves some messages to the extents that the checkpoint has written. `true` when all have moved.
+    pub(in crate::broker) fn move_some(&self) -> bool {
+        let mut state = self.lock();
+        if self.is_deleted() {
+            return true;
+        }
+        let is_done = state.classic.ledger.move_some(RANGES_PER_HOLD);
+        self.note_index(state.classic.index_bytes());
+        MutexGuard::unlock_fair(state);
+        is_done
     }
 }
