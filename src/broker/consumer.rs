@@ -22,7 +22,7 @@ pub struct Consumer {
     pub outbox: Arc<Outbox>,
     /// What it consumes from; `None` for a direct reply-to consumer, which no queue stands behind.
     pub source: Option<Source>,
-    /// Where it waits in a line of the outbox, or zero: written and read under the outbox's lock.
+    /// Its number in a line of the outbox, or zero: written and read under the outbox's lock.
     pub(in crate::broker) place: AtomicU64,
 }
 
@@ -53,4 +53,6 @@ pub struct Source {
     pub queue: Arc<Queue>,
     /// What the queue calls the consumer.
     pub key: ConsumerKey,
+    /// Of the queue's consumers that wait in one line the highest goes first.
+    pub priority: i64,
 }

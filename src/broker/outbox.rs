@@ -4,9 +4,9 @@
 //! live here, under one leaf lock, together with the consumers that found neither, in a `Line` for each: a queue
 //! with messages and a consumer with credit never sleep past each other.
 //!
-//! Who waits is served in order, each with its [`Share`] of what there is, and goes to the end if it wants more. Nobody
-//! passes those who wait: while a line is not empty, its room or window is for them, and the connection's task, which
-//! is the only one to give any back, hands it out until there is none or nobody waits.
+//! Who waits is served in turn, queue by queue and there by priority, each with its [`Share`] of what there is, and waits
+//! again if it wants more. Nobody passes those who wait: while a line is not empty, its room or window is for them, and
+//! the connection's task, which is the only one to give any back, hands it out until there is none or nobody waits.
 //!
 //! ```text
 //! idle: set by the connection's task, under the lock, only when nothing waits and all is written
@@ -124,7 +124,7 @@ impl Window {
 /// Why a consumer is given nothing now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// It waits at the end of a line.
+    /// It waits in line, behind others like it.
     Last(Stall),
     /// It is first in line for room, and waits for so many bytes of it.
     First(u64),
@@ -176,7 +176,7 @@ impl Outbox {
         state.hands_out
     }
 
-    /// The consumer that has waited longest for room, and its share of what there is; `None` when there is hardly any,
+    /// The consumer whose turn it is to have room, and its share of what there is; `None` when there is hardly any,
     /// or nobody waits.
     pub fn next_for_room(&self) -> Option<(Arc<Consumer>, Share)> {
         let mut state = self.state.lock();
@@ -230,8 +230,8 @@ impl Outbox {
         !window.line.is_empty()
     }
 
-    /// The consumer that has waited longest for the channel's window, and its share of it; `None` when that is used up,
-    /// or nobody waits.
+    /// The consumer whose turn it is to have some of the channel's window, and its share of it; `None` when that is used
+    /// up, or nobody waits.
     pub fn next_for_window(&self, channel: u16) -> Option<(Arc<Consumer>, Share)> {
         let mut state = self.state.lock();
         let window = state.windows.get_mut(&channel)?;
@@ -338,7 +338,7 @@ pub struct Slot<'a> {
 
 impl Slot<'_> {
     /// How many of the run's first messages the consumer may have now, at most `count_max` and never none. `share` is for
-    /// one that has waited in line; any other goes behind those who wait.
+    /// one that has waited in line; any other has to, when somebody does.
     ///
     /// # Errors
     /// Why it may have none: to be followed by [`Slot::wait`].

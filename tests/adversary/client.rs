@@ -9,12 +9,13 @@ use std::task::{Context, Waker};
 use bytes::BytesMut;
 use sluicemq::broker::Broker;
 use sluicemq::clock::Now;
+use sluicemq::protocol::field::Field;
 use sluicemq::protocol::frame::{self, FrameKind, PROTOCOL_HEADER};
 use sluicemq::protocol::methods::{
     BasicAck, BasicConsume, BasicPublish, BasicQos, ChannelOpen, ConnectionOpen, ConnectionStartOk,
     ConnectionTuneOk, Method, QueueBind, QueueDeclare,
 };
-use sluicemq::protocol::table::Table;
+use sluicemq::protocol::table::{Table, TableBuf};
 use sluicemq::session::Session;
 
 /// What a turn may take: what is begun in the last of a thousand steps is bounded by as many again.
@@ -223,6 +224,20 @@ impl Client {
     }
 
     pub(crate) fn consume(&mut self, channel: u16, queue: &str, consumer_tag: &str, no_ack: bool) {
+        self.consume_at(0, channel, queue, consumer_tag, no_ack);
+    }
+
+    /// As [`Client::consume`], at a priority.
+    pub(crate) fn consume_at(
+        &mut self,
+        priority: i32,
+        channel: u16,
+        queue: &str,
+        consumer_tag: &str,
+        no_ack: bool,
+    ) {
+        let mut arguments = TableBuf::new();
+        arguments.insert("x-priority", Field::I32(priority));
         let consume = BasicConsume {
             queue,
             consumer_tag,
@@ -230,7 +245,7 @@ impl Client {
             no_ack,
             exclusive: false,
             nowait: true,
-            arguments: Table::EMPTY,
+            arguments: arguments.as_table(),
         };
         self.say(channel, &Method::BasicConsume(consume));
     }

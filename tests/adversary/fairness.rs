@@ -58,6 +58,84 @@ fn consumers_of_one_queue_under_one_shared_prefetch_take_turns() {
     assert!(is_fair(&served, 2, 900), "{served:?}");
 }
 
+/// A client with a shared prefetch, and queues with a thousand messages each.
+fn with_shared_prefetch(prefetch: u16, queues: &[&str]) -> Client {
+    let mut client = Client::log_in(&broker(1 << 20));
+    client.qos(1, prefetch, true);
+    for queue in queues {
+        client.declare(queue);
+        for _ in 0..1_000 {
+            client.feed(&publish(b"", queue.as_bytes(), b"m"));
+        }
+    }
+    client
+}
+
+#[test]
+fn the_highest_priority_that_waits_for_a_shared_prefetch_is_served_first() {
+    for prefetch in [1, 3] {
+        let mut client = with_shared_prefetch(prefetch, &["q"]);
+        client.consume(1, "q", "low", false);
+        client.consume_at(5, 1, "q", "high", false);
+        // What the first consumer was given before there were others.
+        let served = serve(&mut client, usize::from(prefetch));
+        assert_eq!(served.keys().collect::<Vec<_>>(), ["low"]);
+        let served = serve(&mut client, 900);
+        assert_eq!(served.keys().collect::<Vec<_>>(), ["high"], "prefetch {prefetch}: {served:?}");
+    }
+}
+
+#[test]
+fn consumers_of_one_priority_take_turns_before_a_lower_one() {
+    for prefetch in [1, 3] {
+        let mut client = with_shared_prefetch(prefetch, &["q"]);
+        for (priority, tag) in [(-1, "low"), (5, "a"), (5, "b")] {
+            client.consume_at(priority, 1, "q", tag, false);
+        }
+        serve(&mut client, usize::from(prefetch));
+        let served = serve(&mut client, 900);
+        assert!(is_fair(&served, 2, 900), "prefetch {prefetch}: {served:?}");
+        client.say(1, &Method::BasicCancel(BasicCancel { consumer_tag: "a", nowait: true }));
+        client.say(1, &Method::BasicCancel(BasicCancel { consumer_tag: "b", nowait: true }));
+        serve(&mut client, usize::from(prefetch));
+        assert_eq!(serve(&mut client, 10).keys().collect::<Vec<_>>(), ["low"], "nobody else is left");
+    }
+}
+
+#[test]
+fn a_priority_and_many_consumers_take_nothing_from_another_queue() {
+    for prefetch in [1, 2] {
+        let mut client = with_shared_prefetch(prefetch, &["many", "one"]);
+        client.consume_at(5, 1, "many", "high", false);
+        for number in 0..10 {
+            client.consume(1, "many", &format!("low {number}"), false);
+        }
+        client.consume(1, "one", "one", false);
+        serve(&mut client, usize::from(prefetch));
+        let served = serve(&mut client, 900);
+        assert!(is_fair(&served, 2, 900), "prefetch {prefetch}: {served:?}");
+    }
+}
+
+#[test]
+fn the_highest_priority_that_waits_for_room_is_served_first() {
+    const OUTBOX_BYTES: usize = 64 * 1024;
+    let mut client = Client::log_in(&broker(OUTBOX_BYTES));
+    client.declare("q");
+    for _ in 0..1_000 {
+        client.feed(&publish(b"", b"q", &[0; 1_000]));
+    }
+    client.reads = false;
+    client.consume(1, "q", "low", true);
+    client.consume_at(5, 1, "q", "high", true);
+    while client.deliveries.len() < 1_000 {
+        client.read(OUTBOX_BYTES / 4);
+        client.finish();
+    }
+    let low = client.deliveries.iter().filter(|delivery| delivery.consumer == "low").count();
+    assert!((1..=OUTBOX_BYTES / 1_000).contains(&low), "{low} messages found room before there was another");
+}
+
 #[test]
 fn a_backlog_does_not_starve_another_queue_of_its_connection() {
     const OUTBOX_BYTES: usize = 64 * 1024;

@@ -54,6 +54,55 @@ fn a_channel_can_have_one_for_all_consumers() {
     assert_eq!(client.bodies(2), ["4", "5"]);
 }
 
+/// Consumes at a priority.
+fn consume_at(client: &mut Client, priority: i32, queue: &str, consumer_tag: &str) {
+    let mut arguments = TableBuf::new();
+    arguments.insert("x-priority", Field::I32(priority));
+    let consume = BasicConsume { consumer_tag, arguments: arguments.as_table(), ..consume(queue) };
+    client.consume_as(consume);
+}
+
+/// Acknowledges one delivery after the other; who had them.
+fn serve(client: &mut Client, messages: usize) -> Vec<String> {
+    let served = (0..messages).map(|_| {
+        let delivery = client.delivery();
+        client.ack(delivery.tag());
+        delivery.consumer_tag().to_owned()
+    });
+    served.collect()
+}
+
+#[test]
+fn a_channels_prefetch_goes_to_the_highest_priority() {
+    let mut client = Client::open();
+    let queue = client.queue();
+    client.fill(&queue, &["m"; 30]);
+    client.qos(1, true);
+    consume_at(&mut client, 0, &queue, "low");
+    let first = client.delivery().tag();
+    consume_at(&mut client, 5, &queue, "high");
+    client.ack(first);
+    assert_eq!(serve(&mut client, 29), ["high"; 29]);
+}
+
+#[test]
+fn a_priority_takes_no_more_of_a_channels_prefetch_from_another_queue() {
+    let mut client = Client::open();
+    let (one, other) = (client.queue(), client.queue());
+    client.fill(&one, &["m"; 40]);
+    client.fill(&other, &["m"; 40]);
+    client.qos(1, true);
+    consume_at(&mut client, 5, &one, "high");
+    let first = client.delivery().tag();
+    consume_at(&mut client, 0, &one, "low");
+    consume_at(&mut client, 0, &other, "other");
+    client.ack(first);
+    let served = serve(&mut client, 40);
+    let count = |tag| served.iter().filter(|served| *served == tag).count();
+    assert_eq!(count("low"), 0);
+    assert!(count("high").abs_diff(count("other")) < 10, "{served:?}");
+}
+
 #[test]
 fn a_later_prefetch_for_consumers_ends_the_channels() {
     let (mut client, _) = with_shared_prefetch();

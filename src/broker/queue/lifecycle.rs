@@ -68,8 +68,8 @@ impl Queue {
             return Err(BrokerError::NotFound(self.resource()));
         }
         let make = |key| {
-            let Subscription { tag, channel, no_ack, outbox, .. } = subscription;
-            let source = Some(Source { queue: Arc::clone(self), key });
+            let Subscription { tag, channel, no_ack, outbox, terms } = subscription;
+            let source = Some(Source { queue: Arc::clone(self), key, priority: terms.priority });
             Arc::new(Consumer::new(tag, channel, no_ack, outbox, source))
         };
         match state.classic.consumers.add(subscription.terms, make) {
