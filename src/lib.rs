@@ -95,8 +95,9 @@
 //! 11. No hold of a lock and no turn of a connection takes more than about a thousand steps (messages, runs, queues,
 //!     bindings, consumers), whatever a peer sends or how much waits: [`broker::wakes`] counts them, `session::work` cuts
 //!     what would be longer, and nothing more is taken from the client until it is done. Who waits for room or a window
-//!     stands in a [mod@broker::line] and is served in order. One message's routing, and what one hold of the log must
-//!     hold together (a fan-out's targets, a transaction), are not cut: they are counted, and end the turn.
+//!     stands in a [mod@broker::line] and is served in turn. One message's routing, and what one hold of the log must
+//!     hold together (a fan-out's targets, a transaction), are not cut: they are counted, and end the turn. A message
+//!     that topic patterns would keep for longer is refused ([`routing::MATCH_STEPS_MAX`]).
 //! 12. No `unsafe`; no `unwrap` and no indexing on anything a peer or a user can influence.
 //!
 //! # Where something new touches the house

@@ -123,6 +123,14 @@ pub enum BrokerError {
     /// A limit on how many exchanges there may be.
     #[error("cannot declare exchange '{0}': exchange limit of {1} is reached")]
     ExchangeLimit(String, u64),
+    /// A message needs too many steps to find its way through an exchange's patterns.
+    #[error("routing takes too many steps: patterns bound to {exchange} match too much of key '{key}'")]
+    TooManyPatterns {
+        /// Whose patterns.
+        exchange: Resource,
+        /// The routing key, or one of CC and BCC.
+        key: String,
+    },
     /// Refused by a rule that has its words already.
     #[error("{0}")]
     Precondition(String),

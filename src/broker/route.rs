@@ -7,12 +7,14 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
+use crate::broker::error::BrokerError;
 use crate::broker::exchange::{Destination, Exchange, ExchangeId};
 use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::Vhost;
+use crate::broker::wakes::Wakes;
 use crate::message::place::QueueId;
 use crate::protocol::table::Table;
-use crate::routing::ExchangeKind;
+use crate::routing::{ExchangeKind, MATCH_STEPS_MAX, MatchBudget};
 
 /// Up to so many targets or exchanges a list is searched faster than a set.
 const SCANNED_MAX: usize = 16;
@@ -27,25 +29,30 @@ pub struct Routed {
     pub targets: Targets,
     /// A message with other headers may go elsewhere.
     pub by_headers: bool,
-    /// How much work it was: exchanges asked, bindings visited, nodes of a pattern's table. Whoever routes several
-    /// messages in a turn ends it after one that took many.
-    pub steps: usize,
 }
 
-/// Finds the targets of a message published to `exchange` with these keys (the routing key, then CC and BCC).
-pub fn route(vhost: &Vhost, exchange: &Arc<Exchange>, keys: &[&[u8]], headers: Table<'_>) -> Routed {
+/// Finds the targets of a message published to `exchange` with these keys (the routing key, then CC and BCC). How much
+/// work it was (exchanges asked, bindings visited, nodes of a pattern's table) is counted: whoever routes several
+/// messages in a turn ends it after one that took many.
+///
+/// # Errors
+/// [`BrokerError::TooManyPatterns`] when the patterns it meets take more than [`MATCH_STEPS_MAX`] steps together.
+pub fn route(
+    vhost: &Vhost,
+    exchange: &Arc<Exchange>,
+    keys: &[&[u8]],
+    headers: Table<'_>,
+    wakes: &mut Wakes,
+) -> Result<Routed, BrokerError> {
     let mut search = Search::default();
-    search.visit(exchange);
-    let mut next = 0;
-    while let Some(exchange) = search.exchanges.get(next).cloned() {
-        next += 1;
-        search.ask(vhost, &exchange, keys, headers);
-    }
+    let asked = search.ask_all(vhost, exchange, keys, headers);
+    wakes.count(u32::try_from(search.steps).unwrap_or(u32::MAX));
+    asked?;
     // Tables are hashed, and hashes differ from run to run; what a seed plays must not.
     search.targets.sort_unstable_by_key(|queue| queue.id);
     let by_headers =
         search.exchanges.iter().any(|exchange| exchange.properties.kind == ExchangeKind::Headers);
-    Routed { targets: search.targets.as_slice().into(), by_headers, steps: search.steps }
+    Ok(Routed { targets: search.targets.as_slice().into(), by_headers })
 }
 
 #[derive(Default)]
@@ -60,10 +67,34 @@ struct Search {
 }
 
 impl Search {
-    fn ask(&mut self, vhost: &Vhost, exchange: &Arc<Exchange>, keys: &[&[u8]], headers: Table<'_>) {
+    fn ask_all(
+        &mut self,
+        vhost: &Vhost,
+        exchange: &Arc<Exchange>,
+        keys: &[&[u8]],
+        headers: Table<'_>,
+    ) -> Result<(), BrokerError> {
+        let mut budget = MatchBudget::default();
+        self.visit(exchange);
+        let mut next = 0;
+        while let Some(exchange) = self.exchanges.get(next).cloned() {
+            next += 1;
+            self.ask(vhost, &exchange, keys, headers, &mut budget)?;
+        }
+        Ok(())
+    }
+
+    fn ask(
+        &mut self,
+        vhost: &Vhost,
+        exchange: &Arc<Exchange>,
+        keys: &[&[u8]],
+        headers: Table<'_>,
+        budget: &mut MatchBudget,
+    ) -> Result<(), BrokerError> {
         self.steps += 1;
         if exchange.is_deleted() {
-            return;
+            return Ok(());
         }
         let mut matched = false;
         if exchange.is_default() {
@@ -77,7 +108,7 @@ impl Search {
         } else {
             let bindings = exchange.bindings.load();
             for key in keys {
-                self.steps += bindings.route(key, headers, &mut |destination| {
+                let steps = bindings.route(key, headers, budget, &mut |destination| {
                     // Bindings of what was deleted go one by one, and lead nowhere until then.
                     if destination.is_deleted() {
                         return;
@@ -88,6 +119,11 @@ impl Search {
                         Destination::Exchange(exchange) => self.visit(exchange),
                     }
                 });
+                self.steps += steps.unwrap_or(MATCH_STEPS_MAX);
+                if steps.is_err() {
+                    let key = String::from_utf8_lossy(key).into_owned();
+                    return Err(BrokerError::TooManyPatterns { exchange: exchange.resource(), key });
+                }
             }
         }
         if !matched
@@ -96,6 +132,7 @@ impl Search {
         {
             self.visit(&alternate);
         }
+        Ok(())
     }
 
     fn visit(&mut self, exchange: &Arc<Exchange>) {
@@ -131,72 +168,135 @@ fn is_new<T, I: Eq + Hash>(
 mod tests {
     use std::sync::Arc;
 
-    use super::route;
+    use super::{Routed, route};
     use crate::broker::Broker;
-    use crate::broker::error::ResourceKind;
+    use crate::broker::error::{BrokerError, ResourceKind};
     use crate::broker::vhost::{Actor, BindingRequest, ExchangeRequest, QueueRequest, Vhost};
+    use crate::broker::wakes::Wakes;
     use crate::config::Config;
     use crate::protocol::table::Table;
+    use crate::routing::MATCH_STEPS_MAX;
 
-    /// A fanout bound to so many fanouts with a queue each, and one queue more.
-    fn tree(width: usize) -> (Broker, Arc<Vhost>) {
-        let broker = Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap();
-        let vhost = broker.vhost("/").unwrap();
-        let user = broker.users.get("guest").unwrap();
-        let actor = Actor { user, connection: broker.connect().connection() };
-        let declare = |name: &str| {
+    /// A broker, and somebody who may do everything in its virtual host.
+    struct Place {
+        vhost: Arc<Vhost>,
+        actor: Actor,
+        _broker: Broker,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let broker = Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap();
+            let vhost = broker.vhost("/").unwrap();
+            let user = broker.users.get("guest").unwrap();
+            let actor = Actor { user, connection: broker.connect().connection() };
+            Self { vhost, actor, _broker: broker }
+        }
+
+        fn exchange(&self, name: &str, kind: &str) {
             let exchange = ExchangeRequest {
                 name,
-                kind: "fanout",
+                kind,
                 durable: false,
                 auto_delete: false,
                 internal: false,
                 arguments: Table::EMPTY,
             };
-            vhost.declare_exchange(&actor, &exchange).unwrap();
-        };
-        let bind = |source: &str, kind, destination: &str| {
-            let binding = BindingRequest { source, kind, destination, key: "", arguments: Table::EMPTY };
-            vhost.bind(&actor, &binding).unwrap();
-        };
-        declare("root");
-        for branch in 0..width {
-            let name = format!("branch {branch}");
-            declare(&name);
+            self.vhost.declare_exchange(&self.actor, &exchange).unwrap();
+        }
+
+        fn queue(&self, name: &str) {
             let queue = QueueRequest {
-                name: &name,
+                name,
                 durable: false,
                 exclusive: false,
                 auto_delete: false,
                 arguments: Table::EMPTY,
             };
-            vhost.declare_queue(&actor, &queue).unwrap();
-            bind("root", ResourceKind::Exchange, &name);
-            bind(&name, ResourceKind::Queue, &name);
-            // Every way but the first leads to what is known.
-            bind(&name, ResourceKind::Queue, "branch 0");
-            bind(&name, ResourceKind::Exchange, "root");
+            self.vhost.declare_queue(&self.actor, &queue).unwrap();
         }
-        (broker, vhost)
+
+        fn bind(&self, source: &str, kind: ResourceKind, destination: &str, key: &str) {
+            let binding = BindingRequest { source, kind, destination, key, arguments: Table::EMPTY };
+            self.vhost.bind(&self.actor, &binding).unwrap();
+        }
+
+        /// What a message with these keys finds, and in how many steps.
+        fn route(&self, exchange: &str, keys: &[&[u8]]) -> (Result<Routed, BrokerError>, usize) {
+            let mut wakes = Wakes::default();
+            let exchange = self.vhost.exchange(exchange).unwrap();
+            let routed = route(&self.vhost, &exchange, keys, Table::EMPTY, &mut wakes);
+            (routed, wakes.steps() as usize)
+        }
+    }
+
+    /// A fanout bound to so many fanouts with a queue each, and one queue more.
+    fn tree(width: usize) -> Place {
+        let place = Place::new();
+        place.exchange("root", "fanout");
+        for branch in 0..width {
+            let name = format!("branch {branch}");
+            place.exchange(&name, "fanout");
+            place.queue(&name);
+            place.bind("root", ResourceKind::Exchange, &name, "");
+            place.bind(&name, ResourceKind::Queue, &name, "");
+            // Every way but the first leads to what is known.
+            place.bind(&name, ResourceKind::Queue, "branch 0", "");
+            place.bind(&name, ResourceKind::Exchange, "root", "");
+        }
+        place
     }
 
     #[test]
     fn a_message_passes_as_many_exchanges_as_there_are() {
         for width in [1, 15, 16, 17, 150] {
-            let (_broker, vhost) = tree(width);
-            let routed = route(&vhost, &vhost.exchange("root").unwrap(), &[b""], Table::EMPTY);
+            let (routed, steps) = tree(width).route("root", &[b""]);
+            let routed = routed.unwrap();
             let ids: Vec<_> = routed.targets.iter().map(|queue| queue.id).collect();
             assert_eq!(ids.len(), width);
             assert!(ids.is_sorted(), "the order does not depend on hashes");
-            assert!(routed.steps >= 4 * width, "{} steps", routed.steps);
+            assert!(steps >= 4 * width, "{steps} steps");
         }
     }
 
     #[test]
     fn the_default_exchange_is_a_step_for_each_key() {
-        let (_broker, vhost) = tree(1);
-        let default = vhost.exchange("").unwrap();
-        let routed = route(&vhost, &default, &[b"branch 0", b"none"], Table::EMPTY);
-        assert_eq!((routed.targets.len(), routed.steps), (1, 3));
+        let (routed, steps) = tree(1).route("", &[b"branch 0", b"none"]);
+        assert_eq!((routed.unwrap().targets.len(), steps), (1, 3));
+    }
+
+    #[test]
+    fn patterns_take_a_bounded_number_of_steps_over_all_exchanges_and_keys() {
+        let place = Place::new();
+        place.queue("q");
+        place.exchange("start", "fanout");
+        for name in ["first", "second"] {
+            place.exchange(name, "topic");
+            place.bind("start", ResourceKind::Exchange, name, "");
+            for number in 0..7_u64 {
+                place.bind(name, ResourceKind::Queue, "q", &hungry_pattern(number));
+            }
+        }
+        let key = ["a.b.".repeat(63), "z".into()].concat();
+        let key = key.as_bytes();
+        let (routed, one) = place.route("first", &[key]);
+        assert_eq!(routed.unwrap().targets.len(), 1);
+        assert!((MATCH_STEPS_MAX / 2..MATCH_STEPS_MAX).contains(&one), "{one} steps of {MATCH_STEPS_MAX}");
+
+        let (twice, steps) = place.route("start", &[key]);
+        let refused = BrokerError::TooManyPatterns {
+            exchange: place.vhost.exchange("second").unwrap().resource(),
+            key: String::from_utf8_lossy(key).into_owned(),
+        };
+        assert_eq!(twice.unwrap_err(), refused);
+        assert!(steps >= MATCH_STEPS_MAX, "what is refused was work, too");
+        let (twice, _) = place.route("first", &[key, key]);
+        assert!(twice.is_err());
+    }
+
+    /// Half of nearly every key matches it, and the rest again: see the tests of [`crate::routing`].
+    fn hungry_pattern(number: u64) -> String {
+        let bits = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (0..40).map(|bit| if bits >> bit & 1 == 0 { "#.a." } else { "#.b." }).collect::<String>() + "z"
     }
 }

@@ -5,6 +5,7 @@
 //! what an exchange or a queue is, who may bind, or what a message looks like beyond its key and headers.
 
 mod arguments;
+mod budget;
 mod direct;
 mod fanout;
 pub mod headers;
@@ -22,6 +23,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 pub use crate::routing::arguments::canonical;
+pub use crate::routing::budget::{MATCH_STEPS_MAX, MatchBudget, TooManySteps};
 pub use crate::routing::direct::Direct;
 pub use crate::routing::fanout::Fanout;
 pub use crate::routing::headers::Headers;
@@ -163,7 +165,16 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
 
     /// Calls `found` with each target the message goes to. A target bound more than once may be reported more
     /// than once: the caller keeps one copy per queue. Returns the steps it took, one for each target among them.
-    pub fn route(&self, key: &[u8], headers: Table<'_>, found: &mut dyn FnMut(&T)) -> usize {
+    ///
+    /// # Errors
+    /// [`TooManySteps`] when patterns take more than `budget` has left: then not all targets were found.
+    pub fn route(
+        &self,
+        key: &[u8],
+        headers: Table<'_>,
+        budget: &mut MatchBudget,
+        found: &mut dyn FnMut(&T),
+    ) -> Result<usize, TooManySteps> {
         let mut targets = 0;
         let mut count = |target: &T| {
             targets += 1;
@@ -178,10 +189,10 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
                 fanout.route(&mut count);
                 1
             }
-            Self::Topic(topic) => topic.route(key, &mut count),
+            Self::Topic(topic) => topic.route(key, budget, &mut count)?,
             Self::Headers(bindings) => bindings.route(headers, &mut count),
         };
-        steps + targets
+        Ok(steps + targets)
     }
 
     /// The number of bindings.

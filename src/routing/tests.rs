@@ -6,7 +6,10 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, p
 
 use crate::protocol::field::Field;
 use crate::protocol::table::{Table, TableBuf};
-use crate::routing::{Bindings, ExchangeKind, RoutingError, Topic, headers, matches, topic};
+use crate::routing::{
+    Bindings, ExchangeKind, MATCH_STEPS_MAX, MatchBudget, RoutingError, TooManySteps, Topic, headers,
+    matches, topic,
+};
 
 type Entries = Vec<(&'static str, i64)>;
 
@@ -20,9 +23,9 @@ fn table(entries: &[(&str, Field<'_>)]) -> TableBuf {
 
 fn routed(bindings: &Bindings<u32>, key: &str, headers: &TableBuf) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
-    bindings.route(key.as_bytes(), headers.as_table(), &mut |target| {
-        found.insert(*target);
-    });
+    let mut found_one = |target: &u32| _ = found.insert(*target);
+    let budget = &mut MatchBudget::default();
+    bindings.route(key.as_bytes(), headers.as_table(), budget, &mut found_one).unwrap();
     found
 }
 
@@ -135,7 +138,7 @@ fn no_pattern_makes_the_trie_explode() {
         let mut topic = Topic::default();
         assert!(topic.bind(pattern, &[], 1_u32));
         let mut found = 0;
-        let steps = topic.route(key.as_bytes(), &mut |_| found += 1);
+        let steps = topic.route(key.as_bytes(), &mut MatchBudget::default(), &mut |_| found += 1).unwrap();
         assert_eq!(found == 1, matches(pattern, key.as_bytes()), "{pattern}");
         steps
     };
@@ -147,6 +150,59 @@ fn no_pattern_makes_the_trie_explode() {
     assert!(steps(&format!("{}.b", repeated("#.a", 63)), &key) <= 129 * 129);
     assert!(steps(&repeated("#.*", 64), &key) <= 129 * 129);
     assert!(steps(&repeated("#.a", 64), &".".repeat(255)) <= 129 * 257);
+}
+
+/// A pattern that every word of a key of `a` and `b` leads further into, unlike any other one.
+fn hungry_pattern(number: u64) -> String {
+    let bits = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..40).map(|bit| if bits >> bit & 1 == 0 { "#.a." } else { "#.b." }).collect::<String>() + "#.z"
+}
+
+#[test]
+fn a_message_takes_a_bounded_number_of_steps_however_many_patterns_there_are() {
+    let mut topic = Topic::default();
+    for number in 0..200 {
+        topic.bind(&hungry_pattern(number), &[], number);
+    }
+    topic.bind("#", &[], 200);
+    let mut found = Vec::new();
+    let key = "a.b.".repeat(63) + "z";
+    let steps = topic.route(key.as_bytes(), &mut MatchBudget::default(), &mut |target| found.push(*target));
+    assert_eq!((steps, found.as_slice()), (Err(TooManySteps), &[][..]));
+
+    let steps = topic.route(b"a.b.z", &mut MatchBudget::default(), &mut |target| found.push(*target));
+    assert!(steps.unwrap() < 1_000);
+    assert_eq!(found, [200]);
+}
+
+#[test]
+fn a_budget_is_for_all_tables_that_a_message_meets() {
+    let mut topic = Topic::default();
+    for number in 0..2_u64 {
+        topic.bind(&hungry_pattern(number), &[], number);
+    }
+    let key = "a.b.".repeat(63) + "z";
+    let mut budget = MatchBudget::default();
+    let mut found = 0;
+    let mut routes = 0;
+    while topic.route(key.as_bytes(), &mut budget, &mut |_| found += 1).is_ok() {
+        routes += 1;
+    }
+    assert!((2..10).contains(&routes), "{routes} of the same steps");
+    assert_eq!(found, routes * 2);
+}
+
+#[test]
+fn what_a_message_finds_takes_nothing_from_its_budget() {
+    let mut topic = Topic::default();
+    let targets = MATCH_STEPS_MAX + 1;
+    for target in 0..targets {
+        topic.bind("a.#", &[], target);
+    }
+    let mut found = 0;
+    let steps = topic.route(b"a.b", &mut MatchBudget::default(), &mut |_| found += 1);
+    assert_eq!(found, targets);
+    assert!(steps.unwrap() < 10);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Matching walks the routing key once with the set of trie nodes that are reachable so far. A node under a
 //! `#` stays reachable for the rest of the key, and enters that set once; every other node has one way in.
-//! So the work is at most nodes × words, and no pattern makes it explode. A run of `#` is stored as one.
+//! So the work is at most nodes × words, and no pattern makes it explode; a message that needs more steps than its
+//! [`MatchBudget`] has is given up. A run of `#` is stored as one.
 //!
 //! ```text
 //!  bound: a.*  a.#.c         key a.b.c reaches, word by word
@@ -10,13 +11,16 @@
 //!           └─#→ ○ ─c→ (2)                              reported: 2
 //! ```
 
+use std::collections::HashSet;
 use std::hash::Hash;
 use std::ptr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::routing::RoutingError;
+use crate::routing::budget::{MatchBudget, TooManySteps};
 use crate::routing::targets::{Label, Targets};
 
 /// The most words a binding key may have.
@@ -71,7 +75,15 @@ impl<T: Clone + Eq + Hash> Topic<T> {
     }
 
     /// Calls `found` with the targets of each pattern that matches; returns the steps it took.
-    pub(crate) fn route(&self, key: &[u8], found: &mut dyn FnMut(&T)) -> usize {
+    ///
+    /// # Errors
+    /// [`TooManySteps`] when it takes more than `budget` has left; then nothing was found.
+    pub(crate) fn route(
+        &self,
+        key: &[u8],
+        budget: &mut MatchBudget,
+        found: &mut dyn FnMut(&T),
+    ) -> Result<usize, TooManySteps> {
         let mut steps = 0;
         let mut loops = Loops::default();
         let mut reached: Reached<'_, T> = SmallVec::new();
@@ -81,20 +93,21 @@ impl<T: Clone + Eq + Hash> Topic<T> {
         for word in words(key) {
             for node in reached.drain(..).chain(loops.nodes.iter().copied()) {
                 steps += 1;
+                budget.step()?;
                 next.extend(node.words.get(word));
                 next.extend(node.star.as_deref());
             }
             next.iter().for_each(|node| loops.enter(node));
             std::mem::swap(&mut reached, &mut next);
             if reached.is_empty() && loops.nodes.is_empty() {
-                return steps;
+                return Ok(steps);
             }
         }
         for node in reached.into_iter().chain(loops.nodes) {
             steps += 1;
             node.targets.visit(found);
         }
-        steps
+        Ok(steps)
     }
 
     /// The number of bindings.
@@ -173,12 +186,12 @@ type Reached<'t, T> = SmallVec<[&'t Node<T>; 16]>;
 struct Loops<'t, T> {
     nodes: Reached<'t, T>,
     /// The same nodes by address, once they are many.
-    seen: std::collections::HashSet<*const Node<T>>,
+    seen: HashSet<*const Node<T>, RandomState>,
 }
 
 impl<T> Default for Loops<'_, T> {
     fn default() -> Self {
-        Self { nodes: SmallVec::new(), seen: std::collections::HashSet::new() }
+        Self { nodes: SmallVec::new(), seen: HashSet::default() }
     }
 }
 

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::broker::Broker;
 use crate::broker::consumer::Consumer;
+use crate::broker::error::BrokerError;
 use crate::broker::exchange::Exchange;
 use crate::broker::node::Node;
 use crate::broker::outbox::{Item, Outbox};
@@ -502,8 +503,8 @@ impl Link {
     /// the route is found.
     ///
     /// # Errors
-    /// Those of `check`.
-    pub fn route<E>(
+    /// Those of `check`, and [`BrokerError::TooManyPatterns`].
+    pub fn route<E: From<BrokerError>>(
         &mut self,
         names: Names<'_>,
         check: impl FnOnce(&Self, &[u8]) -> Result<Arc<Exchange>, E>,
@@ -517,7 +518,7 @@ impl Link {
         let known = self.routes.by_names.get(names.as_bytes()).map(Arc::clone);
         let route = match known {
             Some(route) => route,
-            None => self.find_route(check(self, names.exchange())?, names),
+            None => self.find_route(check(self, names.exchange())?, names)?,
         };
         let mut last = self.routes.last.take().map(|(names, _)| names).unwrap_or_default();
         last.copy(names);
@@ -551,9 +552,9 @@ impl Link {
         count
     }
 
-    fn find_route(&mut self, exchange: Arc<Exchange>, names: Names<'_>) -> Arc<Route> {
-        let routed = route::route(&self.vhost, &exchange, &[names.routing_key()], Table::EMPTY);
-        self.wakes.count(u32::try_from(routed.steps).unwrap_or(u32::MAX));
+    fn find_route(&mut self, exchange: Arc<Exchange>, names: Names<'_>) -> Result<Arc<Route>, BrokerError> {
+        let keys = [names.routing_key()];
+        let routed = route::route(&self.vhost, &exchange, &keys, Table::EMPTY, &mut self.wakes)?;
         let bytes = ROUTE_BYTES + names.as_bytes().len() + size_of_val(&*routed.targets);
         let route = Arc::new(Route { exchange, targets: routed.targets, by_headers: routed.by_headers });
         let kept_bytes = self.routes.charge.bytes() + bytes as u64;
@@ -562,7 +563,7 @@ impl Link {
         }
         self.routes.charge.grow(bytes as u64);
         self.routes.by_names.insert(names.as_bytes().into(), Arc::clone(&route));
-        route
+        Ok(route)
     }
 
     /// Forgets routes that are older than a change of definitions. Only between bursts: what was routed is handed

@@ -73,6 +73,7 @@ impl From<BrokerError> for Refusal {
             | BrokerError::UnknownExchangeType(_)
             | BrokerError::InvalidArgument { .. }
             | BrokerError::ExchangeLimit(..)
+            | BrokerError::TooManyPatterns { .. }
             | BrokerError::Precondition(_) => ReplyCode::PreconditionFailed,
         };
         Self::new(code, error.to_string())

@@ -136,7 +136,7 @@ mod encode {
 mod route {
     use divan::Bencher;
     use sluicemq::protocol::table::Table;
-    use sluicemq::routing::{Bindings, ExchangeKind};
+    use sluicemq::routing::{Bindings, ExchangeKind, MatchBudget};
 
     use crate::{BURST, per_message};
 
@@ -154,7 +154,8 @@ mod route {
         per_message(bencher).bench(|| {
             let mut found = 0;
             for key in &keys {
-                bindings.route(key.as_bytes(), Table::EMPTY, &mut |_| found += 1);
+                let budget = &mut MatchBudget::default();
+                _ = bindings.route(key.as_bytes(), Table::EMPTY, budget, &mut |_| found += 1);
             }
             found
         });

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use sluicemq::broker::exchange;
 use sluicemq::clock::Now;
 use sluicemq::protocol::table::Table;
+use sluicemq::routing::MatchBudget;
 use sluicemq::storage::disk::Disk;
 
 use crate::client::{Client, Delivery, Heard};
@@ -57,18 +58,25 @@ impl Survivor {
             found.state.exchanges.insert(name.to_owned(), kind);
             // A fanout exchange has only one key in the workload.
             for key in if kind == DIRECT { &KEYS[..] } else { &KEYS[..1] } {
-                exchange.bindings.load().route(key.as_bytes(), Table::EMPTY, &mut |destination| {
-                    let to = match destination {
-                        exchange::Destination::Queue(queue) => {
-                            Destination::Queue(queue.properties.name.to_string())
-                        }
-                        exchange::Destination::Exchange(next) => {
-                            Destination::Exchange(next.properties.name.to_string())
-                        }
-                    };
-                    let binding = Binding { source: name.to_owned(), key: key.to_string(), to };
-                    found.state.bindings.insert(binding);
-                });
+                let budget = &mut MatchBudget::default();
+                let routed = exchange.bindings.load().route(
+                    key.as_bytes(),
+                    Table::EMPTY,
+                    budget,
+                    &mut |destination| {
+                        let to = match destination {
+                            exchange::Destination::Queue(queue) => {
+                                Destination::Queue(queue.properties.name.to_string())
+                            }
+                            exchange::Destination::Exchange(next) => {
+                                Destination::Exchange(next.properties.name.to_string())
+                            }
+                        };
+                        let binding = Binding { source: name.to_owned(), key: key.to_string(), to };
+                        found.state.bindings.insert(binding);
+                    },
+                );
+                routed.map_err(|refused| refused.to_string())?;
             }
         }
         for name in QUEUES.into_iter().filter(|name| vhost.queue(name).is_some()) {

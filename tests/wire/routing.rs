@@ -3,17 +3,18 @@
 use sluicemq::protocol::field::Field;
 use sluicemq::protocol::methods::{
     BasicConsume, BasicPublish, ExchangeDeclare, ExchangeUnbind, ExchangeUnbindOk, Method, QueueBind,
-    QueueDeclare, QueueUnbindOk,
+    QueueDeclare, QueueUnbindOk, TxSelect, TxSelectOk,
 };
 use sluicemq::protocol::table::{ArrayBuf, Table, TableBuf};
 
-use crate::harness::broker::unique;
+use crate::harness::broker::{only_here, unique};
 use crate::harness::client::{Client, NO_PROPERTIES};
 use crate::harness::content::properties;
 use crate::harness::methods::{
     consume, exchange_declare, publish, queue_bind, queue_declare, queue_delete, queue_unbind,
 };
 
+const PUBLISH: (u16, u16) = (60, 40);
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// Binds a queue to an exchange of that kind by each pattern, publishes with each key, and sees what arrives.
@@ -297,4 +298,82 @@ fn the_predeclared_exchanges_are_there() {
     let trace =
         ExchangeDeclare { durable: true, internal: true, ..exchange_declare("amq.rabbitmq.trace", "topic") };
     client.declare_exchange(trace);
+}
+
+/// A topic exchange with patterns that lead a long key astray, and that key. Ours alone: RabbitMQ never answers.
+fn with_hungry_patterns(client: &mut Client, queue: &str) -> (String, String) {
+    let exchange = client.exchange("topic");
+    for number in 0..100_u64 {
+        let bits = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let words: String = (0..40).map(|bit| if bits >> bit & 1 == 0 { "#.a." } else { "#.b." }).collect();
+        client.bind(queue, &exchange, &format!("{words}z"));
+    }
+    client.bind(queue, &exchange, "#.short");
+    (exchange, "a.b.".repeat(63) + "z")
+}
+
+/// How a publish to that exchange is refused: the end of a long key is left out.
+fn check_refused(client: &mut Client, exchange: &str, key: &str) {
+    let text = format!(
+        "PRECONDITION_FAILED - routing takes too many steps: patterns bound to exchange '{exchange}' in vhost '/' \
+         match too much of key '{key}'"
+    );
+    let shown = &text[..255 - "...".len()];
+    client.expect_channel_close(PUBLISH, 406, &format!("{shown}..."));
+}
+
+#[test]
+fn a_message_that_patterns_lead_astray_is_refused_and_not_confirmed() {
+    if !only_here("RabbitMQ's matching takes exponential time here") {
+        return;
+    }
+    let mut client = Client::open();
+    let queue = client.queue();
+    let (exchange, key) = with_hungry_patterns(&mut client, &queue);
+    // What was refused is refused again.
+    for _ in 0..2 {
+        client.select_confirms();
+        client.publish(&exchange, "short", "before");
+        client.expect_confirm(1);
+        client.publish(&exchange, &key, "lost");
+        client.publish(&exchange, "short", "behind it");
+        check_refused(&mut client, &exchange, &key);
+    }
+    assert_eq!(client.take_all(&queue), ["before", "before"]);
+}
+
+#[test]
+fn patterns_may_not_lead_copies_astray_either() {
+    if !only_here("RabbitMQ's matching takes exponential time here") {
+        return;
+    }
+    for header in ["CC", "BCC"] {
+        let mut client = Client::open();
+        let queue = client.queue();
+        let (exchange, key) = with_hungry_patterns(&mut client, &queue);
+        let mut keys = ArrayBuf::new();
+        keys.push(Field::LongStr(key.as_bytes()));
+        let mut headers = TableBuf::new();
+        headers.insert(header, Field::Array(keys.as_array()));
+        let sent = properties(|p| _ = p.headers(headers.as_table()));
+        client.select_confirms();
+        client.publish_as(publish(&exchange, "short"), &sent, b"lost");
+        check_refused(&mut client, &exchange, &key);
+        assert_eq!(client.counts(&queue).0, 0, "not even those that were found have it");
+    }
+}
+
+#[test]
+fn a_transaction_ends_with_the_message_that_patterns_lead_astray() {
+    if !only_here("RabbitMQ's matching takes exponential time here") {
+        return;
+    }
+    let mut client = Client::open();
+    let queue = client.queue();
+    let (exchange, key) = with_hungry_patterns(&mut client, &queue);
+    client.call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+    client.publish(&exchange, "short", "given up with it");
+    client.publish(&exchange, &key, "lost");
+    check_refused(&mut client, &exchange, &key);
+    assert_eq!(client.counts(&queue).0, 0);
 }

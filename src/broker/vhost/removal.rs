@@ -297,7 +297,9 @@ mod tests {
 
         fn targets(&self, exchange: &str, key: &str) -> Targets {
             let exchange = self.vhost.exchange(exchange).unwrap();
-            route(&self.vhost, &exchange, &[key.as_bytes()], Table::EMPTY).targets
+            route(&self.vhost, &exchange, &[key.as_bytes()], Table::EMPTY, &mut Wakes::default())
+                .unwrap()
+                .targets
         }
 
         fn delete(&self, queue: &str) -> Removal {
@@ -425,7 +427,13 @@ mod tests {
         let exchange = host.vhost.exchange("e").unwrap();
         let mut removal = host.vhost.delete_exchange(&host.actor, "e", false).unwrap();
         assert!(host.vhost.exchange("e").is_none());
-        assert_eq!(route(&host.vhost, &exchange, &[b"key"], Table::EMPTY).targets.len(), 0);
+        assert_eq!(
+            route(&host.vhost, &exchange, &[b"key"], Table::EMPTY, &mut Wakes::default())
+                .unwrap()
+                .targets
+                .len(),
+            0
+        );
         host.exchange("e", false, Table::EMPTY);
         host.bind("e", ResourceKind::Queue, "7", "key").unwrap();
         assert!(!host.step(&mut removal, 1000));

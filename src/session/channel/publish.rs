@@ -205,16 +205,17 @@ impl Publisher<'_> {
         }
         let properties = rewritten.as_deref().unwrap_or(message.properties);
         let message = Content { properties, ..*message };
-        if let Some(confirms) = &mut self.confirms {
-            confirms.publish(1);
-        }
         let found;
         let targets = if route.by_headers || !more_keys.is_empty() {
-            found = find_targets(link, &route, message.names.routing_key(), &more_keys, headers);
+            found = find_targets(link, &route, message.names.routing_key(), &more_keys, headers)?;
             &found
         } else {
             &route.targets
         };
+        // What is refused is never confirmed.
+        if let Some(confirms) = &mut self.confirms {
+            confirms.publish(1);
+        }
         let taken = if !targets.is_empty() {
             return hand_to_burst(link, self.transaction, targets, &message, mandatory, body, persistent);
         } else if route.exchange.is_default() {
@@ -343,9 +344,7 @@ fn find_targets(
     key: &[u8],
     more_keys: &[Vec<u8>],
     headers: Table<'_>,
-) -> Targets {
+) -> Result<Targets, BrokerError> {
     let keys: Vec<&[u8]> = std::iter::once(key).chain(more_keys.iter().map(Vec::as_slice)).collect();
-    let routed = route::route(&link.vhost, &route.exchange, &keys, headers);
-    link.wakes.count(u32::try_from(routed.steps).unwrap_or(u32::MAX));
-    routed.targets
+    Ok(route::route(&link.vhost, &route.exchange, &keys, headers, &mut link.wakes)?.targets)
 }
