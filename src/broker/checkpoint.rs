@@ -24,7 +24,7 @@ use crate::broker::queue::store::DirtyExtent;
 use crate::broker::read_ahead::read_record;
 use crate::message::place::{Extent, Lsn, QueueId, Seq};
 use crate::message::run::Run;
-use crate::queue::ledger::NewExtent;
+use crate::queue::extent::NewExtent;
 use crate::stats::Gauge;
 use crate::storage::ballast::Ballast;
 use crate::storage::error::StoreError;

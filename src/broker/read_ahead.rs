@@ -293,8 +293,9 @@ mod tests {
     use crate::message::record::Content;
     use crate::message::run::Run;
     use crate::queue::classic::{Classic, Head};
+    use crate::queue::extent::NewExtent;
     use crate::queue::lane::Away;
-    use crate::queue::ledger::{Ledger, NewExtent};
+    use crate::queue::ledger::Ledger;
     use crate::stats::Gauge;
     use crate::storage::disk::Disk;
     use crate::storage::disk::watched::WatchedDisk;

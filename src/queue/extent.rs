@@ -11,6 +11,17 @@ use roaring::RoaringBitmap;
 use crate::message::place::{Extent, Seq};
 use crate::stats::Gauge;
 
+/// An extent that a checkpoint has written and committed.
+#[derive(Debug)]
+pub struct NewExtent {
+    /// Where it is.
+    pub at: Extent,
+    /// Numbers, from its first on, that were not written to it.
+    pub gaps: RoaringBitmap,
+    /// The live messages of its pack.
+    pub pack_live: Arc<Gauge>,
+}
+
 /// An extent and what became of its messages.
 #[derive(Debug)]
 pub struct ExtentState {

@@ -5,17 +5,13 @@
 //! moves it, settles cut it, and a message that is not in memory is found through it by its number.
 //!
 //! A number lives in one place at a time, and extents of one queue never overlap, but for those to which messages are
-//! moving ([`super::moving`]): these are apart until all have moved.
+//! moving (`queue::moving`): these are apart until all have moved.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-
-use roaring::RoaringBitmap;
 
 use crate::message::place::{Extent, Lsn, Place, Seq};
-use crate::queue::extent::{ExtentState, Extents};
+use crate::queue::extent::{ExtentState, Extents, NewExtent};
 use crate::queue::moving::{Moving, Next};
-use crate::stats::Gauge;
 
 /// What one range costs in memory, with its share of the tree's nodes.
 const RANGE_BYTES: u64 = 64;
@@ -38,17 +34,6 @@ pub struct PlacedBefore {
     pub ranges: Vec<(Seq, Seq, Lsn)>,
     /// Where to go on; `None` when there are no more.
     pub next: Option<Seq>,
-}
-
-/// An extent that a checkpoint has written and committed.
-#[derive(Debug)]
-pub struct NewExtent {
-    /// Where it is.
-    pub at: Extent,
-    /// Numbers, from its first on, that were not written to it.
-    pub gaps: RoaringBitmap,
-    /// The live messages of its pack.
-    pub pack_live: Arc<Gauge>,
 }
 
 /// The live numbers and their places.
@@ -322,8 +307,9 @@ mod tests {
     use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
     use roaring::RoaringBitmap;
 
-    use super::{Ledger, NewExtent, Where};
+    use super::{Ledger, Where};
     use crate::message::place::{Extent, Lsn, Place, Seq};
+    use crate::queue::extent::NewExtent;
     use crate::stats::Gauge;
 
     #[derive(Clone, Debug)]

@@ -12,8 +12,7 @@
 use std::collections::VecDeque;
 
 use crate::message::place::Seq;
-use crate::queue::extent::{ExtentState, Extents};
-use crate::queue::ledger::NewExtent;
+use crate::queue::extent::{ExtentState, Extents, NewExtent};
 use crate::stats::Gauge;
 
 /// A move that is not finished.

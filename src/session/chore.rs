@@ -9,7 +9,7 @@ use bytes::BytesMut;
 
 use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::removal::Removal;
-use crate::session::channel::returns::Unroutable;
+use crate::session::unroutable::Unroutable;
 
 /// What an acknowledgement decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

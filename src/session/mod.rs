@@ -31,6 +31,7 @@ pub mod running;
 mod slim;
 mod strangers;
 mod time;
+pub mod unroutable;
 mod visit;
 mod work;
 

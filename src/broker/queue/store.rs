@@ -7,8 +7,8 @@ use roaring::RoaringBitmap;
 
 use crate::broker::queue::handle::Queue;
 use crate::message::place::{Extent, Lsn, Seq};
-use crate::queue::extent::ExtentState;
-use crate::queue::ledger::{NewExtent, PlacedBefore};
+use crate::queue::extent::{ExtentState, NewExtent};
+use crate::queue::ledger::PlacedBefore;
 
 /// Ranges and extents that are looked at in one hold of the lock.
 const RANGES_PER_HOLD: usize = 1000;

@@ -24,11 +24,12 @@ use crate::session::channel::Channel;
 use crate::session::channel::assembly::{Assembly, parse_properties};
 use crate::session::channel::confirm::Confirms;
 use crate::session::channel::content;
-use crate::session::channel::returns::{Unroutable, send_return};
+use crate::session::channel::returns::send_return;
 use crate::session::channel::tx::Transaction;
 use crate::session::cut::Cut;
 use crate::session::link::{Link, Route};
 use crate::session::refuse::Refusal;
+use crate::session::unroutable::Unroutable;
 use crate::stats::Charge;
 
 /// What each queue a message goes to takes of a transaction, in bytes.

@@ -3,32 +3,11 @@
 use std::collections::VecDeque;
 
 use crate::broker::wakes::HOLD_STEPS;
-use crate::message::block::Pieces;
-use crate::message::names::NamesBuf;
 use crate::message::record::{BodyView, MessageView};
-use crate::message::run::Run;
 use crate::protocol::methods::{BasicReturn, Method};
 use crate::protocol::reply::ReplyCode;
 use crate::session::link::Link;
-use crate::stats::Charge;
-
-/// What a transaction returns when it commits.
-#[derive(Debug)]
-pub enum Unroutable {
-    /// A message that had no queue when it was published.
-    Never {
-        /// Where it was to go.
-        names: NamesBuf,
-        /// Its properties.
-        properties: Vec<u8>,
-        /// Its body.
-        body: Pieces,
-        /// What it takes, on the node's gauge.
-        charge: Charge,
-    },
-    /// Messages whose queues are gone since.
-    NoLonger(Run),
-}
+use crate::session::unroutable::Unroutable;
 
 /// Sends some of these back, as far as this turn goes. `true` when that is all.
 pub fn return_some(link: &mut Link, channel: u16, unroutable: &mut VecDeque<Unroutable>) -> bool {

@@ -7,11 +7,11 @@ use crate::broker::publish::Burst;
 use crate::broker::wakes::HOLD_STEPS;
 use crate::protocol::methods::{Method, TxRollbackOk, TxSelectOk};
 use crate::session::channel::Channel;
-use crate::session::channel::returns::Unroutable;
 use crate::session::channel::unacked::Delivered;
 use crate::session::chore::{Chore, Verdict};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
+use crate::session::unroutable::Unroutable;
 use crate::stats::Charge;
 
 /// What a message or an acknowledgement takes beside its bytes.
