@@ -129,7 +129,8 @@
 //! * An alarm is raised by whoever sees it and cleared by a look, well below its limit and a second later: see
 //!   [`broker::alarms`]. During one a client is read up to its next message: acknowledgements and commits are what gives
 //!   memory back. What open transactions hold raises none. A client that is not read further is not dead: what it leaves
-//!   in its socket tells ([`session::heartbeat`]).
+//!   in its socket tells ([`session::heartbeat`]). One that has shut its side is gone, with what it had sent and nobody had
+//!   read: its queues and what it held are for others now, and not when the alarm ends.
 //! * What is deleted is gone at once: the log is told, nobody finds it, routing passes it over. Its bindings and messages
 //!   go after it in steps ([`broker::vhost::removal`], [`broker::remains`]), and others run in between.
 //! * What comes back to a queue in one piece is up to a thousand runs; others may see the first thousand before the rest.

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!             whoever publishes past the limit, at once
-//!  no alarm -------------------------------------------> raised: who publishes from now on is not read
+//!  no alarm -------------------------------------------> raised: who publishes from now on waits
 //!     ^                                                     |
 //!     '--- the periodic look: well below the limit, --------'
 //!          and HOLD after it was first seen raised
 //! ```
 //!
-//! A connection that has published since is not read while any reason is left. Consumers and acknowledgements, which
-//! free memory and disk, go on. Nobody is told when an alarm is raised: publishers look by themselves, after all they
+//! A connection that has published since is read no further than to its next message while any reason is left. Consumers
+//! and acknowledgements, which free memory and disk, go on. Nobody is told when an alarm is raised: publishers look by themselves, after all they
 //! publish. When the last one ends, those that wait are told, and nobody else.
 
 use std::collections::BTreeMap;
@@ -72,7 +72,7 @@ pub struct Alarms {
     raised: AtomicU8,
     /// Since when the periodic look has seen each raised.
     since: Mutex<[Option<Instant>; 2]>,
-    /// Connections that are not read until no alarm is left.
+    /// Connections that publish nothing more until no alarm is left.
     pub blocked: Waiting,
     /// Connections that are not read until the log has caught up.
     pub held_back: Waiting,

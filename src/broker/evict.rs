@@ -19,7 +19,7 @@ use crate::message::run::Run;
 use crate::queue::lane::Evicted;
 use crate::storage::error::StoreError;
 use crate::storage::pack::Kind;
-use crate::storage::pack::writer::PackWriter;
+use crate::storage::pack::writer::{PackWriter, PackedBlock};
 
 /// Of a queue's head so much stays in memory, or a quarter of what there is.
 const KEPT_BYTES_MAX: u64 = 2 * 1024 * 1024;
@@ -38,6 +38,8 @@ const QUEUES_PER_LOOK: usize = 32;
 const SPILL_BYTES: u64 = 16 * 1024 * 1024;
 /// After so many bytes written to a spill pack others have their turn.
 const SPILL_TURN_BYTES: u64 = 2 * 1024 * 1024;
+/// Runs of a spill pack that leave memory in one hold of the lock.
+const RUNS_PER_HOLD: usize = 1000;
 /// Spill packs that one step looks at, to see whether anything in them is still needed.
 const SPILLS_PER_STEP: usize = 32;
 
@@ -229,18 +231,29 @@ impl Queue {
         }
         let pack = writer.finish(&*self.node.disk)?;
         let mut freed = 0;
+        let mut blocks = pack.blocks.into_iter().peekable();
+        while blocks.peek().is_some() {
+            freed += self.let_go_of_spilled(number, &mut blocks);
+            pause();
+        }
+        Ok(freed)
+    }
+
+    /// Lets go of what lies in the next blocks of a spill pack, as much as one hold of the lock allows; how many bytes.
+    fn let_go_of_spilled(&self, number: u64, blocks: &mut impl Iterator<Item = PackedBlock>) -> u64 {
         let mut state = self.lock();
         let mut all = Evicted::default();
-        for block in pack.blocks {
+        while all.runs.len() < RUNS_PER_HOLD
+            && let Some(block) = blocks.next()
+        {
             let place = Place::Pack { number, offset: block.offset };
             let evicted = state.classic.on_spilled(block.first, block.end, place);
-            freed += evicted.body_bytes;
+            all.body_bytes += evicted.body_bytes;
             all.messages += evicted.messages;
             all.runs.extend(evicted.runs);
         }
         self.note_evicted(state, &all);
-        pause();
-        Ok(freed)
+        all.body_bytes
     }
 
     /// As many runs as go into a spill pack, or none when no more need to.

@@ -16,6 +16,8 @@ const CACHE_OF_WATERMARK: u64 = 2;
 
 /// Open transactions may take this part of the watermark before large ones are refused.
 const TRANSACTIONS_OF_WATERMARK: u64 = 8;
+/// Direct replies may take this part of it before those for whom many wait get no more.
+const REPLIES_OF_WATERMARK: u64 = 8;
 /// Messages that go back may take this part of it unread before those to whom many go are not read any more.
 const RETURNS_OF_WATERMARK: u64 = 8;
 /// Who has less than this, in bytes, is not the one that takes up a share.
@@ -38,6 +40,8 @@ pub struct Memory {
     pub definitions: Arc<Gauge>,
     /// Messages that go back to their publishers and are not read yet.
     pub returns: Arc<Gauge>,
+    /// Direct replies that wait for their connections; [`Memory::messages`] counts them as well.
+    pub replies: Gauge,
     /// What open transactions hold. Publishers that wait for the end of an alarm cannot end theirs: it raises none.
     pub transactions: Arc<Gauge>,
     watermark_bytes: u64,
@@ -56,6 +60,7 @@ impl Memory {
             unacked: Arc::default(),
             definitions: Arc::default(),
             returns: Arc::default(),
+            replies: Gauge::default(),
             transactions: Arc::default(),
             watermark_bytes,
             partial_bodies_max,
@@ -110,7 +115,9 @@ impl Memory {
 
     /// Whether unfinished messages take more than their share, for someone who has this much of it.
     pub fn refuses_partial_body(&self, own_bytes: u64) -> bool {
-        refuses(self.partial_bodies.read(), self.partial_bodies_max, own_bytes)
+        // One message alone may be as large as any.
+        let others_bytes = self.partial_bodies.read().saturating_sub(own_bytes);
+        refuses(others_bytes, self.partial_bodies_max, own_bytes)
     }
 
     /// Whether open transactions take more than their share, for one that has this much of it.
@@ -123,7 +130,13 @@ impl Memory {
         refuses(self.returns.read(), self.watermark_bytes / RETURNS_OF_WATERMARK, own_bytes)
     }
 
-    /// The sum of everything counted, in bytes, but for what open transactions may hold.
+    /// Whether direct replies that wait take more than their share, for a connection for which this much waits.
+    pub fn refuses_reply(&self, own_bytes: u64) -> bool {
+        refuses(self.replies.read(), self.watermark_bytes / REPLIES_OF_WATERMARK, own_bytes)
+    }
+
+    /// The sum of everything counted, in bytes, but for what open transactions may hold: what they count beside their
+    /// messages, a few octets for each acknowledgement, comes off the messages of others.
     pub fn held_bytes(&self) -> u64 {
         let share = 2 * (self.watermark_bytes / TRANSACTIONS_OF_WATERMARK);
         let messages = self.messages.read().saturating_sub(self.transactions.read().min(share));

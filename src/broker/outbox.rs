@@ -406,9 +406,14 @@ impl Slot<'_> {
         if fitting == 0 && self.state.bytes == 0 { count_max.min(1) } else { fitting }
     }
 
-    /// Whether no more than this waits, of items and of bytes; never when the connection is gone.
-    pub fn has_at_most(&self, items: usize, bytes: u64) -> bool {
-        !self.state.closed && self.state.items.len() <= items && self.state.bytes <= bytes
+    /// Whether no more than so many items wait; never when the connection is gone.
+    pub fn has_at_most(&self, items: usize) -> bool {
+        !self.state.closed && self.state.items.len() <= items
+    }
+
+    /// How many bytes wait, or are on their way to the socket.
+    pub fn bytes(&self) -> u64 {
+        self.state.bytes
     }
 
     /// The consumer waits where it was refused. Why, for its queue.

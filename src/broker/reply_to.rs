@@ -17,8 +17,6 @@ use crate::message::run::Run;
 /// The name clients consume from, and the prefix of every address.
 pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
-/// Replies that wait for one connection may take this part of the memory watermark.
-const WAITING_OF_WATERMARK: u64 = 8;
 /// So many items may wait for a connection before it is given no more replies.
 const WAITING_MAX: usize = 64 * 1024;
 
@@ -63,9 +61,10 @@ impl ReplyConsumers {
             return Reply::Nobody;
         };
         let mut slot = consumer.outbox.lock();
-        if !slot.has_at_most(WAITING_MAX, memory.watermark_bytes() / WAITING_OF_WATERMARK) {
+        if !slot.has_at_most(WAITING_MAX) || memory.refuses_reply(slot.bytes()) {
             return Reply::Unread;
         }
+        memory.replies.add(run.delivery_bytes());
         slot.push(&consumer, run, wakes);
         Reply::Taken
     }

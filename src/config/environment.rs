@@ -100,10 +100,16 @@ impl Config {
     }
 }
 
-/// Whether Kubernetes tells every container so about a service that is named like us.
+/// Whether Kubernetes tells every container so about a service whose name begins with ours.
 fn is_of_service(key: &str, text: &str) -> bool {
-    let is_port = |rest: &str| rest.starts_with('_') && rest.contains("_TCP") || text.starts_with("tcp://");
-    key == "SERVICE_HOST" || key.starts_with("SERVICE_PORT") || key.strip_prefix("PORT").is_some_and(is_port)
+    let of_port = |(_, rest): (&str, &str)| {
+        let number = rest.split('_').next().unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|octet| octet.is_ascii_digit())
+    };
+    key.ends_with("SERVICE_HOST")
+        || key.contains("SERVICE_PORT")
+        || (key.ends_with("PORT") && text.contains("://"))
+        || key.split_once("PORT_").is_some_and(of_port)
 }
 
 fn unknown(key: &str) -> String {
@@ -136,8 +142,26 @@ fn parse_users(text: &str) -> Result<Vec<UserConfig>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{KEYS, unknown};
+    use super::{KEYS, is_of_service, unknown};
     use crate::config::{Config, storage};
+
+    #[test]
+    fn what_kubernetes_tells_of_services_is_no_setting() {
+        for (key, text) in [
+            ("SERVICE_HOST", "10.0.0.7"),
+            ("SERVICE_PORT_AMQP", "5672"),
+            ("PORT", "tcp://10.0.0.7:5672"),
+            ("PORT_5672_TCP_ADDR", "10.0.0.7"),
+            ("MGMT_SERVICE_HOST", "10.0.0.8"),
+            ("MGMT_PORT", "udp://10.0.0.8:53"),
+            ("MGMT_PORT_53_UDP_PROTO", "udp"),
+        ] {
+            assert!(is_of_service(key, text), "{key}");
+        }
+        for key in ["LISTEN_PORT", "PORT", "MEMORY_WATERMARK"] {
+            assert!(!is_of_service(key, "5672"), "{key}");
+        }
+    }
 
     #[test]
     fn what_is_proposed_exists() {

@@ -13,6 +13,8 @@ use crate::config::Limits;
 const DESCRIPTORS_SHARE: f64 = 0.9;
 /// Accept rates are counted over this.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
+/// Fewer addresses are not swept.
+const SWEPT_MIN: usize = 1024;
 /// What a connection that has not logged in may hold, in bytes.
 const UNAUTHENTICATED_BYTES: usize = 8 * 1024;
 
@@ -31,6 +33,25 @@ struct State {
     connections: usize,
     unauthenticated: usize,
     addresses: HashMap<IpAddr, Address>,
+    /// With so many addresses those are looked for that nobody uses any more.
+    swept_at: usize,
+}
+
+impl State {
+    /// Forgets addresses whose connections ended within their window: nobody came from there to be told. Each time when
+    /// there are twice as many as were left the last time.
+    fn sweep(&mut self, now: Instant) {
+        if self.addresses.len() >= self.swept_at.max(SWEPT_MIN) {
+            self.addresses.retain(|_, known| known.connections > 0 || known.is_in_window(now));
+            self.swept_at = 2 * self.addresses.len();
+        }
+    }
+}
+
+impl Address {
+    fn is_in_window(&self, now: Instant) -> bool {
+        now.duration_since(self.window_start) < RATE_WINDOW
+    }
 }
 
 #[derive(Debug)]
@@ -70,12 +91,13 @@ impl Admission {
             return None;
         }
         if self.limits_addresses() && !ip.is_loopback() {
+            state.sweep(now);
             let known = state.addresses.entry(address).or_insert(Address {
                 connections: 0,
                 window_start: now,
                 accepted: 0,
             });
-            if now.duration_since(known.window_start) >= RATE_WINDOW {
+            if !known.is_in_window(now) {
                 known.window_start = now;
                 known.accepted = 0;
             }
@@ -114,7 +136,7 @@ impl Drop for Permit {
         if let Some(known) = state.addresses.get_mut(&self.address) {
             known.connections -= 1;
             // One that comes and goes within the window is still counted by the next.
-            if known.connections == 0 && known.window_start.elapsed() >= RATE_WINDOW {
+            if known.connections == 0 && !known.is_in_window(Instant::now()) {
                 state.addresses.remove(&self.address);
             }
         }
@@ -169,6 +191,20 @@ mod tests {
         assert!(admission.admit("2001:db8:0:1::1".parse().unwrap(), now).is_some());
         let _loopback = admission.admit("127.0.0.1".parse().unwrap(), now).unwrap();
         assert!(admission.admit("127.0.0.1".parse().unwrap(), now).is_some());
+    }
+
+    #[test]
+    fn addresses_that_came_once_are_forgotten() {
+        let admission = admission(|limits| limits.per_address_accepts_per_second_max = 2);
+        let start = Instant::now();
+        for second in 0..5 {
+            let now = start + Duration::from_secs(2 * second);
+            for host in 0..2000_u32 {
+                let ip = std::net::Ipv4Addr::from_bits(0x0a00_0000 + second as u32 * 10_000 + host).into();
+                drop(admission.admit(ip, now).unwrap());
+            }
+            assert!(admission.state.lock().addresses.len() <= 4000);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Listening sockets, and the loop that accepts from one.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -36,7 +37,8 @@ pub fn bind(endpoint: &Endpoint) -> io::Result<Vec<TcpListener>> {
     };
     let mut listeners = Vec::new();
     let mut absent = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in (host, port).to_socket_addrs()? {
+    let addresses: BTreeSet<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    for address in addresses {
         match open(address) {
             Ok(listener) => listeners.push(listener),
             // Many a container knows localhost's IPv6 address and does not have it.

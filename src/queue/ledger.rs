@@ -233,6 +233,7 @@ impl Ledger {
     fn place_next(&mut self, moving: &mut Moving, first: Seq, end: Seq) {
         let replaced = self.extents.within(first, end).next().map(|old| old.at.first);
         if let Some(old) = replaced.and_then(|first| self.extents.remove(first)) {
+            debug_assert_eq!(old.live(), 0, "all that lived in it has moved");
             self.messages -= old.live();
         } else if let Some(new) = moving.arrived.remove(first) {
             self.extents.insert(new);

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// The most steps one message may take through the tries of all topic exchanges it passes. A step is a few cache misses
 /// in a large trie, up to a microsecond: so much is some 20 to 50 ms. Honest messages take ten, or a few thousand with
-/// as many keys as CC allows.
+/// as many keys as CC allows. Where other keys or headers decide as well, a message is looked up twice.
 pub const MATCH_STEPS_MAX: usize = 50_000;
 
 /// The steps through patterns that are left to one message.

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 
 use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::removal::Removal;
+use crate::message::place::Lsn;
 use crate::session::unroutable::Unroutable;
 
 /// What an acknowledgement decides.
@@ -64,10 +65,17 @@ pub enum Chore {
         /// The channel.
         channel: u16,
     },
+    /// tx.rollback: what was settled is taken back.
+    RollBack {
+        /// The channel.
+        channel: u16,
+    },
     /// tx.commit is answered, when what it handed over is durable.
     Committed {
         /// The channel.
         channel: u16,
+        /// What the answer waits for; not known before all is handed over.
+        after: Option<Lsn>,
         /// What goes back to the publisher before.
         unroutable: VecDeque<Unroutable>,
     },

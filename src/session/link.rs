@@ -220,10 +220,10 @@ impl Link {
 
     /// A message that is to expire is published: nothing does yet, and a publisher that counts on it should be seen.
     pub fn on_expiration(&mut self, names: Names<'_>) {
-        if std::mem::replace(&mut self.has_expiration, true) {
-            return;
-        }
-        if let Some(left_out) = self.broker.complaints.allow(self.now.instant) {
+        if !self.has_expiration
+            && let Some(left_out) = self.broker.complaints.allow(self.now.instant)
+        {
+            self.has_expiration = true;
             let exchange = String::from_utf8_lossy(names.exchange());
             let routing_key = String::from_utf8_lossy(names.routing_key());
             let told = "the expiration of messages is not acted on yet: they stay until they are taken";
@@ -460,7 +460,10 @@ impl Link {
         let Item::Delivery { consumer, mut run } = item else { return };
         self.unreleased_bytes += run.delivery_bytes();
         self.uncount(&consumer, run.count());
-        let Some(source) = &consumer.source else { return };
+        let Some(source) = &consumer.source else {
+            self.node().memory.replies.sub(run.delivery_bytes());
+            return;
+        };
         let settlement = self.settlement(&source.queue);
         settlement.credit(source.key, run.count());
         run.mark_redelivered();

@@ -32,8 +32,9 @@ pub struct Output {
     returns_charge: Option<Charge>,
 }
 
-/// How much of what waits is of one kind. Not where it lies, only how many bytes came before a mark and behind it; when all before the mark is written, it moves to the end. So what is counted
-/// too much is no more than what was replied while as much as lay before the mark was written.
+/// How much of what waits is of one kind: replies, which are what the client's own input has brought about, or returns. Not
+/// where it lies, only how many bytes came before a mark and behind it; when all before the mark is written, it moves to
+/// the end. So what is counted too much is no more than what came while as much as lay before the mark was written.
 #[derive(Debug, Default)]
 struct Tally {
     /// So much will have been written when the older ones are.

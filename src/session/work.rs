@@ -18,7 +18,7 @@ use crate::broker::outbox::Item;
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::HOLD_STEPS;
 use crate::protocol::frame;
-use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommitOk};
+use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommitOk, TxRollbackOk};
 use crate::session::channel::Channel;
 use crate::session::channel::returns::return_some;
 use crate::session::chore::Chore;
@@ -179,14 +179,21 @@ impl Running {
                 None
             }
             Chore::Commit { channel } => match self.with_channel(channel, Channel::collect_commit)? {
-                Some(unroutable) => Some(Chore::Committed { channel, unroutable }),
+                Some(unroutable) => Some(Chore::Committed { channel, after: None, unroutable }),
                 None => Some(Chore::Commit { channel }),
             },
-            Chore::Committed { channel, mut unroutable } => {
-                if !return_some(&mut self.link, channel, &mut unroutable) {
-                    return Some(Chore::Committed { channel, unroutable });
+            Chore::RollBack { channel } => {
+                if !self.with_channel(channel, Channel::take_back)? {
+                    return Some(Chore::RollBack { channel });
                 }
-                let after = self.link.handed_over;
+                self.link.send(channel, &Method::TxRollbackOk(TxRollbackOk {}));
+                None
+            }
+            Chore::Committed { channel, after, mut unroutable } => {
+                let after = after.unwrap_or(self.link.handed_over);
+                if !return_some(&mut self.link, channel, &mut unroutable) {
+                    return Some(Chore::Committed { channel, after: Some(after), unroutable });
+                }
                 self.link.send_after(channel, after, &Method::TxCommitOk(TxCommitOk {}));
                 None
             }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `FORMAT` is written once, under another name first, so that it is there whole or not at all. A directory that has
-//! other files and no `FORMAT` is not ours, and nothing is left in it, not even `LOCK`. What the log, the packs and the rest look like is not known here.
+//! other files and no `FORMAT` is not ours, and nothing is left in it, not even `LOCK`. What the log, the packs and the
+//! rest look like is not known here.
 
 use std::fmt::{self, Debug};
 use std::io::{self, IoSlice};

@@ -163,10 +163,17 @@ fn the_pool_of_unfinished_bodies_closes_who_fills_it() {
     modest.wire.send_bytes(&raw_frame(3, 1, b"01234"));
 
     let mut greedy = Client::at(own.address);
-    greedy.wire.send_bytes(&publish_frame("none"));
-    greedy.wire.send_bytes(&header_frame(1, 60, 0, 100 * 1024 * 1024, NO_PROPERTIES));
-    for _ in 0..50 {
-        greedy.wire.send_to_the_dying(&raw_frame(3, 1, &[0; 100_000]));
+    greedy.open_channel(2).open_channel(3);
+    for channel in [1, 2, 3] {
+        greedy.wire.send_bytes(&method_frame(channel, &Method::BasicPublish(publish("", "none"))));
+        greedy.wire.send_bytes(&header_frame(channel, 60, 0, 100 * 1024 * 1024, NO_PROPERTIES));
+    }
+    // One message alone may be larger than the pool.
+    for _ in 0..80 {
+        greedy.wire.send_bytes(&raw_frame(3, 1, &[0; 100_000]));
+    }
+    for channel in [2, 3].repeat(40) {
+        greedy.wire.send_to_the_dying(&raw_frame(3, channel, &[0; 100_000]));
     }
     let text = "RESOURCE_ERROR - unfinished message bodies take too much memory";
     greedy.expect_connection_close(PUBLISH, 506, text);

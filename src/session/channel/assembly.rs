@@ -21,7 +21,7 @@ use crate::session::refuse::Refusal;
 const BODY_BYTES_CAP: u64 = 512 * 1024 * 1024;
 /// From this size on what was joined of small frames is not copied once more.
 const PIECE_BYTES_MIN: usize = 32 * 1024;
-/// What was joined is a piece when it is so large: its buffer, which doubles as it grows, has then no room to spare.
+/// What was joined is a piece when it is so large: no more than its buffer's last doubling is to spare.
 const JOINED_BYTES_MAX: usize = 1024 * 1024;
 
 /// A body frame's payload.

@@ -24,6 +24,9 @@ impl Channel {
             link.wakes.count(1);
             return;
         }
+        if consumer.source.is_none() {
+            link.node().memory.replies.sub(run.delivery_bytes());
+        }
         link.keep_room(self.number, run.delivery_bytes());
         let first_tag = self.take_tags(run.count());
         let frame_max = link.frame_max;

@@ -73,7 +73,7 @@ impl Channel {
     }
 
     /// Does something with a hold's worth of deliveries; `true` when there are no more.
-    fn for_each(
+    pub(super) fn for_each(
         &mut self,
         link: &mut Link,
         next: impl Fn(&mut Self) -> Option<Delivered>,
@@ -99,7 +99,7 @@ impl Channel {
                 if link.node().memory.is_above_cache() {
                     link.outbox.held_bytes.sub(delivered.let_go());
                 }
-                transaction.settle(delivered, verdict);
+                transaction.settle(delivered, verdict, link.node());
             }
             None => self.settle_now(link, delivered, verdict),
         }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::broker::node::Node;
 use crate::broker::publish::Burst;
 use crate::broker::wakes::HOLD_STEPS;
-use crate::protocol::methods::{Method, TxRollbackOk, TxSelectOk};
+use crate::protocol::methods::{Method, TxSelectOk};
 use crate::session::channel::Channel;
 use crate::session::channel::unacked::Delivered;
 use crate::session::chore::{Chore, Verdict};
@@ -44,15 +44,23 @@ impl Transaction {
         if self.bytes > bytes_max {
             return Err(Refusal::precondition(format!("transaction of more than {bytes_max} bytes")));
         }
-        let charge = self.charge.get_or_insert_with(|| Charge::new(&node.memory.transactions, 0));
-        charge.grow(bytes + SETTLED_BYTES);
-        if node.memory.refuses_in_transaction(charge.bytes()) {
+        let own_bytes = self.charge(bytes, node);
+        // An acknowledgement is what gives memory back.
+        if bytes > 0 && node.memory.refuses_in_transaction(own_bytes) {
             return Err(Refusal::precondition("open transactions take too much memory"));
         }
         Ok(())
     }
 
-    pub(super) fn settle(&mut self, delivered: Delivered, verdict: Verdict) {
+    /// Counts what it takes more; what it takes now.
+    fn charge(&mut self, bytes: u64, node: &Node) -> u64 {
+        let charge = self.charge.get_or_insert_with(|| Charge::new(&node.memory.transactions, 0));
+        charge.grow(bytes);
+        charge.bytes()
+    }
+
+    pub(super) fn settle(&mut self, delivered: Delivered, verdict: Verdict, node: &Node) {
+        self.charge(SETTLED_BYTES, node);
         self.consumed += delivered.consumed();
         self.settled.push_back((delivered, verdict));
     }
@@ -68,7 +76,7 @@ impl Transaction {
         Some((delivered, verdict))
     }
 
-    /// How many steps it takes to forget it.
+    /// How many steps it takes to forget what it has published.
     pub(super) fn steps(&self) -> u32 {
         u32::try_from(self.messages).unwrap_or(u32::MAX)
     }
@@ -113,7 +121,7 @@ impl Channel {
     /// What an open transaction has published will not be.
     pub(super) fn forget_publishes(&mut self, link: &mut Link) {
         if let Some(transaction) = &mut self.transaction {
-            link.wakes.count(std::mem::take(&mut transaction.messages) as u32);
+            link.wakes.count(transaction.steps());
             transaction.burst = Burst::default();
             transaction.unroutable.clear();
         }
@@ -121,13 +129,26 @@ impl Channel {
 
     /// Publishes are forgotten, acknowledgements taken back.
     pub(super) fn on_tx_rollback(&mut self, link: &mut Link) -> Result<(), Refusal> {
-        let transaction = self.transaction.as_mut().ok_or_else(not_transactional)?;
-        link.wakes.count(transaction.steps());
-        for (delivered, _) in std::mem::take(transaction).settled {
-            self.unacked.push(delivered);
+        if self.transaction.is_none() {
+            return Err(not_transactional());
         }
-        link.send(self.number, &Method::TxRollbackOk(TxRollbackOk {}));
+        self.forget_publishes(link);
+        link.chores.push_back(Chore::RollBack { channel: self.number });
         Ok(())
+    }
+
+    /// Takes back what the transaction has acknowledged, as far as this turn goes. `true` when that is all, and the next
+    /// one has begun.
+    pub fn take_back(&mut self, link: &mut Link) -> bool {
+        let next = |channel: &mut Self| Some(channel.transaction.as_mut()?.take_first_settled()?.0);
+        let is_done = self.for_each(link, next, |channel, link, delivered| {
+            link.wakes.count(1);
+            channel.unacked.push(delivered);
+        });
+        if is_done {
+            self.transaction = Some(Transaction::default());
+        }
+        is_done
     }
 }
 

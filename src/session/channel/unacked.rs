@@ -18,7 +18,7 @@ use crate::stats::{Charge, Gauge};
 /// What a run takes in the list, in bytes, with its share of the tree.
 const RUN_BYTES: usize = 2 * size_of::<Delivered>();
 /// So many runs are counted at a time.
-const CHARGED_RUNS: usize = 1024;
+const CHARGED_RUNS: usize = 64;
 
 /// Who a delivery was for.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ pub struct Delivered {
 pub struct Unacked {
     by_last_tag: BTreeMap<u64, Delivered>,
     consumed: u64,
-    /// What the list takes, counted by the thousand.
+    /// What the list takes, counted so many runs at a time.
     charge: Option<Charge>,
     /// How far [`Unacked::slim`] has got.
     slimmed_before: u64,

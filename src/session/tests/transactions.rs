@@ -8,7 +8,7 @@ use super::alarms::end_alarms;
 use super::{Broker, Client, PERSISTENT, consume, declare_durable, publish};
 use crate::config::Config;
 use crate::protocol::frame;
-use crate::protocol::methods::{BasicAck, BasicPublish, BasicQos, Method, TxCommit, TxSelect};
+use crate::protocol::methods::{BasicAck, BasicPublish, BasicQos, Method, TxCommit, TxRollback, TxSelect};
 
 const WATERMARK: u64 = 8_000_000;
 static BODY: [u8; 100_000] = [7; 100_000];
@@ -148,4 +148,36 @@ fn what_is_not_acknowledged_is_counted_beside_its_bytes() {
     }
     assert_eq!(unacked.read(), 0);
     client.say(1, &Method::TxCommit(TxCommit {}));
+}
+
+#[test]
+fn a_rollback_takes_back_a_thousand_a_turn() {
+    let (broker, mut publisher) = setup();
+    let mut client = Client::log_in(&broker, 0);
+    consume(&mut client, "q");
+    publisher.say(1, &Method::TxRollback(TxRollback {}));
+    let mut other = Client::log_in(&broker, 0);
+    for _ in 0..3500 {
+        other.feed(publish(b"q", b"m"));
+        client.wake();
+    }
+    client.say(1, &Method::TxSelect(TxSelect {}));
+    client.say(1, &Method::BasicAck(BasicAck { delivery_tag: 0, multiple: true }));
+    while client.has_work() {
+        client.wake();
+    }
+    let memory = &broker.node.memory;
+    assert!(memory.transactions.read() > 3500 * 50, "what is acknowledged is held");
+    client.told();
+    client.say(1, &Method::TxRollback(TxRollback {}));
+    let mut turns = 1;
+    while client.has_work() {
+        assert!(client.session.steps() <= 2000 && client.told.is_empty());
+        client.wake();
+        turns += 1;
+    }
+    assert!(turns >= 3, "{turns} turns");
+    assert_eq!((client.told(), memory.transactions.read()), (vec!["tx.rollback-ok"], 0));
+    assert!(memory.unacked.read() > 0);
+    assert_eq!(broker.vhost("/").unwrap().queue("q").unwrap().depth(), (0, 3500));
 }

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! The log knows records by their kind; of facts it knows, through their codec, which queues they name and whether they
-//! define something, because a slot remembers that. It never looks into a body itself. Only its own [`CUT`](crate::storage::batch::CUT), which each start writes first, means something
-//! to it: where the log that was found ends.
+//! define something, because a slot remembers that. It never looks into a body itself. Only its own
+//! [`CUT`](crate::storage::batch::CUT), which each start writes first, means something to it: where the log that was found
+//! ends.
 //!
 //! A failed write or sync of a batch is final: the log is poisoned, `durable` never rises again, and only the disk
 //! itself, read at the next start, says what is there.
