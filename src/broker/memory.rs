@@ -19,7 +19,7 @@ const TRANSACTIONS_OF_WATERMARK: u64 = 8;
 /// Direct replies may take this part of it before those for whom many wait get no more.
 const REPLIES_OF_WATERMARK: u64 = 8;
 /// Messages that go back may take this part of it unread before those to whom many go are not read any more.
-const RETURNS_OF_WATERMARK: u64 = 8;
+const RETURNS_OF_WATERMARK: u64 = 4;
 /// Who has less than this, in bytes, is not the one that takes up a share.
 const BLAMED_BYTES_MIN: u64 = 1024 * 1024;
 

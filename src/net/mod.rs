@@ -41,7 +41,7 @@ use crate::storage::error::StoreError;
 /// How long clients have to take leave when the broker stops.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
 /// Unfinished messages take no more than this part of the watermark, whatever part of the memory they may.
-const PARTIAL_BODIES_OF_WATERMARK: u64 = 8;
+const PARTIAL_BODIES_OF_WATERMARK: u64 = 2;
 /// How often memory is compared with the watermark, beside the publishers' own looks.
 const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
