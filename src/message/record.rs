@@ -109,6 +109,7 @@ pub(super) fn read<'a>(bytes: &'a [u8], before: Names<'a>) -> Option<Record<'a>>
 }
 
 /// Reads what stands before a body, and returns what follows it.
+#[inline]
 pub(super) fn read_head<'a>(bytes: &'a [u8], before: Names<'a>) -> Option<(Head<'a>, &'a [u8])> {
     if let &[0, body_bytes @ 0..0x80, property_bytes @ 0..0x80, ref rest @ ..] = bytes {
         let (properties, rest) = rest.split_at_checked(property_bytes.into())?;

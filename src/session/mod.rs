@@ -181,7 +181,7 @@ impl Session {
             Phase::Handshake(_) | Phase::Running(_) | Phase::Closing { deaf: false } => {}
         }
         if self.cut.is_partial() {
-            return !self.waits_with(true)
+            return !self.waits_with(|| true)
                 && self.is_ready_for_content(now)
                 && self.take_part(input, at, now);
         }
@@ -189,9 +189,9 @@ impl Session {
             return true;
         }
         match frame::peek(rest, self.frame_max) {
-            Ok(None) if self.waits_with(FrameKind::is_content_octet(rest.first())) => false,
+            Ok(None) if self.waits_with(|| FrameKind::is_content_octet(rest.first())) => false,
             Ok(None) => self.is_running() && self.cut.begin_part(input, at, self.frame_max),
-            Ok(Some(frame)) if self.waits_with(Running::is_content(&frame)) => false,
+            Ok(Some(frame)) if self.waits_with(|| Running::is_content(&frame)) => false,
             Ok(Some(frame)) if !self.is_ready_for(&frame, now) => false,
             Ok(Some(frame)) if self.cut.takes(&frame) => {
                 let (channel, payload_bytes) = (frame.channel, frame.payload.len());
@@ -219,9 +219,9 @@ impl Session {
         !self.has_rest
     }
 
-    fn waits_with(&mut self, is_content: bool) -> bool {
+    fn waits_with(&mut self, is_content: impl FnOnce() -> bool) -> bool {
         match &mut self.phase {
-            Phase::Running(running) => running.waits_with(is_content),
+            Phase::Running(running) if running.is_blocked() => running.waits_with(is_content()),
             _ => false,
         }
     }

@@ -74,6 +74,7 @@ impl Output {
     }
 
     /// Adds a delivery: what stands before its body, and the body that is in one frame, if it is not empty.
+    #[inline]
     pub fn delivery(&mut self, head: &[u8], body: &[u8]) {
         self.reserve(head.len() + body.len() + 1);
         self.tail.extend_from_slice(head);

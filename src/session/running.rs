@@ -148,10 +148,10 @@ impl Running {
         self.is_blocked
     }
 
-    /// Whether what comes next is a part of a message, and an alarm lasts: it is left where it is.
+    /// During an alarm: what comes next is a part of a message, or is not. Whether it is left where it is.
     pub fn waits_with(&mut self, is_content: bool) -> bool {
-        self.is_at_content = self.is_blocked && is_content;
-        self.is_at_content
+        self.is_at_content = is_content;
+        is_content
     }
 
     /// Whether so many replies wait to be read that nothing more is done which the client would be answered.
@@ -478,7 +478,7 @@ impl Running {
         if block == self.is_blocked {
             return;
         }
-        self.is_blocked = block;
+        (self.is_blocked, self.is_at_content) = (block, false);
         if !self.client.connection_blocked {
             return;
         }

@@ -96,6 +96,7 @@ struct DeliveryWriter<'a> {
 }
 
 impl<'a> DeliveryWriter<'a> {
+    #[inline]
     fn write(&mut self, out: &mut Output, delivery_tag: u64, message: &MessageView<'a>) {
         match message.body {
             BodyView::Slice(body) if body.len() + FRAME_OVERHEAD <= self.frame_max as usize => {
