@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use super::slim::start;
 use super::{Broker, Client, broker, consume, declare, declare_durable, publish};
 use crate::clock::Now;
 use crate::protocol::frame::{self, PROTOCOL_HEADER};
@@ -123,4 +124,21 @@ fn a_broker_that_stops_does_not_wait_for_clients_that_have_left() {
     client.say(0, &CLOSE);
     client.session.on_shutdown(client.now);
     assert!(client.session.is_closed());
+}
+
+#[test]
+fn what_was_on_its_way_to_a_client_that_is_gone_comes_back_as_redelivered() {
+    let broker = broker();
+    let (mut publisher, mut gone) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
+    declare_durable(&mut publisher, "q");
+    consume(&mut gone, "q");
+    for _ in 0..2 {
+        publisher.publish_persistent(b"q");
+    }
+    assert_eq!(broker.vhost("/").unwrap().queue("q").unwrap().counts().0, 0, "both are on their way");
+    drop(gone);
+    let mut other = Client::log_in(&broker, 0);
+    start(&mut other);
+    other.wake();
+    assert_eq!((other.bodies.len(), other.redelivered), (2, 2), "it may have seen what is behind them");
 }

@@ -79,7 +79,7 @@ fn with_all_in_hand() -> (Arc<Broker>, Client) {
 }
 
 /// Begins to consume; what there is may come at once.
-fn start(client: &mut Client) {
+pub(super) fn start(client: &mut Client) {
     let consume = BasicConsume {
         queue: "q",
         consumer_tag: "",
