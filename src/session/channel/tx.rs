@@ -121,7 +121,9 @@ impl Channel {
     /// What an open transaction has published will not be.
     pub(super) fn forget_publishes(&mut self, link: &mut Link) {
         if let Some(transaction) = &mut self.transaction {
+            // Once: a channel that ends comes here in each turn.
             link.wakes.count(transaction.steps());
+            transaction.messages = 0;
             transaction.burst = Burst::default();
             transaction.unroutable.clear();
         }

@@ -8,7 +8,9 @@ use super::alarms::end_alarms;
 use super::{Broker, Client, PERSISTENT, consume, declare_durable, publish};
 use crate::config::Config;
 use crate::protocol::frame;
-use crate::protocol::methods::{BasicAck, BasicPublish, BasicQos, Method, TxCommit, TxRollback, TxSelect};
+use crate::protocol::methods::{
+    BasicAck, BasicPublish, BasicQos, ChannelClose, Method, TxCommit, TxRollback, TxSelect,
+};
 
 const WATERMARK: u64 = 8_000_000;
 static BODY: [u8; 100_000] = [7; 100_000];
@@ -180,4 +182,19 @@ fn a_rollback_takes_back_a_thousand_a_turn() {
     assert_eq!((client.told(), memory.transactions.read()), (vec!["tx.rollback-ok"], 0));
     assert!(memory.unacked.read() > 0);
     assert_eq!(broker.vhost("/").unwrap().queue("q").unwrap().depth(), (0, 3500));
+}
+
+#[test]
+fn a_channel_closes_whatever_its_transaction_has_published() {
+    let (broker, mut client) = setup();
+    consume(&mut client, "q");
+    for _ in 0..1500 {
+        client.feed(publish(b"q", b"m"));
+    }
+    let close = ChannelClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 };
+    client.say(1, &Method::ChannelClose(close));
+    for _ in 0..5 {
+        client.wake();
+    }
+    assert_eq!((client.told(), broker.node.memory.transactions.read()), (vec!["channel.close-ok"], 0));
 }
