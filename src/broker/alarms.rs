@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A connection that has published since is read no further than to its next message while any reason is left. Consumers
-//! and acknowledgements, which free memory and disk, go on. Nobody is told when an alarm is raised: publishers look by themselves, after all they
-//! publish. When the last one ends, those that wait are told, and nobody else.
+//! and acknowledgements, which free memory and disk, go on. Nobody is told when an alarm is raised: publishers look by
+//! themselves, after all they publish. When the last one ends, those that wait are told, and nobody else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

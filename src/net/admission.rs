@@ -37,9 +37,16 @@ struct State {
     swept_at: usize,
 }
 
+#[derive(Debug)]
+struct Address {
+    connections: usize,
+    window_start: Instant,
+    accepted: u32,
+}
+
 impl State {
-    /// Forgets addresses whose connections ended within their window: nobody came from there to be told. Each time when
-    /// there are twice as many as were left the last time.
+    /// Forgets addresses whose last connection ended within its window, and which did not come again. Done when there are
+    /// twice as many as were left the last time.
     fn sweep(&mut self, now: Instant) {
         if self.addresses.len() >= self.swept_at.max(SWEPT_MIN) {
             self.addresses.retain(|_, known| known.connections > 0 || known.is_in_window(now));
@@ -52,13 +59,6 @@ impl Address {
     fn is_in_window(&self, now: Instant) -> bool {
         now.duration_since(self.window_start) < RATE_WINDOW
     }
-}
-
-#[derive(Debug)]
-struct Address {
-    connections: usize,
-    window_start: Instant,
-    accepted: u32,
 }
 
 /// One connection's place, given back when it is dropped.

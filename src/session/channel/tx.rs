@@ -14,7 +14,7 @@ use crate::session::refuse::Refusal;
 use crate::session::unroutable::Unroutable;
 use crate::stats::Charge;
 
-/// What a message or an acknowledgement takes beside its bytes.
+/// What an acknowledgement takes.
 const SETTLED_BYTES: u64 = size_of::<(Delivered, Verdict)>() as u64;
 
 /// What a transaction has collected.

@@ -132,7 +132,7 @@ impl Shelf {
             return Ok(pack);
         }
         let opened = Pack::open(&*self.disk, kind, number).map(Arc::new);
-        // Bound to a name, so that a file is closed when the lock is not held any more.
+        // Bound to a name, so that the idle pack's file is closed when the lock is not held any more.
         let leased = self.state.lock().opened(key, opened);
         leased.map(|(pack, _idle)| pack)
     }
