@@ -102,10 +102,12 @@
 //!
 //! # Where something new touches the house
 //!
-//! **An argument of queues** (`x-...`). In `broker::arguments`, where each is a line of a table: its check, whether it is
-//! acted on, and whether two declarations must agree about it. What it does is a rule of [`queue::classic`], which
-//! answers what follows, and its owner, `broker::queue`, does that (a message that is dropped must be told to the log like
-//! one that is settled). Arguments are kept as they were declared, so that a restart finds it without a new format. Then
+//! **An argument of queues** (`x-...`). In `broker::arguments`, where each is a line of a table: its check, the kinds of
+//! queues that take it, and whether two declarations must agree about it. What it says becomes a field of
+//! [`queue::settings::Settings`], one value that is swapped as a whole. Who acts on it: `broker::queue::rules` after each
+//! delivery (what is dropped is told to the log like what is settled, and what is dead-lettered waits in
+//! [`queue::dying`] for [`broker::dead_letters`]); time asks by [`broker::deadlines`]; what concerns publishers is a bit of
+//! the queue's handle. Arguments are kept as they were declared, so that a restart finds it without a new format. Then
 //! the wire's test (`tests/wire`, which a RabbitMQ must pass too), the model's prediction (`tests/sim/model`), and a case of
 //! `conformance`.
 //!
@@ -126,6 +128,10 @@
 //! * Messages that are on the disk only are brought back by their queue, not by the connection that will send them:
 //!   competing consumers share the read, runs always have their bytes, and sessions do not know the disk.
 //! * Messages wait in runs of shared blocks, not as objects: see [`message::run`].
+//! * A queue with priorities has no lanes: the priority is in the upper bits of a message's number, so that the one list
+//!   in order of numbers, the ledger, packs and a restart have the right order and know of no priorities.
+//! * What dies is not taken out of the ledger before it is somewhere else, in the same hold of the log. So dead letters
+//!   of all kinds are as safe as RabbitMQ's at-least-once ones, and `x-dead-letter-strategy` changes nothing.
 //! * An alarm is raised by whoever sees it and cleared by a look, well below its limit and a second later: see
 //!   [`broker::alarms`]. During one a client is read up to its next message: acknowledgements and commits are what gives
 //!   memory back. What open transactions hold raises none. A client that is not read further is not dead: what it leaves

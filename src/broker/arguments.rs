@@ -7,12 +7,13 @@
 use crate::broker::error::{BrokerError, Resource};
 use crate::protocol::field::Field;
 use crate::protocol::table::Table;
+use crate::queue::settings::QueueKind;
 
 /// The longest time an argument may name: ten years, in milliseconds.
 const EXPIRY_MS_MAX: i64 = 315_360_000_000;
 
-/// The arguments that must agree when a classic queue is declared again.
-pub const COMPARED_QUEUE_ARGUMENTS: [&str; 12] = [
+/// The arguments that must agree when a queue is declared again.
+pub const COMPARED_QUEUE_ARGUMENTS: [&str; 16] = [
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -25,6 +26,10 @@ pub const COMPARED_QUEUE_ARGUMENTS: [&str; 12] = [
     "x-queue-version",
     "x-single-active-consumer",
     "x-queue-type",
+    "x-delivery-limit",
+    "x-dead-letter-strategy",
+    "x-quorum-initial-group-size",
+    "x-queue-leader-locator",
 ];
 
 /// Whether the broker acts on a valid argument.
@@ -34,69 +39,76 @@ enum Support {
     Accepted,
     /// Not yet: the declaration is refused.
     Later,
-    /// The argument belongs to another type of queue.
-    OtherType,
 }
 
 type Check = fn(Field<'_>, Table<'_>) -> Result<Support, String>;
 
-/// Every argument of queue.declare that is known, in the order in which they are checked.
-const QUEUE_ARGUMENTS: [(&str, Check); 28] = [
-    ("x-queue-type", queue_type),
-    ("x-expires", |value, _| in_range(value, 1, EXPIRY_MS_MAX, "value_too_large")),
-    ("x-message-ttl", |value, _| in_range(value, 0, EXPIRY_MS_MAX, "value_too_large")),
-    ("x-dead-letter-exchange", |value, _| text(value).map(|_| Support::Later)),
-    ("x-dead-letter-routing-key", dead_letter_routing_key),
-    ("x-max-length", |value, _| in_range(value, 0, i64::MAX, "")),
-    ("x-max-length-bytes", |value, _| in_range(value, 0, i64::MAX, "")),
-    ("x-max-priority", |value, _| in_range(value, 0, 255, "max_value_exceeded")),
-    ("x-overflow", overflow),
-    ("x-queue-mode", queue_mode),
-    ("x-queue-version", queue_version),
-    ("x-single-active-consumer", |value, _| flag(value)),
-    ("x-queue-master-locator", |value, _| text(value).map(|_| Support::Accepted)),
-    ("x-queue-leader-locator", |value, _| text(value).map(|_| Support::Accepted)),
-    ("x-message-deduplication", |value, _| flag(value)),
-    ("x-cache-size", |value, _| in_range(value, 1, i64::MAX, "")),
-    ("x-cache-ttl", |value, _| in_range(value, 0, i64::MAX, "")),
-    ("x-cache-persistence", |value, _| text(value).map(|_| Support::Later)),
-    ("x-deduplication-header", |value, _| text(value).map(|_| Support::Later)),
-    ("x-delivery-limit", other_type),
-    ("x-dead-letter-strategy", other_type),
-    ("x-quorum-initial-group-size", other_type),
-    ("x-max-in-memory-length", other_type),
-    ("x-max-in-memory-bytes", other_type),
-    ("x-max-age", other_type),
-    ("x-stream-max-segment-size-bytes", other_type),
-    ("x-stream-filter-size-bytes", other_type),
-    ("x-initial-cluster-size", other_type),
+/// Kinds of queues that take an argument.
+const CLASSIC: &[QueueKind] = &[QueueKind::Classic];
+const QUORUM: &[QueueKind] = &[QueueKind::Quorum];
+const BOTH: &[QueueKind] = &[QueueKind::Classic, QueueKind::Quorum];
+/// Streams, which are not there yet.
+const STREAM: &[QueueKind] = &[];
+
+/// Every argument of queue.declare that is known, in the order in which they are checked, and the kinds of queues that
+/// take it.
+const QUEUE_ARGUMENTS: [(&str, &[QueueKind], Check); 29] = [
+    ("x-queue-type", BOTH, queue_type),
+    ("x-expires", BOTH, |value, _| in_range(value, 1, EXPIRY_MS_MAX, "value_too_large")),
+    ("x-message-ttl", BOTH, |value, _| in_range(value, 0, EXPIRY_MS_MAX, "value_too_large")),
+    ("x-dead-letter-exchange", BOTH, |value, _| text(value).map(|_| Support::Accepted)),
+    ("x-dead-letter-routing-key", BOTH, dead_letter_routing_key),
+    ("x-dead-letter-strategy", QUORUM, dead_letter_strategy),
+    ("x-max-length", BOTH, |value, _| in_range(value, 0, i64::MAX, "")),
+    ("x-max-length-bytes", BOTH, |value, _| in_range(value, 0, i64::MAX, "")),
+    ("x-max-priority", CLASSIC, |value, _| in_range(value, 0, 255, "max_value_exceeded")),
+    ("x-overflow", BOTH, overflow),
+    ("x-queue-mode", CLASSIC, queue_mode),
+    ("x-queue-version", CLASSIC, queue_version),
+    ("x-single-active-consumer", BOTH, flag),
+    ("x-delivery-limit", QUORUM, |value, _| integer(value).map(|_| Support::Accepted)),
+    ("x-consumer-timeout", BOTH, |value, _| in_range(value, 0, i64::MAX, "").map(|_| Support::Later)),
+    ("x-quorum-initial-group-size", QUORUM, |value, _| in_range(value, 1, i64::MAX, "")),
+    ("x-max-in-memory-length", QUORUM, |value, _| in_range(value, 0, i64::MAX, "")),
+    ("x-max-in-memory-bytes", QUORUM, |value, _| in_range(value, 0, i64::MAX, "")),
+    ("x-queue-master-locator", CLASSIC, |value, _| text(value).map(|_| Support::Accepted)),
+    ("x-queue-leader-locator", BOTH, |value, _| text(value).map(|_| Support::Accepted)),
+    ("x-message-deduplication", CLASSIC, |value, _| flag(value, Table::EMPTY).map(|_| later_if(value))),
+    ("x-cache-size", CLASSIC, |value, _| in_range(value, 1, i64::MAX, "").map(|_| Support::Later)),
+    ("x-cache-ttl", CLASSIC, |value, _| in_range(value, 0, i64::MAX, "").map(|_| Support::Later)),
+    ("x-cache-persistence", CLASSIC, |value, _| text(value).map(|_| Support::Later)),
+    ("x-deduplication-header", CLASSIC, |value, _| text(value).map(|_| Support::Later)),
+    ("x-max-age", STREAM, not_checked),
+    ("x-stream-max-segment-size-bytes", STREAM, not_checked),
+    ("x-stream-filter-size-bytes", STREAM, not_checked),
+    ("x-initial-cluster-size", STREAM, not_checked),
 ];
 
-/// Checks the arguments of a new queue.
+/// Checks the arguments of a new queue; its kind.
 ///
 /// # Errors
 /// [`BrokerError::InvalidArgument`] for a wrong type or value, [`BrokerError::Precondition`] for an argument of
 /// another type of queue, [`BrokerError::NotImplemented`] for what is valid and not there yet.
-pub fn check_queue_arguments(arguments: Table<'_>, resource: &Resource) -> Result<(), BrokerError> {
-    exchange_name("x-dead-letter-exchange", arguments, resource)?;
-    for (name, check) in QUEUE_ARGUMENTS {
+pub fn check_queue_arguments(arguments: Table<'_>, resource: &Resource) -> Result<QueueKind, BrokerError> {
+    let kind = QueueKind::of(arguments);
+    for (name, kinds, check) in QUEUE_ARGUMENTS {
         let Some(value) = arguments.get(name) else { continue };
+        if !kinds.contains(&kind) {
+            return Err(BrokerError::Precondition(format!(
+                "invalid arg '{name}' for {resource} of queue type {}",
+                kind.module()
+            )));
+        }
         let invalid = |reason| BrokerError::InvalidArgument {
             argument: name.to_owned(),
             resource: resource.clone(),
             reason,
         };
-        match check(value, arguments).map_err(invalid)? {
-            Support::Accepted => {}
-            Support::Later => return Err(not_yet(&format!("argument '{name}'"), value, resource)),
-            Support::OtherType => {
-                return Err(BrokerError::Precondition(format!(
-                    "invalid arg '{name}' for {resource} of queue type rabbit_classic_queue"
-                )));
-            }
+        if check(value, arguments).map_err(invalid)? == Support::Later {
+            return Err(not_yet(&format!("argument '{name}'"), value, resource));
         }
     }
-    Ok(())
+    Ok(kind)
 }
 
 /// The `x-priority` of basic.consume; zero without one.
@@ -104,11 +116,16 @@ pub fn check_queue_arguments(arguments: Table<'_>, resource: &Resource) -> Resul
 /// # Errors
 /// [`BrokerError::InvalidArgument`] when it is not an integer, [`BrokerError::Precondition`] for the arguments of
 /// stream consumers, which no classic queue takes.
-pub fn consumer_priority(arguments: Table<'_>, resource: &Resource) -> Result<i64, BrokerError> {
+pub fn consumer_priority(
+    arguments: Table<'_>,
+    resource: &Resource,
+    kind: QueueKind,
+) -> Result<i64, BrokerError> {
     for name in ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"] {
         if arguments.get(name).is_some() {
             return Err(BrokerError::Precondition(format!(
-                "invalid arg '{name}' for {resource} of queue type rabbit_classic_queue"
+                "invalid arg '{name}' for {resource} of queue type {}",
+                kind.module()
             )));
         }
     }
@@ -129,6 +146,17 @@ pub fn alternate_exchange<'a>(
     resource: &Resource,
 ) -> Result<Option<&'a str>, BrokerError> {
     exchange_name("alternate-exchange", arguments, resource)
+}
+
+/// The `x-dead-letter-exchange` of queue.declare: who declares it must be allowed to publish there.
+///
+/// # Errors
+/// [`BrokerError::Precondition`] when it is not a string.
+pub fn dead_letter_exchange<'a>(
+    arguments: Table<'a>,
+    resource: &Resource,
+) -> Result<Option<&'a str>, BrokerError> {
+    exchange_name("x-dead-letter-exchange", arguments, resource)
 }
 
 /// The alternate exchange of arguments that were accepted before.
@@ -265,22 +293,25 @@ fn in_range(value: Field<'_>, min: i64, max: i64, too_large: &str) -> Result<Sup
         negative if negative < 0 => Err(format!("{{value_negative,{negative}}}")),
         0 if min > 0 => Err("{value_zero,0}".to_owned()),
         large if large > max => Err(format!("{{{too_large},{large}}}")),
-        _ => Ok(Support::Later),
+        _ => Ok(Support::Accepted),
     }
 }
 
-fn flag(value: Field<'_>) -> Result<Support, String> {
+fn flag(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
     match value {
-        Field::Bool(true) => Ok(Support::Later),
-        Field::Bool(false) => Ok(Support::Accepted),
+        Field::Bool(_) => Ok(Support::Accepted),
         other => Err(unacceptable(other)),
     }
 }
 
+fn later_if(value: Field<'_>) -> Support {
+    if value == Field::Bool(true) { Support::Later } else { Support::Accepted }
+}
+
 fn queue_type(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
     match text(value)? {
-        b"classic" | b"" | b"undefined" => Ok(Support::Accepted),
-        b"quorum" | b"stream" => Ok(Support::Later),
+        b"classic" | b"quorum" | b"" | b"undefined" => Ok(Support::Accepted),
+        b"stream" => Ok(Support::Later),
         other => Err(format!("\"unsupported queue type '{}'\"", String::from_utf8_lossy(other))),
     }
 }
@@ -288,12 +319,11 @@ fn queue_type(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
 fn dead_letter_routing_key(value: Field<'_>, arguments: Table<'_>) -> Result<Support, String> {
     text(value)?;
     match arguments.get("x-dead-letter-exchange") {
-        Some(_) => Ok(Support::Later),
+        Some(_) => Ok(Support::Accepted),
         None => Err("routing_key_but_no_dlx_defined".to_owned()),
     }
 }
 
-/// Without a limit on length, which is refused, no overflow ever happens.
 fn overflow(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
     match text(value)? {
         b"drop-head" | b"reject-publish" | b"reject-publish-dlx" => Ok(Support::Accepted),
@@ -316,6 +346,13 @@ fn queue_version(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
     }
 }
 
-fn other_type(_: Field<'_>, _: Table<'_>) -> Result<Support, String> {
-    Ok(Support::OtherType)
+fn dead_letter_strategy(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
+    match text(value)? {
+        b"at-most-once" | b"at-least-once" => Ok(Support::Accepted),
+        _ => Err("invalid_dlx_strategy".to_owned()),
+    }
+}
+
+fn not_checked(_: Field<'_>, _: Table<'_>) -> Result<Support, String> {
+    Ok(Support::Accepted)
 }

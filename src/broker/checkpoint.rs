@@ -480,7 +480,7 @@ mod tests {
 
     use super::parts_within;
     use crate::message::block::BlockBuilder;
-    use crate::message::block_header::Stamp;
+    use crate::message::block_header::{Marks, Stamp};
     use crate::message::names::Names;
     use crate::message::place::Seq;
     use crate::message::record::Content;
@@ -491,7 +491,7 @@ mod tests {
         for _ in first..end {
             builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
         }
-        let stamp = Stamp { persistent: true, received_ms: 0 };
+        let stamp = Stamp { marks: Marks::of(true), received_ms: 0 };
         let (block, count, body_bytes) = builder.seal(stamp, &Arc::default());
         Run::of_block(block, count, body_bytes).numbered_from(Seq(first))
     }

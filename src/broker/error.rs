@@ -73,6 +73,12 @@ pub enum BrokerError {
          or the exclusive property value does not match that of the original declaration."
     )]
     Locked(Resource),
+    /// basic.get where only one consumer is served.
+    #[error(
+        "cannot obtain access to locked {0}. basic.get operations are not supported by quorum queues with single active \
+         consumer"
+    )]
+    SingleActive(Resource),
     /// The user may not do this.
     #[error("{access} access to {resource} refused for user '{user}'")]
     AccessRefused {

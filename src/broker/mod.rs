@@ -3,8 +3,9 @@
 //!
 //! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
 //! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`], [mod@line] and [`consumer`] (the
-//! way out), [`wakes`], [`release`] (for publishers that are gone), [`remains`] (of what was deleted), [`memory`] and
-//! [`alarms`] (when publishers must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
+//! way out), [`wakes`], [`deadlines`] (what time brings), [`dead_letters`] (where messages go that nobody took), [`release`]
+//! (for publishers that are gone), [`remains`] (of what was deleted), [`memory`] and [`alarms`] (when publishers must
+//! wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox or the log). No lock is held while a wake is paid.
@@ -14,6 +15,9 @@ pub mod arguments;
 pub mod checkpoint;
 pub mod complaints;
 pub mod consumer;
+pub mod dead_letters;
+pub mod deadlines;
+mod death;
 pub mod error;
 pub mod evict;
 pub mod exchange;

@@ -6,6 +6,8 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 
 use crate::broker::alarms::Alarms;
+use crate::broker::dead_letters::DeadLetters;
+use crate::broker::deadlines::Deadlines;
 use crate::broker::evict::Spills;
 use crate::broker::exchange::ExchangeId;
 use crate::broker::memory::Memory;
@@ -38,6 +40,10 @@ pub struct Node {
     pub spills: Spills,
     /// What is left of deleted objects.
     pub remains: Remains,
+    /// Queues with dead letters.
+    pub dead_letters: DeadLetters,
+    /// When queues are to be looked at.
+    pub deadlines: Deadlines,
     /// What the store has done.
     pub counters: StoreCounters,
     /// Bytes held.
@@ -74,6 +80,8 @@ impl Node {
             reads: ReadRequests::default(),
             spills: Spills::default(),
             remains: Remains::default(),
+            dead_letters: DeadLetters::default(),
+            deadlines: Deadlines::default(),
             counters: StoreCounters::default(),
             durable: DashMap::new(),
             memory: Arc::new(memory),

@@ -25,7 +25,7 @@ use crate::broker::wakes::Wakes;
 use crate::message::fact_codec::{self, DecodedFact};
 use crate::message::place::{Extent, Lsn, Place, QueueId, Seq};
 use crate::message::run::Run;
-use crate::queue::classic::Head;
+use crate::queue::classic::Part;
 use crate::queue::ledger::Where;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LogReader, SlotLease};
@@ -87,6 +87,7 @@ impl ReadRequests {
 /// What one read will fetch, as places are when the queue's lock is held.
 #[derive(Debug)]
 struct Plan {
+    part: Part,
     first: Seq,
     end: Seq,
     pieces: Vec<Piece>,
@@ -167,12 +168,15 @@ impl Queue {
         let runs = self.read(&plan, &packs)?;
         let mut state = self.lock();
         state.is_reading = false;
-        let missing = state.classic.fill(plan.first, plan.end, runs);
+        let missing = state.classic.fill(plan.part, plan.first, plan.end, runs);
         if !missing.is_empty() {
             let messages: u64 = missing.iter().map(|(first, end)| end.0 - first.0).sum();
             self.node.counters.damaged_messages.add(messages);
             let (queue, vhost) = (&self.properties.name, &self.properties.vhost);
             tracing::error!(%queue, %vhost, messages, ?missing, "messages are damaged on the disk and set aside");
+        }
+        if state.classic.has_dying() {
+            self.ask_for_burial(&mut state, wakes);
         }
         self.dispatch(&mut state, wakes);
         Ok(())
@@ -180,10 +184,10 @@ impl Queue {
 
     /// What to read; `None` when nothing is away at the head.
     fn plan_read(&self, state: &State) -> Option<Plan> {
-        let Head::Away(away) = state.classic.head() else { return None };
+        let (part, away) = state.classic.away_first()?;
         let ledger = &state.classic.ledger;
         let usual_bytes = away.body_bytes / away.count.max(1) + 1;
-        let mut plan = Plan { first: away.first, end: away.first, pieces: Vec::new() };
+        let mut plan = Plan { part, first: away.first, end: away.first, pieces: Vec::new() };
         let mut bytes = 0;
         let mut lease: Option<SlotLease> = None;
         let mut from = away.first;
@@ -287,7 +291,7 @@ mod tests {
     use crate::broker::wakes::Wakes;
     use crate::config::Config;
     use crate::message::block::BlockBuilder;
-    use crate::message::block_header::Stamp;
+    use crate::message::block_header::{Marks, Stamp};
     use crate::message::names::Names;
     use crate::message::place::{QueueId, Seq};
     use crate::message::record::Content;
@@ -309,7 +313,7 @@ mod tests {
     fn message(seq: u64) -> Run {
         let mut builder = BlockBuilder::default();
         builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
-        let stamp = Stamp { persistent: true, received_ms: 0 };
+        let stamp = Stamp { marks: Marks::of(true), received_ms: 0 };
         let (block, count, body_bytes) = builder.seal(stamp, &Arc::default());
         Run::of_block(block, count, body_bytes).numbered_from(Seq(seq))
     }
@@ -336,7 +340,8 @@ mod tests {
         let mut ledger = Ledger::default();
         extents.into_iter().for_each(|extent| ledger.restore_extent(extent));
         let (first, end) = (Seq(1), Seq(4));
-        let away = Away { first, end, count: 3, body_bytes: 3, persistent: true, redelivered: false };
+        let away =
+            Away { first, end, count: 3, body_bytes: 3, persistent: true, redelivered: false, returns: 0 };
         let classic = Classic::restore(vec![away], ledger, Seq(0));
         Arc::new(Queue::restored(QUEUE, QueueProperties::durable("q"), node, classic, end))
     }

@@ -90,7 +90,7 @@ impl Recovered {
         let Some(queue) = self.queues.get_mut(&queue) else { return };
         let pack = self.packs.entry(at.pack).or_default();
         pack.count += u64::from(at.count);
-        queue.next_seq = queue.next_seq.max(at.last.after(1));
+        queue.next_seq = queue.next_seq.max(at.last.after(1).counted());
         queue.body_bytes += at.body_bytes;
         queue.messages += u64::from(at.count);
         queue.ledger.restore_extent(NewExtent { at, gaps, pack_live: Arc::clone(&pack.live) });
@@ -128,7 +128,7 @@ impl Recovered {
         for Target { queue, first, count } in published.targets() {
             let Some(queue) = self.queues.get_mut(&queue) else { continue };
             let end = first.after(count);
-            queue.next_seq = queue.next_seq.max(end);
+            queue.next_seq = queue.next_seq.max(end.counted());
             if queue.ledger.live_in(first, end) == 0 {
                 queue.ledger.insert(first, end, Place::Log(start));
                 queue.messages += u64::from(count);
@@ -141,15 +141,17 @@ impl Recovered {
 impl RecoveredQueue {
     /// The queue's messages as its state machine has them. After a crash all were perhaps handed out.
     fn into_classic<C>(self, is_clean: bool) -> (Classic<C>, Seq) {
-        let hi = if is_clean { self.delivered_hi } else { self.next_seq };
+        let bounds = self.ledger.bounds();
+        let hi = if is_clean { self.delivered_hi } else { bounds.map_or(self.next_seq, |(_, end)| end) };
         let usual_bytes = self.body_bytes / self.messages.max(1);
         let mut away = Vec::new();
-        if let Some((first, end)) = self.ledger.bounds() {
+        if let Some((first, end)) = bounds {
             for (first, end, redelivered) in [(first, end.min(hi), true), (first.max(hi), end, false)] {
                 let count = self.ledger.live_in(first, end);
                 if count > 0 {
                     let body_bytes = count * usual_bytes;
-                    away.push(Away { first, end, count, body_bytes, persistent: true, redelivered });
+                    let returns = 0;
+                    away.push(Away { first, end, count, body_bytes, persistent: true, redelivered, returns });
                 }
             }
         }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::broker::Broker;
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
+use crate::clock::Now;
 use crate::message::place::{Lsn, QueueId};
 
 /// Queues with messages whose publishers are gone.
@@ -60,6 +61,19 @@ impl Releases {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Wakes whoever is to be woken after a turn that belongs to no client; queues that have more to deliver go on from
+    /// here.
+    pub(super) fn take_over(&self, wakes: &mut Wakes) {
+        let mut waker = None;
+        while let Some(queue) = wakes.take_unfinished() {
+            let mut state = self.state.lock();
+            state.unfinished.push_back(queue);
+            waker = waker.or_else(|| state.waker.take());
+        }
+        wakes.wake();
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// Whether nothing waits.
@@ -152,8 +166,9 @@ impl Broker {
 
     /// Dispatches queues whose messages are durable by now, as many as one turn allows: to be asked again as long as
     /// [`Broker::poll_release`] is ready.
-    pub fn release(&self) {
+    pub fn release(&self, now: Now) {
         let mut wakes = Wakes::default();
+        wakes.begin_turn(now.steady_ms);
         wakes.count(self.releases.sort_in(HOLD_STEPS));
         while !wakes.is_turn_over()
             && let Some(queue) = self.releases.take_durable(self.node.log.durable())
@@ -161,10 +176,7 @@ impl Broker {
             wakes.count(1);
             queue.go_on(&mut wakes);
         }
-        while let Some(queue) = wakes.take_unfinished() {
-            self.releases.state.lock().unfinished.push_back(queue);
-        }
-        wakes.wake();
+        self.releases.take_over(&mut wakes);
     }
 }
 
@@ -177,6 +189,7 @@ mod tests {
     use crate::broker::Broker;
     use crate::broker::queue::handle::{Queue, QueueProperties};
     use crate::broker::wakes::HOLD_STEPS;
+    use crate::clock::Now;
     use crate::config::Config;
     use crate::message::place::{Lsn, QueueId};
 
@@ -225,7 +238,7 @@ mod tests {
         let mut turns = 0;
         while broker.poll_release(&mut context) == Poll::Ready(()) {
             let before = unseen(&broker);
-            broker.release();
+            broker.release(Now::read());
             assert!(before - unseen(&broker) <= u64::from(HOLD_STEPS), "too many in one hold of the lock");
             turns += 1;
         }

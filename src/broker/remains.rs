@@ -88,6 +88,9 @@ impl Remains {
 /// The messages of a queue that is gone.
 impl Remain for Classic<Arc<Consumer>> {
     fn step(&mut self, _wakes: &mut Wakes, steps: u32) -> bool {
+        if !self.shed_dying(u64::from(steps)) {
+            return false;
+        }
         // The ledger is needed to find messages that are away: it goes last.
         if self.ready_messages() > 0 && !self.purge(u64::from(steps)).is_empty() {
             return false;

@@ -1,7 +1,8 @@
 //! What a burst owes to others, paid after it and outside every lock; and how many steps it has taken.
 //!
 //! A step is a message or a run handed to a queue or given back, a consumer served, a binding looked at. Whoever works
-//! in turns asks after each part whether its turn is over, and lets others go first.
+//! in turns asks after each part whether its turn is over, and lets others go first. A turn also knows when it began:
+//! that is the time by which messages expire.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub struct Wakes {
     dropped: Vec<Run>,
     steps: u32,
     turn_steps: u32,
+    now_ms: u64,
 }
 
 impl Default for Wakes {
@@ -49,6 +51,7 @@ impl Wakes {
             dropped: Vec::new(),
             steps: 0,
             turn_steps,
+            now_ms: 0,
         }
     }
 
@@ -109,9 +112,15 @@ impl Wakes {
         self.steps >= self.turn_steps
     }
 
-    /// The next turn.
-    pub fn begin_turn(&mut self) {
+    /// The next turn, which begins at this time ([`steady_ms`](crate::clock::Now::steady_ms)).
+    pub fn begin_turn(&mut self, now_ms: u64) {
         self.steps = 0;
+        self.now_ms = now_ms;
+    }
+
+    /// When the turn began.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
     }
 
     /// Pays everything: goes on with every queue that has more to deliver, however long that takes, and wakes.

@@ -83,7 +83,7 @@ impl Big {
         let mut record = Vec::new();
         record::write_head(&mut record, Some(names), properties, body_bytes);
         let header = BlockHeader::new(stamp, 1, record.len() + body_bytes);
-        let header = if stamp.persistent { header.checked(parts(&record, &pieces)) } else { header };
+        let header = if stamp.marks.persistent { header.checked(parts(&record, &pieces)) } else { header };
         let head = [&header.to_bytes()[..], &record].concat();
         let charge = Charge::new(gauge, (head.len() + body_bytes) as u64 + OVERHEAD_BYTES);
         Arc::new(Self { head: head.into(), pieces, _charge: charge })
@@ -183,7 +183,8 @@ impl BlockBuilder {
         debug_assert!(self.count > 0, "a block holds at least one message");
         if let Some((head, records)) = self.block.split_first_chunk_mut::<HEADER_BYTES>() {
             let header = BlockHeader::new(stamp, self.count, records.len());
-            let header = if stamp.persistent { header.checked(std::iter::once(&*records)) } else { header };
+            let header =
+                if stamp.marks.persistent { header.checked(std::iter::once(&*records)) } else { header };
             *head = header.to_bytes();
         }
         let block = Block::of_verified(self.take_bytes(), gauge);

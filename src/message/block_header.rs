@@ -15,13 +15,49 @@ pub const HEADER_BYTES: usize = 20;
 const CHECKED_FROM: usize = 8;
 const VERSION: u8 = 1;
 const PERSISTENT: u8 = 1;
+const EXPIRES: u8 = 2;
+const PRIORITIZED: u8 = 4;
+
+/// What queues want to know of a message's properties before they look at them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// It is to survive a restart if its queue does.
+    pub persistent: bool,
+    /// It has an `expiration`; of a block: one of them has.
+    pub expires: bool,
+    /// It has a `priority`; of a block: one of them has.
+    pub prioritized: bool,
+}
+
+impl Marks {
+    /// Of a message that says nothing but whether it is persistent.
+    pub const fn of(persistent: bool) -> Self {
+        Self { persistent, expires: false, prioritized: false }
+    }
+
+    /// Those of unknown meaning are `None`.
+    const fn from_flags(flags: u8) -> Option<Self> {
+        if flags & !(PERSISTENT | EXPIRES | PRIORITIZED) != 0 {
+            return None;
+        }
+        let (expires, prioritized) = (flags & EXPIRES != 0, flags & PRIORITIZED != 0);
+        Some(Self { persistent: flags & PERSISTENT != 0, expires, prioritized })
+    }
+
+    const fn to_flags(self) -> u8 {
+        self.persistent as u8 * PERSISTENT
+            + self.expires as u8 * EXPIRES
+            + self.prioritized as u8 * PRIORITIZED
+    }
+}
 
 /// What all messages of a block have in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
-    /// They are to survive a restart if their queue does.
-    pub persistent: bool,
-    /// When they were received, in milliseconds since 1970; 0 when nobody knows.
+    /// What their properties say.
+    pub marks: Marks,
+    /// When they were received, in milliseconds since 1970 ([`steady_ms`](crate::clock::Now::steady_ms)); 0 when nobody
+    /// knows.
     pub received_ms: u64,
 }
 
@@ -85,10 +121,9 @@ impl BlockHeader {
         let (len, crc) = (bytes.get_u32_le(), bytes.get_u32_le());
         let (version, flags) = (bytes.get_u8(), bytes.get_u8());
         let (count, received_ms) = (bytes.get_u16_le(), bytes.get_u64_le());
-        if version != VERSION || flags & !PERSISTENT != 0 {
-            return Err(BlockError::Version(version));
-        }
-        Ok(Self { bytes: len, crc, count, stamp: Stamp { persistent: flags & PERSISTENT != 0, received_ms } })
+        let marks = Marks::from_flags(flags).filter(|_| version == VERSION);
+        let marks = marks.ok_or(BlockError::Version(version))?;
+        Ok(Self { bytes: len, crc, count, stamp: Stamp { marks, received_ms } })
     }
 
     /// The header's bytes as it is.
@@ -98,7 +133,7 @@ impl BlockHeader {
         out.put_u32_le(self.bytes);
         out.put_u32_le(self.crc);
         out.put_u8(VERSION);
-        out.put_u8(if self.stamp.persistent { PERSISTENT } else { 0 });
+        out.put_u8(self.stamp.marks.to_flags());
         out.put_u16_le(self.count);
         out.put_u64_le(self.stamp.received_ms);
         bytes

@@ -367,7 +367,7 @@ mod tests {
 
     use super::{DecodedFact, FactError, decode, encode, is_definition, kind, queues_named};
     use crate::message::block::{Big, BlockBuilder};
-    use crate::message::block_header::{BlockError, Stamp};
+    use crate::message::block_header::{BlockError, Marks, Stamp};
     use crate::message::fact::{Binding, Definition, Destination, Fact};
     use crate::message::names::NamesBuf;
     use crate::message::place::{QueueId, Seq};
@@ -400,14 +400,14 @@ mod tests {
             names.set(b"x", if *other { b"other" } else { b"key" });
             builder.push(&Content { names: names.view(), properties: &[1, 2], body });
         }
-        let stamp = Stamp { persistent, received_ms: 77 };
+        let stamp = Stamp { marks: Marks::of(persistent), received_ms: 77 };
         let (block, count, body_bytes) = builder.seal(stamp, &Arc::default());
         Run::of_block(block, count, body_bytes)
     }
 
     fn big_run(pieces: &[usize], persistent: bool) -> Run {
         let pieces = pieces.iter().map(|&len| Bytes::from(vec![7; len])).collect();
-        let stamp = Stamp { persistent, received_ms: 78 };
+        let stamp = Stamp { marks: Marks::of(persistent), received_ms: 78 };
         let mut names = NamesBuf::default();
         names.set(b"x", b"large");
         Run::of_big(Big::new(names.view(), &[3, 4], pieces, stamp, &Arc::default()))

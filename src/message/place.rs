@@ -5,16 +5,32 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
-/// A message's number in its queue. Numbers only rise and are never used twice; order of numbers is order
-/// of publishing.
+/// A message's number in its queue. Numbers are never used twice; their order is the order in which messages are
+/// delivered. That is the order of publishing, and in a queue with priorities that order within each priority: the
+/// highest has the lowest rank, and so nothing that keeps messages in order needs to know of priorities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u64);
+
+/// The upper bits of a number are its rank, the lower ones count.
+const RANK_SHIFT: u32 = 56;
 
 impl Seq {
     /// The number `count` messages further on.
     #[must_use]
     pub const fn after(self, count: u32) -> Self {
         Self(self.0 + count as u64)
+    }
+
+    /// The number of the same count at this rank: whatever is of a lower rank comes before it.
+    #[must_use]
+    pub const fn of_rank(self, rank: u8) -> Self {
+        Self(self.counted().0 | (rank as u64) << RANK_SHIFT)
+    }
+
+    /// The number without its rank: the count, which is what is never used twice.
+    #[must_use]
+    pub const fn counted(self) -> Self {
+        Self(self.0 & ((1 << RANK_SHIFT) - 1))
     }
 }
 

@@ -11,10 +11,11 @@
 use std::sync::Arc;
 
 use crate::message::block::{Big, Block, BlockBuilder};
-use crate::message::block_header::HEADER_BYTES;
+use crate::message::block_header::{HEADER_BYTES, Marks};
 use crate::message::names::Names;
 use crate::message::place::Seq;
 use crate::message::record::{self, BodyView, Content, MessageView};
+use crate::protocol::properties::Properties;
 use crate::stats::Gauge;
 
 /// What one message costs an outbox beside its body: the frames around it.
@@ -40,24 +41,26 @@ pub struct Run {
     count: u32,
     first_seq: Seq,
     body_bytes: u64,
-    persistent: bool,
+    marks: Marks,
     redelivered: bool,
+    /// How often they came back, where their queue counts that.
+    returns: u16,
 }
 
 impl Run {
     /// The whole of a block. Its number is given when it enters a queue.
     pub fn of_block(block: Block, count: u32, body_bytes: u64) -> Self {
-        let persistent = block.header().stamp.persistent;
-        Self::new(Body::Block(block), count, body_bytes, persistent)
+        let marks = block.header().stamp.marks;
+        Self::new(Body::Block(block), count, body_bytes, marks)
     }
 
     /// One large message.
     pub fn of_big(big: Arc<Big>) -> Self {
-        let (body_bytes, persistent) = (big.body_bytes(), big.header().stamp.persistent);
-        Self::new(Body::Big(big), 1, body_bytes, persistent)
+        let (body_bytes, marks) = (big.body_bytes(), big.header().stamp.marks);
+        Self::new(Body::Big(big), 1, body_bytes, marks)
     }
 
-    fn new(body: Body, count: u32, body_bytes: u64, persistent: bool) -> Self {
+    fn new(body: Body, count: u32, body_bytes: u64, marks: Marks) -> Self {
         debug_assert!(count > 0, "a run holds at least one message");
         Self {
             body,
@@ -66,8 +69,9 @@ impl Run {
             count,
             first_seq: Seq(0),
             body_bytes,
-            persistent,
+            marks,
             redelivered: false,
+            returns: 0,
         }
     }
 
@@ -110,7 +114,41 @@ impl Run {
 
     /// Whether these messages are to survive a restart if their queue does.
     pub fn is_persistent(&self) -> bool {
-        self.persistent
+        self.marks.persistent
+    }
+
+    /// What the properties of its block's messages say.
+    pub fn marks(&self) -> Marks {
+        self.marks
+    }
+
+    /// Whether one of its block's messages has an `expiration`.
+    #[inline]
+    pub fn expires(&self) -> bool {
+        self.marks.expires
+    }
+
+    /// The priority of its first message; without one it is 0.
+    pub fn priority(&self) -> u8 {
+        if !self.marks.prioritized {
+            return 0;
+        }
+        self.messages().next().map_or(0, |message| priority_of(&message))
+    }
+
+    /// Its parts of one priority each, in order.
+    pub fn by_priority(mut self) -> Vec<Self> {
+        let mut parts = Vec::new();
+        while self.marks.prioritized {
+            let first = self.priority();
+            let alike = self.messages().take_while(|message| priority_of(message) == first).count() as u32;
+            if alike >= self.count {
+                break;
+            }
+            parts.push(self.split_front(alike));
+        }
+        parts.push(self);
+        parts
     }
 
     /// Whether these messages were delivered before and came back.
@@ -121,6 +159,16 @@ impl Run {
     /// Marks the messages as delivered before.
     pub fn mark_redelivered(&mut self) {
         self.redelivered = true;
+    }
+
+    /// How often the messages came back, where their queue counts that.
+    pub fn returns(&self) -> u16 {
+        self.returns
+    }
+
+    /// The messages have come back so often.
+    pub fn set_returns(&mut self, returns: u16) {
+        self.returns = returns;
     }
 
     /// Cuts off and returns the first `count` messages; `self` keeps the rest.
@@ -263,6 +311,10 @@ impl Run {
         let record = block.bytes().get(self.names_at as usize..);
         record.and_then(|rest| record::read(rest, Names::EMPTY)).map_or(Names::EMPTY, |record| record.names)
     }
+}
+
+fn priority_of(message: &MessageView<'_>) -> u8 {
+    Properties::unchecked(message.properties).priority().unwrap_or(0)
 }
 
 /// Iterator over a run's messages.

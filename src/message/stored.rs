@@ -20,7 +20,7 @@ use crate::stats::Gauge;
 const SHARE_BYTES_MIN: usize = 8 * 1024;
 /// A body that is read back keeps what it was read into alive from this length on; a shorter one is copied.
 const PIN_BYTES_MIN: usize = 256 * 1024;
-/// Runs received within this time share a block, which says when its first was received.
+/// Runs received within this time share a block, which says when its last was received.
 const JOINED_APART_MS_MAX: u64 = 100;
 /// The two names of a record and their lengths.
 const NAMES_BYTES_MAX: usize = 512;
@@ -52,9 +52,11 @@ impl Joined {
     /// Takes a run in, if it follows, is of the same kind and time, and the block stays within `bytes_max`.
     pub fn push(&mut self, run: &Run, bytes_max: usize) -> bool {
         let stamp = run.header().stamp;
+        // What expires must not do so early, and not be delivered late.
+        let apart_ms_max = if stamp.marks.expires { 0 } else { JOINED_APART_MS_MAX };
         let joins = run.first_seq() == self.first.after(self.count)
-            && stamp.persistent == self.stamp.persistent
-            && stamp.received_ms.abs_diff(self.stamp.received_ms) <= JOINED_APART_MS_MAX
+            && stamp.marks == self.stamp.marks
+            && stamp.received_ms.abs_diff(self.stamp.received_ms) <= apart_ms_max
             && self.records.len() + run.stored_bytes() <= bytes_max
             && self.count + run.count() <= u32::from(u16::MAX);
         if joins {
@@ -64,6 +66,7 @@ impl Joined {
     }
 
     fn add(&mut self, run: &Run) {
+        self.stamp.received_ms = self.stamp.received_ms.max(run.header().stamp.received_ms);
         let mut block = Vec::new();
         run.encode(&mut block);
         self.records.extend_from_slice(block.get(HEADER_BYTES..).unwrap_or_default());
@@ -124,7 +127,7 @@ impl Run {
 
     fn encode_block(&self, block: &Block, sink: &mut impl Sink) {
         let header = block.header();
-        if self.is_whole() && header.stamp.persistent {
+        if self.is_whole() && header.stamp.marks.persistent {
             return share(block.bytes().clone(), sink);
         }
         let ((end, _), _) = self.walk();
@@ -167,7 +170,7 @@ impl Run {
 fn encode_big(big: &Big, sink: &mut impl Sink) {
     let mut header = big.header();
     let (head, _) = big.record_head();
-    if !header.stamp.persistent {
+    if !header.stamp.marks.persistent {
         header = header.checked(std::iter::once(head).chain(big.pieces().iter().map(|piece| &piece[..])));
     }
     sink.put(&header.to_bytes());

@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::broker::checkpoint::{Checkpoint, Progress};
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::Wakes;
+use crate::clock::Now;
 use crate::storage::error::StoreError;
 
 /// How long the thread rests when there is only something to wait for.
@@ -142,6 +143,7 @@ pub(super) async fn read_ahead(broker: Arc<Broker>, failed: mpsc::UnboundedSende
             let own = Arc::clone(&queue);
             let read = tokio::task::spawn_blocking(move || {
                 let mut wakes = Wakes::default();
+                wakes.begin_turn(Now::read().steady_ms);
                 let read = own.read_ahead(&mut wakes);
                 wakes.fire();
                 read

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::users::UserError;
 use crate::broker::Broker;
 use crate::broker::checkpoint::Checkpoint;
+use crate::broker::dead_letters::Burials;
 use crate::broker::memory::Memory;
 use crate::broker::recover::OpenError;
 use crate::clock::Now;
@@ -180,6 +181,8 @@ impl Server {
         background.spawn(watch_memory(Arc::clone(&self.broker)));
         background.spawn(release(Arc::clone(&self.broker)));
         background.spawn(work_off_remains(Arc::clone(&self.broker)));
+        background.spawn(watch_deadlines(Arc::clone(&self.broker)));
+        background.spawn(bury(Arc::clone(&self.broker)));
         background.spawn(trim::trim(Arc::clone(&self.broker)));
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
@@ -264,7 +267,7 @@ pub async fn serve(config: Arc<Config>, shutdown: impl Future<Output = ()>) -> R
 async fn release(broker: Arc<Broker>) {
     loop {
         std::future::poll_fn(|context| broker.poll_release(context)).await;
-        broker.release();
+        broker.release(Now::read());
         tokio::task::yield_now().await;
     }
 }
@@ -275,6 +278,34 @@ async fn work_off_remains(broker: Arc<Broker>) {
     loop {
         std::future::poll_fn(|context| remains.poll(context)).await;
         remains.step();
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Looks at queues when it is time.
+async fn watch_deadlines(broker: Arc<Broker>) {
+    let deadlines = &broker.node.deadlines;
+    loop {
+        let first = deadlines.first();
+        let now = Now::read();
+        let sooner = std::future::poll_fn(|context| deadlines.poll_sooner(first, context));
+        match first.map(|first| Duration::from_millis(first.saturating_sub(now.steady_ms))) {
+            Some(Duration::ZERO) => {
+                broker.on_deadlines(now);
+                tokio::task::yield_now().await;
+            }
+            Some(rest) => drop(tokio::time::timeout(rest, sooner).await),
+            None => sooner.await,
+        }
+    }
+}
+
+/// Takes messages that nobody took where they are to go, a turn at a time.
+async fn bury(broker: Arc<Broker>) {
+    let mut burials = Burials::default();
+    loop {
+        std::future::poll_fn(|context| burials.poll(&broker.node, context)).await;
+        burials.step(&broker, Now::read());
         tokio::task::yield_now().await;
     }
 }

@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use crate::message::place::{Logged, Lsn, Place, Seq};
 use crate::message::run::Run;
 use crate::queue::consumers::Consumers;
-use crate::queue::lane::{Away, Evicted, Front, Gone, Lane, ToSpill};
+use crate::queue::dying::{Dying, Reason};
+use crate::queue::expiry::Expiries;
+use crate::queue::lane::{Away, Evicted, Front, Gone, Lane, Piece, ToSpill};
 use crate::queue::ledger::Ledger;
 
 /// So many runs become durable in one step at most.
@@ -29,6 +31,19 @@ pub struct Classic<C> {
     delivered_hi: Seq,
     /// Whether the ledger may know transient messages.
     has_spilled: bool,
+    /// Of the ready messages those with an `expiration` whose properties were seen; `None` when there was none.
+    expiries: Option<Box<Expiries>>,
+    /// Messages that are to be dead-lettered; `None` when there was none.
+    dying: Option<Box<Dying>>,
+}
+
+/// Where messages of a queue wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// To be delivered.
+    Ready,
+    /// To be dead-lettered, for this reason.
+    Dying(Reason),
 }
 
 /// What is at the head of a queue.
@@ -64,6 +79,8 @@ impl<C> Classic<C> {
             unacked: 0,
             delivered_hi,
             has_spilled: false,
+            expiries: None,
+            dying: None,
         }
     }
 
@@ -75,6 +92,7 @@ impl<C> Classic<C> {
             let at = self.undurable.partition_point(|&(seq, _)| seq < run.first_seq());
             self.undurable.insert(at, (run.first_seq(), end));
         }
+        self.note_expiry(&run);
         self.ready.insert(run, is_kept, &self.ledger);
     }
 
@@ -108,6 +126,16 @@ impl<C> Classic<C> {
         self.undurable.front().map(|&(barrier, _)| barrier)
     }
 
+    /// Messages that must be read back before anything goes on: those at the head, or those that are to be
+    /// dead-lettered next.
+    pub fn away_first(&self) -> Option<(Part, Away)> {
+        if let Head::Away(away) = self.head() {
+            return Some((Part::Ready, away));
+        }
+        let (reason, away) = self.dying.as_ref()?.away_first()?;
+        Some((Part::Dying(reason), away))
+    }
+
     /// How many messages of the front run may be delivered.
     pub fn deliverable(&self) -> u32 {
         if let Head::Ready(count) = self.head() { count } else { 0 }
@@ -124,6 +152,7 @@ impl<C> Classic<C> {
     /// Takes up to `count` messages of the front run; they are unacked until settled or given back.
     pub fn take(&mut self, count: u32) -> Option<Run> {
         let run = self.ready.take_front(count)?;
+        self.forget_expiry(&run);
         self.unacked += u64::from(run.count());
         self.delivered_hi = self.delivered_hi.max(run.end_seq());
         Some(run)
@@ -142,7 +171,24 @@ impl<C> Classic<C> {
         self.unacked = self.unacked.saturating_sub(u64::from(run.count()));
         let is_kept =
             (run.is_persistent() || self.has_spilled) && self.ledger.place(run.first_seq()).is_some();
+        self.note_expiry(&run);
         self.ready.insert(run, is_kept, &self.ledger);
+    }
+
+    #[inline]
+    fn note_expiry(&mut self, run: &Run) {
+        if run.expires() {
+            self.expiries.get_or_insert_default().insert(run);
+        }
+    }
+
+    #[inline]
+    fn forget_expiry(&mut self, run: &Run) {
+        if let Some(expiries) = &mut self.expiries
+            && run.expires()
+        {
+            expiries.remove(run);
+        }
     }
 
     /// Messages taken before, whose bytes are on the disk only, return to the place they had. All numbers of the range
@@ -158,7 +204,105 @@ impl<C> Classic<C> {
         for &Gone { first, end, .. } in &gone {
             self.ledger.cut(first, end);
         }
+        if self.ready.messages() == 0
+            && let Some(expiries) = &mut self.expiries
+        {
+            expiries.clear();
+        }
         gone
+    }
+
+    /// Takes up to `count` ready messages from the head that nobody is to have: they are for [`Classic::doom`] or
+    /// [`Classic::drop_piece`].
+    pub fn take_head(&mut self, count: u32) -> Option<Piece> {
+        let piece = self.ready.take_piece(count, &self.ledger)?;
+        if let Piece::Here(run) = &piece {
+            self.forget_expiry(run);
+        }
+        Some(piece)
+    }
+
+    /// Takes a ready message that has had its time by `now_ms`, wherever it is; `None` when there is none. One of those
+    /// that are noted may be gone: so many are looked at.
+    pub fn take_expired(&mut self, now_ms: u64, steps: &mut u32) -> Option<Piece> {
+        let expiries = self.expiries.as_mut()?;
+        while *steps > 0
+            && let Some(seq) = expiries.take_due(now_ms)
+        {
+            *steps -= 1;
+            if let Some(piece) = self.ready.take_out(seq, &self.ledger) {
+                return Some(piece);
+            }
+        }
+        None
+    }
+
+    /// When to look for ready messages that have had their time, by their own `expiration`.
+    pub fn next_expiry(&self) -> Option<u64> {
+        self.expiries.as_ref()?.first_time()
+    }
+
+    /// Messages that nobody has in hand are to be dead-lettered. The ledger knows the persistent ones until they are
+    /// somewhere else.
+    pub fn doom(&mut self, reason: Reason, piece: Piece) {
+        self.dying.get_or_insert_default().insert(reason, piece, &self.ledger);
+    }
+
+    /// Messages taken before are to be dead-lettered.
+    pub fn doom_taken(&mut self, reason: Reason, piece: Piece) {
+        self.unacked = self.unacked.saturating_sub(piece.count());
+        self.doom(reason, piece);
+    }
+
+    /// Messages that nobody has in hand are gone for good: their numbers, for the log, are added to `gone`.
+    pub fn drop_piece(&mut self, piece: &Piece, gone: &mut Vec<Gone>) {
+        let (first, end, persistent) = match piece {
+            Piece::Here(run) => (run.first_seq(), run.end_seq(), run.is_persistent()),
+            Piece::Away(away) => (away.first, away.end, away.persistent),
+        };
+        let before = gone.len();
+        match piece {
+            Piece::Here(_) => gone.push(Gone { first, end, persistent }),
+            Piece::Away(_) => {
+                let ranges = self.ledger.live_ranges(first, end);
+                gone.extend(ranges.map(|(first, end)| Gone { first, end, persistent }));
+            }
+        }
+        for Gone { first, end, .. } in gone.get(before..).unwrap_or_default() {
+            self.ledger.cut(*first, *end);
+        }
+    }
+
+    /// Messages taken before are gone for good: see [`Classic::drop_piece`].
+    pub fn drop_taken(&mut self, piece: &Piece, gone: &mut Vec<Gone>) {
+        self.unacked = self.unacked.saturating_sub(piece.count());
+        self.drop_piece(piece, gone);
+    }
+
+    /// The ledger knows messages that their properties call transient: the queue keeps all.
+    pub fn keep_all(&mut self) {
+        self.has_spilled = true;
+    }
+
+    /// The next ones to be dead-lettered, at most `count`, and why. Of those whose bytes must be read back first only
+    /// where they are, and they stay.
+    pub fn take_dying(&mut self, count: u32) -> Option<(Reason, Piece)> {
+        self.dying.as_mut()?.take(count)
+    }
+
+    /// Whether messages are to be dead-lettered.
+    pub fn has_dying(&self) -> bool {
+        self.dying.as_ref().is_some_and(|dying| dying.next().is_some())
+    }
+
+    /// Messages that were taken to be dead-lettered are somewhere else now, or nowhere.
+    pub fn bury(&mut self, first: Seq, end: Seq) {
+        self.ledger.cut(first, end);
+    }
+
+    /// Drops about so many of the messages that were to be dead-lettered; `true` when none is left.
+    pub fn shed_dying(&mut self, count: u64) -> bool {
+        self.dying.as_mut().is_none_or(|dying| dying.shed(count, &self.ledger))
     }
 
     /// Lets go of the bytes of ready messages that are durable on the disk, from the far tail on, until
@@ -187,8 +331,17 @@ impl<C> Classic<C> {
 
     /// Puts messages that were read back into their place: all that the disk has of `first..end`. Live numbers that
     /// could not be read are returned; they are no longer ready, and the ledger still knows them.
-    pub fn fill(&mut self, first: Seq, end: Seq, runs: Vec<Run>) -> Vec<(Seq, Seq)> {
-        self.ready.fill(first, end, runs, &self.ledger)
+    pub fn fill(&mut self, part: Part, first: Seq, end: Seq, runs: Vec<Run>) -> Vec<(Seq, Seq)> {
+        match part {
+            Part::Ready => {
+                // Those that are no longer away are noted for nothing: who looks for them finds them gone.
+                runs.iter().for_each(|run| self.note_expiry(run));
+                self.ready.fill(first, end, runs, &self.ledger)
+            }
+            Part::Dying(reason) => {
+                self.dying.get_or_insert_default().fill(reason, (first, end), runs, &self.ledger)
+            }
+        }
     }
 
     /// The number after the highest that was ever handed out.
@@ -218,7 +371,9 @@ impl<C> Classic<C> {
 
     /// What the lists of messages cost beside their bytes, in bytes.
     pub fn index_bytes(&self) -> u64 {
-        self.ready.index_bytes() + self.ledger.index_bytes()
+        let aside = self.expiries.as_ref().map_or(0, |expiries| expiries.bytes())
+            + self.dying.as_ref().map_or(0, |dying| dying.index_bytes());
+        self.ready.index_bytes() + self.ledger.index_bytes() + aside
     }
 }
 
@@ -229,9 +384,9 @@ mod tests {
 
     use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-    use super::{Away, Classic, Head};
+    use super::{Away, Classic, Head, Part};
     use crate::message::block::BlockBuilder;
-    use crate::message::block_header::Stamp;
+    use crate::message::block_header::{Marks, Stamp};
     use crate::message::names::Names;
     use crate::message::place::{Logged, Lsn, Place, Seq};
     use crate::message::record::Content;
@@ -246,7 +401,8 @@ mod tests {
         for _ in 0..count {
             builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
         }
-        let (block, count, body_bytes) = builder.seal(Stamp { persistent, received_ms: 0 }, &Arc::default());
+        let (block, count, body_bytes) =
+            builder.seal(Stamp { marks: Marks::of(persistent), received_ms: 0 }, &Arc::default());
         Run::of_block(block, count, body_bytes).numbered_from(Seq(first))
     }
 
@@ -434,10 +590,10 @@ mod tests {
                         .live_ranges(away.first, end)
                         .map(|(first, end)| run_of(first.0, (end.0 - first.0) as u32, away.persistent));
                     let runs = runs.collect();
-                    assert_eq!(self.queue.fill(away.first, end, runs), []);
+                    assert_eq!(self.queue.fill(Part::Ready, away.first, end, runs), []);
                     // A second reader comes too late.
                     let late = vec![run_of(away.first.0, (end.0 - away.first.0) as u32, true)];
-                    self.queue.fill(away.first, end, late);
+                    self.queue.fill(Part::Ready, away.first, end, late);
                     assert!(!matches!(self.queue.head(), Head::Away(next) if next.first < end));
                 }
             }

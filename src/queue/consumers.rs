@@ -53,10 +53,20 @@ enum State {
     Ready(Place),
     Spent,
     Stalled(Stall),
+    /// Another one is served alone. This is its place among those that wait.
+    Inactive(Place),
 }
 
 /// A place in the rota: by priority, then in order of arrival; who waited in a line elsewhere has numbers below zero.
 type Place = (Reverse<i64>, i64);
+
+/// Where only one consumer is served at a time: who that is, and who waits to be it, the next one first.
+#[derive(Debug, Default)]
+struct Single {
+    is_wanted: bool,
+    active: Option<usize>,
+    waiting: BTreeMap<Place, usize>,
+}
 
 #[derive(Debug)]
 struct Consumer<C> {
@@ -83,12 +93,20 @@ pub struct Consumers<C> {
     numbers: u64,
     /// Whether one that is there is to be alone.
     is_exclusive: bool,
+    single: Single,
     short_of_room: usize,
 }
 
 impl<C> Default for Consumers<C> {
     fn default() -> Self {
-        Self { slots: Slab::new(), rota: BTreeMap::new(), numbers: 0, is_exclusive: false, short_of_room: 0 }
+        Self {
+            slots: Slab::new(),
+            rota: BTreeMap::new(),
+            numbers: 0,
+            is_exclusive: false,
+            single: Single::default(),
+            short_of_room: 0,
+        }
     }
 }
 
@@ -104,9 +122,15 @@ impl<C> Consumers<C> {
         let place = (Reverse(terms.priority), self.next_number() as i64);
         let entry = self.slots.vacant_entry();
         let slot = entry.key();
-        self.rota.insert(place, slot);
         let handle = make(ConsumerKey { slot, generation });
-        let state = State::Ready(place);
+        let state = if self.single.is_wanted && self.single.active.is_some() {
+            self.single.waiting.insert(place, slot);
+            State::Inactive(place)
+        } else {
+            self.single.active = Some(slot);
+            self.rota.insert(place, slot);
+            State::Ready(place)
+        };
         Ok(&entry.insert(Consumer { generation, handle, terms, in_flight: 0, state }).handle)
     }
 
@@ -115,7 +139,8 @@ impl<C> Consumers<C> {
     /// # Errors
     /// [`InExclusiveUse`] as [`Consumers::add`].
     pub fn check_exclusive(&self, exclusive: bool) -> Result<(), InExclusiveUse> {
-        let is_taken = self.is_exclusive || (exclusive && !self.slots.is_empty());
+        let is_alone = self.slots.is_empty() && !self.single.is_wanted;
+        let is_taken = self.is_exclusive || (exclusive && !is_alone);
         if is_taken { Err(InExclusiveUse) } else { Ok(()) }
     }
 
@@ -125,12 +150,35 @@ impl<C> Consumers<C> {
         match consumer.state {
             State::Ready(place) => drop(self.rota.remove(&place)),
             State::Stalled(Stall::Room) => self.short_of_room -= 1,
+            State::Inactive(place) => drop(self.single.waiting.remove(&place)),
             State::Stalled(Stall::Window) | State::Spent => {}
         }
         let removed = self.slots.remove(key.slot);
         // Who is to be alone is alone.
         self.is_exclusive &= !removed.terms.exclusive;
+        if self.single.active == Some(key.slot) {
+            self.hand_over();
+        }
         Some(removed.handle)
+    }
+
+    /// Whether only one consumer is served at a time. Before there is any.
+    pub fn set_single_active(&mut self, is_wanted: bool) {
+        self.single.is_wanted = is_wanted;
+    }
+
+    /// Whether a consumer is the one that is served, or all are.
+    pub fn is_active(&self, key: ConsumerKey) -> bool {
+        !self.single.is_wanted || self.single.active == Some(key.slot)
+    }
+
+    /// The one that was served alone is gone: the next one is.
+    fn hand_over(&mut self) {
+        let next = self.single.waiting.pop_first();
+        self.single.active = next.map(|(_, slot)| slot);
+        if let Some((place, slot)) = next {
+            self.move_to(slot, Some(place));
+        }
     }
 
     /// Removes all consumers.
@@ -322,6 +370,28 @@ mod tests {
         consumers.stall(Stall::Room);
         consumers.remove(stalled);
         assert!(!consumers.lack_room() && !consumers.resume(stalled));
+    }
+
+    #[test]
+    fn a_single_active_consumer_is_served_alone_until_it_goes() {
+        let mut consumers = Consumers::default();
+        consumers.set_single_active(true);
+        let first = add(&mut consumers, 'a', terms(0, Some(2)));
+        let second = add(&mut consumers, 'b', terms(0, None));
+        let third = add(&mut consumers, 'c', terms(7, None));
+        assert_eq!(serve(&mut consumers, 5), "aa", "nobody steps in for one that has enough");
+        consumers.credited(first, 1);
+        assert_eq!(serve(&mut consumers, 5), "a");
+        assert!(consumers.is_active(first) && !consumers.is_active(second));
+        consumers.remove(second);
+        consumers.remove(first);
+        assert!(consumers.is_active(third));
+        assert_eq!(serve(&mut consumers, 2), "cc");
+        add(&mut consumers, 'd', terms(0, None));
+        consumers.remove(third);
+        assert_eq!(serve(&mut consumers, 1), "d");
+        let alone = Terms { exclusive: true, ..terms(0, None) };
+        assert_eq!(consumers.add(alone, |_| 'e'), Err(InExclusiveUse));
     }
 
     #[test]

@@ -11,12 +11,16 @@
 //! ```
 //!
 //! Read [`classic`] first; [`lane`] is its list of messages (kept in [`chunks`]), [`ledger`] what a disk holds of them
-//! (in the log or in an [`extent`] of a pack), [`consumers`] who is next.
+//! (in the log or in an [`extent`] of a pack), [`consumers`] who is next. What a queue was told about its messages are
+//! its [`settings`]; when they are too old says [`expiry`], and those that are to go elsewhere are [`dying`].
 
 pub mod chunks;
 pub mod classic;
 pub mod consumers;
+pub mod dying;
+pub mod expiry;
 pub mod extent;
 pub mod lane;
 pub mod ledger;
 mod moving;
+pub mod settings;

@@ -17,6 +17,8 @@ use crate::session::unroutable::Unroutable;
 pub enum Verdict {
     /// The messages are done with.
     Done,
+    /// The messages are not wanted: they are dead-lettered where their queue does that.
+    Reject,
     /// The messages go back to their queue.
     Return,
 }

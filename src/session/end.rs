@@ -125,8 +125,8 @@ impl Session {
     pub(super) fn finish_ending(&mut self) {
         self.abandon();
         while let Phase::Ending(running, _) = &mut self.phase {
-            running.link.wakes.begin_turn();
             let now = running.link.now;
+            running.link.wakes.begin_turn(now.steady_ms);
             self.go_on_ending(now);
         }
     }

@@ -14,13 +14,14 @@ use crate::broker::error::BrokerError;
 use crate::broker::exchange::Exchange;
 use crate::broker::node::Node;
 use crate::broker::outbox::{Item, Outbox};
-use crate::broker::publish::Burst;
+use crate::broker::publish::{Burst, Receipt};
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::{Settlement, Settlements};
 use crate::broker::route::{self, Targets};
 use crate::broker::vhost::{Actor, Vhost};
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::clock::Now;
+use crate::message::block_header::Marks;
 use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
 use crate::message::record::{Content, MessageView};
@@ -81,14 +82,14 @@ pub struct Link {
     pub handed_over: Lsn,
     /// What was encoded for the socket and still takes room in the outbox, in bytes.
     pub unreleased_bytes: u64,
+    /// What queues have refused of what was handed over last.
+    pub refused: Vec<Receipt>,
     /// Channels that wait to have this chunk's publishes confirmed.
     pub confirming: Vec<u16>,
     /// The first position of the log that messages, confirms or parked replies wait for.
     pub awaited: Option<Lsn>,
     /// Something was published since this was last reset: alarms concern this connection.
     pub has_published: bool,
-    /// A message had an expiration, and the log has said so.
-    pub has_expiration: bool,
     /// Something was published that the log must hold, since this was last reset: its pace concerns this connection.
     pub has_logged: bool,
     /// The channel at which letting go of what is held goes on, while the connection is at it.
@@ -175,10 +176,10 @@ impl Link {
             chores: VecDeque::new(),
             handed_over: Lsn::default(),
             unreleased_bytes: 0,
+            refused: Vec::new(),
             confirming: Vec::new(),
             awaited: None,
             has_published: false,
-            has_expiration: false,
             has_logged: false,
             slimming: None,
             has_returns: false,
@@ -216,19 +217,6 @@ impl Link {
         out.method(channel, method);
         out.content(channel, message, frame_max);
         out.count_return(out.len() - before, &gauge);
-    }
-
-    /// A message that is to expire is published: nothing does yet, and a publisher that counts on it should be seen.
-    pub fn on_expiration(&mut self, names: Names<'_>) {
-        if !self.has_expiration
-            && let Some(left_out) = self.broker.complaints.allow(self.now.instant)
-        {
-            self.has_expiration = true;
-            let exchange = String::from_utf8_lossy(names.exchange());
-            let routing_key = String::from_utf8_lossy(names.routing_key());
-            let told = "the expiration of messages is not acted on yet: they stay until they are taken";
-            tracing::warn!(?exchange, ?routing_key, left_out, "{told}");
-        }
     }
 
     fn reply(&mut self, channel: u16, add: impl FnOnce(&mut Output)) {
@@ -335,6 +323,7 @@ impl Link {
             let handed_over =
                 self.burst.hand_over(&self.broker.node, &mut self.settlements, &mut self.wakes)?;
             published = handed_over.published;
+            self.refused = self.burst.take_refused();
             self.handed_over = handed_over.all;
         }
         self.has_returns = false;
@@ -534,7 +523,7 @@ impl Link {
     pub fn publish_alike<'a>(
         &mut self,
         like: &Content<'_>,
-        persistent: bool,
+        marks: Marks,
         bodies: impl Iterator<Item = &'a [u8]>,
     ) -> u64 {
         self.refresh_routes();
@@ -546,11 +535,11 @@ impl Link {
                 None => return 0,
             },
         };
-        if route.by_headers || route.targets.is_empty() {
+        if route.by_headers || route.targets.is_empty() || route.targets.iter().any(|queue| queue.rejects()) {
             return 0;
         }
-        self.burst.received_at(self.now.unix_ms);
-        let count = self.burst.publish_alike(&self.broker.node, &route.targets, like, persistent, bodies);
+        self.burst.received_at(self.now.steady_ms);
+        let count = self.burst.publish_alike(&self.broker.node, &route.targets, like, marks, bodies);
         self.wakes.count(self.burst.take_steps());
         count
     }

@@ -128,7 +128,7 @@ impl Session {
     pub fn on_bytes(&mut self, input: &mut BytesMut, now: Now) {
         self.heartbeat.on_received(now.instant);
         self.outbox.busy();
-        self.begin_turn();
+        self.begin_turn(now);
         self.on_rest(input, now);
     }
 
@@ -365,7 +365,7 @@ impl Session {
     /// on with what was read and had to wait.
     pub fn on_wake(&mut self, now: Now) {
         self.outbox.busy();
-        self.begin_turn();
+        self.begin_turn(now);
         if let Phase::Running(running) = &mut self.phase {
             running.link.now = now;
             running.on_durable();
@@ -380,9 +380,9 @@ impl Session {
         self.pump();
     }
 
-    fn begin_turn(&mut self) {
+    fn begin_turn(&mut self, now: Now) {
         if let Phase::Running(running) | Phase::Ending(running, _) = &mut self.phase {
-            running.link.wakes.begin_turn();
+            running.link.wakes.begin_turn(now.steady_ms);
         }
     }
 
@@ -450,7 +450,7 @@ impl Session {
     /// All output was written.
     pub fn on_written(&mut self, now: Now) {
         self.heartbeat.on_sent(now.instant);
-        self.begin_turn();
+        self.begin_turn(now);
         if let Phase::Running(running) = &mut self.phase {
             running.link.on_written();
             running.pump();

@@ -57,7 +57,7 @@ impl From<BrokerError> for Refusal {
     fn from(error: BrokerError) -> Self {
         let code = match &error {
             BrokerError::NotFound(_) | BrokerError::NoPreviousQueue => ReplyCode::NotFound,
-            BrokerError::Locked(_) => ReplyCode::ResourceLocked,
+            BrokerError::Locked(_) | BrokerError::SingleActive(_) => ReplyCode::ResourceLocked,
             BrokerError::AccessRefused { .. }
             | BrokerError::InternalExchange(_)
             | BrokerError::DefaultExchange

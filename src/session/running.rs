@@ -382,6 +382,13 @@ impl Running {
         if refusal.code.is_hard() {
             return Err(Failure::new(refusal, id));
         }
+        self.close_refused(number, &refusal, id);
+        self.work_if_begun();
+        Ok(Step::Continue)
+    }
+
+    /// A channel begins to end for what it was refused.
+    pub(super) fn close_refused(&mut self, number: u16, refusal: &Refusal, id: (u16, u16)) {
         if let Some(left_out) = self.link.broker.complaints.allow(self.link.now.instant) {
             let (code, text) = (refusal.code.code(), &refusal.explanation);
             tracing::info!(channel = number, code, text = ?text, left_out, "channel closed");
@@ -398,8 +405,6 @@ impl Running {
         {
             self.close_channel(channel, &close);
         }
-        self.work_if_begun();
-        Ok(Step::Continue)
     }
 
     /// The chunk ends, or something else has happened: hand over, deliver, look at the alarm, pay the wakes.

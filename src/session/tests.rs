@@ -423,11 +423,11 @@ fn what_a_dead_publisher_left_is_released() {
     drop(publisher);
     let mut context = Context::from_waker(Waker::noop());
     assert!(broker.poll_release(&mut context).is_pending());
-    broker.release();
+    broker.release(Now::read());
     assert!(!consumer.has_work());
     broker.node.log.release();
     assert!(broker.poll_release(&mut context).is_ready());
-    broker.release();
+    broker.release(Now::read());
     consumer.wake();
     assert_eq!(consumer.told(), ["basic.deliver"]);
     assert!(broker.releases.is_empty());

@@ -15,14 +15,16 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::broker::outbox::Item;
+use crate::broker::publish::Receipt;
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::HOLD_STEPS;
 use crate::protocol::frame;
-use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommitOk, TxRollbackOk};
+use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommit, TxCommitOk, TxRollbackOk};
 use crate::session::channel::Channel;
 use crate::session::channel::returns::return_some;
 use crate::session::chore::Chore;
 use crate::session::link::Link;
+use crate::session::refuse::Refusal;
 use crate::session::running::{Running, Slot};
 
 /// A channel that ends: its consumers stop, then what it held goes back.
@@ -100,6 +102,9 @@ impl Running {
     /// Hands over what was collected so far, and confirms what is safe already. `false` until all of it is.
     fn hand_over(&mut self) -> bool {
         let Some(lsn) = self.link.hand_over() else { return false };
+        for Receipt { channel, publish } in std::mem::take(&mut self.link.refused) {
+            self.with_channel(channel, |channel, _| channel.on_refused(publish));
+        }
         for number in std::mem::take(&mut self.link.confirming) {
             if let Ok(at) = self.find(number)
                 && let Some((_, Slot::Open(channel))) = self.channels.get_mut(at)
@@ -191,6 +196,11 @@ impl Running {
             }
             Chore::Committed { channel, after, mut unroutable } => {
                 let after = after.unwrap_or(self.link.handed_over);
+                if self.with_channel(channel, |channel, _| channel.take_partial()) == Some(true) {
+                    let partial = Refusal::precondition("partial tx completion");
+                    self.close_refused(channel, &partial, Method::TxCommit(TxCommit {}).id());
+                    return None;
+                }
                 if !return_some(&mut self.link, channel, &mut unroutable) {
                     return Some(Chore::Committed { channel, after: Some(after), unroutable });
                 }

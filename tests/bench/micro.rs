@@ -184,7 +184,7 @@ mod messages {
     use std::sync::Arc;
 
     use sluicemq::message::block::BlockBuilder;
-    use sluicemq::message::block_header::Stamp;
+    use sluicemq::message::block_header::{Marks, Stamp};
     use sluicemq::message::names::NamesBuf;
     use sluicemq::message::record::Content;
     use sluicemq::message::run::Run;
@@ -200,7 +200,8 @@ mod messages {
             builder.push(&Content { names: names.view(), properties: &[0, 0], body: &body });
         });
         let gauge = Arc::new(Gauge::default());
-        let (block, count, bytes) = builder.seal(Stamp { persistent, received_ms: 0 }, &gauge);
+        let (block, count, bytes) =
+            builder.seal(Stamp { marks: Marks::of(persistent), received_ms: 0 }, &gauge);
         Run::of_block(block, count, bytes)
     }
 }

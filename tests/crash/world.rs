@@ -244,7 +244,7 @@ impl World {
             }
             90..96 => self.try_to(Doing::Reading),
             96..99 => self.try_to(Doing::Evicting),
-            _ => self.broker().release(),
+            _ => self.broker().release(self.now),
         }
         self.rest();
         if self.failure.borrow().is_none() {
@@ -427,10 +427,10 @@ impl World {
     fn stop(&self) {
         let life = self.life();
         while matches!(life.commit(), Ok(true)) {
-            life.broker.release();
+            life.broker.release(self.now);
             self.rest();
         }
-        life.broker.release();
+        life.broker.release(self.now);
         self.rest();
         for party in self.parties.take() {
             self.leave(party);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sluicemq::broker::Broker;
+use sluicemq::broker::dead_letters::Burials;
 use sluicemq::clock::Now;
 use sluicemq::config::Config;
 
@@ -33,6 +34,7 @@ pub(crate) struct World {
     rng: StdRng,
     now: Now,
     broker: Arc<Broker>,
+    burials: Burials,
     model: Model,
     draw: Draw,
     clients: Vec<Client>,
@@ -72,6 +74,7 @@ impl World {
             rng,
             now: Now::read(),
             broker: Arc::new(broker.expect("the default users can be made")),
+            burials: Burials::default(),
             model: Model::default(),
             clients: Vec::new(),
             connections: 0,
@@ -218,7 +221,17 @@ impl World {
     fn run_someone(&mut self) -> bool {
         if self.broker.poll_release(&mut Context::from_waker(Waker::noop())).is_ready() {
             self.tell("what the dead left is released");
-            self.broker.release();
+            self.broker.release(self.now);
+            return true;
+        }
+        if self.broker.node.deadlines.first().is_some_and(|first| first <= self.now.steady_ms) {
+            self.tell("time brings something");
+            self.broker.on_deadlines(self.now);
+            return true;
+        }
+        if self.burials.poll(&self.broker.node, &mut Context::from_waker(Waker::noop())).is_ready() {
+            self.tell("dead letters go on");
+            self.burials.step(&self.broker, self.now);
             return true;
         }
         if self.broker.node.remains.poll(&mut Context::from_waker(Waker::noop())).is_ready() {

@@ -455,14 +455,7 @@ fn an_argument_that_is_not_acted_on_yet_is_540_and_never_ignored() {
         return;
     }
     for (name, value, shown) in [
-        ("x-message-ttl", Field::I32(1000), "1000"),
-        ("x-expires", Field::I32(1000), "1000"),
-        ("x-max-length", Field::I32(10), "10"),
-        ("x-max-length-bytes", Field::I32(10), "10"),
-        ("x-max-priority", Field::I32(10), "10"),
-        ("x-dead-letter-exchange", Field::LongStr(b"dlx"), "dlx"),
-        ("x-single-active-consumer", Field::Bool(true), "true"),
-        ("x-queue-type", Field::LongStr(b"quorum"), "quorum"),
+        ("x-message-deduplication", Field::Bool(true), "true"),
         ("x-queue-type", Field::LongStr(b"stream"), "stream"),
     ] {
         let (queue, arguments) = (unique("later"), table(name, value));

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::open_blocks::OpenBlocks;
+pub use self::pending::Receipt;
 use self::pending::{Pending, Terms};
 use crate::broker::node::Node;
 use crate::broker::queue::handle::Queue;
@@ -24,7 +25,7 @@ use crate::broker::queue::settle::{Settlement, Settlements};
 use crate::broker::route::Targets;
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::block::{Big, Pieces, SMALL_BODY_BYTES_MAX};
-use crate::message::block_header::Stamp;
+use crate::message::block_header::{Marks, Stamp};
 use crate::message::fact::Fact;
 use crate::message::place::Lsn;
 use crate::message::record::Content;
@@ -50,6 +51,8 @@ pub struct Burst {
     mandatory: bool,
     /// A queue that is crowded since it was handed messages of ours.
     crowded: Option<Arc<Queue>>,
+    /// What was refused by a queue since this was last asked.
+    refused: Vec<Receipt>,
     handing: Option<Handing>,
 }
 
@@ -78,8 +81,8 @@ pub struct HandedOver {
 
 impl Burst {
     /// What is published from now on was received at this time, in milliseconds since 1970.
-    pub fn received_at(&mut self, unix_ms: u64) {
-        self.received_ms = unix_ms;
+    pub fn received_at(&mut self, steady_ms: u64) {
+        self.received_ms = steady_ms;
     }
 
     /// What is published from now on is wanted back if its queues are gone before it is handed over: see
@@ -89,19 +92,19 @@ impl Burst {
     }
 
     /// What the block headers of messages published now say.
-    pub fn stamp(&self, persistent: bool) -> Stamp {
-        Stamp { persistent, received_ms: self.received_ms }
+    pub fn stamp(&self, marks: Marks) -> Stamp {
+        Stamp { marks, received_ms: self.received_ms }
     }
 
     /// Adds a message whose body is in one piece.
-    pub fn publish(&mut self, node: &Node, targets: &Targets, content: &Content<'_>, persistent: bool) {
+    pub fn publish(&mut self, node: &Node, targets: &Targets, content: &Content<'_>, marks: Marks) {
         if content.body.len() > SMALL_BODY_BYTES_MAX {
             let pieces = Pieces::from_iter([bytes::Bytes::copy_from_slice(content.body)]);
-            let stamp = self.stamp(persistent);
+            let stamp = self.stamp(marks);
             let big = Big::new(content.names, content.properties, pieces, stamp, &node.memory.messages);
             return self.publish_big(node, targets, big);
         }
-        self.publish_alike(node, targets, content, persistent, std::iter::once(content.body));
+        self.publish_alike(node, targets, content, marks, std::iter::once(content.body));
     }
 
     /// Adds messages that differ from `like`, which is small, in nothing but the octets of their bodies. How many.
@@ -110,11 +113,11 @@ impl Burst {
         node: &Node,
         targets: &Targets,
         like: &Content<'_>,
-        persistent: bool,
+        marks: Marks,
         bodies: impl Iterator<Item = &'a [u8]>,
     ) -> u64 {
         let mut count = 0;
-        let terms = Terms { stamp: self.stamp(persistent), mandatory: self.mandatory };
+        let terms = Terms { stamp: self.stamp(marks), mandatory: self.mandatory };
         let Some(pending) = self.pending_for(targets) else { return count };
         let staged = pending.runs.len();
         pending.agree(terms, node);
@@ -145,6 +148,20 @@ impl Burst {
         self.count_staged(1, targets);
     }
 
+    /// What is published next is one message that its queues may refuse: it stays apart from others. To be followed by
+    /// [`Burst::close`].
+    pub fn open(&mut self, targets: &Targets, receipt: Receipt) {
+        self.open.clear();
+        if let Some(pending) = self.pending_for(targets) {
+            pending.receipt = Some(receipt);
+        }
+    }
+
+    /// What is published from now on is not to join what was published before.
+    pub fn close(&mut self) {
+        self.open.clear();
+    }
+
     /// Each run is handed to each target: that of several, which one message may cause, is counted beforehand.
     fn count_staged(&mut self, runs: usize, targets: &Targets) {
         let more = runs.saturating_mul(targets.len().saturating_sub(1));
@@ -170,7 +187,7 @@ impl Burst {
         wakes: &mut Wakes,
     ) -> Option<HandedOver> {
         if self.handing.is_none() {
-            self.begin(node, settlements);
+            self.begin(node, settlements, wakes);
         }
         if !self.enqueue(wakes) || !settlements.apply(wakes) {
             return None;
@@ -190,12 +207,18 @@ impl Burst {
         self.handing.is_some()
     }
 
-    fn begin(&mut self, node: &Node, settlements: &Settlements) {
+    fn begin(&mut self, node: &Node, settlements: &Settlements, wakes: &mut Wakes) {
         for pending in &mut self.pending {
             pending.seal(node);
+            pending.part_by_priority();
             // Queues that are gone say so themselves to what the log need not know.
             if pending.is_logged() {
-                pending.reserve();
+                pending.drop_deleted();
+            }
+            if let Some(receipt) = pending.receipt
+                && pending.reserve(node, wakes)
+            {
+                self.refused.push(receipt);
             }
         }
         let (handed_over, applying) = self.append(node, settlements);
@@ -254,6 +277,11 @@ impl Burst {
         std::mem::take(&mut self.undelivered)
     }
 
+    /// Takes out what was refused by a queue.
+    pub fn take_refused(&mut self) -> Vec<Receipt> {
+        std::mem::take(&mut self.refused)
+    }
+
     /// Takes out a queue that had better not be given more at once, if there is one.
     pub fn take_crowded(&mut self) -> Option<Arc<Queue>> {
         self.crowded.take()
@@ -296,7 +324,7 @@ impl Burst {
             for staged in &mut pending.runs {
                 facts.clear();
                 for queue in &*pending.targets {
-                    let seq = queue.properties.durable.then(|| queue.draw_seq(staged.run.count()));
+                    let seq = queue.properties.durable.then(|| queue.draw_seq(&staged.run));
                     staged.seqs.push(seq);
                     if let Some(drawn) = seq.filter(|_| queue.logs(staged.run.is_persistent())) {
                         facts.push((queue.id, drawn));
@@ -352,6 +380,7 @@ mod tests {
     use crate::broker::vhost::{Actor, QueueRequest};
     use crate::broker::wakes::Wakes;
     use crate::config::Config;
+    use crate::message::block_header::Marks;
     use crate::message::names::Names;
     use crate::message::record::Content;
     use crate::protocol::table::Table;
@@ -389,7 +418,7 @@ mod tests {
         let mut burst = Burst::default();
         if !queues.is_empty() {
             let content = Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" };
-            burst.publish(&broker.node, &Targets::from(queues), &content, true);
+            burst.publish(&broker.node, &Targets::from(queues), &content, Marks::of(true));
         }
         burst.hand_over(&broker.node, &mut settlements, &mut Wakes::default()).unwrap()
     }
@@ -448,7 +477,7 @@ mod tests {
         log.hold();
         let mut burst = Burst::default();
         let content = Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" };
-        burst.publish(&broker.node, &Targets::from(&queues[..]), &content, true);
+        burst.publish(&broker.node, &Targets::from(&queues[..]), &content, Marks::of(true));
         let second = queues[1].lock();
         let published = thread::scope(|scope| {
             let handing_over = scope.spawn(|| {

@@ -23,6 +23,17 @@ pub(super) struct Pending {
     pub(super) runs: Vec<Staged>,
     /// What is published to the same queues from now on must come behind others.
     pub(super) is_closed: bool,
+    /// Its one message may be refused by some of its queues, and who is told then.
+    pub(super) receipt: Option<Receipt>,
+}
+
+/// Who published a message that may be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its channel.
+    pub channel: u16,
+    /// The number of the publish on it; 0 where none are confirmed.
+    pub publish: u64,
 }
 
 /// What the messages of a block have in common.
@@ -46,7 +57,7 @@ pub(super) struct Staged {
 impl Pending {
     /// What is added from now on has these terms: a block has the same for all.
     pub(super) fn agree(&mut self, terms: Terms, node: &Node) {
-        if (self.terms.stamp.persistent, self.terms.mandatory) != (terms.stamp.persistent, terms.mandatory) {
+        if (self.terms.stamp.marks, self.terms.mandatory) != (terms.stamp.marks, terms.mandatory) {
             self.seal(node);
         }
         self.terms = terms;
@@ -82,19 +93,48 @@ impl Pending {
         }
     }
 
-    /// Drops the targets that take nothing.
-    pub(super) fn reserve(&mut self) {
-        let count = self.runs.iter().map(|staged| staged.run.count()).sum();
-        if self.targets.iter().all(|queue| queue.reserve(count)) {
+    /// Drops the targets that are gone.
+    pub(super) fn drop_deleted(&mut self) {
+        if self.targets.iter().any(|queue| queue.is_deleted()) {
+            self.targets = self.targets.iter().filter(|queue| !queue.is_deleted()).cloned().collect();
+        }
+    }
+
+    /// Drops the targets that have no place for its message; whether there were such. What they want to be dead-lettered
+    /// is.
+    pub(super) fn reserve(&mut self, node: &Node, wakes: &mut Wakes) -> bool {
+        let Some(Staged { run, .. }) = self.runs.first() else { return false };
+        let before = self.targets.len();
+        let takes = |queue: &&Arc<Queue>| match queue.reserve(run) {
+            Ok(()) => true,
+            Err(refused) => {
+                if refused.is_buried {
+                    node.dead_letters.ask_for_refused(queue, run.clone(), wakes);
+                }
+                false
+            }
+        };
+        self.targets = self.targets.iter().filter(takes).cloned().collect();
+        self.targets.len() < before
+    }
+
+    /// Parts its runs so that each has messages of one priority, if one of its queues numbers them by that.
+    pub(super) fn part_by_priority(&mut self) {
+        if !self.targets.iter().any(|queue| queue.has_priorities()) {
             return;
         }
-        self.targets = self.targets.iter().filter(|queue| queue.reserve(count)).cloned().collect();
+        let parted =
+            std::mem::take(&mut self.runs).into_iter().flat_map(|Staged { run, mandatory, .. }| {
+                let parts = run.by_priority().into_iter();
+                parts.map(move |run| Staged { run, logged: None, mandatory, seqs: SmallVec::new() })
+            });
+        self.runs = parted.collect();
     }
 
     /// Whether the log must have it.
     pub(super) fn is_logged(&self) -> bool {
         let persistent = self.runs.iter().any(|staged| staged.run.is_persistent());
-        persistent && self.targets.iter().any(|queue| queue.properties.durable)
+        self.targets.iter().any(|queue| queue.logs(persistent))
     }
 
     /// Puts some of its runs into one of its queues; whether that is crowded now.
@@ -109,7 +149,7 @@ impl Pending {
             let logged = staged.logged.filter(|_| queue.logs(staged.run.is_persistent()));
             (staged.run.clone(), staged.seqs.get(at).copied().flatten(), logged)
         });
-        queue.enqueue(runs, wakes)
+        queue.enqueue(runs, self.receipt.is_some(), wakes)
     }
 
     /// Ready for the next burst.
@@ -117,5 +157,6 @@ impl Pending {
         self.runs.clear();
         self.targets = Targets::default();
         self.is_closed = false;
+        self.receipt = None;
     }
 }

@@ -15,6 +15,7 @@ use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::run::Run;
 use crate::queue::classic::Head;
 use crate::queue::consumers::ConsumerKey;
+use crate::queue::expiry;
 
 /// What basic.get finds.
 #[derive(Debug)]
@@ -51,6 +52,9 @@ impl Queue {
             }
         }
         wakes.count(serves);
+        if state.has_rules || state.classic.next_expiry().is_some() {
+            is_unfinished |= self.keep_rules(state, is_unfinished, wakes);
+        }
         if is_unfinished && !std::mem::replace(&mut state.is_unfinished, true) {
             wakes.owe_deliveries(self);
         }
@@ -71,7 +75,8 @@ impl Queue {
 
     /// Whether somebody waits for messages that must be read back first.
     fn wants_reading(&self, state: &mut State) -> bool {
-        let is_wanted = !state.getters.is_empty() || state.classic.consumers.has_ready();
+        let is_wanted =
+            !state.getters.is_empty() || state.classic.consumers.has_ready() || state.expires_unseen();
         is_wanted && matches!(state.classic.head(), Head::Away(_))
     }
 
@@ -83,8 +88,15 @@ impl Queue {
         wakes: &mut Wakes,
     ) -> bool {
         let classic = &mut state.classic;
-        let deliverable = classic.deliverable();
+        let mut deliverable = classic.deliverable();
         let (1.., Some(front)) = (deliverable, classic.front()) else { return false };
+        if state.has_rules || front.expires() {
+            let ttl_ms = state.settings.message_ttl_ms;
+            deliverable = expiry::fresh(front, deliverable, ttl_ms, wakes.now_ms());
+            if deliverable == 0 {
+                return self.drop_overdue(state, wakes);
+            }
+        }
         let Some(turn) = classic.consumers.next() else { return false };
         let consumer = Arc::clone(turn.handle);
         let wanted = deliverable.min(if turn.is_alone { turn.credit } else { 1 });
@@ -130,10 +142,19 @@ impl Queue {
 
     /// Takes the head for basic.get, which needs no credit.
     pub fn take_one(self: &Arc<Self>, getter: &Arc<Outbox>, wakes: &mut Wakes) -> Taken {
-        let mut state = self.lock();
-        let State { classic, getters, .. } = &mut *state;
-        classic.on_durable(self.node.log.durable());
-        if classic.deliverable() > 0
+        let state = &mut *self.lock();
+        state.used_ms = wakes.now_ms();
+        state.classic.on_durable(self.node.log.durable());
+        let mut dropped = 0;
+        while dropped < HOLD_STEPS && self.is_front_overdue(state, wakes) {
+            self.drop_overdue(state, wakes);
+            dropped += 1;
+        }
+        wakes.count(dropped);
+        let is_fresh = dropped < HOLD_STEPS;
+        let State { classic, getters, .. } = state;
+        if is_fresh
+            && classic.deliverable() > 0
             && let Some(run) = classic.take(1)
         {
             self.note_index(classic.index_bytes());
@@ -144,7 +165,7 @@ impl Queue {
             return Taken::Empty;
         }
         getters.insert(getter.connection(), Arc::clone(getter));
-        self.dispatch(&mut state, wakes);
+        self.dispatch(state, wakes);
         Taken::NotYet
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -14,7 +14,9 @@ use crate::broker::outbox::Outbox;
 use crate::broker::wakes::Wakes;
 use crate::message::place::{Logged, QueueId, Seq};
 use crate::message::run::Run;
+use crate::protocol::table::Table;
 use crate::queue::classic::Classic;
+use crate::queue::settings::{QueueKind, Settings};
 use crate::stats::{Charge, Gauge};
 
 /// A queue's unchanging properties, as declared.
@@ -40,6 +42,9 @@ pub struct Queue {
     pub id: QueueId,
     /// What it was declared as.
     pub properties: QueueProperties,
+    /// The kind it was declared as, which never changes.
+    pub kind: QueueKind,
+    keeps_all: bool,
     /// What its list of messages costs, in bytes: its share of the node's sum. Written under the lock, by
     /// [`Queue::note_index`] alone.
     index_bytes: Gauge,
@@ -52,6 +57,8 @@ pub struct Queue {
     pub(super) deleted: AtomicBool,
     /// Written under the lock; read without it by publishers.
     pub(super) flows: AtomicBool,
+    /// What of its settings concerns those who do not hold the lock. Written under it.
+    traits: Traits,
     state: Mutex<State>,
     /// Its name and arguments, on the node's gauge.
     _charge: Charge,
@@ -70,6 +77,66 @@ pub(in crate::broker) struct State {
     pub(super) crowd: Crowd,
     /// Somebody has been asked to go on delivering.
     pub(super) is_unfinished: bool,
+    /// What it was told about its messages.
+    pub(in crate::broker) settings: Arc<Settings>,
+    /// Whether those are to be looked at after each delivery.
+    pub(super) has_rules: bool,
+    /// Dead letters wait, and whoever takes them on knows.
+    pub(in crate::broker) is_burying: bool,
+    /// When it is to be looked at again at the latest, if nothing happens before.
+    pub(super) deadline: Option<u64>,
+    /// When it was last used, for as long as it has no consumers.
+    pub(super) used_ms: u64,
+    /// What is on its way in and has its place.
+    pub(super) reserved: Reserved,
+}
+
+/// Places of messages that are on their way into a queue that may refuse some.
+#[derive(Debug, Default)]
+pub(super) struct Reserved {
+    pub(super) messages: u64,
+    /// The sum of their bodies, in bytes.
+    pub(super) bytes: u64,
+}
+
+impl Reserved {
+    fn release(&mut self, run: &Run) {
+        self.messages = self.messages.saturating_sub(u64::from(run.count()));
+        self.bytes = self.bytes.saturating_sub(run.body_bytes());
+    }
+}
+
+/// What of a queue's settings is read without its lock: bits, and above them the highest priority.
+#[derive(Debug, Default)]
+struct Traits(AtomicU32);
+
+impl Traits {
+    const BURIES: u32 = 1;
+    const LEASED: u32 = 2;
+    const REJECTS: u32 = 4;
+    const PRIORITIES: u32 = 8;
+    const PRIORITY_SHIFT: u32 = 8;
+
+    fn set(&self, settings: &Settings) {
+        let has = |is_so: bool, bit: u32| u32::from(is_so) * bit;
+        let bits = has(settings.dead_letter.is_some(), Self::BURIES)
+            | has(settings.expires_ms.is_some(), Self::LEASED)
+            | has(settings.rejects(), Self::REJECTS)
+            | has(settings.priority_max.is_some(), Self::PRIORITIES)
+            | u32::from(settings.priority_max.unwrap_or(0)) << Self::PRIORITY_SHIFT;
+        self.0.store(bits, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn has(&self, bit: u32) -> bool {
+        self.0.load(Ordering::Relaxed) & bit != 0
+    }
+
+    #[inline]
+    fn priority_max(&self) -> Option<u8> {
+        let bits = self.0.load(Ordering::Relaxed);
+        (bits & Self::PRIORITIES != 0).then_some((bits >> Self::PRIORITY_SHIFT) as u8)
+    }
 }
 
 /// Whether a queue is crowded, and who waits for it: see [`super::crowd`].
@@ -98,6 +165,14 @@ impl QueueProperties {
 }
 
 impl State {
+    /// What the settings ask of the state machine.
+    fn agree(&mut self) {
+        if self.settings.kind == QueueKind::Quorum {
+            self.classic.keep_all();
+        }
+        self.classic.consumers.set_single_active(self.settings.single_active);
+    }
+
     /// Asks those with a basic.get to try again.
     pub(super) fn wake_getters(&mut self, wakes: &mut Wakes) {
         wakes.owe_signals(std::mem::take(&mut self.getters).into_values());
@@ -109,9 +184,12 @@ impl Queue {
     pub fn new(id: QueueId, properties: QueueProperties, node: Arc<Node>) -> Self {
         let bytes = properties.name.len() + 2 * properties.arguments.len();
         let charge = Charge::new(&node.memory.definitions, bytes as u64);
-        Self {
+        let settings = Settings::of(Table::unchecked(&properties.arguments));
+        let queue = Self {
             _charge: charge,
             id,
+            kind: settings.kind,
+            keeps_all: settings.kind == QueueKind::Quorum,
             properties,
             index_bytes: Gauge::default(),
             here_bytes: Gauge::default(),
@@ -119,8 +197,11 @@ impl Queue {
             next_seq: AtomicU64::new(1),
             deleted: AtomicBool::new(false),
             flows: AtomicBool::new(false),
+            traits: Traits::default(),
             state: Mutex::default(),
-        }
+        };
+        queue.apply_settings(settings);
+        queue
     }
 
     /// A queue as it was found on the disk.
@@ -133,7 +214,9 @@ impl Queue {
     ) -> Self {
         let mut queue = Self::new(id, properties, node);
         queue.note_index(classic.index_bytes());
-        queue.state.get_mut().classic = classic;
+        let state = queue.state.get_mut();
+        state.classic = classic;
+        state.agree();
         *queue.next_seq.get_mut() = next_seq.0.max(1);
         queue
     }
@@ -152,9 +235,9 @@ impl Queue {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// Whether the log must know of messages with this persistence.
+    /// Whether the log must know of messages with this persistence. A quorum queue keeps all.
     pub fn logs(&self, persistent: bool) -> bool {
-        self.properties.durable && persistent
+        self.properties.durable && (persistent || self.keeps_all)
     }
 
     /// Whether its consumers take what comes, as far as was known when it was last looked at: what is published to it
@@ -163,16 +246,56 @@ impl Queue {
         self.flows.load(Ordering::Relaxed)
     }
 
-    /// Whether it takes `count` more messages. Asked before anything is appended to the log; a deleted queue
-    /// takes nothing, and limits on length will say no here.
-    pub fn reserve(&self, _count: u32) -> bool {
-        !self.is_deleted()
+    /// What it was told about its messages is this from now on, also for those that wait.
+    pub(in crate::broker) fn apply_settings(&self, settings: Settings) {
+        let mut state = self.lock();
+        state.has_rules = settings.message_ttl_ms.is_some() || settings.is_limited();
+        self.traits.set(&settings);
+        state.settings = Arc::new(settings);
+        state.agree();
     }
 
-    /// Draws `count` sequence numbers: inside the log's hold for what is logged, so that the queue's order is
-    /// the log's order, and under the queue's lock otherwise.
-    pub fn draw_seq(&self, count: u32) -> Seq {
-        Seq(self.next_seq.fetch_add(u64::from(count), Ordering::Relaxed))
+    /// How often messages of this run came back, if they are to say so when they are delivered.
+    #[inline]
+    pub fn delivery_count(&self, run: &Run) -> Option<u16> {
+        (self.kind == QueueKind::Quorum).then(|| run.returns())
+    }
+
+    /// Whether only one consumer is served at a time.
+    pub fn is_single_active(&self) -> bool {
+        self.lock().settings.single_active
+    }
+
+    /// Whether messages that nobody took go elsewhere.
+    pub fn buries(&self) -> bool {
+        self.traits.has(Traits::BURIES)
+    }
+
+    /// Whether there is a time after which the queue goes unless it is used.
+    pub(super) fn is_leased(&self) -> bool {
+        self.traits.has(Traits::LEASED)
+    }
+
+    /// Whether publishers may be refused: what is published to it is handed over message by message, with a
+    /// [`Queue::reserve`] before.
+    pub fn rejects(&self) -> bool {
+        self.traits.has(Traits::REJECTS)
+    }
+
+    /// Whether messages are numbered by their priorities: those of a run must be of one.
+    pub fn has_priorities(&self) -> bool {
+        self.traits.has(Traits::PRIORITIES)
+    }
+
+    /// Draws numbers for a run: inside the log's hold for what is logged, so that the queue's order is the log's order,
+    /// and under the queue's lock otherwise.
+    #[inline]
+    pub fn draw_seq(&self, run: &Run) -> Seq {
+        let drawn = Seq(self.next_seq.fetch_add(u64::from(run.count()), Ordering::Relaxed));
+        match self.traits.priority_max() {
+            None => drawn,
+            Some(max) => drawn.of_rank(max - run.priority().min(max)),
+        }
     }
 
     /// Messages ready, and consumers: what queue.declare answers.
@@ -187,11 +310,12 @@ impl Queue {
         (classic.ready_messages(), classic.unacked_messages())
     }
 
-    /// Takes in runs that have their numbers, or draws them now. Whether more of them should wait: see
-    /// [`Queue::join_crowd`].
+    /// Takes in runs that have their numbers, or draws them now; `is_reserved` says whether each has a place. Whether
+    /// more of them should wait: see [`Queue::join_crowd`].
     pub(crate) fn enqueue(
         self: &Arc<Self>,
         runs: impl Iterator<Item = (Run, Option<Seq>, Option<Logged>)>,
+        is_reserved: bool,
         wakes: &mut Wakes,
     ) -> bool {
         let mut state = self.lock();
@@ -200,7 +324,10 @@ impl Queue {
         }
         let mut entered = 0;
         for (run, seq, logged) in runs {
-            let seq = seq.unwrap_or_else(|| self.draw_seq(run.count()));
+            let seq = seq.unwrap_or_else(|| self.draw_seq(&run));
+            if is_reserved {
+                state.reserved.release(&run);
+            }
             state.classic.enqueue(run.numbered_from(seq), logged);
             entered += 1;
         }

@@ -79,10 +79,18 @@ impl Queue {
     }
 
     /// Removes a consumer. `true` when it was the last one of a queue that goes with its consumers.
-    pub fn unsubscribe(&self, key: ConsumerKey, wakes: &mut Wakes) -> bool {
+    pub fn unsubscribe(self: &Arc<Self>, key: ConsumerKey, wakes: &mut Wakes) -> bool {
         let mut state = self.lock();
         let is_removed = state.classic.consumers.remove(key).is_some();
+        if state.classic.consumers.is_empty() {
+            state.used_ms = wakes.now_ms();
+            self.note_deadline(&mut state, wakes);
+        }
         self.ease_crowd(&mut state, wakes);
+        if state.settings.single_active {
+            // Another one may be served now.
+            self.dispatch(&mut state, wakes);
+        }
         is_removed && self.properties.auto_delete && state.classic.consumers.is_empty()
     }
 
@@ -99,15 +107,8 @@ impl Queue {
     }
 
     fn purge_step(&self, classic: &mut Classic<Arc<Consumer>>, count: u64) -> u64 {
-        // What goes is known when it is taken out. That is before the log hears of it, and nobody can tell: a
-        // checkpoint captures under the queue's lock, which is held until the fact has its position.
         let gone = classic.purge(count);
-        let ranges: Vec<_> = (gone.iter())
-            .filter(|gone| self.logs(gone.persistent))
-            .map(|gone| (gone.first, gone.end))
-            .collect();
-        let _logged = (!ranges.is_empty())
-            .then(|| self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges }));
+        self.log_gone(&gone);
         self.note_index(classic.index_bytes());
         gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
     }
@@ -134,6 +135,9 @@ impl Queue {
         self.note_index(0);
         self.here_bytes.set(0);
         self.node.unregister(self.id);
+        if let Some(noted) = state.deadline.take() {
+            self.node.deadlines.forget(self.id, noted);
+        }
         let removed = Removed { messages: classic.ready_messages() };
         Ok(Ended { removed, remnant: Remnant { classic, waiting }, logged })
     }

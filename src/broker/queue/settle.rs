@@ -15,7 +15,8 @@ use crate::message::fact::Fact;
 use crate::message::place::{Lsn, QueueId, Seq};
 use crate::message::run::Run;
 use crate::queue::consumers::ConsumerKey;
-use crate::queue::lane::Away;
+use crate::queue::dying::Reason;
+use crate::queue::lane::{Away, Piece};
 use crate::storage::log::Append;
 
 /// What one burst of acknowledgements changes, queue by queue.
@@ -97,20 +98,17 @@ pub struct Settlement {
     changes: Changes,
 }
 
-/// Messages that go back to where they were.
-#[derive(Debug)]
-enum Returned {
-    Here(Run),
-    /// Their bytes are on the disk only.
-    Away(Away),
-}
-
 /// What is still to be changed.
 #[derive(Debug, Default)]
 struct Changes {
     logged: SmallVec<[(Seq, Seq); 1]>,
     transient: SmallVec<[(Seq, Seq); 1]>,
-    returned: VecDeque<Returned>,
+    returned: VecDeque<Piece>,
+    /// To be dead-lettered: the log need not know before they are somewhere else.
+    rejected: Vec<Piece>,
+    /// Dead-lettered, or not to be after all: neither ready nor in anybody's hands. Those that the log knows, and others.
+    buried_logged: SmallVec<[(Seq, Seq); 1]>,
+    buried: SmallVec<[(Seq, Seq); 1]>,
     credits: SmallVec<[(ConsumerKey, u32); 2]>,
 }
 
@@ -139,14 +137,37 @@ impl Settlement {
         }
     }
 
+    /// The run's messages are not wanted: they are dead-lettered if their queue does that, and done with otherwise.
+    pub fn rejected(&mut self, run: Run) {
+        match self.queue.buries() {
+            true => self.changes.rejected.push(Piece::Here(run)),
+            false => self.settled(&run),
+        }
+    }
+
+    /// As [`Settlement::rejected`], of messages whose bytes are on the disk only.
+    pub fn rejected_away(&mut self, away: Away) {
+        match self.queue.buries() {
+            true => self.changes.rejected.push(Piece::Away(away)),
+            false => self.settled_away(&away),
+        }
+    }
+
+    /// Dead letters of the queue were handed over with this, to where they go.
+    pub(in crate::broker) fn buried(&mut self, run: &Run) {
+        let Changes { buried_logged, buried, .. } = &mut self.changes;
+        let buried = if self.queue.logs(run.is_persistent()) { buried_logged } else { buried };
+        buried.push((run.first_seq(), run.end_seq()));
+    }
+
     /// The run's messages go back to where they were.
     pub fn returned(&mut self, run: Run) {
-        self.changes.returned.push_back(Returned::Here(run));
+        self.changes.returned.push_back(Piece::Here(run));
     }
 
     /// Messages whose bytes are on the disk only go back to where they were.
     pub fn returned_away(&mut self, away: Away) {
-        self.changes.returned.push_back(Returned::Away(away));
+        self.changes.returned.push_back(Piece::Away(away));
     }
 
     /// A consumer holds `count` messages less.
@@ -161,13 +182,18 @@ impl Settlement {
 
     /// Tells the log, before anything is changed. `None` when the log need not know.
     pub fn append(&self, log: &mut Append<'_>) -> Option<Lsn> {
-        let fact = Fact::Settled { queue: self.queue.id, ranges: &self.changes.logged };
-        (!self.changes.logged.is_empty()).then(|| log.push(&fact).end)
+        let mut end = None;
+        for ranges in [&self.changes.logged, &self.changes.buried_logged] {
+            if !ranges.is_empty() {
+                end = Some(log.push(&Fact::Settled { queue: self.queue.id, ranges }).end);
+            }
+        }
+        end
     }
 
     /// Whether the log must know.
     pub fn is_logged(&self) -> bool {
-        !self.changes.logged.is_empty()
+        !self.changes.logged.is_empty() || !self.changes.buried_logged.is_empty()
     }
 
     /// Changes the queue, a part at a time, and with the last delivers what the credit allows, unless
@@ -177,7 +203,10 @@ impl Settlement {
         if self.queue.is_deleted() {
             return true;
         }
-        let changed = self.changes.make_some(&mut state, HOLD_STEPS as usize);
+        let changed = self.changes.make_some(&self.queue, &mut state, HOLD_STEPS as usize);
+        if state.classic.has_dying() {
+            self.queue.ask_for_burial(&mut state, wakes);
+        }
         wakes.count(changed);
         let is_done = self.changes.is_empty();
         if is_done && !more_comes {
@@ -189,8 +218,7 @@ impl Settlement {
 
 impl Changes {
     /// Makes as many as one hold of the lock allows, ranges, runs and credits; how many.
-    fn make_some(&mut self, state: &mut State, most: usize) -> u32 {
-        let classic = &mut state.classic;
+    fn make_some(&mut self, queue: &Queue, state: &mut State, most: usize) -> u32 {
         let mut left = most;
         for (ranges, logged) in [(&mut self.logged, true), (&mut self.transient, false)] {
             if ranges.is_empty() {
@@ -199,25 +227,34 @@ impl Changes {
             let kept = ranges.len().saturating_sub(left);
             left -= ranges.len() - kept;
             for (first, end) in ranges.drain(kept..) {
-                classic.settle(first, end, logged);
+                state.classic.settle(first, end, logged);
             }
         }
         if !self.returned.is_empty() {
             // The first ones first: whoever publishes between two parts finds the head in its place.
             let returned = self.returned.len().min(left);
             left -= returned;
-            for returned in self.returned.drain(..returned) {
-                match returned {
-                    Returned::Here(run) => classic.give_back(run),
-                    Returned::Away(away) => classic.give_back_away(away),
-                }
+            for piece in self.returned.drain(..returned) {
+                queue.take_back(state, piece);
             }
+        }
+        if !self.rejected.is_empty() {
+            let rejected = self.rejected.len().min(left);
+            left -= rejected;
+            for piece in self.rejected.drain(..rejected) {
+                state.classic.doom_taken(Reason::Rejected, piece);
+            }
+        }
+        for ranges in [&mut self.buried_logged, &mut self.buried] {
+            let some = ranges.len().min(left);
+            left -= some;
+            ranges.drain(..some).for_each(|(first, end)| state.classic.bury(first, end));
         }
         if !self.credits.is_empty() {
             let kept = self.credits.len().saturating_sub(left);
             left -= self.credits.len() - kept;
             for (consumer, count) in self.credits.drain(kept..) {
-                classic.consumers.credited(consumer, count);
+                state.classic.consumers.credited(consumer, count);
             }
         }
         (most - left) as u32
@@ -227,6 +264,9 @@ impl Changes {
         self.logged.is_empty()
             && self.transient.is_empty()
             && self.returned.is_empty()
+            && self.rejected.is_empty()
+            && self.buried_logged.is_empty()
+            && self.buried.is_empty()
             && self.credits.is_empty()
     }
 }

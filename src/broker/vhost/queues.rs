@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::permissions::Access;
 use crate::broker::arguments::{self, Equivalence};
-use crate::broker::error::{BrokerError, ResourceKind};
+use crate::broker::error::{BrokerError, Resource, ResourceKind};
 use crate::broker::names;
 use crate::broker::node::ConnectionId;
 use crate::broker::queue::handle::{Queue, QueueProperties};
@@ -14,6 +14,7 @@ use crate::broker::vhost::{Actor, Vhost, check_new_name, check_owner};
 use crate::message::fact::Definition;
 use crate::message::place::Lsn;
 use crate::protocol::table::Table;
+use crate::queue::settings::QueueKind;
 
 /// What queue.declare asks for.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,11 @@ impl Vhost {
             request.name
         };
         self.check_access(actor, Access::Configure, ResourceKind::Queue, name)?;
+        let resource = self.resource(ResourceKind::Queue, name);
+        if let Some(exchange) = arguments::dead_letter_exchange(request.arguments, &resource)? {
+            self.check_access(actor, Access::Read, ResourceKind::Queue, name)?;
+            self.check_access(actor, Access::Write, ResourceKind::Exchange, exchange)?;
+        }
         // An exclusive queue dies with its connection: it is never durable.
         let durable = request.durable && !request.exclusive;
         let _definitions = self.definitions.lock();
@@ -77,8 +83,8 @@ impl Vhost {
             check_same(&queue, actor, durable, request)?;
             return Ok(self.declared(&queue));
         }
-        let resource = self.resource(ResourceKind::Queue, name);
-        arguments::check_queue_arguments(request.arguments, &resource)?;
+        let kind = arguments::check_queue_arguments(request.arguments, &resource)?;
+        check_kind(kind, &resource, request)?;
         let limit = self.node.limits.queues_per_vhost_max as u64;
         if self.queues.len() as u64 >= limit {
             return Err(BrokerError::Precondition(format!(
@@ -150,6 +156,17 @@ impl Vhost {
             return Ok((Removed { messages: 0 }, Removal::nothing(self.last_definition())));
         };
         check_owner(&queue, actor)?;
+        if queue.kind == QueueKind::Quorum {
+            for (flag, is_set) in [("if-unused", if_unused), ("if-empty", if_empty)] {
+                if is_set {
+                    return Err(BrokerError::NotImplemented(format!(
+                        "cannot delete {}. queue.delete operations with {flag} flag set are not supported by \
+                         quorum queues",
+                        queue.resource()
+                    )));
+                }
+            }
+        }
         self.end_queue(&queue, if_unused, if_empty)
     }
 
@@ -197,6 +214,30 @@ impl Vhost {
         let name = queue.properties.name.to_string();
         let after = self.answer_about(queue.properties.durable);
         DeclaredQueue { name, messages, consumers, after }
+    }
+}
+
+/// What a quorum queue cannot be.
+fn check_kind(kind: QueueKind, resource: &Resource, request: &QueueRequest<'_>) -> Result<(), BrokerError> {
+    if kind == QueueKind::Classic {
+        return Ok(());
+    }
+    if request.name.is_empty() {
+        return Err(BrokerError::Precondition(format!(
+            "Cannot declare a server-named queue for type {}",
+            kind.module()
+        )));
+    }
+    let properties = [
+        ("auto-delete", request.auto_delete),
+        ("exclusive-owner", request.exclusive),
+        ("non-durable", !request.durable),
+    ];
+    match properties.iter().find(|(_, is_set)| *is_set) {
+        Some((property, _)) => {
+            Err(BrokerError::Precondition(format!("invalid property '{property}' for {resource}")))
+        }
+        None => Ok(()),
     }
 }
 

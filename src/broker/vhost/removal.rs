@@ -232,7 +232,7 @@ mod tests {
     use crate::broker::wakes::Wakes;
     use crate::config::Config;
     use crate::message::block::BlockBuilder;
-    use crate::message::block_header::Stamp;
+    use crate::message::block_header::{Marks, Stamp};
     use crate::message::names::Names;
     use crate::message::record::Content;
     use crate::message::run::Run;
@@ -323,11 +323,13 @@ mod tests {
             let run = || {
                 let mut builder = BlockBuilder::default();
                 builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
-                let (block, count, body_bytes) = builder
-                    .seal(Stamp { persistent: false, received_ms: 0 }, &self.broker.node.memory.messages);
+                let (block, count, body_bytes) = builder.seal(
+                    Stamp { marks: Marks::of(false), received_ms: 0 },
+                    &self.broker.node.memory.messages,
+                );
                 Run::of_block(block, count, body_bytes)
             };
-            queue.enqueue((0..messages).map(|_| (run(), None, None)), &mut Wakes::default());
+            queue.enqueue((0..messages).map(|_| (run(), None, None)), false, &mut Wakes::default());
         }
     }
 

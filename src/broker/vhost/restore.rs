@@ -56,6 +56,7 @@ impl Vhost {
         };
         let queue = Arc::new(Queue::restored(id, properties, Arc::clone(&self.node), messages, next_seq));
         self.node.register(&queue);
+        queue.look_soon();
         self.queues.insert(name.into(), queue);
     }
 

@@ -45,6 +45,8 @@ pub struct Away {
     pub persistent: bool,
     /// Whether they were delivered before.
     pub redelivered: bool,
+    /// How often they came back, where their queue counts that.
+    pub returns: u16,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,15 @@ pub enum Front<'a> {
     Here(&'a Run),
     /// Messages that must be read back first.
     Away(&'a Away),
+}
+
+/// Messages on their way from one lane to another.
+#[derive(Debug)]
+pub enum Piece {
+    /// In memory.
+    Here(Run),
+    /// On the disk only.
+    Away(Away),
 }
 
 /// Numbers that left the lane for good.
@@ -91,6 +102,30 @@ pub struct Lane {
     without_here: Searched,
 }
 
+impl Piece {
+    /// Once more it has come back; how often by now.
+    pub fn count_return(&mut self) -> u16 {
+        match self {
+            Self::Here(run) => {
+                run.set_returns(run.returns().saturating_add(1));
+                run.returns()
+            }
+            Self::Away(away) => {
+                away.returns = away.returns.saturating_add(1);
+                away.returns
+            }
+        }
+    }
+
+    /// How many messages.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Here(run) => u64::from(run.count()),
+            Self::Away(away) => away.count,
+        }
+    }
+}
+
 impl Resting {
     fn first(&self) -> Seq {
         match self {
@@ -103,6 +138,31 @@ impl Resting {
         match self {
             Self::Here(run) | Self::Kept(run) => run.end_seq(),
             Self::Away(away, _) => away.end,
+        }
+    }
+
+    /// One message of it, and what lies before it and behind it. `None` when it is none of its messages.
+    fn without(&self, seq: Seq, ledger: &Ledger) -> Option<(Piece, Option<Self>, Option<Self>)> {
+        let next = seq.after(1);
+        match self {
+            Self::Here(run) | Self::Kept(run) => {
+                let again = |run| if let Self::Here(_) = self { Self::Here(run) } else { Self::Kept(run) };
+                let before = run.part(run.first_seq(), seq).map(again);
+                let behind = run.part(next, run.end_seq()).map(again);
+                Some((Piece::Here(run.part(seq, next)?), before, behind))
+            }
+            Self::Away(away, made_of) => {
+                if away.first > seq || ledger.live_in(seq, next) == 0 {
+                    return None;
+                }
+                let mut rest = *away;
+                let before = rest.split_front(seq, ledger);
+                let taken = if next < rest.end { rest.split_front(next, ledger) } else { rest };
+                let behind = Some(rest).filter(|rest| rest.first >= next && rest.count > 0);
+                let again = |away| Self::Away(away, *made_of);
+                let before = Some(before).filter(|before| before.count > 0).map(again);
+                Some((Piece::Away(taken), before, behind.map(again)))
+            }
         }
     }
 
@@ -125,12 +185,14 @@ impl Away {
             body_bytes: run.body_bytes(),
             persistent: run.is_persistent(),
             redelivered: run.is_redelivered(),
+            returns: run.returns(),
         }
     }
 
     /// Takes in what follows, if it is of the same kind and nobody has a message in between in hand.
     fn merge(&mut self, next: &Self, ledger: &Ledger) -> bool {
-        let alike = self.persistent == next.persistent && self.redelivered == next.redelivered;
+        let kind = |away: &Self| (away.persistent, away.redelivered, away.returns);
+        let alike = kind(self) == kind(next);
         let merges = alike && ledger.live_ranges(self.end, next.first).next().is_none();
         if merges {
             self.end = next.end;
@@ -255,6 +317,65 @@ impl Lane {
         })
     }
 
+    /// Puts messages of another lane where their numbers belong.
+    pub fn insert_piece(&mut self, piece: Piece, ledger: &Ledger) {
+        match piece {
+            Piece::Here(run) => {
+                let is_kept = ledger.place(run.first_seq()).is_some();
+                self.insert(run, is_kept, ledger);
+            }
+            Piece::Away(away) => {
+                self.messages += away.count;
+                self.body_bytes += away.body_bytes;
+                let at = self.make_room(away.first, away.end, ledger);
+                self.list.insert(at, Resting::Away(away, AWAY_RUNS_MAX));
+            }
+        }
+    }
+
+    /// Takes up to `count` messages from the head, wherever they are, as far as they lie together.
+    pub fn take_piece(&mut self, count: u32, ledger: &Ledger) -> Option<Piece> {
+        let Some(Resting::Away(away, _)) = self.list.front_mut() else {
+            return self.take_front(count).map(Piece::Here);
+        };
+        let mut left = u64::from(count);
+        let mut end = away.end;
+        for (first, stop) in ledger.live_ranges(away.first, away.end) {
+            if left <= stop.0 - first.0 {
+                end = Seq(first.0 + left);
+                break;
+            }
+            left -= stop.0 - first.0;
+        }
+        let taken = if end < away.end { away.split_front(end, ledger) } else { *away };
+        if end == away.end || away.count == 0 {
+            self.list.pop_front();
+        }
+        self.messages -= taken.count;
+        self.body_bytes -= taken.body_bytes;
+        Some(Piece::Away(taken))
+    }
+
+    /// Takes one message out from between others, if it is here.
+    pub fn take_out(&mut self, seq: Seq, ledger: &Ledger) -> Option<Piece> {
+        let at = self.list.partition_point(|other| other.end() <= seq);
+        let (piece, before, behind) = self.list.get(at)?.without(seq, ledger)?;
+        let (messages, body_bytes) = match &piece {
+            Piece::Here(run) => {
+                self.here_bytes -= run.body_bytes();
+                (u64::from(run.count()), run.body_bytes())
+            }
+            Piece::Away(away) => (away.count, away.body_bytes),
+        };
+        self.messages -= messages;
+        self.body_bytes -= body_bytes;
+        let mut at = self.list.remove(at);
+        for rest in [before, behind].into_iter().flatten() {
+            at = self.list.insert(at, rest);
+        }
+        Some(piece)
+    }
+
     /// Takes the first `count` messages of the front run, or all of it when it has no more. `None` when what is next is
     /// not in memory.
     pub fn take_front(&mut self, count: u32) -> Option<Run> {
@@ -347,7 +468,7 @@ impl Lane {
             }
             self.without_kept.reopen(low, high);
             for range in ledger.live_ranges(low, high) {
-                at = self.place_pieces(range, at, filled.redelivered, &mut runs, &mut missing);
+                at = self.place_pieces(range, at, &filled, &mut runs, &mut missing);
             }
             if let Some(behind) = behind {
                 at = self.list.insert(at, Resting::Away(behind, made_of));
@@ -361,7 +482,7 @@ impl Lane {
         &mut self,
         (first, end): (Seq, Seq),
         mut at: Spot,
-        redelivered: bool,
+        was: &Away,
         runs: &mut VecDeque<Run>,
         missing: &mut Vec<(Seq, Seq)>,
     ) -> Spot {
@@ -381,9 +502,10 @@ impl Lane {
                 missing.push((next, run.first_seq()));
             }
             next = run.end_seq();
-            if redelivered {
+            if was.redelivered {
                 run.mark_redelivered();
             }
+            run.set_returns(was.returns);
             self.count_in(&run);
             at = self.list.insert(at, Resting::Kept(run));
         }

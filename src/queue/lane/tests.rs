@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::leaving::EVICT_RUNS_MAX;
 use super::{Away, Lane};
 use crate::message::block::BlockBuilder;
-use crate::message::block_header::Stamp;
+use crate::message::block_header::{Marks, Stamp};
 use crate::message::names::Names;
 use crate::message::place::{Lsn, Place, Seq};
 use crate::message::record::Content;
@@ -18,7 +18,8 @@ const MESSAGES: u64 = 65_000;
 fn message(persistent: bool) -> Run {
     let mut builder = BlockBuilder::default();
     builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
-    let (block, count, body_bytes) = builder.seal(Stamp { persistent, received_ms: 0 }, &Arc::default());
+    let (block, count, body_bytes) =
+        builder.seal(Stamp { marks: Marks::of(persistent), received_ms: 0 }, &Arc::default());
     Run::of_block(block, count, body_bytes)
 }
 
@@ -129,6 +130,7 @@ fn messages_without_their_bytes_come_back_into_an_away_range_and_are_one_with_it
     }
     world.lane = Lane::default();
     let run = |first, end| Away {
+        returns: 0,
         first: Seq(first),
         end: Seq(end),
         count: end - first,

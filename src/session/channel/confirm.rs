@@ -1,4 +1,4 @@
-//! Publisher confirms: which publishes of a channel are safe, and the acks that say so.
+//! Publisher confirms: which publishes of a channel are safe, and the acks that say so, or the nacks that say otherwise.
 
 use std::collections::VecDeque;
 
@@ -10,24 +10,41 @@ pub(super) struct Confirms {
     published: u64,
     /// Publishes up to this one are handed over.
     handed_over: u64,
-    acked: u64,
+    /// Publishes up to this one are confirmed, one way or the other.
+    told: u64,
     /// Up to which publish, safe when the log is durable up to where.
     pending: VecDeque<(u64, Lsn)>,
+    /// Publishes that a queue has refused, in order.
+    refused: VecDeque<u64>,
 }
 
-/// An ack for the publisher.
+/// An ack or a nack for the publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Confirmation {
     /// The last publish it covers.
     pub(super) tag: u64,
     /// It covers earlier ones too.
     pub(super) multiple: bool,
+    /// A queue has refused them.
+    pub(super) is_nack: bool,
 }
 
 impl Confirms {
     /// So many more publishes.
     pub(super) fn publish(&mut self, count: u64) {
         self.published += count;
+    }
+
+    /// The number of the last publish.
+    pub(super) fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// A queue has refused a publish that is about to be handed over.
+    pub(super) fn refuse(&mut self, publish: u64) {
+        if self.refused.back() != Some(&publish) {
+            self.refused.push_back(publish);
+        }
     }
 
     /// All publishes so far were handed over, the last fact of them at `lsn`.
@@ -38,18 +55,37 @@ impl Confirms {
         }
     }
 
-    /// The first position of the log that an ack waits for.
+    /// The first position of the log that a confirm waits for.
     pub(super) fn awaited(&self) -> Option<Lsn> {
         self.pending.front().map(|&(_, lsn)| lsn)
     }
 
-    /// What can be acked now: the contiguous prefix whose facts are durable.
-    pub(super) fn take_confirmed(&mut self, durable: Lsn) -> Option<Confirmation> {
-        let before = self.acked;
-        while let Some((tag, _)) = self.pending.pop_front_if(|(_, lsn)| *lsn <= durable) {
-            self.acked = tag;
-        }
-        (self.acked > before).then_some(Confirmation { tag: self.acked, multiple: self.acked - before > 1 })
+    /// What can be told next, in order: of the publishes whose facts are durable, those up to the first one that was
+    /// refused, or those that were refused in a row.
+    pub(super) fn take_next(&mut self, durable: Lsn) -> Option<Confirmation> {
+        let durable = self.pending.iter().take_while(|(_, lsn)| *lsn <= durable);
+        let through = durable.last().map(|&(tag, _)| tag)?;
+        let next = self.told + 1;
+        let is_nack = self.refused.front() == Some(&next);
+        let tag = match self.refused.front() {
+            Some(_) if is_nack => {
+                let mut last = self.told;
+                while self
+                    .refused
+                    .pop_front_if(|refused| *refused == last + 1 && *refused <= through)
+                    .is_some()
+                {
+                    last += 1;
+                }
+                last
+            }
+            Some(&refused) if refused <= through => refused - 1,
+            _ => through,
+        };
+        while self.pending.pop_front_if(|(pending, _)| *pending <= tag).is_some() {}
+        let multiple = tag > next;
+        self.told = tag;
+        Some(Confirmation { tag, multiple, is_nack })
     }
 }
 
@@ -57,6 +93,14 @@ impl Confirms {
 mod tests {
     use super::{Confirmation, Confirms};
     use crate::message::place::Lsn;
+
+    fn ack(tag: u64, multiple: bool) -> Option<Confirmation> {
+        Some(Confirmation { tag, multiple, is_nack: false })
+    }
+
+    fn nack(tag: u64, multiple: bool) -> Option<Confirmation> {
+        Some(Confirmation { tag, multiple, is_nack: true })
+    }
 
     #[test]
     fn acks_cover_the_durable_prefix_and_nothing_twice() {
@@ -67,10 +111,31 @@ mod tests {
         confirms.publish(1);
         confirms.hand_over(Lsn(20));
         confirms.publish(1);
-        assert_eq!(confirms.take_confirmed(Lsn(9)), None);
-        assert_eq!(confirms.take_confirmed(Lsn(19)), Some(Confirmation { tag: 2, multiple: true }));
-        assert_eq!(confirms.take_confirmed(Lsn(30)), Some(Confirmation { tag: 3, multiple: false }));
-        assert_eq!(confirms.take_confirmed(Lsn(30)), None, "the fourth was not handed over");
+        assert_eq!(confirms.take_next(Lsn(9)), None);
+        assert_eq!(confirms.take_next(Lsn(19)), ack(2, true));
+        assert_eq!(confirms.take_next(Lsn(30)), ack(3, false));
+        assert_eq!(confirms.take_next(Lsn(30)), None, "the fourth was not handed over");
         assert_eq!(confirms.awaited(), None);
+    }
+
+    #[test]
+    fn what_was_refused_is_told_in_its_place() {
+        let mut confirms = Confirms::default();
+        for publish in 1..=8 {
+            confirms.publish(1);
+            if [3, 4, 6, 8].contains(&publish) {
+                confirms.refuse(publish);
+                confirms.refuse(publish);
+            }
+        }
+        confirms.hand_over(Lsn(10));
+        assert_eq!(confirms.take_next(Lsn(9)), None);
+        let mut told = Vec::new();
+        while let Some(next) = confirms.take_next(Lsn(10)) {
+            told.push(Some(next));
+        }
+        let expected =
+            [ack(2, true), nack(4, true), ack(5, false), nack(6, false), ack(7, false), nack(8, false)];
+        assert_eq!(told, expected);
     }
 }

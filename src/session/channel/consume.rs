@@ -13,12 +13,15 @@ use crate::broker::queue::handle::Queue;
 use crate::broker::queue::lifecycle::Subscription;
 use crate::broker::reply_to::REPLY_TO;
 use crate::broker::wakes::Wakes;
+use crate::message::record::MessageView;
 use crate::protocol::methods::{
     BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicGetOk, BasicQos,
     BasicQosOk, ConfirmSelectOk, Method,
 };
 use crate::queue::consumers::Terms;
+use crate::queue::settings::QueueKind;
 use crate::session::channel::Channel;
+use crate::session::channel::content::with_delivery_count;
 use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Held, Holder};
 use crate::session::link::{Link, WaitingGet};
@@ -74,7 +77,13 @@ impl Channel {
         link.vhost.check_access(&link.actor, Access::Read, ResourceKind::Queue, &queue_name)?;
         self.check_consumer_count(link)?;
         let queue = link.vhost.find_queue(&queue_name, &link.actor)?;
-        let priority = arguments::consumer_priority(consume.arguments, &queue.resource())?;
+        if queue.kind == QueueKind::Quorum && self.has_window {
+            return Err(Refusal::not_implemented(format!(
+                "{} does not support global qos",
+                queue.resource()
+            )));
+        }
+        let priority = arguments::consumer_priority(consume.arguments, &queue.resource(), queue.kind)?;
         let tag = self.tag_or_new(consume.consumer_tag);
         let prefetch = (self.prefetch > 0 && !consume.no_ack).then(|| u32::from(self.prefetch));
         let consumer = queue.subscribe(Subscription {
@@ -143,6 +152,9 @@ impl Channel {
         }
         link.vhost.check_access(&link.actor, Access::Read, ResourceKind::Queue, &queue_name)?;
         let queue = link.vhost.find_queue(&queue_name, &link.actor)?;
+        if queue.kind == QueueKind::Quorum && queue.is_single_active() {
+            return Err(BrokerError::SingleActive(queue.resource()).into());
+        }
         let (run, remaining) = match queue.take_one(&link.outbox, &mut link.wakes) {
             Taken::Message(run, remaining) => (run, remaining),
             Taken::Empty => {
@@ -165,7 +177,9 @@ impl Channel {
                 message_count: u32::try_from(remaining).unwrap_or(u32::MAX),
             };
             link.send(self.number, &Method::BasicGetOk(ok));
-            link.send_content(self.number, &message);
+            let told = queue.delivery_count(&run).map(|count| with_delivery_count(message.properties, count));
+            let properties = told.as_deref().unwrap_or(message.properties);
+            link.send_content(self.number, &MessageView { properties, ..message });
         }
         if get.no_ack {
             link.settlement(&queue).settled(&run);

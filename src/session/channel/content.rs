@@ -2,6 +2,7 @@
 
 use crate::auth::users::User;
 use crate::broker::reply_to::REPLY_TO;
+use crate::message::block_header::Marks;
 use crate::protocol::field::Field;
 use crate::protocol::properties::{Properties, PropertiesBuf};
 use crate::protocol::table::{Table, TableBuf};
@@ -11,11 +12,24 @@ use crate::session::refuse::Refusal;
 pub(super) const BASIC_CLASS: u16 = 60;
 /// The longest expiration: ten years, in milliseconds.
 const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
+/// The delivery mode of messages that are to survive; every other one is transient.
+const PERSISTENT: u8 = 2;
 /// Keys a message may be sent to beside its routing key.
 const MORE_KEYS_MAX: usize = 1000;
 /// Headers that hold more routing keys; the second is removed before delivery.
 const CC: &str = "CC";
 const BCC: &str = "BCC";
+/// How often a message came back.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+
+/// What queues are told of the properties.
+pub(super) fn marks(properties: &Properties<'_>) -> Marks {
+    Marks {
+        persistent: properties.delivery_mode() == Some(PERSISTENT),
+        expires: properties.expiration().is_some(),
+        prioritized: properties.priority().is_some(),
+    }
+}
 
 /// Checks user-id and expiration.
 pub(super) fn check(properties: &Properties<'_>, user: &User) -> Result<(), Refusal> {
@@ -78,6 +92,20 @@ pub(super) fn rewrite(
         changed.get_or_insert_with(|| PropertiesBuf::from(*properties)).headers(kept.as_table());
     }
     Ok(changed.map(PropertiesBuf::into_bytes))
+}
+
+/// The properties with a header that says how often the message came back, as quorum queues tell it.
+pub(super) fn with_delivery_count(properties: &[u8], count: u16) -> Vec<u8> {
+    let before = Properties::unchecked(properties);
+    let mut headers = TableBuf::new();
+    let kept = before.headers().unwrap_or(Table::EMPTY);
+    for (key, value) in kept.iter().filter(|(key, _)| *key != DELIVERY_COUNT.as_bytes()) {
+        headers.insert_bytes(key, value);
+    }
+    headers.insert(DELIVERY_COUNT, Field::I64(count.into()));
+    let mut told = PropertiesBuf::from(before);
+    told.headers(headers.as_table());
+    told.into_bytes()
 }
 
 /// The routing keys of the CC and BCC headers. What is no string in their arrays is no key, as in RabbitMQ.

@@ -11,6 +11,7 @@ use crate::protocol::delivery::DeliveryHead;
 use crate::protocol::frame::FRAME_OVERHEAD;
 use crate::protocol::methods::{BasicDeliver, Method};
 use crate::session::channel::Channel;
+use crate::session::channel::content::with_delivery_count;
 use crate::session::channel::unacked::{Delivered, Held, Holder};
 use crate::session::link::Link;
 use crate::session::output::Output;
@@ -37,6 +38,7 @@ impl Channel {
             frame_max,
             consumer: &consumer,
             redelivered: run.is_redelivered(),
+            delivery_count: consumer.source.as_ref().and_then(|source| source.queue.delivery_count(&run)),
             head: &mut head,
             written_for: None,
         };
@@ -90,6 +92,8 @@ struct DeliveryWriter<'a> {
     frame_max: u32,
     consumer: &'a Consumer,
     redelivered: bool,
+    /// How often the messages came back, if they are to say so.
+    delivery_count: Option<u16>,
     head: &'a mut DeliveryHead,
     /// Names, properties and length of the body that the head was written for.
     written_for: Option<(Names<'a>, &'a [u8], usize)>,
@@ -102,7 +106,10 @@ impl<'a> DeliveryWriter<'a> {
             BodyView::Slice(body) if body.len() + FRAME_OVERHEAD <= self.frame_max as usize => {
                 if !self.is_written_for(message, body) {
                     let deliver = self.method(delivery_tag, message.names);
-                    self.head.set(self.channel, &deliver, message.properties, body.len() as u32);
+                    let told =
+                        self.delivery_count.map(|count| with_delivery_count(message.properties, count));
+                    let properties = told.as_deref().unwrap_or(message.properties);
+                    self.head.set(self.channel, &deliver, properties, body.len() as u32);
                     self.written_for = Some((message.names, message.properties, body.len()));
                 }
                 out.delivery(self.head.with_tag(delivery_tag), body);
@@ -110,7 +117,9 @@ impl<'a> DeliveryWriter<'a> {
             _ => {
                 let deliver = self.method(delivery_tag, message.names);
                 out.method(self.channel, &Method::BasicDeliver(deliver));
-                out.content(self.channel, message, self.frame_max);
+                let told = self.delivery_count.map(|count| with_delivery_count(message.properties, count));
+                let properties = told.as_deref().unwrap_or(message.properties);
+                out.content(self.channel, &MessageView { properties, ..*message }, self.frame_max);
             }
         }
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use self::assembly::Assembly;
 pub use self::assembly::Piece;
-use self::confirm::Confirms;
+use self::confirm::{Confirmation, Confirms};
 use self::publish::Plain;
 use self::tx::Transaction;
 use self::unacked::Unacked;
@@ -28,7 +28,7 @@ use crate::broker::consumer::Consumer;
 use crate::broker::queue::handle::Queue;
 use crate::message::place::Lsn;
 use crate::protocol::header::ContentHeader;
-use crate::protocol::methods::{AccessRequestOk, BasicAck, ChannelFlow, ChannelFlowOk, Method};
+use crate::protocol::methods::{AccessRequestOk, BasicAck, BasicNack, ChannelFlow, ChannelFlowOk, Method};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
 
@@ -148,13 +148,30 @@ impl Channel {
         }
     }
 
+    /// A queue has refused a publish that is being handed over.
+    pub fn on_refused(&mut self, publish: u64) {
+        match &mut self.confirms {
+            Some(confirms) => confirms.refuse(publish),
+            None => self.transaction.iter_mut().for_each(|transaction| transaction.is_partial = true),
+        }
+    }
+
+    /// Whether a queue has refused a message of the transaction that was just committed.
+    pub fn take_partial(&mut self) -> bool {
+        self.transaction.as_mut().is_some_and(|transaction| std::mem::take(&mut transaction.is_partial))
+    }
+
     /// More of the log is durable: publishers are told.
     pub fn on_durable(&mut self, link: &mut Link) {
         let durable = link.node().log.durable();
-        if let Some(confirmed) = self.confirms.as_mut().and_then(|confirms| confirms.take_confirmed(durable))
+        while let Some(Confirmation { tag, multiple, is_nack }) =
+            self.confirms.as_mut().and_then(|confirms| confirms.take_next(durable))
         {
-            let ack = BasicAck { delivery_tag: confirmed.tag, multiple: confirmed.multiple };
-            link.send(self.number, &Method::BasicAck(ack));
+            let answer = match is_nack {
+                true => Method::BasicNack(BasicNack { delivery_tag: tag, multiple, requeue: false }),
+                false => Method::BasicAck(BasicAck { delivery_tag: tag, multiple }),
+            };
+            link.send(self.number, &answer);
         }
     }
 

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use crate::auth::permissions::Access;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::Exchange;
+use crate::broker::publish::Receipt;
 use crate::broker::reply_to::{self, Reply};
 use crate::broker::route::{self, Targets};
 use crate::message::block::{Big, BlockBuilder, Pieces};
-use crate::message::block_header::Stamp;
+use crate::message::block_header::{Marks, Stamp};
 use crate::message::names::{Names, NamesBuf};
 use crate::message::record::{BodyView, Content, MessageView};
 use crate::message::run::Run;
@@ -35,27 +36,24 @@ use crate::stats::Charge;
 /// What each queue a message goes to takes of a transaction, in bytes.
 const TARGET_BYTES: u64 = 24;
 
-/// The delivery mode of messages that are to survive; every other one is transient.
-const PERSISTENT: u8 = 2;
-
-/// The properties of the last message that said nothing to the broker but whether it is persistent: those of the
-/// next one need no look when they are the same.
+/// The properties of the last message that said nothing to the broker but its marks: those of the next one need no look
+/// when they are the same.
 #[derive(Debug, Default)]
 pub(super) struct Plain {
     /// Empty when there are none; properties never are.
     properties: Vec<u8>,
-    persistent: bool,
+    marks: Marks,
 }
 
 impl Plain {
-    fn of(&self, properties: &[u8]) -> Option<bool> {
-        (!self.properties.is_empty() && self.properties == properties).then_some(self.persistent)
+    fn of(&self, properties: &[u8]) -> Option<Marks> {
+        (!self.properties.is_empty() && self.properties == properties).then_some(self.marks)
     }
 
-    fn remember(&mut self, properties: &[u8], persistent: bool) {
+    fn remember(&mut self, properties: &[u8], marks: Marks) {
         self.properties.clear();
         self.properties.extend_from_slice(properties);
-        self.persistent = persistent;
+        self.marks = marks;
     }
 }
 
@@ -168,11 +166,11 @@ impl Publisher<'_> {
         like: &Content<'_>,
         bodies: impl Iterator<Item = &'a [u8]>,
     ) -> u64 {
-        let Some(persistent) = self.plain.of(like.properties) else { return 0 };
+        let Some(marks) = self.plain.of(like.properties) else { return 0 };
         if self.transaction.is_some() {
             return 0;
         }
-        let count = link.publish_alike(like, persistent, bodies);
+        let count = link.publish_alike(like, marks, bodies);
         if count > 0 {
             link.on_publish(self.channel, self.confirms.is_some());
         }
@@ -194,15 +192,12 @@ impl Publisher<'_> {
         let route = link.route(message.names, check_exchange)?;
         let parsed = Properties::unchecked(message.properties);
         content::check(&parsed, &link.actor.user)?;
-        if parsed.expiration().is_some() {
-            link.on_expiration(message.names);
-        }
         let rewritten = content::rewrite(&parsed, self.reply_address)?;
         let headers = parsed.headers().unwrap_or(Table::EMPTY);
         let more_keys = content::more_keys(headers)?;
-        let persistent = parsed.delivery_mode() == Some(PERSISTENT);
+        let marks = content::marks(&parsed);
         if rewritten.is_none() && more_keys.is_empty() {
-            self.plain.remember(message.properties, persistent);
+            self.plain.remember(message.properties, marks);
         }
         let properties = rewritten.as_deref().unwrap_or(message.properties);
         let message = Content { properties, ..*message };
@@ -218,7 +213,10 @@ impl Publisher<'_> {
             confirms.publish(1);
         }
         let taken = if !targets.is_empty() {
-            return hand_to_burst(link, self.transaction, targets, &message, mandatory, body, persistent);
+            let publish = self.confirms.as_ref().map_or(0, Confirms::published);
+            let receipt = Receipt { channel: self.channel, publish };
+            let terms = Terms { mandatory, marks, receipt };
+            return hand_to_burst(link, self.transaction, targets, &message, body, terms);
         } else if route.exchange.is_default() {
             reply(link, &message, &body)
         } else {
@@ -231,16 +229,25 @@ impl Publisher<'_> {
     }
 }
 
+/// How a message is published, beside where to.
+#[derive(Clone, Copy)]
+struct Terms {
+    mandatory: bool,
+    marks: Marks,
+    /// Who is told if a queue refuses it.
+    receipt: Receipt,
+}
+
 fn hand_to_burst(
     link: &mut Link,
     transaction: &mut Option<Transaction>,
     targets: &Targets,
     message: &Content<'_>,
-    mandatory: bool,
     body: Body<'_>,
-    persistent: bool,
+    terms: Terms,
 ) -> Result<(), Refusal> {
-    let received_ms = link.now.unix_ms;
+    let Terms { mandatory, marks, receipt } = terms;
+    let received_ms = link.now.steady_ms;
     let (own, node) = link.burst();
     let burst = match transaction {
         Some(transaction) => {
@@ -252,15 +259,22 @@ fn hand_to_burst(
         None => own,
     };
     burst.received_at(received_ms);
+    let may_be_refused = targets.iter().any(|queue| queue.rejects());
+    if may_be_refused {
+        burst.open(targets, receipt);
+    }
     match body {
-        Body::Slice(body) => burst.publish(node, targets, &Content { body, ..*message }, persistent),
+        Body::Slice(body) => burst.publish(node, targets, &Content { body, ..*message }, marks),
         Body::Pieces(pieces) => {
             let will_rest = !targets.iter().all(|queue| queue.flows());
             let pieces = if will_rest { Cut::detach(pieces) } else { pieces };
-            let stamp = burst.stamp(persistent);
+            let stamp = burst.stamp(marks);
             let big = Big::new(message.names, message.properties, pieces, stamp, &node.memory.messages);
             burst.publish_big(node, targets, big);
         }
+    }
+    if may_be_refused {
+        burst.close();
     }
     let steps = burst.take_steps();
     link.wakes.count(steps);

@@ -36,7 +36,7 @@ impl Channel {
         multiple: bool,
         requeue: bool,
     ) -> Result<(), Refusal> {
-        self.on_settle(link, tag, multiple, if requeue { Verdict::Return } else { Verdict::Done })
+        self.on_settle(link, tag, multiple, if requeue { Verdict::Return } else { Verdict::Reject })
     }
 
     fn on_settle(
@@ -123,6 +123,8 @@ impl Channel {
         match (verdict, delivered.held) {
             (Verdict::Done, Held::Here(run)) => settlement.settled(&run),
             (Verdict::Done, Held::Away(away)) => settlement.settled_away(&away),
+            (Verdict::Reject, Held::Here(run)) => settlement.rejected(run),
+            (Verdict::Reject, Held::Away(away)) => settlement.rejected_away(away),
             (Verdict::Return, Held::Here(mut run)) => {
                 run.mark_redelivered();
                 settlement.returned(run);

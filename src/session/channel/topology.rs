@@ -109,6 +109,9 @@ impl Channel {
             };
             link.vhost.declare_queue(&link.actor, &request)?
         };
+        if let Some(queue) = link.vhost.queue(&declared.name) {
+            queue.renew_lease(&mut link.wakes);
+        }
         if declare.exclusive && !link.exclusive_queues.contains(declared.name.as_str()) {
             link.exclusive_queues.insert(declared.name.as_str().into());
         }

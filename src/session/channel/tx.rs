@@ -29,6 +29,8 @@ pub(super) struct Transaction {
     consumed: u64,
     /// What it takes, on the node's gauge.
     charge: Option<Charge>,
+    /// A queue has refused a message of the one before, which is being committed.
+    pub(super) is_partial: bool,
 }
 
 impl Transaction {

@@ -235,7 +235,7 @@ mod tests {
     use crate::broker::queue::handle::{Queue, QueueProperties};
     use crate::config::Config;
     use crate::message::block::BlockBuilder;
-    use crate::message::block_header::Stamp;
+    use crate::message::block_header::{Marks, Stamp};
     use crate::message::names::Names;
     use crate::message::place::{QueueId, Seq};
     use crate::message::record::Content;
@@ -264,7 +264,8 @@ mod tests {
         for _ in 0..PER_BLOCK {
             builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: &BODY });
         }
-        let (block, count, body_bytes) = builder.seal(Stamp { persistent, received_ms: 0 }, gauge);
+        let (block, count, body_bytes) =
+            builder.seal(Stamp { marks: Marks::of(persistent), received_ms: 0 }, gauge);
         let run = Run::of_block(block, count, body_bytes).numbered_from(Seq(first));
         Delivered { first_tag: first, held: Held::Here(run), holder: Holder::Get(Arc::clone(queue)) }
     }

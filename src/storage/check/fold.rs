@@ -140,7 +140,7 @@ impl Folded {
         {
             self.lost.push(Lost { hole: gap.hole, numbers: gap.from.0..first.0 });
         }
-        self.next = self.next.max(end);
+        self.next = self.next.max(end.counted());
         let in_extent = self.extents.iter().any(|extent| extent.at.first < end && first <= extent.at.last);
         if !in_extent {
             self.live.insert_range(first.0..end.0);
@@ -168,7 +168,7 @@ impl Fold {
             }
             Loaded::Extent { queue, lane, at, settled } => {
                 if let Some(queue) = self.queues.get_mut(&queue) {
-                    queue.next = queue.next.max(Seq(at.last.0.saturating_add(1)));
+                    queue.next = queue.next.max(Seq(at.last.0.saturating_add(1)).counted());
                     queue.extents.push(FoldedExtent { lane, at, settled });
                 }
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
 use crate::message::block::{Big, BlockBuilder, SMALL_BODY_BYTES_MAX};
-use crate::message::block_header::Stamp;
+use crate::message::block_header::{Marks, Stamp};
 use crate::message::names::NamesBuf;
 use crate::message::place::{Lsn, QueueId, Seq};
 use crate::message::record::{BodyView, Content};
@@ -26,7 +26,7 @@ type Written = Vec<(u64, Vec<u8>)>;
 fn run(first: u64, bodies: &[Vec<u8>], persistent: bool) -> Run {
     let mut names = NamesBuf::default();
     names.set(b"x", b"key");
-    let stamp = Stamp { persistent, received_ms: 1000 + first / 8 };
+    let stamp = Stamp { marks: Marks::of(persistent), received_ms: 1000 + first / 8 };
     if let [body] = bodies
         && body.len() > SMALL_BODY_BYTES_MAX
     {

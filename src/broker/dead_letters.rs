@@ -1,0 +1,261 @@
+//! Messages that nobody took go where their queue says: to an exchange, and from there as if published.
+//!
+//! ```text
+//! queue, under its lock: [dying] --ask--> here: take some -> headers, route -> one hold of the log: Published + Settled
+//!                           ^                    |                                  |
+//!                           '-- read back first -'                                  '-> target queues, then gone here
+//! ```
+//!
+//! A hop of a message is one hold of the log: after a crash it is in the queue it left or in those it went to, and never
+//! in both or neither. No client stands behind it: a task of `net` steps, and a simulation does. Each step is one turn,
+//! whatever died at once, and queues take turns.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+use crate::broker::Broker;
+use crate::broker::death::{self, Death};
+use crate::broker::node::Node;
+use crate::broker::publish::{Burst, Receipt};
+use crate::broker::queue::handle::Queue;
+use crate::broker::queue::settle::Settlements;
+use crate::broker::route::{self, Targets};
+use crate::broker::vhost::Vhost;
+use crate::broker::wakes::Wakes;
+use crate::clock::Now;
+use crate::message::block::{Big, Pieces};
+use crate::message::block_header::Marks;
+use crate::message::names::NamesBuf;
+use crate::message::place::Lsn;
+use crate::message::record::{BodyView, Content, MessageView};
+use crate::message::run::Run;
+use crate::protocol::table::Table;
+use crate::queue::dying::Reason;
+use crate::queue::lane::Piece;
+use crate::queue::settings::DeadLetterTo;
+
+/// So many messages of a queue are taken before the next one's turn.
+const MESSAGES_AT_ONCE: u32 = 100;
+
+/// Queues with dead letters.
+#[derive(Debug, Default)]
+pub struct DeadLetters {
+    /// A leaf: nothing is locked under it.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queues: VecDeque<Arc<Queue>>,
+    /// Messages that a queue had no place for.
+    refused: VecDeque<(Arc<Queue>, Run)>,
+    waker: Option<Waker>,
+}
+
+impl DeadLetters {
+    /// A queue has dead letters. It asks once, under its lock.
+    pub(super) fn ask(&self, queue: &Arc<Queue>, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        state.queues.push_back(Arc::clone(queue));
+        if let Some(waker) = state.waker.take() {
+            wakes.owe(waker);
+        }
+    }
+
+    /// A queue has no place for a message that is not in it yet.
+    pub(super) fn ask_for_refused(&self, queue: &Arc<Queue>, run: Run, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        state.refused.push_back((Arc::clone(queue), run));
+        if let Some(waker) = state.waker.take() {
+            wakes.owe(waker);
+        }
+    }
+
+    fn take_refused(&self) -> Option<(Arc<Queue>, Run)> {
+        self.state.lock().refused.pop_front()
+    }
+
+    fn take(&self) -> Option<Arc<Queue>> {
+        self.state.lock().queues.pop_front()
+    }
+
+    fn put_back(&self, queue: Arc<Queue>) {
+        self.state.lock().queues.push_back(queue);
+    }
+}
+
+/// Dead letters on their way, between one step and the next.
+#[derive(Debug, Default)]
+pub struct Burials {
+    burst: Burst,
+    settlements: Settlements,
+}
+
+/// What is taken of a queue at once.
+struct Taken {
+    reason: Reason,
+    run: Run,
+    /// Where they go; `None` when the queue no longer says.
+    to: Option<DeadLetterTo>,
+}
+
+impl Burials {
+    /// Ready when [`Burials::step`] has something to do; otherwise the task will be woken. While the log takes no more
+    /// from publishers it takes nothing from here either.
+    pub fn poll(&self, node: &Node, context: &mut Context<'_>) -> Poll<()> {
+        if self.burst.is_handing_over() {
+            return Poll::Ready(());
+        }
+        let mut state = node.dead_letters.state.lock();
+        state.waker = Some(context.waker().clone());
+        if state.queues.is_empty() && state.refused.is_empty() {
+            return Poll::Pending;
+        }
+        drop(state);
+        if node.log.is_congested() {
+            node.log.wake_when_durable(Lsn::default(), context.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// One turn.
+    pub fn step(&mut self, broker: &Broker, now: Now) {
+        let mut wakes = Wakes::with_turns_of(broker.config.limits.turn_steps);
+        wakes.begin_turn(now.steady_ms);
+        let node = &*broker.node;
+        self.burst.received_at(now.steady_ms);
+        while !self.burst.is_handing_over()
+            && !wakes.is_turn_over()
+            && let Some((queue, run)) = node.dead_letters.take_refused()
+        {
+            let to = queue.lock().settings.dead_letter.clone();
+            self.publish_all(broker, &queue, &Taken { reason: Reason::MaxLen, run, to }, now, &mut wakes);
+        }
+        while !self.burst.is_handing_over()
+            && !wakes.is_turn_over()
+            && let Some(queue) = node.dead_letters.take()
+        {
+            wakes.count(1);
+            if let Some(taken) = queue.take_dying(MESSAGES_AT_ONCE, &mut wakes) {
+                self.publish_all(broker, &queue, &taken, now, &mut wakes);
+                self.settlements.of(&queue).buried(&taken.run);
+                node.dead_letters.put_back(queue);
+            }
+        }
+        if self.burst.hand_over(node, &mut self.settlements, &mut wakes).is_some() {
+            // No publisher waits where it is crowded: what is dead is in memory or on the disk already.
+            self.burst.take_crowded();
+            // Nor is anybody told that a dead letter was refused: it is gone.
+            self.burst.take_refused();
+            broker.releases.adopt(self.burst.take_undelivered());
+        }
+        broker.releases.take_over(&mut wakes);
+    }
+
+    fn publish_all(&mut self, broker: &Broker, queue: &Queue, taken: &Taken, now: Now, wakes: &mut Wakes) {
+        let Taken { reason, run, to } = taken;
+        wakes.count(1);
+        if let Some(to) = to
+            && let Some(vhost) = broker.vhost(&queue.properties.vhost)
+        {
+            let death =
+                Death { queue: &queue.properties.name, reason: *reason, time_s: now.unix_ms / 1000, to };
+            for message in run.messages() {
+                wakes.count(1);
+                self.publish(broker, &vhost, &death, &message, run, wakes);
+            }
+        }
+    }
+
+    /// One message goes on. Where there is no exchange, and where it would go round for ever, it is gone.
+    fn publish(
+        &mut self,
+        broker: &Broker,
+        vhost: &Arc<Vhost>,
+        death: &Death<'_>,
+        message: &MessageView<'_>,
+        run: &Run,
+        wakes: &mut Wakes,
+    ) {
+        let properties = death.properties(message.names, message.properties);
+        let headers = properties.as_properties().headers().unwrap_or(Table::EMPTY);
+        let keys = death.keys(message.names, headers);
+        let Some(exchange) = vhost.exchange(&death.to.exchange) else { return };
+        let routed = match route::route(vhost, &exchange, &keys, headers, wakes) {
+            Ok(routed) => routed,
+            Err(error) => return tracing::warn!(%error, queue = death.queue, "a dead letter is dropped"),
+        };
+        let goes_round =
+            |queue: &Arc<Queue>| death::is_in_cycle(headers, death.reason, &queue.properties.name);
+        let targets: Targets = match routed.targets.iter().any(goes_round) {
+            true => routed.targets.iter().filter(|queue| !goes_round(queue)).cloned().collect(),
+            false => routed.targets,
+        };
+        if targets.is_empty() {
+            return;
+        }
+        let may_be_refused = targets.iter().any(|queue| queue.rejects());
+        if may_be_refused {
+            self.burst.open(&targets, Receipt { channel: 0, publish: 0 });
+        }
+        let mut names = NamesBuf::default();
+        let key = keys.first().copied().unwrap_or_default();
+        names.set(death.to.exchange.as_bytes(), key);
+        let marks = Marks { expires: false, ..run.marks() };
+        let content =
+            Content { names: names.view(), properties: properties.as_properties().as_bytes(), body: &[] };
+        self.add(&broker.node, &targets, &content, marks, message.body);
+        if may_be_refused {
+            self.burst.close();
+        }
+        wakes.count(self.burst.take_steps());
+    }
+
+    fn add(
+        &mut self,
+        node: &Node,
+        targets: &Targets,
+        content: &Content<'_>,
+        marks: Marks,
+        body: BodyView<'_>,
+    ) {
+        match body {
+            BodyView::Slice(body) => self.burst.publish(node, targets, &Content { body, ..*content }, marks),
+            BodyView::Chunks(pieces) => {
+                let pieces: Pieces = pieces.iter().cloned().collect();
+                let stamp = self.burst.stamp(marks);
+                let big = Big::new(content.names, content.properties, pieces, stamp, &node.memory.messages);
+                self.burst.publish_big(node, targets, big);
+            }
+        }
+    }
+}
+
+impl Queue {
+    /// The next dead letters, at most `count`. `None` when there is none, or none before they were read back, which is
+    /// asked for; the queue asks again then.
+    fn take_dying(self: &Arc<Self>, count: u32, wakes: &mut Wakes) -> Option<Taken> {
+        let state = &mut *self.lock();
+        let taken = (!self.is_deleted()).then(|| state.classic.take_dying(count)).flatten();
+        match taken {
+            Some((reason, Piece::Here(run))) => {
+                Some(Taken { reason, run, to: state.settings.dead_letter.clone() })
+            }
+            Some((_, Piece::Away(_))) => {
+                state.is_burying = false;
+                if !std::mem::replace(&mut state.is_reading, true) {
+                    self.node.reads.ask(self, wakes);
+                }
+                None
+            }
+            None => {
+                state.is_burying = false;
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What a queue's settings make of messages that nobody took: those that are too old, and those that are too many.
+//!
+//! They leave the ready ones under the queue's lock and are either gone, which the log hears at once, or wait to be
+//! dead-lettered ([`crate::broker::dead_letters`]). A hold of the lock lets so many go and no more; the queue is asked to
+//! go on then.
+
+use std::sync::Arc;
+
+use crate::broker::queue::handle::{Queue, State};
+use crate::broker::wakes::{HOLD_STEPS, Wakes};
+use crate::message::fact::Fact;
+use crate::message::run::Run;
+use crate::queue::classic::Head;
+use crate::queue::dying::Reason;
+use crate::queue::expiry;
+use crate::queue::lane::{Gone, Piece};
+use crate::queue::settings::{Overflow, QueueKind};
+
+/// There is no place for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) struct Refused {
+    /// It is to be dead-lettered.
+    pub(in crate::broker) is_buried: bool,
+}
+
+impl State {
+    /// Whether what is at the head may have had its time, and nobody can tell before it is read back.
+    pub(super) fn expires_unseen(&self) -> bool {
+        self.settings.message_ttl_ms.is_some() || self.settings.dead_letter.is_some()
+    }
+
+    /// Whether consumers are ready for what is at the head and the log is not: it is theirs, then, and does not wait.
+    fn is_on_its_way(&self) -> bool {
+        self.classic.consumers.has_ready() && self.classic.head() == Head::NotDurable
+    }
+}
+
+impl Queue {
+    /// Lets go of ready messages that had their time and of those that are too many, after what can be delivered was.
+    /// Whether there is more to do; `goes_on` says that there is anyway.
+    pub(super) fn keep_rules(self: &Arc<Self>, state: &mut State, goes_on: bool, wakes: &mut Wakes) -> bool {
+        let mut gone = Vec::new();
+        let mut steps = HOLD_STEPS;
+        while let Some(piece) = state.classic.take_expired(wakes.now_ms(), &mut steps) {
+            self.part_with(state, piece, Reason::Expired, &mut gone, wakes);
+        }
+        if !state.is_on_its_way() {
+            while steps > 0 && self.take_overdue(state, &mut gone, wakes) {
+                steps -= 1;
+            }
+            if !goes_on {
+                self.shorten(state, &mut steps, &mut gone, wakes);
+            }
+        }
+        self.log_gone(&gone);
+        wakes.count(HOLD_STEPS - steps);
+        self.note_deadline(state, wakes);
+        steps == 0
+    }
+
+    /// Whether the message at the head may not be delivered any more.
+    pub(super) fn is_front_overdue(&self, state: &State, wakes: &Wakes) -> bool {
+        let Some(front) = state.classic.front() else { return false };
+        let may_expire = state.has_rules || front.expires();
+        may_expire && expiry::fresh(front, 1, state.settings.message_ttl_ms, wakes.now_ms()) == 0
+    }
+
+    /// What is at the head is known to have had its time: `true`, for there may be more behind it.
+    pub(super) fn drop_overdue(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) -> bool {
+        let mut gone = Vec::new();
+        self.take_overdue(state, &mut gone, wakes);
+        self.log_gone(&gone);
+        true
+    }
+
+    /// Takes messages that had their time off the front run, if it has such.
+    fn take_overdue(self: &Arc<Self>, state: &mut State, gone: &mut Vec<Gone>, wakes: &mut Wakes) -> bool {
+        let Some(front) = state.classic.front() else { return false };
+        let overdue = expiry::overdue(front, front.count(), state.settings.message_ttl_ms, wakes.now_ms());
+        if overdue == 0 {
+            return false;
+        }
+        let Some(piece) = state.classic.take_head(overdue) else { return false };
+        self.part_with(state, piece, Reason::Expired, gone, wakes);
+        true
+    }
+
+    /// Drops the first ones until what is ready is within its limits.
+    fn shorten(
+        self: &Arc<Self>,
+        state: &mut State,
+        steps: &mut u32,
+        gone: &mut Vec<Gone>,
+        wakes: &mut Wakes,
+    ) {
+        while *steps > 0 {
+            let (messages, bytes) = (state.classic.ready_messages(), state.classic.ready_bytes());
+            if !state.settings.is_exceeded_by(messages, bytes) {
+                break;
+            }
+            let too_many = state.settings.length_max.map_or(0, |max| messages.saturating_sub(max));
+            // By their bytes they go one by one: it is not known how large the first ones are.
+            let count = u32::try_from(too_many.max(1)).unwrap_or(u32::MAX).min(*steps);
+            let Some(piece) = state.classic.take_head(count) else { break };
+            *steps -= u32::try_from(piece.count()).unwrap_or(u32::MAX).min(*steps);
+            self.part_with(state, piece, Reason::MaxLen, gone, wakes);
+        }
+    }
+
+    /// Nobody is to have these messages: they are dead-lettered, or gone.
+    fn part_with(
+        self: &Arc<Self>,
+        state: &mut State,
+        piece: Piece,
+        reason: Reason,
+        gone: &mut Vec<Gone>,
+        wakes: &mut Wakes,
+    ) {
+        if state.settings.dead_letter.is_some() {
+            state.classic.doom(reason, piece);
+            self.ask_for_burial(state, wakes);
+        } else {
+            state.classic.drop_piece(&piece, gone);
+        }
+    }
+
+    /// Dead letters wait: whoever takes them on is to know.
+    pub(in crate::broker) fn ask_for_burial(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
+        if !std::mem::replace(&mut state.is_burying, true) {
+            self.node.dead_letters.ask(self, wakes);
+        }
+    }
+
+    /// Tells the log what is gone. That is after it was taken out, and nobody can tell: a checkpoint captures under the
+    /// queue's lock, which is held until the fact has its position.
+    pub(super) fn log_gone(&self, gone: &[Gone]) {
+        let logged = gone.iter().filter(|gone| self.logs(gone.persistent));
+        let ranges: Vec<_> = logged.map(|gone| (gone.first, gone.end)).collect();
+        if !ranges.is_empty() {
+            let _ = self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges });
+        }
+    }
+
+    /// Messages that were taken come back to the place they had, unless they did so too often.
+    pub(super) fn take_back(&self, state: &mut State, mut piece: Piece) {
+        if state.settings.kind == QueueKind::Quorum {
+            let returns = u64::from(piece.count_return());
+            if state.settings.delivery_limit.is_some_and(|limit| returns > limit) {
+                return self.give_up(state, piece);
+            }
+        }
+        match piece {
+            Piece::Here(run) => state.classic.give_back(run),
+            Piece::Away(away) => state.classic.give_back_away(away),
+        }
+    }
+
+    /// Messages that were taken have come back too often.
+    fn give_up(&self, state: &mut State, piece: Piece) {
+        if state.settings.dead_letter.is_some() {
+            return state.classic.doom_taken(Reason::DeliveryLimit, piece);
+        }
+        let mut gone = Vec::new();
+        state.classic.drop_taken(&piece, &mut gone);
+        self.log_gone(&gone);
+    }
+
+    /// Keeps a place for a message, if there is one, also beside those that others were given: asked before anything is
+    /// appended to the log, and followed by an enqueue. A deleted queue drops what comes, and refuses nothing.
+    pub(in crate::broker) fn reserve(&self, run: &Run) -> Result<(), Refused> {
+        let state = &mut *self.lock();
+        let (count, bytes) = (u64::from(run.count()), run.body_bytes());
+        let messages = state.classic.ready_messages() + state.reserved.messages + count;
+        let all_bytes = state.classic.ready_bytes() + state.reserved.bytes + bytes;
+        if state.settings.rejects()
+            && state.settings.is_exceeded_by(messages, all_bytes)
+            && !self.is_deleted()
+        {
+            let is_buried = state.settings.overflow == Overflow::RejectPublishDeadLetter;
+            return Err(Refused { is_buried: is_buried && state.settings.dead_letter.is_some() });
+        }
+        state.reserved.messages += count;
+        state.reserved.bytes += bytes;
+        Ok(())
+    }
+
+    /// When to look again: earlier than was noted, perhaps. A later time is noted when the earlier one has come.
+    pub(super) fn note_deadline(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
+        let by_ttl = match (state.settings.message_ttl_ms, state.classic.front()) {
+            (Some(ttl_ms), Some(front)) if !state.is_on_its_way() => Some(expiry::time_of(front, ttl_ms)),
+            _ => None,
+        };
+        let by_lease = match state.settings.expires_ms {
+            Some(expires_ms) if state.classic.consumers.is_empty() => Some(state.used_ms + expires_ms),
+            _ => None,
+        };
+        let next = [by_ttl, by_lease, state.classic.next_expiry()].into_iter().flatten().min();
+        if let Some(next) = next
+            && state.deadline.is_none_or(|noted| next < noted)
+        {
+            self.node.deadlines.note(self, state.deadline.replace(next), next, wakes);
+        }
+    }
+
+    /// It was found on the disk, where messages may have had their time: it is looked at as soon as time is told.
+    pub(in crate::broker) fn look_soon(self: &Arc<Self>) {
+        let state = &mut *self.lock();
+        let has_messages = state.classic.ready_messages() > 0;
+        if state.settings.expires_ms.is_some()
+            || (has_messages && (state.has_rules || state.expires_unseen()))
+        {
+            self.node.deadlines.note(self, state.deadline.replace(0), 0, &mut Wakes::default());
+        }
+    }
+
+    /// The time that was noted has come. Whether the queue has been unused for as long as it may.
+    pub(in crate::broker) fn on_deadline(self: &Arc<Self>, wakes: &mut Wakes) -> bool {
+        let state = &mut *self.lock();
+        if self.is_deleted() {
+            return false;
+        }
+        state.deadline = None;
+        if state.used_ms == 0 {
+            state.used_ms = wakes.now_ms();
+        }
+        self.dispatch(state, wakes);
+        self.note_deadline(state, wakes);
+        self.is_lease_over(state, wakes.now_ms())
+    }
+
+    /// It was declared, again perhaps: its time to be unused begins anew.
+    pub fn renew_lease(self: &Arc<Self>, wakes: &mut Wakes) {
+        if self.is_leased() {
+            let state = &mut *self.lock();
+            state.used_ms = wakes.now_ms();
+            self.note_deadline(state, wakes);
+        }
+    }
+
+    fn is_lease_over(&self, state: &State, now_ms: u64) -> bool {
+        let is_over = |expires_ms| state.used_ms.saturating_add(expires_ms) <= now_ms;
+        state.classic.consumers.is_empty() && state.settings.expires_ms.is_some_and(is_over)
+    }
+}
