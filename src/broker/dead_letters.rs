@@ -78,6 +78,10 @@ impl DeadLetters {
         self.state.lock().refused.pop_front()
     }
 
+    fn put_back_refused(&self, queue: Arc<Queue>, run: Run) {
+        self.state.lock().refused.push_front((queue, run));
+    }
+
     fn take(&self) -> Option<Arc<Queue>> {
         self.state.lock().queues.pop_front()
     }
@@ -128,10 +132,20 @@ impl Burials {
         wakes.begin_turn(now.steady_ms);
         let node = &*broker.node;
         self.burst.received_at(now.steady_ms);
+        // A hold of the log is of one virtual host.
+        let mut vhost: Option<Arc<str>> = None;
+        let mut is_other = |queue: &Queue| {
+            let own = &queue.properties.vhost;
+            *vhost.get_or_insert_with(|| Arc::clone(own)) != *own
+        };
         while !self.burst.is_handing_over()
             && !wakes.is_turn_over()
             && let Some((queue, run)) = node.dead_letters.take_refused()
         {
+            if is_other(&queue) {
+                node.dead_letters.put_back_refused(queue, run);
+                break;
+            }
             let to = queue.lock().settings.dead_letter.clone();
             self.publish_all(broker, &queue, &Taken { reason: Reason::MaxLen, run, to }, now, &mut wakes);
         }
@@ -140,6 +154,10 @@ impl Burials {
             && let Some(queue) = node.dead_letters.take()
         {
             wakes.count(1);
+            if is_other(&queue) {
+                node.dead_letters.put_back(queue);
+                break;
+            }
             if let Some(taken) = queue.take_dying(MESSAGES_AT_ONCE, &mut wakes) {
                 self.publish_all(broker, &queue, &taken, now, &mut wakes);
                 self.settlements.of(&queue).buried(&taken.run);

@@ -157,6 +157,7 @@ impl Queue {
                     Some(plan) => plan,
                     None => {
                         state.is_reading = false;
+                        state.classic.look_no_further();
                         return Ok(());
                     }
                 }
@@ -184,7 +185,7 @@ impl Queue {
 
     /// What to read; `None` when nothing is away at the head.
     fn plan_read(&self, state: &State) -> Option<Plan> {
-        let (part, away) = state.classic.away_first()?;
+        let (part, away) = state.classic.away_first(state.wants_head())?;
         let ledger = &state.classic.ledger;
         let usual_bytes = away.body_bytes / away.count.max(1) + 1;
         let mut plan = Plan { part, first: away.first, end: away.first, pieces: Vec::new() };

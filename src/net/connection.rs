@@ -294,7 +294,7 @@ impl Connection {
     fn feed(&mut self, event: Event) {
         match event {
             Event::Input => self.on_input(),
-            Event::End => self.session.on_end(),
+            Event::End => self.session.on_end(self.now),
             Event::Work => {
                 self.session.on_wake(self.now);
                 self.session.on_rest(&mut self.input, self.now);
@@ -310,7 +310,7 @@ impl Connection {
 
     fn on_timeout(&mut self) {
         if self.next_look.take_if(|look| *look <= self.now.instant).is_some() && self.is_gone() {
-            return self.session.on_end();
+            return self.session.on_end(self.now);
         }
         // Where the kernel does not tell, nothing grows: silence is judged as if nothing lay there.
         let unread_bytes = rustix::io::ioctl_fionread(&self.stream).unwrap_or_default();
@@ -346,7 +346,7 @@ impl Connection {
 
     /// Gives back what the session held, in turns like everybody's.
     async fn end(&mut self) {
-        self.session.abandon();
+        self.session.abandon(self.now);
         while self.session.is_ending() {
             tokio::task::yield_now().await;
             self.session.on_wake(self.now);

@@ -17,6 +17,9 @@ use crate::queue::ledger::Ledger;
 /// So many runs become durable in one step at most.
 const DURABLE_RUNS_MAX: u32 = 1000;
 
+/// After so many messages without an `expiration` the rest is not looked through for one.
+const SEEN_IN_VAIN_MAX: u64 = 10_000;
+
 /// One classic queue. `C` is what its owner needs to reach a consumer.
 #[derive(Debug)]
 pub struct Classic<C> {
@@ -35,6 +38,11 @@ pub struct Classic<C> {
     expiries: Option<Box<Expiries>>,
     /// Messages that are to be dead-lettered; `None` when there was none.
     dying: Option<Box<Dying>>,
+    /// From here on nobody has seen whether messages that a start found away have an `expiration`; `None` when all were
+    /// seen, or nobody asks.
+    unseen: Option<Seq>,
+    /// How many were seen and had none.
+    seen_in_vain: u64,
 }
 
 /// Where messages of a queue wait.
@@ -44,6 +52,8 @@ pub enum Part {
     Ready,
     /// To be dead-lettered, for this reason.
     Dying(Reason),
+    /// To be delivered, and looked at for their `expiration` only: they stay away.
+    Unseen,
 }
 
 /// What is at the head of a queue.
@@ -81,6 +91,8 @@ impl<C> Classic<C> {
             has_spilled: false,
             expiries: None,
             dying: None,
+            unseen: None,
+            seen_in_vain: 0,
         }
     }
 
@@ -126,14 +138,34 @@ impl<C> Classic<C> {
         self.undurable.front().map(|&(barrier, _)| barrier)
     }
 
-    /// Messages that must be read back before anything goes on: those at the head, or those that are to be
-    /// dead-lettered next.
-    pub fn away_first(&self) -> Option<(Part, Away)> {
-        if let Head::Away(away) = self.head() {
-            return Some((Part::Ready, away));
+    /// Messages to be read next: those that are to be dead-lettered, those at the head if somebody wants them, those that
+    /// nobody has seen, and then those at the head all the same.
+    pub fn away_first(&self, is_head_wanted: bool) -> Option<(Part, Away)> {
+        if let Some((reason, away)) = self.dying.as_ref().and_then(|dying| dying.away_first()) {
+            return Some((Part::Dying(reason), away));
         }
-        let (reason, away) = self.dying.as_ref()?.away_first()?;
-        Some((Part::Dying(reason), away))
+        let at_head = match self.head() {
+            Head::Away(away) => Some((Part::Ready, away)),
+            _ => None,
+        };
+        let unseen = self.unseen.filter(|_| !is_head_wanted || at_head.is_none());
+        let unseen = unseen.and_then(|from| self.ready.away_from(from, &self.ledger));
+        unseen.map(|away| (Part::Unseen, away)).or(at_head)
+    }
+
+    /// What a start found away is to be looked at: some may have had their time.
+    pub fn look_through(&mut self) {
+        self.unseen = (self.ready.messages() > 0).then_some(Seq(0));
+    }
+
+    /// Nothing is left to be looked at.
+    pub fn look_no_further(&mut self) {
+        self.unseen = None;
+    }
+
+    /// Whether there may be messages that are to be looked at.
+    pub fn has_unseen(&self) -> bool {
+        self.unseen.is_some()
     }
 
     /// How many messages of the front run may be delivered.
@@ -173,6 +205,20 @@ impl<C> Classic<C> {
             (run.is_persistent() || self.has_spilled) && self.ledger.place(run.first_seq()).is_some();
         self.note_expiry(&run);
         self.ready.insert(run, is_kept, &self.ledger);
+    }
+
+    /// Notes which of the messages before `end` expire. A queue whose first ones do not is not looked through: what
+    /// expires in it all the same does so when it comes to the head.
+    fn see(&mut self, end: Seq, runs: &[Run]) {
+        for run in runs {
+            self.note_expiry(run);
+            if !run.expires() {
+                self.seen_in_vain += u64::from(run.count());
+            }
+        }
+        let is_in_vain = self.expiries.is_none() && self.seen_in_vain >= SEEN_IN_VAIN_MAX;
+        self.unseen =
+            (!is_in_vain).then_some(end).filter(|end| self.ready.away_from(*end, &self.ledger).is_some());
     }
 
     #[inline]
@@ -295,6 +341,11 @@ impl<C> Classic<C> {
         self.dying.as_ref().is_some_and(|dying| dying.next().is_some())
     }
 
+    /// How many messages are to be dead-lettered.
+    pub fn dying_messages(&self) -> u64 {
+        self.dying.as_ref().map_or(0, |dying| dying.messages())
+    }
+
     /// Messages that were taken to be dead-lettered are somewhere else now, or nowhere.
     pub fn bury(&mut self, first: Seq, end: Seq) {
         self.ledger.cut(first, end);
@@ -337,6 +388,10 @@ impl<C> Classic<C> {
                 // Those that are no longer away are noted for nothing: who looks for them finds them gone.
                 runs.iter().for_each(|run| self.note_expiry(run));
                 self.ready.fill(first, end, runs, &self.ledger)
+            }
+            Part::Unseen => {
+                self.see(end, &runs);
+                Vec::new()
             }
             Part::Dying(reason) => {
                 self.dying.get_or_insert_default().fill(reason, (first, end), runs, &self.ledger)

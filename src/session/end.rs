@@ -106,10 +106,11 @@ impl Session {
 
     /// The socket is gone, or nobody is there to talk to: what the connection held goes back, in this turn and, when
     /// that is not enough, in those of [`Session::on_wake`] for as long as [`Session::is_ending`].
-    pub fn abandon(&mut self) {
-        match &self.phase {
+    pub fn abandon(&mut self, now: Now) {
+        self.begin_turn(now);
+        match &mut self.phase {
             Phase::Running(running) | Phase::Ending(running, _) => {
-                let now = running.link.now;
+                running.link.now = now;
                 self.end(Last::Nothing, now);
             }
             _ => self.fall_silent(),
@@ -123,7 +124,10 @@ impl Session {
 
     /// However a connection ends, what it held goes back, in one turn if there are no others.
     pub(super) fn finish_ending(&mut self) {
-        self.abandon();
+        match &self.phase {
+            Phase::Running(running) | Phase::Ending(running, _) => self.abandon(running.link.now),
+            _ => self.fall_silent(),
+        }
         while let Phase::Ending(running, _) = &mut self.phase {
             let now = running.link.now;
             running.link.wakes.begin_turn(now.steady_ms);

@@ -380,7 +380,7 @@ impl Session {
         self.pump();
     }
 
-    fn begin_turn(&mut self, now: Now) {
+    pub(super) fn begin_turn(&mut self, now: Now) {
         if let Phase::Running(running) | Phase::Ending(running, _) = &mut self.phase {
             running.link.wakes.begin_turn(now.steady_ms);
         }
@@ -533,19 +533,19 @@ impl Session {
                 let text = "broker forced connection closure with reason 'shutdown'";
                 self.fail(&Refusal::new(ReplyCode::ConnectionForced, text).into(), false, now);
             }
-            Phase::Header | Phase::Handshake(_) => self.abandon(),
+            Phase::Header | Phase::Handshake(_) => self.abandon(now),
             Phase::Leaving => self.phase = Phase::Closed,
             Phase::Ending(..) | Phase::Closing { .. } | Phase::Closed => {}
         }
     }
 
     /// The client has shut its side. When it has closed the connection before, it may still want to read the answer.
-    pub fn on_end(&mut self) {
+    pub fn on_end(&mut self, now: Now) {
         match self.phase {
             Phase::Leaving | Phase::Closed => self.phase = Phase::Closed,
             _ => {
                 self.ends_for(|| "the client is gone without a close".to_owned());
-                self.abandon();
+                self.abandon(now);
             }
         }
     }

@@ -28,7 +28,7 @@ impl Session {
             if matches!(self.phase, Phase::Header | Phase::Handshake(_)) {
                 self.complain(now, "handshake took too long");
             }
-            self.abandon();
+            self.abandon(now);
             return;
         }
         let Phase::Running(running) = &mut self.phase else { return };
@@ -37,7 +37,7 @@ impl Session {
             Some(Due::PeerIsGone) => {
                 self.complain(now, "no heartbeat from the client");
                 self.ends_for(|| "no heartbeat from the client".to_owned());
-                self.abandon();
+                self.abandon(now);
             }
             Some(Due::Beat) => {
                 // What waits already says as much once the client reads it.

@@ -1,6 +1,7 @@
 //! Much work at once: it is cut into turns, and others get between.
 
 use bytes::BytesMut;
+use sluicemq::clock::Now;
 use sluicemq::protocol::methods::{
     BasicAck, BasicGet, BasicNack, BasicQos, BasicRecover, ChannelClose, ConfirmSelect, Method, QueueDelete,
     QueuePurge,
@@ -188,7 +189,7 @@ fn a_connection_that_is_lost_gives_back_what_it_held_in_turns() {
     const MESSAGES: u32 = 6_000;
     let broker = broker(OUTBOX_BYTES);
     let (mut adversary, mut bystander) = (holder(&broker, MESSAGES), Client::log_in(&broker));
-    adversary.session.abandon();
+    adversary.session.abandon(Now::read());
     assert!(adversary.session.is_ending());
     assert!(run_beside(&mut adversary, &mut bystander) >= 4);
     assert!(adversary.session.is_closed());

@@ -202,7 +202,7 @@ impl Client {
         self.log_end = self.broker.node.log.end().0;
         self.write(model, now, rng);
         if self.session.awaits_end() && self.session.output().is_empty() {
-            self.session.on_end();
+            self.session.on_end(now);
         }
         if self.session.is_closed() && self.session.output().is_empty() {
             return self.closed = true;
@@ -349,8 +349,8 @@ impl Client {
     }
 
     /// The socket breaks.
-    pub(crate) fn drop_connection(mut self, model: &mut Model) {
-        self.session.abandon();
+    pub(crate) fn drop_connection(mut self, model: &mut Model, now: Now) {
+        self.session.abandon(now);
         drop(self.session);
         model.disconnect(self.connection);
     }

@@ -214,7 +214,7 @@ impl World {
         let fresh = self.connect();
         let old = std::mem::replace(&mut self.clients[client], fresh);
         self.tell(&format!("connection {} is gone", old.connection));
-        old.drop_connection(&mut self.model);
+        old.drop_connection(&mut self.model, self.now);
     }
 
     /// One of those that have a reason to run does. `false` when nobody has.
@@ -303,7 +303,7 @@ impl World {
         }
         self.rest();
         for client in std::mem::take(&mut self.clients) {
-            client.drop_connection(&mut self.model);
+            client.drop_connection(&mut self.model, self.now);
         }
         while self.run_someone() {}
         let memory = &self.broker.node.memory;

@@ -74,10 +74,9 @@ impl Queue {
     }
 
     /// Whether somebody waits for messages that must be read back first.
-    fn wants_reading(&self, state: &mut State) -> bool {
-        let is_wanted =
-            !state.getters.is_empty() || state.classic.consumers.has_ready() || state.expires_unseen();
-        is_wanted && matches!(state.classic.head(), Head::Away(_))
+    fn wants_reading(&self, state: &State) -> bool {
+        let is_head_wanted = state.wants_head() && matches!(state.classic.head(), Head::Away(_));
+        is_head_wanted || state.classic.has_unseen()
     }
 
     /// Serves the consumer whose turn it is, until it is another's. `false` when nothing more can be done.

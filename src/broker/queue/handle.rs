@@ -85,7 +85,7 @@ pub(in crate::broker) struct State {
     pub(in crate::broker) is_burying: bool,
     /// When it is to be looked at again at the latest, if nothing happens before.
     pub(super) deadline: Option<u64>,
-    /// When it was last used, for as long as it has no consumers.
+    /// When it was last used, for as long as it has no consumers; 0 is not known yet.
     pub(super) used_ms: u64,
     /// What is on its way in and has its place.
     pub(super) reserved: Reserved,
@@ -276,8 +276,8 @@ impl Queue {
         self.traits.has(Traits::LEASED)
     }
 
-    /// Whether publishers may be refused: what is published to it is handed over message by message, with a
-    /// [`Queue::reserve`] before.
+    /// Whether publishers may be refused: what is published to it is handed over message by message, and each
+    /// asks for a place before.
     pub fn rejects(&self) -> bool {
         self.traits.has(Traits::REJECTS)
     }

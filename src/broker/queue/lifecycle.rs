@@ -83,7 +83,8 @@ impl Queue {
         let mut state = self.lock();
         let is_removed = state.classic.consumers.remove(key).is_some();
         if state.classic.consumers.is_empty() {
-            state.used_ms = wakes.now_ms();
+            // It is unused from when that is seen: connections end at times that nobody tells.
+            state.used_ms = 0;
             self.note_deadline(&mut state, wakes);
         }
         self.ease_crowd(&mut state, wakes);

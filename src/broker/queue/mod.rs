@@ -2,7 +2,7 @@
 //!
 //! [`handle`] is the boundary: what is immutable or atomic is outside, the state machine inside.
 //! [`dispatch`] hands messages to consumers, [`settle`] takes acknowledgements back, [`lifecycle`] is consumers
-//! coming and going, purging, and the end. [`rules`] lets go of what is too old or too much. [`crowd`] keeps publishers from running too far ahead of consumers.
+//! coming and going, purging, and the end. `rules` lets go of what is too old or too much. [`crowd`] keeps publishers from running too far ahead of consumers.
 
 pub mod crowd;
 pub mod dispatch;

@@ -24,9 +24,10 @@ pub(in crate::broker) struct Refused {
 }
 
 impl State {
-    /// Whether what is at the head may have had its time, and nobody can tell before it is read back.
-    pub(super) fn expires_unseen(&self) -> bool {
-        self.settings.message_ttl_ms.is_some() || self.settings.dead_letter.is_some()
+    /// Whether what is at the head is wanted in memory: by who takes it, or because it may have had its time.
+    pub(in crate::broker) fn wants_head(&self) -> bool {
+        let is_taken = !self.getters.is_empty() || self.classic.consumers.has_ready();
+        is_taken || self.settings.message_ttl_ms.is_some()
     }
 
     /// Whether consumers are ready for what is at the head and the log is not: it is theirs, then, and does not wait.
@@ -205,10 +206,11 @@ impl Queue {
     /// It was found on the disk, where messages may have had their time: it is looked at as soon as time is told.
     pub(in crate::broker) fn look_soon(self: &Arc<Self>) {
         let state = &mut *self.lock();
-        let has_messages = state.classic.ready_messages() > 0;
-        if state.settings.expires_ms.is_some()
-            || (has_messages && (state.has_rules || state.expires_unseen()))
-        {
+        if state.settings.dead_letter.is_some() {
+            state.classic.look_through();
+        }
+        let is_awaited = state.has_rules && state.classic.ready_messages() > 0;
+        if state.settings.expires_ms.is_some() || is_awaited || state.classic.has_unseen() {
             self.node.deadlines.note(self, state.deadline.replace(0), 0, &mut Wakes::default());
         }
     }

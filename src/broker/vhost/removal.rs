@@ -122,7 +122,7 @@ impl Removal {
         if let Some(Remnant { mut classic, waiting }) = self.remnants.pop() {
             self.consumers.extend(classic.consumers.remove_all());
             self.waiting.extend(waiting);
-            let is_small = classic.ready_messages() <= MESSAGES_DROPPED_MAX
+            let is_small = classic.ready_messages() + classic.dying_messages() <= MESSAGES_DROPPED_MAX
                 && classic.ledger.len() as u64 <= MESSAGES_DROPPED_MAX;
             if !is_small {
                 vhost.node.remains.bury(Box::new(classic), wakes);

@@ -317,6 +317,22 @@ impl Lane {
         })
     }
 
+    /// The first messages on the disk only whose numbers are `from` or higher.
+    pub fn away_from(&self, from: Seq, ledger: &Ledger) -> Option<Away> {
+        let mut at = self.list.partition_point(|other| other.end() <= from);
+        loop {
+            if let Resting::Away(mut away, _) = *self.list.get(at)? {
+                if away.first < from {
+                    away.split_front(from, ledger);
+                }
+                if away.count > 0 {
+                    return Some(away);
+                }
+            }
+            at = self.list.after(at);
+        }
+    }
+
     /// Puts messages of another lane where their numbers belong.
     pub fn insert_piece(&mut self, piece: Piece, ledger: &Ledger) {
         match piece {

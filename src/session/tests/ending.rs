@@ -93,7 +93,7 @@ fn the_client_ends_the_connection_that_it_has_closed() {
     assert!(client.session.awaits_end() && !client.session.is_closed() && client.session.wants_input());
     client.feed(BytesMut::from(&[7; 1000][..]));
     assert!(client.input.is_empty() && client.told().is_empty(), "what comes is of no interest");
-    client.session.on_end();
+    client.session.on_end(Now::read());
     assert!(client.session.is_closed());
 
     let mut client = Client::log_in(&broker, 0);
@@ -108,7 +108,7 @@ fn a_client_that_has_shut_its_side_behind_its_close_is_answered() {
     broker.node.log.hold();
     client.say(1, &declare("q"));
     client.say(0, &CLOSE);
-    client.session.on_end();
+    client.session.on_end(Now::read());
     assert!(!client.session.is_closed() && !client.session.wants_input());
     broker.node.log.release();
     assert!(client.has_work());
