@@ -18,6 +18,7 @@ mod framing;
 mod handshake;
 mod lifetime;
 mod routing;
+mod rules;
 mod semantics;
 mod settling;
 mod traps;

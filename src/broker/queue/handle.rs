@@ -255,7 +255,7 @@ impl Queue {
         state.agree();
     }
 
-    /// How often messages of this run came back, if they are to say so when they are delivered.
+    /// How often messages of this run came back, if whoever gets them is told so.
     #[inline]
     pub fn delivery_count(&self, run: &Run) -> Option<u16> {
         (self.kind == QueueKind::Quorum).then(|| run.returns())

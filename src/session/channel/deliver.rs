@@ -38,7 +38,11 @@ impl Channel {
             frame_max,
             consumer: &consumer,
             redelivered: run.is_redelivered(),
-            delivery_count: consumer.source.as_ref().and_then(|source| source.queue.delivery_count(&run)),
+            delivery_count: consumer
+                .source
+                .as_ref()
+                .and_then(|source| source.queue.delivery_count(&run))
+                .filter(|count| *count > 0),
             head: &mut head,
             written_for: None,
         };

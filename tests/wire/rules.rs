@@ -1,0 +1,520 @@
+//! Queues with rules: what expires, what is too much, where it goes then, and who comes first. Nothing here waits by a
+//! clock: what time brings is awaited where it arrives.
+
+use sluicemq::protocol::field::Field;
+use sluicemq::protocol::methods::{
+    BasicAck, BasicConsume, BasicGet, BasicNack, BasicPublish, BasicQos, BasicQosOk, BasicReject, Method,
+    QueueDeclare, TxCommit, TxSelect, TxSelectOk,
+};
+use sluicemq::protocol::properties::PropertiesBuf;
+use sluicemq::protocol::table::{ArrayBuf, Table, TableBuf};
+
+use crate::harness::broker::{only_here, unique};
+use crate::harness::client::{Client, NO_PROPERTIES};
+use crate::harness::methods::{consume, publish, queue_declare, queue_delete};
+
+type Arguments<'a> = &'a [(&'a str, Field<'a>)];
+
+fn table(entries: Arguments<'_>) -> Vec<u8> {
+    let mut table = TableBuf::new();
+    for (name, value) in entries {
+        table.insert(name, *value);
+    }
+    table.into_bytes()
+}
+
+/// A new queue that goes with the connection.
+fn queue_with(client: &mut Client, entries: Arguments<'_>) -> String {
+    let arguments = table(entries);
+    let declare =
+        QueueDeclare { exclusive: true, arguments: Table::unchecked(&arguments), ..queue_declare("") };
+    client.declare(declare).queue
+}
+
+/// A new quorum queue, deleted when the test ends.
+fn quorum_queue_with(client: &mut Client, entries: Arguments<'_>) -> String {
+    let mut all = vec![("x-queue-type", Field::LongStr(b"quorum"))];
+    all.extend_from_slice(entries);
+    let (arguments, queue) = (table(&all), client.leave_queue(unique("quorum")));
+    let declare =
+        QueueDeclare { durable: true, arguments: Table::unchecked(&arguments), ..queue_declare(&queue) };
+    client.declare(declare).queue
+}
+
+/// Says that dead letters go to a queue.
+fn dead_letters_to(queue: &str) -> [(&str, Field<'_>); 2] {
+    [
+        ("x-dead-letter-exchange", Field::LongStr(b"")),
+        ("x-dead-letter-routing-key", Field::LongStr(queue.as_bytes())),
+    ]
+}
+
+fn put_expiring(client: &mut Client, queue: &str, body: &str, expiration: &str) {
+    let mut properties = PropertiesBuf::new();
+    properties.expiration(expiration);
+    client.publish_as(publish("", queue), &properties.encode(), body.as_bytes());
+}
+
+fn put_with_priority(client: &mut Client, queue: &str, body: &str, priority: u8) {
+    let mut properties = PropertiesBuf::new();
+    properties.priority(priority);
+    client.publish_as(publish("", queue), &properties.encode(), body.as_bytes());
+}
+
+fn text<'a>(table: Table<'a>, key: &str) -> &'a str {
+    match table.get(key) {
+        Some(Field::LongStr(text)) => str::from_utf8(text).unwrap(),
+        other => panic!("{key} is {other:?}"),
+    }
+}
+
+/// The entries of x-death.
+fn deaths(headers: Table<'_>) -> Vec<Table<'_>> {
+    let Some(Field::Array(deaths)) = headers.get("x-death") else { panic!("no x-death in {headers:?}") };
+    let tables = deaths.iter().map(|death| match death {
+        Field::Table(death) => death,
+        other => panic!("{other:?} is no table"),
+    });
+    tables.collect()
+}
+
+/// Queue, reason and count of each entry.
+fn story(headers: Table<'_>) -> Vec<(&str, &str, i64)> {
+    let told = deaths(headers).into_iter().map(|death| {
+        (text(death, "queue"), text(death, "reason"), death.get("count").unwrap().as_int().unwrap())
+    });
+    told.collect()
+}
+
+fn reject(client: &mut Client, delivery_tag: u64) {
+    client.send(&Method::BasicReject(BasicReject { delivery_tag, requeue: false }));
+}
+
+#[test]
+fn what_is_rejected_is_dead_lettered_with_its_story() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let queue = queue_with(&mut client, &dead_letters_to(&dead));
+    client.consume(&dead);
+    let mut properties = PropertiesBuf::new();
+    let mut headers = TableBuf::new();
+    headers.insert("mine", Field::I32(7));
+    properties.headers(headers.as_table()).expiration("60000").message_id("m");
+    client.publish_as(publish("", &queue), &properties.encode(), b"body");
+    let tag = client.get(&queue).unwrap().tag();
+    reject(&mut client, tag);
+    let letter = client.delivery();
+    let Method::BasicDeliver(deliver) = letter.method() else { unreachable!("it was checked") };
+    assert_eq!((deliver.exchange, deliver.routing_key), (b"".as_slice(), dead.as_bytes()));
+    assert!(!deliver.redelivered);
+    let properties = letter.properties();
+    assert_eq!((properties.expiration(), properties.message_id()), (None, Some(b"m".as_slice())));
+    let headers = properties.headers().unwrap();
+    assert_eq!(headers.get("mine"), Some(Field::I32(7)));
+    assert_eq!(story(headers), [(queue.as_str(), "rejected", 1)]);
+    let death = deaths(headers)[0];
+    assert_eq!((text(death, "exchange"), text(death, "original-expiration")), ("", "60000"));
+    let Some(Field::Array(keys)) = death.get("routing-keys") else { panic!("no keys") };
+    assert!(keys.iter().eq([Field::LongStr(queue.as_bytes())]));
+    assert!(matches!(death.get("time"), Some(Field::Timestamp(1..))));
+    assert_eq!(text(headers, "x-first-death-queue"), queue);
+    assert_eq!(text(headers, "x-first-death-reason"), "rejected");
+    assert_eq!(text(headers, "x-first-death-exchange"), "");
+    assert_eq!(letter.text(), "body");
+}
+
+#[test]
+fn an_entry_counts_how_often_a_queue_gave_a_message_up_for_one_reason() {
+    let mut client = Client::open();
+    let (queue, back) = (unique("work"), unique("back"));
+    let (queue, back) = (client.leave_queue(queue), client.leave_queue(back));
+    for (own, other) in [(&queue, &back), (&back, &queue)] {
+        let arguments = table(&dead_letters_to(other));
+        client.declare(QueueDeclare { arguments: Table::unchecked(&arguments), ..queue_declare(own) });
+    }
+    client.consume(&queue);
+    client.consume(&back);
+    client.put(&queue, "m");
+    for _ in 0..3 {
+        let tag = client.delivery().tag();
+        reject(&mut client, tag);
+    }
+    let last = client.delivery();
+    let expected = [(queue.as_str(), "rejected", 2), (back.as_str(), "rejected", 1)];
+    assert_eq!(story(last.properties().headers().unwrap()), expected);
+}
+
+#[test]
+fn many_nacked_at_once_are_dead_lettered_in_order() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let queue = queue_with(&mut client, &dead_letters_to(&dead));
+    let bodies: Vec<String> = (0..50).map(|number| number.to_string()).collect();
+    for body in &bodies {
+        client.put(&queue, body);
+    }
+    client.barrier();
+    for _ in &bodies {
+        client.get(&queue).unwrap();
+    }
+    client.consume(&dead);
+    client.send(&Method::BasicNack(BasicNack { delivery_tag: 0, multiple: true, requeue: false }));
+    assert_eq!(client.bodies(50), bodies);
+}
+
+#[test]
+fn a_queue_s_messages_expire() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let [exchange, key] = dead_letters_to(&dead);
+    let queue = queue_with(&mut client, &[exchange, key, ("x-message-ttl", Field::I32(50))]);
+    client.consume(&dead);
+    client.put_all(&queue, &["a", "b"]);
+    let letter = client.delivery();
+    assert_eq!(story(letter.properties().headers().unwrap()), [(queue.as_str(), "expired", 1)]);
+    assert_eq!((letter.text(), client.delivery().text()), ("a", "b"));
+    assert_eq!(client.counts(&queue), (0, 0));
+}
+
+#[test]
+fn the_shorter_of_two_lives_counts() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let [exchange, key] = dead_letters_to(&dead);
+    let queue = queue_with(&mut client, &[exchange, key, ("x-message-ttl", Field::I32(600_000))]);
+    client.consume(&dead);
+    put_expiring(&mut client, &queue, "short", "30");
+    assert_eq!(client.delivery().text(), "short");
+}
+
+#[test]
+fn what_has_a_short_life_leaves_from_behind_what_has_a_long_one() {
+    if !only_here("RabbitMQ looks at the head only") {
+        return;
+    }
+    let mut client = Client::open();
+    let dead = client.queue();
+    let queue = queue_with(&mut client, &dead_letters_to(&dead));
+    client.consume(&dead);
+    for (body, life) in [("long", "600000"), ("second", "90"), ("first", "20"), ("none", "700000")] {
+        put_expiring(&mut client, &queue, body, life);
+    }
+    assert_eq!(client.bodies(2), ["first", "second"]);
+    assert_eq!(client.take_all(&queue), ["long", "none"]);
+}
+
+#[test]
+fn what_lives_for_no_time_is_for_who_waits_for_it() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let [exchange, key] = dead_letters_to(&dead);
+    let queue = queue_with(&mut client, &[exchange, key, ("x-message-ttl", Field::I32(0))]);
+    let tag = client.consume(&queue);
+    client.put(&queue, "taken");
+    assert_eq!(client.delivery().text(), "taken");
+    client.cancel(&tag);
+    client.consume(&dead);
+    client.put(&queue, "lost");
+    let letter = client.delivery();
+    assert_eq!(story(letter.properties().headers().unwrap())[0].1, "expired");
+}
+
+#[test]
+fn a_queue_that_nobody_uses_goes() {
+    let mut client = Client::open();
+    let queue = client.leave_queue(unique("lease"));
+    let arguments = table(&[("x-expires", Field::I32(150))]);
+    let declare = QueueDeclare { arguments: Table::unchecked(&arguments), ..queue_declare(&queue) };
+    client.declare(declare);
+    // As long as there is a consumer it stays, however long that is: something else comes and goes meanwhile.
+    let tag = client.consume(&queue);
+    let other = client.leave_queue(unique("lease"));
+    client.declare(QueueDeclare { queue: &other, ..declare });
+    await_missing(&other);
+    assert_eq!(client.counts(&queue), (0, 1));
+    client.cancel(&tag);
+    await_missing(&queue);
+}
+
+/// Publishes to a queue by name until it is returned: asking for it in any other way would be use.
+fn await_missing(queue: &str) {
+    let mut client = Client::open();
+    client.select_confirms();
+    loop {
+        let mandatory = BasicPublish { mandatory: true, ..publish("", queue) };
+        client.publish_as(mandatory, NO_PROPERTIES, b"");
+        let frame = client.next_method();
+        if let Method::BasicReturn(_) = frame.method() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn the_oldest_make_room_for_the_newest() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let [exchange, key] = dead_letters_to(&dead);
+    let queue = queue_with(&mut client, &[exchange, key, ("x-max-length", Field::I32(3))]);
+    client.consume(&dead);
+    client.put_all(&queue, &["a", "b", "c", "d", "e"]);
+    for body in ["a", "b"] {
+        let letter = client.delivery();
+        assert_eq!(letter.text(), body);
+        assert_eq!(story(letter.properties().headers().unwrap()), [(queue.as_str(), "maxlen", 1)]);
+    }
+    // What somebody has in hand does not count.
+    let held = client.get(&queue).unwrap();
+    client.put(&queue, "f");
+    client.barrier();
+    assert_eq!(client.counts(&queue).0, 3);
+    client.send(&Method::BasicAck(BasicAck { delivery_tag: held.tag(), multiple: false }));
+    assert_eq!(client.take_all(&queue), ["d", "e", "f"]);
+}
+
+#[test]
+fn bodies_count_as_well() {
+    let mut client = Client::open();
+    let queue = queue_with(&mut client, &[("x-max-length-bytes", Field::I32(10))]);
+    client.fill(&queue, &["1234", "5678", "9"]);
+    client.put(&queue, "12345");
+    client.barrier();
+    let dropped = client.take_all(&queue);
+    assert_eq!(dropped, ["5678", "9", "12345"]);
+    client.put(&queue, "more than ten octets");
+    client.barrier();
+    assert_eq!(client.take_all(&queue), Vec::<String>::new());
+}
+
+#[test]
+fn a_full_queue_refuses_the_newest() {
+    for (overflow, is_dead_lettered) in [("reject-publish", false), ("reject-publish-dlx", true)] {
+        let mut client = Client::open();
+        let dead = client.queue();
+        let [exchange, key] = dead_letters_to(&dead);
+        let limits = [("x-max-length", Field::I32(2)), ("x-overflow", Field::LongStr(overflow.as_bytes()))];
+        let queue = queue_with(&mut client, &[exchange, key, limits[0], limits[1]]);
+        client.select_confirms();
+        let mut told = Vec::new();
+        for body in ["a", "b", "c", "d"] {
+            client.put(&queue, body);
+            let frame = client.next_method();
+            told.push(match frame.method() {
+                Method::BasicAck(ack) => (ack.delivery_tag, true),
+                Method::BasicNack(nack) => (nack.delivery_tag, false),
+                other => panic!("an answer, not {other:?}"),
+            });
+        }
+        assert_eq!(told, [(1, true), (2, true), (3, false), (4, false)]);
+        assert_eq!(client.take_all(&queue), ["a", "b"]);
+        if is_dead_lettered {
+            client.consume(&dead);
+            let letter = client.delivery();
+            assert_eq!((letter.text(), client.delivery().text()), ("c", "d"));
+            assert_eq!(story(letter.properties().headers().unwrap()), [(queue.as_str(), "maxlen", 1)]);
+        } else {
+            assert_eq!(client.counts(&dead).0, 0);
+        }
+    }
+}
+
+#[test]
+fn one_that_refuses_among_others_makes_it_a_nack() {
+    let mut client = Client::open();
+    let fanout = client.exchange("fanout");
+    let limits = [("x-max-length", Field::I32(1)), ("x-overflow", Field::LongStr(b"reject-publish"))];
+    let (open, full) = (client.queue(), queue_with(&mut client, &limits));
+    for queue in [&open, &full] {
+        client.bind(queue, &fanout, "");
+    }
+    client.select_confirms();
+    client.publish(&fanout, "", "a");
+    client.expect_confirm(1);
+    client.publish(&fanout, "", "b");
+    let frame = client.next_method();
+    assert!(matches!(frame.method(), Method::BasicNack(nack) if nack.delivery_tag == 2), "{frame:?}");
+    assert_eq!(client.take_all(&open), ["a", "b"]);
+    assert_eq!(client.take_all(&full), ["a"]);
+}
+
+#[test]
+fn a_transaction_that_is_refused_in_part_closes_its_channel() {
+    let mut client = Client::open();
+    let limits = [("x-max-length", Field::I32(1)), ("x-overflow", Field::LongStr(b"reject-publish"))];
+    let queue = queue_with(&mut client, &limits);
+    client.open_channel(2);
+    client.on(2).call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+    client.put_all(&queue, &["a", "b"]);
+    client.send(&Method::TxCommit(TxCommit {}));
+    client.expect_channel_close((90, 20), 406, "PRECONDITION_FAILED - partial tx completion");
+    assert_eq!(client.on(1).take_all(&queue), ["a"]);
+}
+
+#[test]
+fn higher_priorities_come_first_and_go_back_to_their_place() {
+    let mut client = Client::open();
+    let queue = queue_with(&mut client, &[("x-max-priority", Field::I32(5))]);
+    for (body, priority) in [("a", 0), ("b", 1), ("c", 5), ("d", 9), ("f", 3), ("g", 5)] {
+        put_with_priority(&mut client, &queue, body, priority);
+    }
+    client.put(&queue, "e");
+    client.barrier();
+    let mut taken = Vec::new();
+    while let Some(next) = client.get(&queue) {
+        taken.push((next.text().to_owned(), next.tag()));
+    }
+    let order: Vec<&str> = taken.iter().map(|(body, _)| body.as_str()).collect();
+    assert_eq!(order, ["c", "d", "g", "f", "b", "a", "e"]);
+    for at in [5, 2, 4, 0] {
+        client.requeue(taken[at].1);
+    }
+    assert_eq!(client.take_all(&queue), ["c", "g", "b", "a"]);
+}
+
+#[test]
+fn one_consumer_is_served_until_it_goes() {
+    let mut client = Client::open();
+    let queue = queue_with(&mut client, &[("x-single-active-consumer", Field::Bool(true))]);
+    let first = client.consume(&queue);
+    client.open_channel(2);
+    let second = client.on(2).consume(&queue);
+    client.on(1).put_all(&queue, &["a", "b", "c"]);
+    let tag_of = |client: &mut Client| match client.delivery().method() {
+        Method::BasicDeliver(deliver) => deliver.consumer_tag.to_owned(),
+        _ => unreachable!("it was checked"),
+    };
+    for _ in 0..3 {
+        assert_eq!(tag_of(&mut client), first);
+    }
+    client.cancel(&first);
+    client.put(&queue, "d");
+    assert_eq!(tag_of(client.on(2)), second);
+    let alone = BasicConsume { exclusive: true, ..consume(&queue) };
+    let text = format!("ACCESS_REFUSED - queue '{queue}' in vhost '/' in exclusive use");
+    client.open_channel(3);
+    client.on(3).send(&Method::BasicConsume(alone));
+    client.expect_channel_close((60, 20), 403, &text);
+}
+
+#[test]
+fn what_comes_back_too_often_to_a_quorum_queue_is_given_up() {
+    let mut client = Client::open();
+    let dead = client.shared_queue("dead");
+    let [exchange, key] = dead_letters_to(&dead);
+    let queue = quorum_queue_with(&mut client, &[exchange, key, ("x-delivery-limit", Field::I32(2))]);
+    client.select_confirms();
+    client.put(&queue, "m");
+    client.expect_confirm(1);
+    client.consume(&dead);
+    client.open_channel(2);
+    client.on(2).consume(&queue);
+    for count in 0..3 {
+        let delivery = client.delivery();
+        let headers = delivery.properties().headers();
+        let told = headers.and_then(|headers| headers.get("x-delivery-count")?.as_int());
+        assert_eq!((delivery.is_redelivered(), told), (count > 0, (count > 0).then_some(count)));
+        client.requeue(delivery.tag());
+    }
+    let letter = client.on(1).delivery();
+    assert_eq!(story(letter.properties().headers().unwrap()), [(queue.as_str(), "delivery_limit", 1)]);
+}
+
+#[test]
+fn quorum_queues_say_what_they_cannot_be() {
+    let quorum = table(&[("x-queue-type", Field::LongStr(b"quorum"))]);
+    let queue = unique("quorum");
+    let durable =
+        QueueDeclare { durable: true, arguments: Table::unchecked(&quorum), ..queue_declare(&queue) };
+    let refused = |declare: QueueDeclare<'_>, text: &str| {
+        let text = format!("PRECONDITION_FAILED - {text}");
+        Client::open().check_channel_close(&Method::QueueDeclare(declare), 406, &text);
+    };
+    let property = |name: &str| format!("invalid property '{name}' for queue '{queue}' in vhost '/'");
+    refused(QueueDeclare { durable: false, ..durable }, &property("non-durable"));
+    refused(QueueDeclare { exclusive: true, ..durable }, &property("exclusive-owner"));
+    refused(QueueDeclare { auto_delete: true, ..durable }, &property("auto-delete"));
+    let nameless = "Cannot declare a server-named queue for type rabbit_quorum_queue";
+    refused(QueueDeclare { queue: "", ..durable }, nameless);
+    let mut client = Client::open();
+    let queue = quorum_queue_with(&mut client, &[]);
+    client.barrier();
+    let text = format!(
+        "NOT_IMPLEMENTED - cannot delete queue '{queue}' in vhost '/'. queue.delete operations with if-unused flag \
+         set are not supported by quorum queues"
+    );
+    let mut delete = queue_delete(&queue);
+    delete.if_unused = true;
+    Client::open().check_connection_close(&Method::QueueDelete(delete), 540, &text);
+    let mut other = Client::open();
+    let qos = BasicQos { prefetch_size: 0, prefetch_count: 3, global: true };
+    other.call(&Method::BasicQos(qos), &Method::BasicQosOk(BasicQosOk {}));
+    let text = format!("NOT_IMPLEMENTED - queue '{queue}' in vhost '/' does not support global qos");
+    other.check_connection_close(&Method::BasicConsume(consume(&queue)), 540, &text);
+}
+
+#[test]
+fn a_quorum_queue_with_a_single_active_consumer_is_not_asked_for_messages() {
+    let mut client = Client::open();
+    let queue = quorum_queue_with(&mut client, &[("x-single-active-consumer", Field::Bool(true))]);
+    let text = format!(
+        "RESOURCE_LOCKED - cannot obtain access to locked queue '{queue}' in vhost '/'. basic.get operations are not \
+         supported by quorum queues with single active consumer"
+    );
+    let get = BasicGet { queue: &queue, no_ack: false };
+    Client::open().check_channel_close(&Method::BasicGet(get), 405, &text);
+}
+
+#[test]
+fn an_argument_of_another_kind_of_queue_is_refused() {
+    let quorum = ("x-queue-type", Field::LongStr(b"quorum"));
+    for (arguments, name, kind) in [
+        (vec![quorum, ("x-max-priority", Field::I32(5))], "x-max-priority", "rabbit_quorum_queue"),
+        (vec![quorum, ("x-queue-mode", Field::LongStr(b"lazy"))], "x-queue-mode", "rabbit_quorum_queue"),
+        (vec![("x-delivery-limit", Field::I32(5))], "x-delivery-limit", "rabbit_classic_queue"),
+    ] {
+        let (queue, arguments) = (unique("other"), table(&arguments));
+        let declare =
+            QueueDeclare { durable: true, arguments: Table::unchecked(&arguments), ..queue_declare(&queue) };
+        let text = format!(
+            "PRECONDITION_FAILED - invalid arg '{name}' for queue '{queue}' in vhost '/' of queue type {kind}"
+        );
+        Client::open().check_channel_close(&Method::QueueDeclare(declare), 406, &text);
+    }
+}
+
+#[test]
+fn what_nobody_rejected_does_not_go_round_for_ever() {
+    let mut client = Client::open();
+    let queue = client.leave_queue(unique("round"));
+    let [exchange, key] = dead_letters_to(&queue);
+    let arguments = table(&[exchange, key, ("x-max-length", Field::I32(1))]);
+    client.declare(QueueDeclare { arguments: Table::unchecked(&arguments), ..queue_declare(&queue) });
+    client.fill(&queue, &["a"]);
+    client.put_all(&queue, &["b", "c"]);
+    client.barrier();
+    assert_eq!(client.take_all(&queue), ["c"]);
+}
+
+#[test]
+fn more_keys_are_kept_by_dead_letters_that_have_no_key_of_their_own() {
+    let mut client = Client::open();
+    let topic = client.exchange("topic");
+    let (first, second) = (client.queue(), client.queue());
+    let to_topic = [("x-dead-letter-exchange", Field::LongStr(topic.as_bytes()))];
+    let queue = queue_with(&mut client, &to_topic);
+    client.bind(&first, &topic, &queue);
+    client.bind(&second, &topic, "copy");
+    let mut keys = ArrayBuf::new();
+    keys.push(Field::LongStr(b"copy"));
+    let mut headers = TableBuf::new();
+    headers.insert("CC", Field::Array(keys.as_array()));
+    let mut properties = PropertiesBuf::new();
+    properties.headers(headers.as_table());
+    client.publish_as(publish("", &queue), &properties.encode(), b"m");
+    client.barrier();
+    let tag = client.get(&queue).unwrap().tag();
+    client.consume(&first);
+    client.consume(&second);
+    reject(&mut client, tag);
+    assert_eq!(client.bodies(2), ["m", "m"]);
+}
