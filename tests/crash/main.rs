@@ -25,6 +25,7 @@
 mod check;
 mod client;
 mod conversation;
+mod dead_letters;
 mod dice;
 mod draw;
 mod faults;

@@ -1,0 +1,231 @@
+//! Dead letters on their way through a chain of queues, and a crash at every call to the disk: a confirmed message is in
+//! one of them afterwards, and in one only.
+//!
+//! ```text
+//! c0 (expires) -> c1 (holds one) -> c2 (expires) -> c3 (holds two) -> c4
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use sluicemq::broker::dead_letters::Burials;
+use sluicemq::clock::Now;
+use sluicemq::protocol::field::Field;
+use sluicemq::protocol::methods::{BasicGet, ConfirmSelect, Method, QueueDeclare};
+use sluicemq::protocol::table::TableBuf;
+use sluicemq::storage::disk::Disk;
+use sluicemq::storage::disk::simulated::{CrashMode, Fault, SimulatedDisk};
+use sluicemq::storage::error::StoreError;
+
+use crate::client::{Client, Heard};
+use crate::life::{Life, Sizes};
+use crate::message::Message;
+
+/// Nothing stays in memory that need not, and a checkpoint is never far.
+const SIZES: Sizes = Sizes { slot_bytes: 64 << 10, window_slots: 1, cache_bytes: 0 };
+const QUEUES: u32 = 5;
+const TTL_MS: i32 = 10;
+/// Messages of each of two bursts.
+const BURST: u32 = 5;
+
+/// A broker, a client, and a clock that moves when it is told to.
+struct Chain {
+    life: Life,
+    client: Client,
+    burials: Burials,
+    now: Now,
+    confirmed: u64,
+}
+
+fn name(queue: u32) -> String {
+    format!("c{queue}")
+}
+
+fn arguments(queue: u32) -> TableBuf {
+    let next = name(queue + 1);
+    let mut arguments = TableBuf::new();
+    if queue + 1 < QUEUES {
+        arguments.insert("x-dead-letter-exchange", Field::LongStr(b""));
+        arguments.insert("x-dead-letter-routing-key", Field::LongStr(next.as_bytes()));
+    }
+    match queue {
+        0 | 2 => drop(arguments.insert("x-message-ttl", Field::I32(TTL_MS))),
+        1 => drop(arguments.insert("x-max-length", Field::I32(1))),
+        3 => drop(arguments.insert("x-max-length", Field::I32(2))),
+        _ => {}
+    }
+    arguments
+}
+
+impl Chain {
+    fn start(disk: SimulatedDisk, epoch_seed: u64, now: Now) -> Result<Self, String> {
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let life = Life::start(disk, SIZES, epoch_seed).map_err(|error| error.to_string())?;
+        let client = Client::connect(&life.broker, now);
+        Ok(Self { life, client, burials: Burials::default(), now, confirmed: 0 })
+    }
+
+    /// Does what somebody has a reason to do; whether anybody had.
+    fn work(&mut self) -> Result<bool, StoreError> {
+        let broker = Arc::clone(&self.life.broker);
+        let stored = self.life.commit()? | self.life.checkpoint()? | self.life.tidy()?;
+        let mut worked = stored | self.life.read_ahead()? | self.client.work();
+        if broker.node.deadlines.first().is_some_and(|first| first <= self.now.steady_ms) {
+            broker.on_deadlines(self.now);
+            worked = true;
+        }
+        let context = &mut Context::from_waker(Waker::noop());
+        if self.burials.poll(&broker.node, context).is_ready() {
+            self.burials.step(&broker, self.now);
+            worked = true;
+        }
+        if broker.poll_release(context).is_ready() {
+            broker.release(self.now);
+            worked = true;
+        }
+        while let Some((_, heard)) = self.client.hear() {
+            if let Heard::Confirmed { tag, .. } = heard {
+                self.confirmed = self.confirmed.max(tag);
+            }
+        }
+        Ok(worked)
+    }
+
+    fn rest(&mut self) -> Result<(), StoreError> {
+        while self.work()? {}
+        Ok(())
+    }
+
+    /// Time passes, until nothing is left to expire.
+    fn wait(&mut self) -> Result<(), StoreError> {
+        for _ in 0..2 * QUEUES {
+            self.now = self.now.later(Duration::from_millis(5 * TTL_MS as u64));
+            self.rest()?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.life.broker.node.log.seal_open_slot()?;
+        while self.life.commit()? | self.life.checkpoint()? {}
+        while self.life.tidy()? {}
+        Ok(())
+    }
+
+    fn declare_all(&mut self) -> Result<(), StoreError> {
+        for queue in 0..QUEUES {
+            let (name, arguments) = (name(queue), arguments(queue));
+            let declare = QueueDeclare {
+                queue: &name,
+                passive: false,
+                durable: true,
+                exclusive: false,
+                auto_delete: false,
+                nowait: false,
+                arguments: arguments.as_table(),
+            };
+            self.client.say(1, &Method::QueueDeclare(declare));
+        }
+        self.client.say(2, &Method::ConfirmSelect(ConfirmSelect { nowait: true }));
+        self.rest()
+    }
+
+    fn publish(&mut self, first: u32) {
+        let mut bytes = BytesMut::new();
+        for id in first..first + BURST {
+            let message = Message { id, persistent: true, exchange: String::new(), key: name(0), bytes: 100 };
+            message.encode(2, &mut bytes);
+        }
+        self.client.feed(bytes);
+    }
+
+    /// The whole story, as far as the disk goes along.
+    fn play(&mut self) -> Result<(), StoreError> {
+        self.declare_all()?;
+        self.publish(0);
+        self.rest()?;
+        while self.life.evict()? {}
+        self.wait()?;
+        self.checkpoint()?;
+        self.publish(BURST);
+        self.rest()?;
+        self.checkpoint()?;
+        self.wait()?;
+        self.checkpoint()
+    }
+
+    /// How often each message is there, and what is not as it should be about where.
+    fn look(&mut self) -> Result<BTreeMap<u32, u32>, StoreError> {
+        self.wait()?;
+        let mut found = BTreeMap::new();
+        for queue in 0..QUEUES {
+            let name = name(queue);
+            loop {
+                self.client.say(1, &Method::BasicGet(BasicGet { queue: &name, no_ack: false }));
+                let heard = loop {
+                    if let Some((_, heard)) = self.client.hear() {
+                        break heard;
+                    }
+                    let store = self.life.commit()? | self.life.read_ahead()? | self.client.work();
+                    assert!(store, "a get is never answered");
+                };
+                match heard {
+                    Heard::Delivered(delivery) => {
+                        *found.entry(delivery.content.id().unwrap()).or_default() += 1;
+                    }
+                    Heard::Answered { name: "basic.get-empty", .. } => break,
+                    Heard::Refused(_) => return Ok(found),
+                    other => panic!("a get is answered with {other:?}"),
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Crashes at this call. What was confirmed before, and what is there after a start; `None` when there is no such call.
+fn crash_at(call: u64, mode: CrashMode, now: Now) -> Option<(u64, BTreeMap<u32, u32>)> {
+    let disk = SimulatedDisk::new();
+    disk.fail_at(call, Fault::Crash);
+    let Ok(mut chain) = Chain::start(disk.clone(), 1, now) else { return Some((0, BTreeMap::new())) };
+    if chain.play().is_ok() {
+        return None;
+    }
+    let (confirmed, later) = (chain.confirmed, chain.now);
+    drop(chain);
+    let mut chain = Chain::start(disk.crash(mode, call), 2, later).unwrap();
+    Some((confirmed, chain.look().unwrap()))
+}
+
+#[test]
+fn a_dead_letter_is_in_one_place_after_a_crash_at_any_call() {
+    let now = Now::read();
+    let mut crashes = 0;
+    for mode in CrashMode::ALL {
+        for call in 0.. {
+            let Some((confirmed, found)) = crash_at(call, mode, now) else { break };
+            crashes += 1;
+            for (id, times) in &found {
+                assert_eq!(*times, 1, "message {id} is there {times} times; {mode:?} at call {call}");
+            }
+            for id in 0..confirmed as u32 {
+                assert!(found.contains_key(&id), "message {id} is lost; {mode:?} at call {call}");
+            }
+        }
+    }
+    println!("{crashes} crashes");
+    assert!(crashes > 500, "the story has become too short: {crashes} crashes");
+}
+
+#[test]
+fn without_a_crash_each_is_where_it_belongs() {
+    let mut chain = Chain::start(SimulatedDisk::new(), 1, Now::read()).unwrap();
+    chain.play().unwrap();
+    assert_eq!(chain.confirmed, u64::from(2 * BURST));
+    let vhost = chain.life.broker.vhost("/").unwrap();
+    let depths: Vec<u64> = (0..QUEUES).map(|queue| vhost.queue(&name(queue)).unwrap().depth().0).collect();
+    assert_eq!(depths, [0, 1, 0, 2, u64::from(2 * BURST) - 3]);
+}
