@@ -52,7 +52,7 @@ const STREAM: &[QueueKind] = &[];
 
 /// Every argument of queue.declare that is known, in the order in which they are checked, and the kinds of queues that
 /// take it.
-const QUEUE_ARGUMENTS: [(&str, &[QueueKind], Check); 29] = [
+const QUEUE_ARGUMENTS: [(&str, &[QueueKind], Check); 30] = [
     ("x-queue-type", BOTH, queue_type),
     ("x-expires", BOTH, |value, _| in_range(value, 1, EXPIRY_MS_MAX, "value_too_large")),
     ("x-message-ttl", BOTH, |value, _| in_range(value, 0, EXPIRY_MS_MAX, "value_too_large")),
@@ -67,7 +67,8 @@ const QUEUE_ARGUMENTS: [(&str, &[QueueKind], Check); 29] = [
     ("x-queue-version", CLASSIC, queue_version),
     ("x-single-active-consumer", BOTH, flag),
     ("x-delivery-limit", QUORUM, |value, _| integer(value).map(|_| Support::Accepted)),
-    ("x-consumer-timeout", BOTH, |value, _| in_range(value, 0, i64::MAX, "").map(|_| Support::Later)),
+    ("x-consumer-timeout", BOTH, |value, _| in_range(value, 0, i64::MAX, "")),
+    ("x-consumer-timeout-action", BOTH, |_, _| Ok(Support::Later)),
     ("x-quorum-initial-group-size", QUORUM, |value, _| in_range(value, 1, i64::MAX, "")),
     ("x-max-in-memory-length", QUORUM, |value, _| in_range(value, 0, i64::MAX, "")),
     ("x-max-in-memory-bytes", QUORUM, |value, _| in_range(value, 0, i64::MAX, "")),
@@ -135,6 +136,22 @@ pub fn consumer_priority(
         resource: resource.clone(),
         reason,
     })
+}
+
+/// The `x-consumer-timeout` of basic.consume, in milliseconds, if there is one.
+///
+/// # Errors
+/// [`BrokerError::InvalidArgument`] when it is no number of milliseconds.
+pub fn consumer_timeout(arguments: Table<'_>, resource: &Resource) -> Result<Option<u64>, BrokerError> {
+    let name = "x-consumer-timeout";
+    let Some(value) = arguments.get(name) else { return Ok(None) };
+    let invalid = |reason| BrokerError::InvalidArgument {
+        argument: name.to_owned(),
+        resource: resource.clone(),
+        reason,
+    };
+    in_range(value, 0, i64::MAX, "").map_err(invalid)?;
+    Ok(value.as_int().and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0))
 }
 
 /// The `alternate-exchange` of exchange.declare.

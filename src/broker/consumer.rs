@@ -22,6 +22,8 @@ pub struct Consumer {
     pub outbox: Arc<Outbox>,
     /// What it consumes from; `None` for a direct reply-to consumer, which no queue stands behind.
     pub source: Option<Source>,
+    /// How long it may hold a message, in milliseconds.
+    pub timeout_ms: u64,
     /// Its number in a line of the outbox, or zero: written and read under the outbox's lock.
     pub(in crate::broker) place: AtomicU64,
 }
@@ -34,8 +36,9 @@ impl Consumer {
         no_ack: bool,
         outbox: Arc<Outbox>,
         source: Option<Source>,
+        timeout_ms: u64,
     ) -> Self {
-        Self { tag, channel, no_ack, outbox, source, place: AtomicU64::new(0) }
+        Self { tag, channel, no_ack, outbox, source, timeout_ms, place: AtomicU64::new(0) }
     }
 
     /// It has waited in line and may go on, with its share of what there is.

@@ -258,6 +258,7 @@ mod tests {
             let subscription = Subscription {
                 tag: tag.into(),
                 channel: 1,
+                timeout_ms: None,
                 no_ack: true,
                 terms: Terms { priority, prefetch: None, exclusive: false },
                 outbox: Arc::clone(&self.outbox),

@@ -492,7 +492,7 @@ mod tests {
         let waker = Waker::from(Arc::clone(&count));
         let mut context = Context::from_waker(&waker);
         let wakes = || count.0.load(Ordering::Relaxed);
-        let consumer = Arc::new(Consumer::new("".into(), 1, true, Arc::clone(&outbox), None));
+        let consumer = Arc::new(Consumer::new("".into(), 1, true, Arc::clone(&outbox), None, 0));
         let push = || {
             let mut wakes = Wakes::default();
             outbox.lock().push_cancelled(&consumer, &mut wakes);

@@ -27,6 +27,14 @@ impl Seq {
         Self(self.counted().0 | (rank as u64) << RANK_SHIFT)
     }
 
+    /// The first number of the next lower priority; `None` when there is no lower one.
+    pub const fn next_rank(self) -> Option<Self> {
+        match (self.0 >> RANK_SHIFT) + 1 {
+            rank @ 0..=255 => Some(Self(rank << RANK_SHIFT)),
+            _ => None,
+        }
+    }
+
     /// The number without its rank: the count, which is what is never used twice.
     #[must_use]
     pub const fn counted(self) -> Self {

@@ -181,6 +181,25 @@ impl<C> Classic<C> {
         }
     }
 
+    /// The first run of each priority that is in memory, the highest first.
+    pub fn fronts(&self) -> impl Iterator<Item = &Run> {
+        let mut from = Some(Seq(0));
+        std::iter::from_fn(move || {
+            let run = self.ready.run_from(from?)?;
+            from = run.first_seq().next_rank();
+            Some(run)
+        })
+    }
+
+    /// Takes a ready message that nobody is to have, wherever it is.
+    pub fn take_out(&mut self, seq: Seq) -> Option<Piece> {
+        let piece = self.ready.take_out(seq, &self.ledger)?;
+        if let Piece::Here(run) = &piece {
+            self.forget_expiry(run);
+        }
+        Some(piece)
+    }
+
     /// Takes up to `count` messages of the front run; they are unacked until settled or given back.
     pub fn take(&mut self, count: u32) -> Option<Run> {
         let run = self.ready.take_front(count)?;

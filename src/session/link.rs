@@ -32,6 +32,7 @@ use crate::protocol::methods::Method;
 use crate::protocol::table::Table;
 use crate::session::chore::Chore;
 use crate::session::output::Output;
+use crate::session::overdue::Overdue;
 use crate::session::parked::Parked;
 use crate::stats::Charge;
 
@@ -82,6 +83,8 @@ pub struct Link {
     pub handed_over: Lsn,
     /// What was encoded for the socket and still takes room in the outbox, in bytes.
     pub unreleased_bytes: u64,
+    /// When to look for messages that are held for too long.
+    pub overdue: Overdue,
     /// What queues have refused of what was handed over last.
     pub refused: Vec<Receipt>,
     /// Channels that wait to have this chunk's publishes confirmed.
@@ -176,6 +179,7 @@ impl Link {
             chores: VecDeque::new(),
             handed_over: Lsn::default(),
             unreleased_bytes: 0,
+            overdue: Overdue::default(),
             refused: Vec::new(),
             confirming: Vec::new(),
             awaited: None,

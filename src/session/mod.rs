@@ -25,6 +25,7 @@ pub mod handshake;
 pub mod heartbeat;
 pub mod link;
 pub mod output;
+pub mod overdue;
 pub mod parked;
 pub mod refuse;
 pub mod running;

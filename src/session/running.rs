@@ -508,15 +508,18 @@ impl Running {
 
     /// When [`Running::on_timeout`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        self.crowded.as_ref().map(|crowded| crowded.until)
+        let crowded = self.crowded.as_ref().map(|crowded| crowded.until);
+        crowded.into_iter().chain(self.link.overdue.at()).min()
     }
 
-    /// Time has passed: a queue that is still crowded is not waited for any longer.
+    /// Time has passed: a queue that is still crowded is not waited for any longer, nor is a consumer that holds a
+    /// message for too long.
     pub fn on_timeout(&mut self, now: Now) {
         if let Some(crowded) = self.crowded.take_if(|crowded| crowded.until <= now.instant) {
             crowded.queue.give_up_crowd(&mut self.link.wakes);
             self.link.wakes.wake();
         }
+        self.look_for_overdue(now);
     }
 }
 

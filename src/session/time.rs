@@ -31,8 +31,10 @@ impl Session {
             self.abandon(now);
             return;
         }
+        self.begin_turn(now);
         let Phase::Running(running) = &mut self.phase else { return };
         running.on_timeout(now);
+        self.pump();
         match self.heartbeat.due(now.instant, self.listening()) {
             Some(Due::PeerIsGone) => {
                 self.complain(now, "no heartbeat from the client");

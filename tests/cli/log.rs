@@ -5,8 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use sluicemq::protocol::field::Field;
-use sluicemq::protocol::methods::{BasicPublish, ChannelOpen, ConfirmSelect, Method, QueueDeclare};
-use sluicemq::protocol::properties::PropertiesBuf;
+use sluicemq::protocol::methods::{ChannelOpen, ConfirmSelect, Method, QueueDeclare};
 use sluicemq::protocol::table::{Table, TableBuf};
 
 use crate::client::{Client, Incoming};
@@ -159,22 +158,4 @@ fn an_alarm_names_its_setting_and_sizes() {
     let log = broker.log_until("disk alarm");
     let words = ["disk alarm: publishers wait", "storage.disk_free_limit=\"1000.0 TiB\"", "free=\""];
     assert_eq!(lines_with(&log, &words).len(), 1, "{log:#?}");
-}
-
-#[test]
-fn an_expiration_is_not_passed_over_in_silence() {
-    let (broker, address, _) = start(&mut on_loopback());
-    let mut client = Client::connect(address).expect("a connection");
-    declare(&mut client, "soon");
-    let mut properties = PropertiesBuf::new();
-    properties.expiration("1");
-    let properties = properties.into_bytes();
-    for _ in 0..3 {
-        let publish =
-            BasicPublish { exchange: b"", routing_key: b"soon", mandatory: false, immediate: false };
-        client.push_content(publish, &properties, b"kept");
-    }
-    confirmed(&mut client, "soon", 1);
-    let log = rest(broker);
-    assert_eq!(lines_with(&log, &["expiration", "routing_key=\"soon\""]).len(), 1, "{log:#?}");
 }

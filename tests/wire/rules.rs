@@ -372,6 +372,25 @@ fn higher_priorities_come_first_and_go_back_to_their_place() {
 }
 
 #[test]
+fn what_is_behind_higher_priorities_expires_as_well() {
+    if !only_here("RabbitMQ waits for the first of the highest priority") {
+        return;
+    }
+    let mut client = Client::open();
+    let dead = client.queue();
+    let [exchange, key] = dead_letters_to(&dead);
+    let rules = [exchange, key, ("x-max-priority", Field::I32(9)), ("x-message-ttl", Field::I32(1500))];
+    let queue = queue_with(&mut client, &rules);
+    client.consume(&dead);
+    put_with_priority(&mut client, &queue, "low", 1);
+    // The letter of this one says that time has passed since.
+    put_expiring(&mut client, &queue, "time", "1200");
+    assert_eq!(client.delivery().text(), "time");
+    put_with_priority(&mut client, &queue, "high", 9);
+    assert_eq!(client.bodies(2), ["low", "high"]);
+}
+
+#[test]
 fn one_consumer_is_served_until_it_goes() {
     let mut client = Client::open();
     let queue = queue_with(&mut client, &[("x-single-active-consumer", Field::Bool(true))]);
@@ -394,6 +413,27 @@ fn one_consumer_is_served_until_it_goes() {
     client.open_channel(3);
     client.on(3).send(&Method::BasicConsume(alone));
     client.expect_channel_close((60, 20), 403, &text);
+}
+
+#[test]
+fn who_holds_a_message_for_too_long_loses_it() {
+    if !only_here("RabbitMQ takes this argument from 3.12 on, and looks once a minute") {
+        return;
+    }
+    let mut client = Client::open();
+    let queue = client.queue();
+    client.open_channel(2);
+    let arguments = table(&[("x-consumer-timeout", Field::I32(100))]);
+    let slow = BasicConsume { arguments: Table::unchecked(&arguments), ..consume(&queue) };
+    client.on(2).consume_as(slow);
+    client.on(1).put(&queue, "m");
+    let held = client.on(2).delivery();
+    assert!(!held.is_redelivered());
+    let text = "PRECONDITION_FAILED - delivery acknowledgement on channel 2 timed out. Timeout value used: 100 ms. This \
+                timeout value can be configured, see consumers doc guide to learn more";
+    client.expect_channel_close((0, 0), 406, text);
+    let again = client.on(1).take(&queue);
+    assert_eq!((again.text(), again.is_redelivered()), ("m", true));
 }
 
 #[test]

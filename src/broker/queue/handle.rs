@@ -59,6 +59,8 @@ pub struct Queue {
     pub(super) flows: AtomicBool,
     /// What of its settings concerns those who do not hold the lock. Written under it.
     traits: Traits,
+    /// As its settings say; 0 when they do not.
+    consumer_timeout_ms: AtomicU64,
     state: Mutex<State>,
     /// Its name and arguments, on the node's gauge.
     _charge: Charge,
@@ -198,6 +200,7 @@ impl Queue {
             deleted: AtomicBool::new(false),
             flows: AtomicBool::new(false),
             traits: Traits::default(),
+            consumer_timeout_ms: AtomicU64::new(0),
             state: Mutex::default(),
         };
         queue.apply_settings(settings);
@@ -251,6 +254,7 @@ impl Queue {
         let mut state = self.lock();
         state.has_rules = settings.message_ttl_ms.is_some() || settings.is_limited();
         self.traits.set(&settings);
+        self.consumer_timeout_ms.store(settings.consumer_timeout_ms.unwrap_or(0), Ordering::Relaxed);
         state.settings = Arc::new(settings);
         state.agree();
     }
@@ -259,6 +263,14 @@ impl Queue {
     #[inline]
     pub fn delivery_count(&self, run: &Run) -> Option<u16> {
         (self.kind == QueueKind::Quorum).then(|| run.returns())
+    }
+
+    /// How long a message of it may be held, in milliseconds, where the consumer says nothing.
+    pub fn consumer_timeout_ms(&self) -> u64 {
+        match self.consumer_timeout_ms.load(Ordering::Relaxed) {
+            0 => self.node.limits.consumer_timeout_ms,
+            own => own,
+        }
     }
 
     /// Whether only one consumer is served at a time.

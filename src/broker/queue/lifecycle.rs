@@ -26,6 +26,8 @@ pub struct Subscription {
     pub channel: u16,
     /// No acknowledgements.
     pub no_ack: bool,
+    /// How long it may hold a message, in milliseconds; `None` is as long as the queue says.
+    pub timeout_ms: Option<u64>,
     /// Priority, prefetch, exclusivity.
     pub terms: Terms,
     /// Where deliveries go.
@@ -68,9 +70,10 @@ impl Queue {
             return Err(BrokerError::NotFound(self.resource()));
         }
         let make = |key| {
-            let Subscription { tag, channel, no_ack, outbox, terms } = subscription;
+            let Subscription { tag, channel, no_ack, outbox, terms, timeout_ms } = subscription;
+            let timeout_ms = timeout_ms.unwrap_or_else(|| self.consumer_timeout_ms());
             let source = Some(Source { queue: Arc::clone(self), key, priority: terms.priority });
-            Arc::new(Consumer::new(tag, channel, no_ack, outbox, source))
+            Arc::new(Consumer::new(tag, channel, no_ack, outbox, source, timeout_ms))
         };
         match state.classic.consumers.add(subscription.terms, make) {
             Ok(consumer) => Ok(Arc::clone(consumer)),

@@ -49,6 +49,9 @@ impl Queue {
             while steps > 0 && self.take_overdue(state, &mut gone, wakes) {
                 steps -= 1;
             }
+            if state.settings.priority_max.is_some() {
+                self.take_overdue_behind(state, &mut steps, &mut gone, wakes);
+            }
             if !goes_on {
                 self.shorten(state, &mut steps, &mut gone, wakes);
             }
@@ -84,6 +87,24 @@ impl Queue {
         let Some(piece) = state.classic.take_head(overdue) else { return false };
         self.part_with(state, piece, Reason::Expired, gone, wakes);
         true
+    }
+
+    /// Takes those that had their time though others of a higher priority go before them and did not.
+    fn take_overdue_behind(
+        self: &Arc<Self>,
+        state: &mut State,
+        steps: &mut u32,
+        gone: &mut Vec<Gone>,
+        wakes: &mut Wakes,
+    ) {
+        let ttl_ms = state.settings.message_ttl_ms;
+        while *steps > 0 {
+            let is_overdue = |run: &&Run| expiry::overdue(run, 1, ttl_ms, wakes.now_ms()) > 0;
+            let Some(seq) = state.classic.fronts().find(is_overdue).map(Run::first_seq) else { break };
+            let Some(piece) = state.classic.take_out(seq) else { break };
+            *steps -= 1;
+            self.part_with(state, piece, Reason::Expired, gone, wakes);
+        }
     }
 
     /// Drops the first ones until what is ready is within its limits.
@@ -187,8 +208,11 @@ impl Queue {
 
     /// When to look again: earlier than was noted, perhaps. A later time is noted when the earlier one has come.
     pub(super) fn note_deadline(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
-        let by_ttl = match (state.settings.message_ttl_ms, state.classic.front()) {
-            (Some(ttl_ms), Some(front)) if !state.is_on_its_way() => Some(expiry::time_of(front, ttl_ms)),
+        let by_ttl = match state.settings.message_ttl_ms {
+            Some(ttl_ms) if !state.is_on_its_way() => {
+                let fronts = if state.settings.priority_max.is_some() { usize::MAX } else { 1 };
+                state.classic.fronts().take(fronts).map(|front| expiry::time_of(front, ttl_ms)).min()
+            }
             _ => None,
         };
         let by_lease = match state.settings.expires_ms {

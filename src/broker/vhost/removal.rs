@@ -481,8 +481,14 @@ mod tests {
         for tag in 0..20 {
             let terms = Terms { priority: 0, prefetch: None, exclusive: false };
             let tag = tag.to_string().into();
-            let subscription =
-                Subscription { tag, channel: 1, no_ack: true, terms, outbox: Arc::clone(&outbox) };
+            let subscription = Subscription {
+                tag,
+                channel: 1,
+                no_ack: true,
+                timeout_ms: None,
+                terms,
+                outbox: Arc::clone(&outbox),
+            };
             queue.subscribe(subscription).unwrap();
         }
         let mut removal = host.delete("q");

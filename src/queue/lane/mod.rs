@@ -333,6 +333,16 @@ impl Lane {
         }
     }
 
+    /// The first run whose messages have numbers of `from` or higher, if that is in memory, and where the next one begins
+    /// to look.
+    pub fn run_from(&self, from: Seq) -> Option<&Run> {
+        let at = self.list.partition_point(|other| other.end() <= from);
+        match self.list.get(at)? {
+            Resting::Here(run) | Resting::Kept(run) => Some(run),
+            Resting::Away(..) => None,
+        }
+    }
+
     /// Puts messages of another lane where their numbers belong.
     pub fn insert_piece(&mut self, piece: Piece, ledger: &Ledger) {
         match piece {

@@ -84,12 +84,14 @@ impl Channel {
             )));
         }
         let priority = arguments::consumer_priority(consume.arguments, &queue.resource(), queue.kind)?;
+        let timeout_ms = arguments::consumer_timeout(consume.arguments, &queue.resource())?;
         let tag = self.tag_or_new(consume.consumer_tag);
         let prefetch = (self.prefetch > 0 && !consume.no_ack).then(|| u32::from(self.prefetch));
         let consumer = queue.subscribe(Subscription {
             tag: tag.clone(),
             channel: self.number,
             no_ack: consume.no_ack,
+            timeout_ms,
             terms: Terms { priority, prefetch, exclusive: consume.exclusive },
             outbox: Arc::clone(&link.outbox),
         })?;
@@ -112,7 +114,8 @@ impl Channel {
             return Err(BrokerError::TagInUse(consume.consumer_tag.to_owned()).into());
         }
         let tag = self.tag_or_new(consume.consumer_tag);
-        let consumer = Consumer::new(tag.clone(), self.number, true, Arc::clone(&link.outbox), None);
+        let consumer =
+            Consumer::new(tag.clone(), self.number, true, Arc::clone(&link.outbox), None, u64::MAX);
         let consumer = Arc::new(consumer);
         self.reply_address = Some(link.broker.replies.register(Arc::clone(&consumer)));
         self.consumers.insert(tag.clone(), consumer);
@@ -185,7 +188,11 @@ impl Channel {
             link.settlement(&queue).settled(&run);
             return Ok(());
         }
-        self.hold(link, Delivered { first_tag: tag, held: Held::Here(run), holder: Holder::Get(queue) });
+        let since_ms = link.now.steady_ms;
+        self.hold(
+            link,
+            Delivered { first_tag: tag, held: Held::Here(run), holder: Holder::Get(queue), since_ms },
+        );
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::broker::consumer::Consumer;
 use crate::broker::outbox::Item;
+use crate::broker::wakes::HOLD_STEPS;
 use crate::message::names::Names;
 use crate::message::record::{BodyView, MessageView};
 use crate::message::run::Run;
@@ -53,7 +54,12 @@ impl Channel {
         if !consumer.no_ack {
             self.hold(
                 link,
-                Delivered { first_tag, held: Held::Here(run), holder: Holder::Consumer(consumer) },
+                Delivered {
+                    first_tag,
+                    held: Held::Here(run),
+                    holder: Holder::Consumer(consumer),
+                    since_ms: link.now.steady_ms,
+                },
             );
         } else if let Some(source) = &consumer.source {
             link.settlement(&source.queue).settled(&run);
@@ -62,13 +68,24 @@ impl Channel {
 
     /// Remembers what was delivered until it is settled. While memory holds too much, what the disk has is remembered
     /// without its bytes.
-    pub(super) fn hold(&mut self, link: &Link, mut delivered: Delivered) {
+    pub(super) fn hold(&mut self, link: &mut Link, mut delivered: Delivered) {
+        link.overdue.hold(delivered.holder.timeout_ms(), link.now);
         if link.node().memory.is_above_cache() {
             delivered.let_go();
         }
         link.outbox.held_bytes.add(delivered.held_bytes());
         self.unacked.push(delivered);
         self.unacked.charge(&link.node().memory.unacked);
+    }
+
+    /// Whether anything waits for its acknowledgement.
+    pub fn holds_any(&self) -> bool {
+        !self.unacked.is_empty()
+    }
+
+    /// How long a message may be held that is held for longer, in milliseconds, if there is one.
+    pub fn overdue(&self, now_ms: u64) -> Option<u64> {
+        self.unacked.overdue(now_ms, HOLD_STEPS as usize)
     }
 
     /// Goes on letting go of what is held, with so many steps; whether all was gone through.

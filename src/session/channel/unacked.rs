@@ -29,6 +29,16 @@ pub enum Holder {
     Get(Arc<Queue>),
 }
 
+impl Holder {
+    /// How long it may hold a message, in milliseconds.
+    pub fn timeout_ms(&self) -> u64 {
+        match self {
+            Self::Consumer(consumer) => consumer.timeout_ms,
+            Self::Get(queue) => queue.consumer_timeout_ms(),
+        }
+    }
+}
+
 /// What is held of messages that were delivered.
 #[derive(Clone, Debug)]
 pub enum Held {
@@ -47,6 +57,8 @@ pub struct Delivered {
     pub held: Held,
     /// Who has them.
     pub holder: Holder,
+    /// Since when ([`steady_ms`](crate::clock::Now::steady_ms)).
+    pub since_ms: u64,
 }
 
 /// The unacknowledged deliveries of one channel.
@@ -75,6 +87,20 @@ impl Unacked {
             None if bytes > 0 => self.charge = Some(Charge::new(gauge, bytes)),
             _ => {}
         }
+    }
+
+    /// How long the first of those may be held that are held for longer by now, in milliseconds. The oldest ones are
+    /// looked at, so many of them.
+    pub fn overdue(&self, now_ms: u64, most: usize) -> Option<u64> {
+        let oldest = self.by_last_tag.values().take(most);
+        let mut timeouts = oldest.map(|delivered| (delivered.since_ms, delivered.holder.timeout_ms()));
+        let is_over = |(since_ms, timeout_ms): &(u64, u64)| since_ms.saturating_add(*timeout_ms) <= now_ms;
+        timeouts.find(is_over).map(|(_, timeout_ms)| timeout_ms)
+    }
+
+    /// Whether none are outstanding.
+    pub fn is_empty(&self) -> bool {
+        self.by_last_tag.is_empty()
     }
 
     /// How many messages wait that consumers were given: they count in a prefetch, which basic.get does not heed.
@@ -164,7 +190,8 @@ impl Delivered {
             Held::Here(run) => Held::Here(run.split_front(count)),
             Held::Away(away) => Held::Away(split_away(away, count)),
         };
-        let before = Self { first_tag: self.first_tag, held, holder: self.holder.clone() };
+        let before =
+            Self { first_tag: self.first_tag, held, holder: self.holder.clone(), since_ms: self.since_ms };
         self.first_tag = tag;
         before
     }
@@ -267,7 +294,12 @@ mod tests {
         let (block, count, body_bytes) =
             builder.seal(Stamp { marks: Marks::of(persistent), received_ms: 0 }, gauge);
         let run = Run::of_block(block, count, body_bytes).numbered_from(Seq(first));
-        Delivered { first_tag: first, held: Held::Here(run), holder: Holder::Get(Arc::clone(queue)) }
+        Delivered {
+            first_tag: first,
+            held: Held::Here(run),
+            holder: Holder::Get(Arc::clone(queue)),
+            since_ms: 0,
+        }
     }
 
     /// So many blocks, and all messages but every fiftieth acknowledged.

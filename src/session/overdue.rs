@@ -1,0 +1,79 @@
+//! Consumers that hold a message for too long: their channel is closed, and what it held goes to others.
+//!
+//! It is looked for now and then, not at the moment: a message may be held a tenth longer, or a minute.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::Now;
+use crate::session::refuse::Refusal;
+use crate::session::running::{Running, Slot};
+
+/// How long is waited between two looks: a part of the shortest time a message may be held, within these.
+const LOOKS_IN_TIME: u32 = 10;
+const SHORTEST_REST: Duration = Duration::from_millis(50);
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// When to look at what is held, and why.
+#[derive(Debug)]
+pub struct Overdue {
+    at: Option<Instant>,
+    /// The shortest time that anything held may be held, in milliseconds.
+    shortest_ms: u64,
+}
+
+impl Default for Overdue {
+    fn default() -> Self {
+        Self { at: None, shortest_ms: u64::MAX }
+    }
+}
+
+impl Overdue {
+    /// Something is held that may be so for `timeout_ms`.
+    #[inline]
+    pub fn hold(&mut self, timeout_ms: u64, now: Now) {
+        if self.at.is_none() || timeout_ms < self.shortest_ms {
+            self.look_again(timeout_ms.min(self.shortest_ms), now);
+        }
+    }
+
+    fn look_again(&mut self, shortest_ms: u64, now: Now) {
+        self.shortest_ms = shortest_ms;
+        let rest = Duration::from_millis(shortest_ms) / LOOKS_IN_TIME;
+        self.at = now.instant.checked_add(rest.clamp(SHORTEST_REST, LONGEST_REST));
+    }
+
+    /// When to look.
+    pub fn at(&self) -> Option<Instant> {
+        self.at
+    }
+}
+
+impl Running {
+    /// Closes a channel whose consumer holds a message for longer than it may, if it is time to look. There may be more:
+    /// then the next look is soon.
+    pub(super) fn look_for_overdue(&mut self, now: Now) {
+        let is_time = self.link.overdue.at().is_some_and(|at| at <= now.instant);
+        if !is_time || self.closing.is_some() {
+            return;
+        }
+        self.link.now = now;
+        self.link.wakes.count(self.channels.len() as u32);
+        let shortest_ms = self.link.overdue.shortest_ms;
+        self.link.overdue = Overdue::default();
+        let mut overdue = None;
+        for (number, slot) in &self.channels {
+            let Slot::Open(channel) = slot else { continue };
+            if channel.holds_any() {
+                self.link.overdue.hold(shortest_ms, now);
+                overdue = overdue.or_else(|| Some((*number, channel.overdue(now.steady_ms)?)));
+            }
+        }
+        let Some((number, timeout_ms)) = overdue else { return };
+        let refusal = Refusal::precondition(format!(
+            "delivery acknowledgement on channel {number} timed out. Timeout value used: {timeout_ms} ms. This timeout \
+             value can be configured, see consumers doc guide to learn more"
+        ));
+        self.close_refused(number, &refusal, (0, 0));
+        self.work_if_begun();
+    }
+}
