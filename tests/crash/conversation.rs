@@ -61,6 +61,11 @@ impl Channel {
             && self.consumers.values().any(|consumer| consumer.queue == queue && consumer.no_ack)
     }
 
+    /// Whether it consumes from a queue.
+    pub(crate) fn consumes_from(&self, queue: u64) -> bool {
+        self.consumers.values().any(|consumer| consumer.queue == queue)
+    }
+
     /// Whether it waits for a basic.get: then nothing it says is understood.
     pub(crate) fn waits_for_get(&self) -> bool {
         self.awaited.iter().any(|awaited| matches!(awaited, Awaited::Get { .. }))
@@ -193,7 +198,8 @@ impl Channel {
         let Some((&seq, entry)) = found else {
             return Err(format!("message {id} is delivered, and is not there to be had"));
         };
-        if entry.delivered != delivery.redelivered && !entry.perhaps_delivered {
+        let may_be_either = entry.perhaps_delivered && !entry.delivered;
+        if entry.delivered != delivery.redelivered && !may_be_either {
             return Err(format!("message {id}: redelivered is {}", delivery.redelivered));
         }
         if let Some(consumer) = delivery.consumer.as_ref().and_then(|tag| self.consumers.get_mut(tag))

@@ -11,8 +11,9 @@
 //! crashes again while the broker starts, when it has started, and when it has gone on.
 //!
 //! In reading order: [`op`] what clients do, [`draw`] how it is chosen, [`message`], [`client`] a session without a
-//! socket, [`conversation`] what a client knows, [`shadow`] and [`state`] what the broker must hold, [`life`] a
-//! process, [`watched`] the disk, [`world`] who moves next, [`survivor`] and [`check`] what must be true afterwards.
+//! socket, [`conversation`] and [`party`] what a client knows, [`shadow`] and [`state`] what the broker must hold,
+//! [`life`] a process, [`watched`] the disk, [`world`] who moves next, [`survivor`] and [`check`] what must be true
+//! afterwards.
 //!
 //! ```text
 //! cargo test --test crash                                             a sample of the points of some seeds
@@ -32,6 +33,7 @@ mod faults;
 mod life;
 mod message;
 mod op;
+mod party;
 mod points;
 mod scripts;
 mod shadow;

@@ -70,6 +70,24 @@ impl Queue {
     pub(crate) fn ready(&self) -> usize {
         self.entries.values().filter(|entry| !entry.held).count()
     }
+
+    pub(crate) fn held(&self) -> usize {
+        self.entries.len() - self.ready()
+    }
+
+    /// Everybody is gone who consumed from it, and so many messages were on their way to them: that is as good as
+    /// delivered, where it can be told which ones they were. They are taken from the head, so that of those that never
+    /// came back they are the first; what has come back may have done so at any time.
+    pub(crate) fn lose_consumers(&mut self, on_their_way: usize) {
+        let is_all = on_their_way >= self.ready();
+        let returned = |entry: &Entry| entry.delivered || entry.perhaps_delivered;
+        let unheld = self.entries.values().filter(|entry| !entry.held);
+        let perhaps = unheld.filter(|entry| returned(entry)).count();
+        let known = if is_all { usize::MAX } else { on_their_way.saturating_sub(perhaps) };
+        let unheld = self.entries.values_mut().filter(|entry| !entry.held);
+        let first = unheld.filter(|entry| is_all || !returned(entry)).take(known);
+        first.for_each(|entry| entry.delivered = true);
+    }
 }
 
 impl Shadow {

@@ -22,6 +22,7 @@ use crate::dice::Dice;
 use crate::draw::Habits;
 use crate::life::{Life, Sizes};
 use crate::op::Op;
+use crate::party::Party;
 use crate::shadow::Shadow;
 use crate::watched::{Kind, WatchedDisk, watch};
 
@@ -31,6 +32,8 @@ const LIVES: u64 = 3;
 const STEPS_PER_LIFE: [u64; 3] = [150, 300, 700];
 /// The steps in which a shortage begins and ends.
 const SHORTAGE: [u64; 2] = [60, 140];
+/// One in so many acts of a client is followed by the departure of one that has not heard of it yet.
+const DEPARTURE: u64 = 8;
 /// Others act while so many calls in a hundred last.
 const MEANWHILE: u64 = 20;
 
@@ -66,11 +69,6 @@ pub(crate) enum Ended {
     Stopped,
     /// It stopped, and its last word may have failed; or it never came to serve anybody.
     Unknown,
-}
-
-struct Party {
-    client: Client,
-    channels: Vec<Channel>,
 }
 
 pub(crate) struct World {
@@ -396,6 +394,10 @@ impl World {
         party.client.feed(bytes);
         self.listen(party, &broker);
         drop(parties);
+        if self.roll(DEPARTURE) == 0 {
+            // What others are to hear of this is on its way.
+            self.reconnect();
+        }
         self.rest();
     }
 
@@ -409,17 +411,24 @@ impl World {
         }
         self.may_be_clean.set(false);
         self.tell(|| format!("client {at} goes, and another one comes"));
-        let new = self.connect(&broker);
-        self.leave(std::mem::replace(&mut parties[at], new));
+        let gone = std::mem::replace(&mut parties[at], self.connect(&broker));
+        self.leave(gone, &parties);
         drop(parties);
         self.rest();
     }
 
-    fn leave(&self, party: Party) {
+    fn leave(&self, mut party: Party, others: &[Party]) {
         let mut shadow = self.shadow.borrow_mut();
-        for mut channel in party.channels {
-            shadow.end(&mut channel);
+        let vhost = self.broker().vhost("/").expect("the virtual host");
+        for (name, queue) in &mut shadow.queues {
+            if party.consumes_from(queue.number)
+                && !others.iter().any(|other| other.consumes_from(queue.number))
+            {
+                let (_, unacked) = vhost.queue(name).expect("a queue").depth();
+                queue.lose_consumers(unacked as usize - queue.held());
+            }
         }
+        party.channels.iter_mut().for_each(|channel| shadow.end(channel));
         drop(party.client);
     }
 
@@ -432,8 +441,9 @@ impl World {
         }
         life.broker.release(self.now);
         self.rest();
-        for party in self.parties.take() {
-            self.leave(party);
+        let mut parties = self.parties.take();
+        while let Some(party) = parties.pop() {
+            self.leave(party, &parties);
         }
         self.may_be_clean.set(true);
         let stopped = life.stop();
@@ -574,15 +584,6 @@ impl World {
             }
         }
         self.rest();
-    }
-}
-
-impl Party {
-    /// Of a queue that is gone nothing is known any more.
-    fn forget_queues(&mut self, shadow: &Shadow) {
-        for channel in &mut self.channels {
-            channel.consumers.retain(|_, consumer| shadow.has_queue(consumer.queue));
-        }
     }
 }
 
