@@ -137,6 +137,8 @@
 //!   memory back. What open transactions hold raises none. A client that is not read further is not dead: what it leaves
 //!   in its socket tells ([`session::heartbeat`]). One that has shut its side is gone, with what it had sent and nobody had
 //!   read: its queues and what it held are for others now, and not when the alarm ends.
+//! * Of large messages that are on their way in and find no more room one after the other is read on, and the others wait
+//!   ([`broker::uploads`]): if all went on memory had no bound, and if all waited none would ever be whole.
 //! * What is deleted is gone at once: the log is told, nobody finds it, routing passes it over. Its bindings and messages
 //!   go after it in steps ([`broker::vhost::removal`], [`broker::remains`]), and others run in between.
 //! * What comes back to a queue in one piece is up to a thousand runs; others may see the first thousand before the rest.

@@ -32,6 +32,8 @@ pub struct Memory {
     pub index: Gauge,
     /// Parts of messages that have not arrived whole.
     pub partial_bodies: Gauge,
+    /// The same of messages that go on beyond the share that those have: see [`crate::broker::uploads`].
+    pub granted_bodies: Gauge,
     /// The routes that connections keep.
     pub routes: Arc<Gauge>,
     /// What connections remember of messages that wait for an acknowledgement, beside their bytes.
@@ -56,6 +58,7 @@ impl Memory {
             messages: Arc::default(),
             index: Gauge::default(),
             partial_bodies: Gauge::default(),
+            granted_bodies: Gauge::default(),
             routes: Arc::default(),
             unacked: Arc::default(),
             definitions: Arc::default(),
@@ -113,11 +116,28 @@ impl Memory {
         }
     }
 
-    /// Whether unfinished messages take more than their share, for someone who has this much of it.
-    pub fn refuses_partial_body(&self, own_bytes: u64) -> bool {
-        // One message alone may be as large as any.
-        let others_bytes = self.partial_bodies.read().saturating_sub(own_bytes);
-        refuses(others_bytes, self.partial_bodies_max, own_bytes)
+    /// Whether unfinished messages take more than their share.
+    pub fn is_short_of_parts(&self) -> bool {
+        self.partial_bodies.read() > self.partial_bodies_max
+    }
+
+    /// Whether there is plenty of that share.
+    pub fn has_plenty_for_parts(&self) -> bool {
+        self.partial_bodies.read() < self.partial_bodies_max / 10 * PLENTY_TENTHS
+    }
+
+    /// Whether an unfinished message that has this much of that share must wait for more: a large one past it, any past
+    /// half as much again.
+    pub fn keeps_waiting(&self, own_bytes: u64) -> bool {
+        let (held_bytes, share_bytes) = (self.partial_bodies.read(), self.partial_bodies_max);
+        held_bytes > share_bytes
+            && (own_bytes >= BLAMED_BYTES_MIN || held_bytes - share_bytes > share_bytes / 2)
+    }
+
+    /// Whether messages that went on beyond that share take twice as much, beside one that has this much of it: one alone
+    /// may be as large as any.
+    pub fn refuses_granted(&self, own_bytes: u64) -> bool {
+        self.granted_bodies.read().saturating_sub(own_bytes) / 2 > self.partial_bodies_max
     }
 
     /// Whether open transactions take more than their share, for one that has this much of it.
@@ -141,7 +161,8 @@ impl Memory {
         let share = 2 * (self.watermark_bytes / TRANSACTIONS_OF_WATERMARK);
         let messages = self.messages.read().saturating_sub(self.transactions.read().min(share));
         let counted = [&self.routes, &self.unacked, &self.definitions, &self.returns].map(Arc::as_ref);
-        let beside = [&self.index, &self.partial_bodies].into_iter().chain(counted);
+        let parts = [&self.partial_bodies, &self.granted_bodies];
+        let beside = parts.into_iter().chain([&self.index]).chain(counted);
         messages + beside.map(Gauge::read).sum::<u64>()
     }
 

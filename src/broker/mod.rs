@@ -4,8 +4,8 @@
 //! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
 //! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`], [mod@line] and [`consumer`] (the
 //! way out), [`wakes`], [`deadlines`] (what time brings), [`dead_letters`] (where messages go that nobody took), [`release`]
-//! (for publishers that are gone), [`remains`] (of what was deleted), [`memory`] and [`alarms`] (when publishers must
-//! wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
+//! (for publishers that are gone), [`remains`] (of what was deleted), [`memory`], [`alarms`] (when publishers must wait)
+//! and [`uploads`] (when large messages must), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox or the log). No lock is held while a wake is paid.
@@ -36,6 +36,7 @@ pub mod release;
 pub mod remains;
 pub mod reply_to;
 pub mod route;
+pub mod uploads;
 pub mod vhost;
 pub mod wakes;
 
@@ -88,7 +89,7 @@ pub struct Broker {
 
 impl Broker {
     /// A broker on a disk in memory that forgets: nothing outlives it, and everything is durable at once. It holds at
-    /// most `watermark_bytes` before publishers wait, and at most `partial_bodies_max` bytes of unfinished messages.
+    /// most `watermark_bytes` before publishers wait, and `partial_bodies_max` bytes of unfinished messages before those do.
     ///
     /// # Errors
     /// A user whose password cannot be hashed.
@@ -165,6 +166,7 @@ impl Broker {
     /// [`Alarms::wake_blocked`](alarms::Alarms::wake_blocked) is to be called.
     pub fn look_at_memory(&self, now: Instant) {
         let level = self.node.memory.level();
+        self.node.uploads.look(self.node.memory.has_plenty_for_parts(), now);
         if let Some(change) = self.node.alarms.look(Shortage::Memory, level, now) {
             self.say_memory(change);
         }

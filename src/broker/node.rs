@@ -14,6 +14,7 @@ use crate::broker::memory::Memory;
 use crate::broker::queue::handle::Queue;
 use crate::broker::read_ahead::ReadRequests;
 use crate::broker::remains::Remains;
+use crate::broker::uploads::Uploads;
 use crate::config::Limits;
 use crate::message::place::QueueId;
 use crate::stats::Gauge;
@@ -50,6 +51,8 @@ pub struct Node {
     pub memory: Arc<Memory>,
     /// Why publishers must wait.
     pub alarms: Alarms,
+    /// Connections whose unfinished messages wait for room.
+    pub uploads: Uploads,
     /// Bounds from the configuration.
     pub limits: Limits,
     queue_ids: AtomicU64,
@@ -86,6 +89,7 @@ impl Node {
             durable: DashMap::new(),
             memory: Arc::new(memory),
             alarms: Alarms::default(),
+            uploads: Uploads::default(),
             limits,
             queue_ids: AtomicU64::new(1),
             exchange_ids: AtomicU64::new(1),

@@ -182,7 +182,7 @@ limits! {
     initial_frame_max_bytes: u32 = 4_096, Bytes, 4096..=16_384;
     /// Memory for all connections that have not logged in, in bytes; beyond it new ones are refused.
     unauthenticated_bytes_max: usize = 67_108_864, Bytes, 65_536..=17_179_869_184;
-    /// Share of memory that messages may take whose bodies have not arrived whole.
+    /// Share of memory that messages may take whose bodies have not arrived whole; beyond it they wait for each other.
     partial_bodies_fraction: f64 = 0.05, Share, 0..=1;
     /// Time a consumer may hold a message without acknowledging it, in milliseconds, where neither its queue
     /// nor itself says otherwise: then its channel is closed.

@@ -70,9 +70,9 @@ impl Cut {
         payload
     }
 
-    /// Whether a body frame is being taken.
-    pub(super) fn is_partial(&self) -> bool {
-        self.partial.is_some()
+    /// The channel of the body frame that is being taken.
+    pub(super) fn partial_channel(&self) -> Option<u16> {
+        self.partial.as_ref().map(|partial| partial.channel)
     }
 
     /// Begins to take the large body frame at `at` if much of it has arrived, and whether it does.

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Read [`running`] for a frame's way and `cut` for a large body's, [`channel`] for the methods, [`link`] for what one
-//! read chunk collects, `work` for the turns in which it is worked off, [`refuse`] for how a refusal becomes a close,
+//! read chunk collects, `work` for the turns in which it is worked off, `upload` for large messages that must wait, [`refuse`] for how a refusal becomes a close,
 //! `end` for how a connection ends.
 
 pub mod channel;
@@ -33,6 +33,7 @@ mod slim;
 mod strangers;
 mod time;
 pub mod unroutable;
+mod upload;
 mod visit;
 mod work;
 
@@ -181,8 +182,9 @@ impl Session {
             }
             Phase::Handshake(_) | Phase::Running(_) | Phase::Closing { deaf: false } => {}
         }
-        if self.cut.is_partial() {
+        if let Some(channel) = self.cut.partial_channel() {
             return !self.waits_with(|| true)
+                && !self.waits_for_room(channel, rest.len())
                 && self.is_ready_for_content(now)
                 && self.take_part(input, at, now);
         }
@@ -193,6 +195,7 @@ impl Session {
             Ok(None) if self.waits_with(|| FrameKind::is_content_octet(rest.first())) => false,
             Ok(None) => self.is_running() && self.cut.begin_part(input, at, self.frame_max),
             Ok(Some(frame)) if self.waits_with(|| Running::is_content(&frame)) => false,
+            Ok(Some(frame)) if self.waits_for_room_for(&frame) => false,
             Ok(Some(frame)) if !self.is_ready_for(&frame, now) => false,
             Ok(Some(frame)) if self.cut.takes(&frame) => {
                 let (channel, payload_bytes) = (frame.channel, frame.payload.len());
@@ -502,7 +505,9 @@ impl Session {
     /// still there must be looked for.
     pub fn may_wait_long(&self) -> bool {
         match &self.phase {
-            Phase::Running(running) => running.is_blocked() || running.has_unread_replies(),
+            Phase::Running(running) => {
+                running.is_blocked() || running.is_in_line() || running.has_unread_replies()
+            }
             _ => false,
         }
     }

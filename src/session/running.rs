@@ -25,6 +25,7 @@ use crate::session::channel::{Channel, Piece};
 use crate::session::handshake::{Client, Tuned};
 use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
+use crate::session::upload::Upload;
 use crate::session::work::{Closing, Ending};
 
 /// A client that does not read its replies is not listened to. Deliveries do not count: their queues keep them when there
@@ -48,6 +49,8 @@ pub struct Running {
     /// A part of a message is what comes next, and waits for the end of the alarm.
     is_at_content: bool,
     is_held_back: bool,
+    /// What unfinished messages wait for, and which one goes on without.
+    pub(super) upload: Upload,
     /// A crowded queue that was published to.
     pub(super) crowded: Option<Crowded>,
     /// A basic.get that waits is to be tried again once that is done.
@@ -129,6 +132,7 @@ impl Running {
             is_blocked: false,
             is_at_content: false,
             is_held_back: false,
+            upload: Upload::default(),
             crowded: None,
             tries_get: false,
             is_behind: false,
@@ -140,7 +144,10 @@ impl Running {
     /// Whether the client must wait: its socket is not read. During an alarm it is, up to the next part of a message:
     /// acknowledgements and commits are what gives memory back.
     pub fn must_wait(&self) -> bool {
-        (self.is_blocked && self.is_at_content) || self.is_held_back || self.crowded.is_some()
+        (self.is_blocked && self.is_at_content)
+            || self.is_held_back
+            || self.is_in_line()
+            || self.crowded.is_some()
     }
 
     /// Whether an alarm is for this connection.
@@ -273,7 +280,10 @@ impl Running {
         let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else { return Ok(Step::Continue) };
         let id = if channel.awaits_content() { PUBLISH_ID } else { (0, 0) };
         match take(channel, &mut self.link) {
-            Ok(()) => Ok(Step::Continue),
+            Ok(()) => {
+                self.end_upload_if_whole(frame.channel);
+                Ok(Step::Continue)
+            }
             Err(refusal) => self.refuse(frame.channel, refusal, id),
         }
     }

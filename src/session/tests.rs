@@ -8,6 +8,7 @@ mod large_bodies;
 mod silent;
 mod slim;
 mod transactions;
+mod uploads;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};

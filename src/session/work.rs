@@ -224,6 +224,7 @@ impl Running {
         let mut frame = BytesMut::new();
         frame::put_method(&mut frame, channel.number(), last);
         debug_assert!(self.closing.is_none(), "no frame is taken before a channel has ended");
+        self.end_upload_of(channel.number());
         self.closing = Some(Closing::new(channel, frame));
     }
 
@@ -232,6 +233,7 @@ impl Running {
         let (connection, alarms) = (self.link.outbox.connection(), &self.link.node().alarms);
         alarms.blocked.forget(connection);
         alarms.held_back.forget(connection);
+        self.link.node().uploads.leave(connection);
         self.crowded = None;
         if let Some(get) = self.link.waiting_get.take() {
             get.noted_at.forget_getter(&self.link.outbox);

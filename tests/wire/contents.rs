@@ -168,11 +168,11 @@ fn the_pool_of_unfinished_bodies_closes_who_fills_it() {
         greedy.wire.send_bytes(&method_frame(channel, &Method::BasicPublish(publish("", "none"))));
         greedy.wire.send_bytes(&header_frame(channel, 60, 0, 100 * 1024 * 1024, NO_PROPERTIES));
     }
-    // One message alone may be larger than the pool.
+    // One message alone may be larger than the pool, and several may go on beyond it up to twice as much.
     for _ in 0..80 {
         greedy.wire.send_bytes(&raw_frame(3, 1, &[0; 100_000]));
     }
-    for channel in [2, 3].repeat(40) {
+    for channel in [2, 3].repeat(80) {
         greedy.wire.send_to_the_dying(&raw_frame(3, channel, &[0; 100_000]));
     }
     let text = "RESOURCE_ERROR - unfinished message bodies take too much memory";

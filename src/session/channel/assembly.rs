@@ -7,6 +7,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::broker::memory::Memory;
 use crate::message::block::{Pieces, SMALL_BODY_BYTES_MAX};
 use crate::message::names::{Names, NamesBuf};
 use crate::protocol::header::ContentHeader;
@@ -16,6 +17,7 @@ use crate::protocol::reply::ReplyCode;
 use crate::session::channel::content::BASIC_CLASS;
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
+use crate::stats::Gauge;
 
 /// No body is larger, whatever the configuration says.
 const BODY_BYTES_CAP: u64 = 512 * 1024 * 1024;
@@ -42,6 +44,8 @@ pub(super) struct Assembly {
     properties: Vec<u8>,
     body_bytes: u64,
     received_bytes: u64,
+    /// It goes on beyond the share of memory that unfinished messages have.
+    is_granted: bool,
     pieces: Pieces,
     joined: BytesMut,
 }
@@ -146,11 +150,24 @@ impl Assembly {
         Ok(None)
     }
 
+    /// Whether the next so many bytes of a body must wait for room: what makes it whole never does.
+    pub(super) fn keeps_waiting(&self, memory: &Memory, bytes: u64) -> bool {
+        let is_unfinished = self.stage == Stage::Body && self.received_bytes + bytes < self.body_bytes;
+        is_unfinished && !self.is_granted && memory.keeps_waiting(self.received_bytes)
+    }
+
+    /// It goes on, whether or not there is room, until it is whole.
+    pub(super) fn grant(&mut self, memory: &Memory) {
+        memory.partial_bodies.sub(self.held_bytes());
+        memory.granted_bodies.add(self.held_bytes());
+        self.is_granted = true;
+    }
+
     /// Counts what has arrived of an unfinished body, so that many of them cannot fill the node.
     fn charge(&self, link: &Link, bytes: u64) -> Result<(), Refusal> {
         let memory = &link.node().memory;
-        memory.partial_bodies.add(bytes);
-        if memory.refuses_partial_body(self.received_bytes) {
+        self.gauge(memory).add(bytes);
+        if self.is_granted && memory.refuses_granted(self.received_bytes) {
             let text = "unfinished message bodies take too much memory";
             return Err(Refusal::new(ReplyCode::ResourceError, text));
         }
@@ -179,10 +196,19 @@ impl Assembly {
 
     /// Forgets an unfinished content.
     pub(super) fn abandon(&mut self, link: &Link) {
-        link.node().memory.partial_bodies.sub(self.held_bytes());
+        self.uncharge(link);
         self.pieces.clear();
         self.joined = BytesMut::new();
         self.stage = Stage::Idle;
+    }
+
+    fn uncharge(&mut self, link: &Link) {
+        self.gauge(&link.node().memory).sub(self.held_bytes());
+        self.is_granted = false;
+    }
+
+    fn gauge<'a>(&self, memory: &'a Memory) -> &'a Gauge {
+        if self.is_granted { &memory.granted_bodies } else { &memory.partial_bodies }
     }
 
     fn held_bytes(&self) -> u64 {
@@ -196,7 +222,7 @@ impl Assembly {
     /// The pieces that were kept of the body; the assembly is ready for the next content.
     pub(super) fn finish(&mut self, link: &Link) -> Pieces {
         self.stage = Stage::Idle;
-        link.node().memory.partial_bodies.sub(self.held_bytes());
+        self.uncharge(link);
         self.flush_joined();
         std::mem::take(&mut self.pieces)
     }

@@ -25,6 +25,7 @@ use self::publish::Plain;
 use self::tx::Transaction;
 use self::unacked::Unacked;
 use crate::broker::consumer::Consumer;
+use crate::broker::memory::Memory;
 use crate::broker::queue::handle::Queue;
 use crate::message::place::Lsn;
 use crate::protocol::header::ContentHeader;
@@ -138,6 +139,16 @@ impl Channel {
     pub fn on_body(&mut self, link: &mut Link, piece: Piece<'_>) -> Result<(), Refusal> {
         let whole = self.assembly.on_body(link, piece)?;
         self.publish_when_whole(link, whole)
+    }
+
+    /// Whether the next so many bytes of a body must wait until there is room for unfinished messages.
+    pub fn keeps_waiting(&self, memory: &Memory, bytes: u64) -> bool {
+        self.assembly.keeps_waiting(memory, bytes)
+    }
+
+    /// What is being published goes on, whether or not there is room.
+    pub fn grant(&mut self, memory: &Memory) {
+        self.assembly.grant(memory);
     }
 
     /// Everything published so far was handed over, the last fact of it at `lsn`.
