@@ -76,13 +76,24 @@ impl Committer {
         }
     }
 
-    /// Commits what is left and ends the thread.
-    pub(super) fn stop(mut self) {
+    /// Commits what is left and ends the thread. Then everything that was confirmed survives a power cut, also where
+    /// batches are not synced one by one: who has stopped a broker may switch off the machine.
+    ///
+    /// # Errors
+    /// What ends the store.
+    pub(super) fn stop(mut self) -> Result<(), StoreError> {
         self.broker.node.log.close();
         if let Some(thread) = self.thread.take() {
             let joined = thread.join();
             debug_assert!(joined.is_ok(), "a panic has ended the process");
         }
+        match self.failures.try_recv() {
+            // What found no room was never confirmed.
+            Ok(error) if error.is_full() => tracing::warn!(%error, "what was not confirmed is not kept"),
+            Ok(error) => return Err(error),
+            Err(_) => {}
+        }
+        self.broker.node.log.sync()
     }
 }
 
@@ -129,8 +140,8 @@ mod tests {
     use crate::config::Config;
     use crate::message::fact::{Definition, Fact};
     use crate::message::place::QueueId;
-    use crate::storage::disk::simulated::SimulatedDisk;
-    use crate::storage::log::LogOptions;
+    use crate::storage::disk::simulated::{CrashMode, Fault, SimulatedDisk};
+    use crate::storage::log::{LogOptions, SyncMode};
 
     /// After this what did not happen never will.
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -171,7 +182,51 @@ mod tests {
         assert!(log.durable() < log.end());
         disk.set_capacity(u64::MAX);
         wait_until("it was forgotten", || log.durable() == log.end());
-        committer.stop();
+        committer.stop().unwrap();
+    }
+
+    fn open(disk: &SimulatedDisk, sync: SyncMode) -> Arc<Broker> {
+        let options = LogOptions { sync, ..LogOptions::default() };
+        let memory = Memory::new(u64::MAX, u64::MAX);
+        let opened = Broker::open(Arc::new(Config::default()), Arc::new(disk.clone()), options, memory);
+        Arc::new(opened.unwrap().0)
+    }
+
+    fn declare_queue(broker: &Broker) {
+        let (_, applying) = broker.node.log.append_one(&Fact::Defined(Definition::QueueDeclared {
+            queue: QueueId(1),
+            vhost: "/",
+            name: "q",
+            auto_delete: false,
+            arguments: &[],
+        }));
+        drop(applying);
+    }
+
+    #[test]
+    fn after_a_stop_the_power_may_be_cut_in_every_mode() {
+        for sync in [SyncMode::EachBatch, SyncMode::Interval, SyncMode::Never] {
+            let disk = SimulatedDisk::new();
+            let broker = open(&disk, sync);
+            declare_queue(&broker);
+            Committer::start(Arc::clone(&broker)).unwrap().stop().unwrap();
+            let found = open(&disk.crash(CrashMode::NothingUnsynced, 0), SyncMode::EachBatch);
+            assert!(found.vhost("/").unwrap().queue("q").is_some(), "{sync:?}");
+        }
+    }
+
+    #[test]
+    fn a_stop_whose_last_sync_fails_says_so() {
+        for sync in [SyncMode::EachBatch, SyncMode::Interval, SyncMode::Never] {
+            let disk = SimulatedDisk::new();
+            let broker = open(&disk, sync);
+            declare_queue(&broker);
+            broker.node.log.commit_once().unwrap();
+            declare_queue(&broker);
+            // The write succeeds, and the sync behind it does not.
+            disk.fail_at(disk.calls() + 1, Fault::SyncFails);
+            assert!(Committer::start(broker).unwrap().stop().is_err(), "{sync:?}");
+        }
     }
 
     /// The signal of an abort.

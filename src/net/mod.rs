@@ -208,15 +208,13 @@ impl Server {
             error = failure(&mut committer) => Some(error),
         };
         background.shutdown().await;
-        match (failed, self.store) {
+        let checkpoint = if failed.is_none() { checkpointer.and_then(Checkpointer::stop) } else { None };
+        let stopped = if failed.is_none() { committer.map(Committer::stop) } else { None };
+        match (failed.or_else(|| stopped?.err()), self.store) {
             (Some(error), Some(store)) => {
                 Err(ServeError::Store { dir: store.directory.disk().name(), error })
             }
             _ => {
-                let checkpoint = checkpointer.and_then(Checkpointer::stop);
-                if let Some(committer) = committer {
-                    committer.stop();
-                }
                 // The log is whole without the last word: what is missing is who had seen what.
                 if let Some(mut checkpoint) = checkpoint
                     && let Err(error) = checkpoint.close(&self.broker)
