@@ -3,13 +3,15 @@
 //! It knows names and bytes, and nothing of what they mean. Short writes and interruptions are gone through here;
 //! every other error is the caller's, and a failed sync is never tried again.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::{DirBuilder, File, FileType, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::Errno;
 
@@ -28,6 +30,38 @@ const PAGE: usize = PAGE_BYTES as usize;
 #[derive(Debug)]
 pub struct RealDisk {
     dir: PathBuf,
+    /// Those that were synced or made, by name: as many as the store has.
+    folders: Mutex<BTreeMap<String, Arc<File>>>,
+}
+
+/// Makes a directory and all it lies in. Their entries must outlive a power cut like what is in them: each one's parent is
+/// synced before anything is made in it. That of the lowest one there is, too: it may have been made by a start that was
+/// killed before it had come so far.
+fn make_with_ancestors(dir: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| is_named(dir) && !dir.is_dir()).collect();
+    let lowest = dir.ancestors().nth(missing.len());
+    if let Some(parent) = lowest.and_then(parent_of) {
+        // It may be somebody else's, who does not let us look at it, but then we have not made it.
+        let _made_by_others = sync(parent);
+    }
+    for dir in missing.into_iter().rev() {
+        match DirBuilder::new().mode(DIR_MODE).create(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            other => other?,
+        }
+        parent_of(dir).map_or(Ok(()), &mut *sync)?;
+    }
+    Ok(())
+}
+
+/// Whether a path is more than nothing, which stands for the working directory.
+fn is_named(dir: &Path) -> bool {
+    !dir.as_os_str().is_empty()
+}
+
+fn parent_of(dir: &Path) -> Option<&Path> {
+    let parent = dir.parent()?;
+    Some(if is_named(parent) { parent } else { Path::new(".") })
 }
 
 impl RealDisk {
@@ -37,16 +71,20 @@ impl RealDisk {
     /// What the system says when it can be neither found nor made.
     pub fn new(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
-        if dir.is_dir() {
-            return Ok(Self { dir });
+        make_with_ancestors(&dir, &mut |parent| File::open(parent)?.sync_all())?;
+        Ok(Self { dir, folders: Mutex::default() })
+    }
+
+    /// A folder of the data directory, open: it is opened once, so that later nothing fails for want of a descriptor that
+    /// only has to be synced.
+    fn folder(&self, name: &str) -> io::Result<Arc<File>> {
+        let mut folders = self.folders.lock();
+        if let Some(folder) = folders.get(name) {
+            return Ok(Arc::clone(folder));
         }
-        DirBuilder::new().recursive(true).mode(DIR_MODE).create(&dir)?;
-        // The entry of the directory itself must outlive a power cut like what is in it.
-        if let Some(parent) = dir.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            File::open(parent)?.sync_all()?;
-        }
-        Ok(Self { dir })
+        let folder = Arc::new(File::open(self.dir.join(name))?);
+        folders.insert(name.to_owned(), Arc::clone(&folder));
+        Ok(folder)
     }
 
     fn entries(&self, dir: &str, is_wanted: fn(&FileType) -> bool) -> io::Result<Vec<String>> {
@@ -91,9 +129,10 @@ impl Disk for RealDisk {
 
     fn create_dir(&self, name: &str) -> io::Result<()> {
         match DirBuilder::new().mode(DIR_MODE).create(self.dir.join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other?,
         }
+        self.folder(name).map(drop)
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -121,7 +160,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        File::open(self.dir.join(dir))?.sync_all()
+        self.folder(dir)?.sync_all()
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -267,8 +306,9 @@ impl DiskFile for RealFile {
 mod tests {
     use std::io::{ErrorKind, IoSlice};
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
 
-    use super::RealDisk;
+    use super::{RealDisk, make_with_ancestors};
     use crate::storage::disk::Disk;
 
     #[test]
@@ -301,6 +341,36 @@ mod tests {
         assert_eq!(disk.open("log/a").unwrap_err().kind(), ErrorKind::NotFound);
         disk.unlink("log/b").unwrap();
         assert!(disk.free_bytes().unwrap() > 0);
+    }
+
+    /// Makes `dir`; what was synced meanwhile, each with the names that were in it.
+    fn synced_by_making(top: &Path, dir: &str) -> Vec<(String, Vec<String>)> {
+        let mut synced = Vec::new();
+        let made = make_with_ancestors(&top.join(dir), &mut |parent| {
+            let names =
+                std::fs::read_dir(parent)?.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            if let Ok(below) = parent.strip_prefix(top) {
+                synced.push((below.to_str().unwrap().to_owned(), names.collect()));
+            }
+            Ok(())
+        });
+        made.unwrap();
+        synced
+    }
+
+    #[test]
+    fn each_new_directory_is_synced_in_the_one_that_it_lies_in_before_anything_is_made_there() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir(top.path().join("var")).unwrap();
+        let entry = |dir: &str, names: &[&str]| {
+            (dir.to_owned(), names.iter().map(|name| (*name).to_owned()).collect())
+        };
+        let (var, lib) = (entry("", &["var"]), entry("var", &["lib"]));
+        let (mq, data) = (entry("var/lib", &["mq"]), entry("var/lib/mq", &["data"]));
+        assert_eq!(synced_by_making(top.path(), "var/lib/mq/data"), [var, lib, mq, data.clone()]);
+        assert!(top.path().join("var/lib/mq/data").is_dir());
+        assert_eq!(synced_by_making(top.path(), "var/lib/mq/data"), [data]);
+        assert!(make_with_ancestors(Path::new("/proc/none/of/these"), &mut |_| Ok(())).is_err());
     }
 
     #[test]
