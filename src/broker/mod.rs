@@ -59,6 +59,7 @@ use crate::broker::vhost::Vhost;
 use crate::config::{Config, size};
 use crate::storage::disk::Disk;
 use crate::storage::disk::simulated::SimulatedDisk;
+use crate::storage::error::StoreError;
 use crate::storage::log::Log;
 use crate::storage::pack::shelf::Shelf;
 
@@ -165,8 +166,8 @@ impl Broker {
     /// Compares memory with the watermark, every now and then: only here an alarm is cleared, and afterwards
     /// [`Alarms::wake_blocked`](alarms::Alarms::wake_blocked) is to be called.
     pub fn look_at_memory(&self, now: Instant) {
-        let level = self.node.memory.level();
         self.node.uploads.look(self.node.memory.has_plenty_for_parts(), now);
+        let level = self.node.memory.level();
         if let Some(change) = self.node.alarms.look(Shortage::Memory, level, now) {
             self.say_memory(change);
         }
@@ -183,10 +184,13 @@ impl Broker {
         }
     }
 
-    /// The disk has refused a write for want of room.
-    pub fn on_disk_full(&self) {
+    /// The disk has refused something for want of room, or the system for want of a descriptor.
+    pub fn on_disk_full(&self, error: &StoreError) {
+        if error.lacks_descriptors() {
+            self.node.shelf.close_idle();
+        }
         if self.node.alarms.raise(Shortage::Disk) {
-            self.say_disk(Change::Raised, 0);
+            tracing::warn!(%error, "disk alarm: publishers wait");
         }
     }
 

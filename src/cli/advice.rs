@@ -35,6 +35,9 @@ fn of_directory(dir: &Path, error: &StoreError, config: &Config) -> String {
             format!("{error}: stop that broker, or choose another directory with --data-dir")
         }
         StoreError::Foreign { .. } => format!("{error}: choose an empty or a new one with --data-dir"),
+        _ if error.lacks_descriptors() => format!(
+            "the data directory {place}: {error}: raise the limit on open files (ulimit -n, or LimitNOFILE= of a service)"
+        ),
         _ if error.is_full() => {
             let needed = size(config.storage.slot_bytes.saturating_add(START_BYTES));
             let free =

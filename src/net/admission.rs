@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 
 use crate::config::Limits;
 
-/// The share of file descriptors that connections may take; the rest is kept for storage.
-const DESCRIPTORS_SHARE: f64 = 0.9;
+/// Descriptors for everything but connections and the store's files: the log's output, listeners, the runtime.
+const OTHER_DESCRIPTORS: u64 = 32;
+/// Where there are hardly any, connections have this part of them: a store closes what it can do without.
+const CONNECTIONS_OF_FEW: u64 = 4;
 /// Accept rates are counted over this.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// Fewer addresses are not swept.
@@ -70,12 +72,21 @@ pub struct Permit {
 }
 
 impl Admission {
-    /// Nobody is in.
-    pub fn new(limits: &Limits) -> Self {
-        let connections_max =
-            if limits.connections_max > 0 { limits.connections_max } else { connections_by_descriptors() };
+    /// Nobody is in. The store may want so many files open at a time: there are descriptors for them, however many want
+    /// to come in.
+    pub fn new(limits: &Limits, store_files: u64) -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let by_descriptors = connections_by_descriptors(limit.unwrap_or(u64::MAX), store_files);
+        let configured = if limits.connections_max > 0 { limits.connections_max } else { usize::MAX };
+        if by_descriptors < configured && configured < usize::MAX {
+            tracing::warn!(
+                limits.connections_max = configured,
+                possible = by_descriptors,
+                "fewer connections are let in: the limit on open files is too low"
+            );
+        }
         Self {
-            connections_max,
+            connections_max: configured.min(by_descriptors),
             unauthenticated_max: limits.unauthenticated_bytes_max / UNAUTHENTICATED_BYTES,
             per_address_max: limits.per_address_connections_max,
             per_address_rate_max: limits.per_address_accepts_per_second_max,
@@ -151,10 +162,9 @@ fn network_of(ip: IpAddr) -> IpAddr {
     }
 }
 
-fn connections_by_descriptors() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let descriptors = limit.unwrap_or(u64::MAX).min(u64::from(u32::MAX));
-    (descriptors as f64 * DESCRIPTORS_SHARE) as usize
+fn connections_by_descriptors(limit: u64, store_files: u64) -> usize {
+    let left = limit.saturating_sub(store_files.saturating_add(OTHER_DESCRIPTORS));
+    usize::try_from(left.max(limit / CONNECTIONS_OF_FEW)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -162,13 +172,22 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::Admission;
+    use super::{Admission, connections_by_descriptors};
     use crate::config::Limits;
 
     fn admission(change: impl FnOnce(&mut Limits)) -> Arc<Admission> {
         let mut limits = Limits::default();
         change(&mut limits);
-        Arc::new(Admission::new(&limits))
+        Arc::new(Admission::new(&limits, 0))
+    }
+
+    #[test]
+    fn the_files_of_the_store_come_first() {
+        for (limit, store_files, expected) in
+            [(1024, 82, 910), (1024, 0, 992), (64, 82, 16), (u64::MAX, u64::MAX, usize::MAX / 4)]
+        {
+            assert_eq!(connections_by_descriptors(limit, store_files), expected, "{limit} {store_files}");
+        }
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Checkpointer {
                     Ok(Progress::Idle) => (2 * rest).clamp(REST, LONGEST_REST),
                     Ok(Progress::WaitsForLog(_) | Progress::WaitsForReaders) => REST,
                     Err(error) if error.is_full() => {
-                        broker.on_disk_full();
+                        broker.on_disk_full(&error);
                         FULL_REST
                     }
                     Err(error) => {
@@ -115,7 +115,7 @@ pub(super) async fn evict(broker: Arc<Broker>, failed: mpsc::UnboundedSender<Sto
         });
         match evicted.await {
             Ok(Ok(in_vain)) => is_in_vain = in_vain && memory.messages.read() > memory.cache_bytes(),
-            Ok(Err(error)) if StoreError::is_full(&error) => broker.on_disk_full(),
+            Ok(Err(error)) if StoreError::is_full(&error) => broker.on_disk_full(&error),
             Ok(Err(error)) => {
                 let _nobody_listens_at_the_end = failed.send(error);
                 return;

@@ -111,7 +111,7 @@ fn commit(broker: &Broker) -> Result<(), StoreError> {
             Ok(Committed::Nothing) => return Ok(()),
             // Nothing is lost: publishers wait until there is room.
             Err(error) if error.is_full() && goes_on => {
-                broker.on_disk_full();
+                broker.on_disk_full(&error);
                 had_room = false;
             }
             Err(error) => return Err(error),

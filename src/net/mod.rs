@@ -161,7 +161,9 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
-        let admission = Arc::new(Admission::new(&self.broker.config.limits));
+        let config = &self.broker.config;
+        let store_files = self.store.as_ref().map_or(0, |_| store::files_max(&config.storage));
+        let admission = Arc::new(Admission::new(&config.limits, store_files));
         let mut background = JoinSet::new();
         let mut committer = None;
         let mut checkpointer = None;

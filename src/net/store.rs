@@ -13,12 +13,15 @@ use crate::storage::disk::Disk;
 use crate::storage::disk::real::RealDisk;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LogOptions, SyncMode};
+use crate::storage::pack::shelf::OPEN_MAX;
 
 /// How often the disk's room is looked at: with so many times the limit free not even publishers who write as fast as a
 /// disk can reach it between two looks. It is not longer than people want to wait when room has come back.
 const PLENTY_TIMES: u64 = 16;
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// See [`files_max`].
+const BESIDE_SLOTS_AND_PACKS: u64 = 16;
 
 /// The data directory, and how what is in it is to behave.
 #[derive(Debug)]
@@ -52,6 +55,12 @@ fn log_options(storage: &Storage, now: Now) -> LogOptions {
         created_ms: now.unix_ms,
         ..LogOptions::default()
     }
+}
+
+/// So many files the store may have open: two windows of slots, with one in reserve, and packs. Beside them are the lock,
+/// the tables, folders, and packs that are written and merged.
+pub(super) fn files_max(storage: &Storage) -> u64 {
+    storage.window_slots.saturating_mul(2).saturating_add(OPEN_MAX as u64 + BESIDE_SLOTS_AND_PACKS)
 }
 
 /// Compares what is free on the disk with the limit, for ever.

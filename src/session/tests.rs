@@ -35,6 +35,7 @@ use crate::protocol::methods::{
 use crate::protocol::table::{Table, TableBuf};
 use crate::session::Session;
 use crate::storage::disk::simulated::SimulatedDisk;
+use crate::storage::error::StoreError;
 use crate::storage::log::{Class, CommitMode, LogOptions};
 
 /// delivery-mode 2.
@@ -453,7 +454,7 @@ fn publishers_wait_while_the_disk_is_short_or_the_log_behind() {
     let broker = broker();
     let (mut publisher, mut other) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
     declare_durable(&mut publisher, "q");
-    broker.on_disk_full();
+    broker.on_disk_full(&StoreError::io("write", "log")(std::io::ErrorKind::StorageFull.into()));
     publisher.publish_persistent(b"q");
     other.say(1, &get("none"));
     assert!(publisher.session.is_blocked() && !other.session.is_blocked());

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 /// Why the store cannot go on. Each says in one line what, where and why.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -81,9 +83,18 @@ impl StoreError {
         }
     }
 
-    /// Whether the disk had no room: nothing was harmed, and there may be room later.
+    /// Whether the disk had no room, or the process no descriptor for a file: nothing was harmed, and there may be room
+    /// later.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { error, .. }
-            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        let has_no_room = matches!(self, Self::Io { error, .. }
+            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
+        has_no_room || self.lacks_descriptors()
+    }
+
+    /// Whether as many files are open as may be, in this process or on the machine.
+    pub fn lacks_descriptors(&self) -> bool {
+        let Self::Io { error, .. } = self else { return false };
+        let code = error.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(code, Some(Errno::MFILE | Errno::NFILE))
     }
 }

@@ -167,6 +167,31 @@ fn a_directory_that_may_not_be_written_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn a_limit_on_descriptors_is_no_broken_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    command
+        .env_clear()
+        .envs(SMALL)
+        .env("SLUICEMQ_STORAGE_CACHE", "1MiB")
+        .args(["-c", "ulimit -n 64; exec \"$0\" --listen 127.0.0.1:0 --data-dir \"$1\""]);
+    command.arg(env!("CARGO_BIN_EXE_sluicemq")).arg(dir.path().join("data"));
+    let node = Node::spawn(&mut command).unwrap();
+    let mut client = Client::connect(node.address).unwrap();
+    declare(&mut client, "orders").unwrap();
+    select_confirms(&mut client).unwrap();
+    let others: Vec<Client> = std::iter::from_fn(|| Client::connect(node.address).ok()).take(64).collect();
+    assert!((10..64).contains(&others.len()), "{} were let in", others.len());
+    // More packs than there are descriptors.
+    for id in 0..600_u64 {
+        client.push_publish("", "orders", true, &id.to_le_bytes().repeat(12_500));
+        assert!(matches!(client.next().unwrap(), Incoming::Confirm { .. }));
+    }
+    let bodies = drain(&mut client, "orders").unwrap();
+    assert!((0..600_u64).eq(bodies.iter().map(|body| u64::from_le_bytes(body[..8].try_into().unwrap()))));
+}
+
+#[test]
 fn with_few_descriptors_connections_are_refused_and_the_store_works() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new("sh");

@@ -22,7 +22,7 @@ use crate::storage::pack::reader::Pack;
 use crate::storage::pack::{Kind, PACK_DIR, SPILL_DIR, number_of};
 
 /// Packs that are kept open although nobody reads them.
-const OPEN_MAX: usize = 64;
+pub const OPEN_MAX: usize = 64;
 /// A file is shortened by this much at a time.
 const TRUNCATE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -131,10 +131,22 @@ impl Shelf {
         if let Some(pack) = self.state.lock().lease_or_open(key)? {
             return Ok(pack);
         }
-        let opened = Pack::open(&*self.disk, kind, number).map(Arc::new);
+        let mut opened = Pack::open(&*self.disk, kind, number).map(Arc::new);
+        if opened.as_ref().is_err_and(StoreError::lacks_descriptors) && self.close_idle() {
+            opened = Pack::open(&*self.disk, kind, number).map(Arc::new);
+        }
         // Bound to a name, so that the idle pack's file is closed when the lock is not held any more.
         let leased = self.state.lock().opened(key, opened);
         leased.map(|(pack, _idle)| pack)
+    }
+
+    /// Closes the packs that nobody reads: their descriptors are wanted for something else. Whether there were any.
+    pub fn close_idle(&self) -> bool {
+        let idle: Vec<PackLease> = {
+            let mut state = self.state.lock();
+            state.open.extract_if(.., |_, pack| Arc::strong_count(pack) == 1).map(|(_, pack)| pack).collect()
+        };
+        !idle.is_empty()
     }
 
     /// The checkpoint has durably forgotten the pack: its file goes when nobody reads it.
