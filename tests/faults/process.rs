@@ -192,6 +192,15 @@ fn a_limit_on_descriptors_is_no_broken_disk() {
 }
 
 #[test]
+fn what_a_flood_took_is_not_kept_in_huge_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&dir.path().join("data"), &SMALL).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", node.id())).unwrap();
+    let told = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    assert!(told.is_none_or(|told| told.trim() == "0"), "{told:?}");
+}
+
+#[test]
 fn with_few_descriptors_connections_are_refused_and_the_store_works() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new("sh");
