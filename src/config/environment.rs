@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::config::nearest::nearest;
-use crate::config::{Config, ConfigError, UserConfig, limits, storage};
+use crate::config::{Config, ConfigError, Origin, UserConfig, limits, storage};
 
 /// What the names of all variables start with.
 pub const PREFIX: &str = "SLUICEMQ_";
@@ -134,8 +134,9 @@ fn parse_users(text: &str) -> Result<Vec<UserConfig>, String> {
     }
     let text = format!("users = {text}");
     let users: Users = toml::from_str(&text).map_err(|error| {
-        let ConfigError { key, message, .. } = ConfigError::of_toml(&text, &error);
-        format!("{key}: {message}; the form is [{{ name = \"…\", password = \"…\", vhosts = [\"/\"] }}]")
+        // A variable has no lines.
+        let error = ConfigError { origin: Origin::Whole, ..ConfigError::of_toml(&text, &error) };
+        format!("{error}; the form is [{{ name = \"…\", password = \"…\", vhosts = [\"/\"] }}]")
     })?;
     Ok(users.users)
 }

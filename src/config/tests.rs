@@ -195,11 +195,17 @@ fn a_wrong_variable_is_told_by_name() {
     ] {
         assert_eq!(told(name, "1").to_string(), format!("environment variable SLUICEMQ_{name}: {expected}"));
     }
-    let users = told("USERS", "[{ name = \"a\", password = 12345 }]").to_string();
-    assert!(
-        users.contains("users[0].password: expected a string in quotes") && !users.contains("12345"),
-        "{users}"
-    );
+    for (text, expected) in [
+        ("[{ name = \"a\", password = 12345 }]", "users[0].password: expected a string in quotes; the form is"),
+        ("12345", "users: expected a sequence; the form is"),
+        // What is no TOML at all has no key to be told.
+        ("x12345", "string values must be quoted"),
+        ("[12345", "unclosed array"),
+    ] {
+        let users = told("USERS", text).to_string();
+        let expected = format!("environment variable SLUICEMQ_USERS: {expected}");
+        assert!(users.starts_with(&expected) && !users.contains("12345"), "{text}: {users}");
+    }
 }
 
 #[test]
