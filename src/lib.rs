@@ -113,9 +113,10 @@
 //!
 //! **A kind of exchange.** In `routing`: a name in `ExchangeKind`, and a file of its own with the tables from keys to
 //! targets, beside `fanout` (the shortest) and `topic`; `Bindings` hands over to it. One that decides by more than exchange
-//! and key says so there, as `headers` does, for routes are cached by those two ([`session::link`]). It counts its steps. The
-//! property tests of `routing` compare every kind with a naive one, `tests/sim/model/routing.rs` does it once more. Its
-//! definition is kept by name; a version that does not know it leaves it out and says so.
+//! and key says so in `Bindings::is_by_key`, for routes are cached by those two ([`session::link`]); one that chooses among
+//! its targets keeps them in a `Roll`, whose order is the same in every process. It counts its steps. The property tests of
+//! `routing` compare every kind with a naive one, `tests/sim/model/routing.rs` does it once more. Its definition is kept by
+//! name; a version that does not know it leaves it out and says so.
 //!
 //! **A method, or an argument of one.** In the table of `protocol::methods`, which makes parser and encoder; in
 //! `session::channel`, in the file of its class; a refusal of a new kind in `session::refuse`.

@@ -15,10 +15,12 @@ DIRECT = Path("/usr/lib/rabbitmq/bin")
 APT = ["rabbitmq-server"]
 START_SECONDS = 120
 CONTROL_SECONDS = 30
+# The kinds of exchange that are plugins there.
+PLUGINS = ["rabbitmq_consistent_hash_exchange"]
 
 
 class RabbitMQ:
-    """A running RabbitMQ without plugins; `stop` leaves nothing behind."""
+    """A running RabbitMQ, plugins that need no port enabled; `stop` leaves nothing behind."""
 
     name = "rabbitmq"
 
@@ -30,7 +32,7 @@ class RabbitMQ:
         self.port, distribution_port, epmd_port = ports.free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
         self.node = f"conformance-{self.port}@localhost"
-        (self.folder / "plugins").write_text("[].\n")
+        (self.folder / "plugins").write_text(f"[{','.join(PLUGINS)}].\n")
         # rabbitmqctl looks for the cookie in HOME.
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(f"conformance{self.port}")

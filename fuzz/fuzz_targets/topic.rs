@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use sluicemq::protocol::table::Table;
+use sluicemq::protocol::properties::Properties;
 use sluicemq::routing::{Bindings, ExchangeKind, MatchBudget, matches};
 
 #[derive(Arbitrary, Debug)]
@@ -56,7 +56,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 let mut found = BTreeSet::new();
                 let (key, budget) = (key(words), &mut MatchBudget::default());
                 let mut find = |target: &u8| _ = found.insert(*target);
-                if trie.route(key.as_bytes(), Table::EMPTY, budget, &mut find).is_err() {
+                if trie.route(key.as_bytes(), Properties::EMPTY, budget, &mut find).is_err() {
                     continue;
                 }
                 let expected = list.iter().filter(|(pattern, _)| matches(pattern, key.as_bytes()));
@@ -64,7 +64,7 @@ fuzz_target!(|steps: Vec<Step>| {
             }
             Step::Route(words) => {
                 let budget = &mut MatchBudget::default();
-                _ = trie.route(key(words).as_bytes(), Table::EMPTY, budget, &mut |_| {});
+                _ = trie.route(key(words).as_bytes(), Properties::EMPTY, budget, &mut |_| {});
             }
         }
         assert_eq!(trie.len(), list.len());

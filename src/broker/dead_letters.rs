@@ -203,7 +203,7 @@ impl Burials {
         let headers = properties.as_properties().headers().unwrap_or(Table::EMPTY);
         let keys = death.keys(message.names, headers);
         let Some(exchange) = vhost.exchange(&death.to.exchange) else { return };
-        let routed = match route::route(vhost, &exchange, &keys, headers, wakes) {
+        let routed = match route::route(vhost, &exchange, &keys, properties.as_properties(), wakes) {
             Ok(routed) => routed,
             Err(error) => return tracing::warn!(%error, queue = death.queue, "a dead letter is dropped"),
         };

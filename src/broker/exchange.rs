@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::queue::handle::Queue;
 use crate::message::place::QueueId;
-use crate::routing::{Bindings, ExchangeKind};
+use crate::protocol::table::Table;
+use crate::routing::{Bindings, ExchangeKind, Member, stable_hash};
 
 /// An exchange's unchanging properties, as declared.
 #[derive(Clone, Debug)]
@@ -52,8 +53,8 @@ pub struct Exchange {
 impl Exchange {
     /// An exchange without bindings.
     pub fn new(id: ExchangeId, properties: ExchangeProperties) -> Self {
-        let bindings = ArcSwap::from_pointee(Bindings::new(properties.kind));
-        Self { id, properties, bindings, deleted: AtomicBool::new(false) }
+        let bindings = Bindings::with_arguments(properties.kind, Table::unchecked(&properties.arguments));
+        Self { id, properties, bindings: ArcSwap::from_pointee(bindings), deleted: AtomicBool::new(false) }
     }
 
     /// Whether it was deleted; it sends nothing anywhere then, whatever its bindings say.
@@ -120,6 +121,19 @@ impl Destination {
             Self::Queue(queue) => queue.is_deleted(),
             Self::Exchange(exchange) => exchange.is_deleted(),
         }
+    }
+}
+
+impl Member for Destination {
+    fn place(&self) -> u64 {
+        match self {
+            Self::Queue(queue) => stable_hash(0, queue.properties.name.as_bytes()),
+            Self::Exchange(exchange) => stable_hash(1, exchange.properties.name.as_bytes()),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.is_deleted()
     }
 }
 

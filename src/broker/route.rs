@@ -13,8 +13,8 @@ use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::Vhost;
 use crate::broker::wakes::Wakes;
 use crate::message::place::QueueId;
-use crate::protocol::table::Table;
-use crate::routing::{ExchangeKind, MATCH_STEPS_MAX, MatchBudget};
+use crate::protocol::properties::Properties;
+use crate::routing::{MATCH_STEPS_MAX, MatchBudget};
 
 /// Up to so many targets or exchanges a list is searched faster than a set.
 const SCANNED_MAX: usize = 16;
@@ -27,8 +27,8 @@ pub type Targets = Arc<[Arc<Queue>]>;
 pub struct Routed {
     /// The queues.
     pub targets: Targets,
-    /// A message with other headers may go elsewhere.
-    pub by_headers: bool,
+    /// A message with the same keys may go elsewhere.
+    pub by_message: bool,
 }
 
 /// Finds the targets of a message published to `exchange` with these keys (the routing key, then CC and BCC). How much
@@ -41,18 +41,17 @@ pub fn route(
     vhost: &Vhost,
     exchange: &Arc<Exchange>,
     keys: &[&[u8]],
-    headers: Table<'_>,
+    properties: Properties<'_>,
     wakes: &mut Wakes,
 ) -> Result<Routed, BrokerError> {
     let mut search = Search::default();
-    let asked = search.ask_all(vhost, exchange, keys, headers);
+    let asked = search.ask_all(vhost, exchange, keys, properties);
     wakes.count(u32::try_from(search.steps).unwrap_or(u32::MAX));
     asked?;
     // Tables are hashed, and hashes differ from run to run; what a seed plays must not.
     search.targets.sort_unstable_by_key(|queue| queue.id);
-    let by_headers =
-        search.exchanges.iter().any(|exchange| exchange.properties.kind == ExchangeKind::Headers);
-    Ok(Routed { targets: search.targets.as_slice().into(), by_headers })
+    let by_message = search.exchanges.iter().any(|exchange| !exchange.bindings.load().is_by_key());
+    Ok(Routed { targets: search.targets.as_slice().into(), by_message })
 }
 
 #[derive(Default)]
@@ -72,14 +71,14 @@ impl Search {
         vhost: &Vhost,
         exchange: &Arc<Exchange>,
         keys: &[&[u8]],
-        headers: Table<'_>,
+        properties: Properties<'_>,
     ) -> Result<(), BrokerError> {
         let mut budget = MatchBudget::default();
         self.visit(exchange);
         let mut next = 0;
         while let Some(exchange) = self.exchanges.get(next).cloned() {
             next += 1;
-            self.ask(vhost, &exchange, keys, headers, &mut budget)?;
+            self.ask(vhost, &exchange, keys, properties, &mut budget)?;
         }
         Ok(())
     }
@@ -89,7 +88,7 @@ impl Search {
         vhost: &Vhost,
         exchange: &Arc<Exchange>,
         keys: &[&[u8]],
-        headers: Table<'_>,
+        properties: Properties<'_>,
         budget: &mut MatchBudget,
     ) -> Result<(), BrokerError> {
         self.steps += 1;
@@ -107,8 +106,9 @@ impl Search {
             }
         } else {
             let bindings = exchange.bindings.load();
+            let keys = if bindings.takes_first_key() { keys.get(..1).unwrap_or_default() } else { keys };
             for key in keys {
-                let steps = bindings.route(key, headers, budget, &mut |destination| {
+                let steps = bindings.route(key, properties, budget, &mut |destination| {
                     // Bindings of what was deleted go one by one, and lead nowhere until then.
                     if destination.is_deleted() {
                         return;
@@ -174,6 +174,7 @@ mod tests {
     use crate::broker::vhost::{Actor, BindingRequest, ExchangeRequest, QueueRequest, Vhost};
     use crate::broker::wakes::Wakes;
     use crate::config::Config;
+    use crate::protocol::properties::Properties;
     use crate::protocol::table::Table;
     use crate::routing::MATCH_STEPS_MAX;
 
@@ -225,7 +226,7 @@ mod tests {
         fn route(&self, exchange: &str, keys: &[&[u8]]) -> (Result<Routed, BrokerError>, usize) {
             let mut wakes = Wakes::default();
             let exchange = self.vhost.exchange(exchange).unwrap();
-            let routed = route(&self.vhost, &exchange, keys, Table::EMPTY, &mut wakes);
+            let routed = route(&self.vhost, &exchange, keys, Properties::EMPTY, &mut wakes);
             (routed, wakes.steps() as usize)
         }
     }

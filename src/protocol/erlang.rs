@@ -34,6 +34,19 @@ impl Display for Octets<'_> {
     }
 }
 
+/// An atom as `~p` prints it: in quotes when it is no plain word. Names of ours have nothing to escape.
+pub(crate) struct Atom<'a>(pub(crate) &'a str);
+
+impl Display for Atom<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let is_word = |rest: &str| rest.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '@'));
+        if self.0.starts_with(|first: char| first.is_ascii_lowercase()) && is_word(self.0) {
+            return f.write_str(self.0);
+        }
+        write!(f, "'{}'", self.0)
+    }
+}
+
 fn is_printable(octet: u8) -> bool {
     matches!(octet, 8..=13 | 27 | 32..=126 | 160..=255)
 }
@@ -55,7 +68,7 @@ fn write_char(f: &mut Formatter<'_>, octet: u8) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
-    use super::{Octets, Pretty};
+    use super::{Atom, Octets, Pretty};
 
     #[test]
     fn prints_as_erlang_does() {
@@ -67,5 +80,9 @@ mod tests {
         assert_eq!(pretty(b"A\x7f"), "<<65,127>>");
         assert_eq!(pretty(b"caf\xe9"), "<<\"café\">>");
         assert_eq!(Octets(b"AB").to_string(), "<<65,66>>");
+        assert_eq!(
+            ["fanout", "x-random", "Topic"].map(|name| Atom(name).to_string()),
+            ["fanout", "'x-random'", "'Topic'"]
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! How long one message may look for its way through patterns.
 //!
-//! A topic exchange's trie is walked in nodes × words at most, and whoever may bind decides how many nodes that is. What
-//! a message finds is not counted here: a fan-out to a hundred thousand queues is honest work.
+//! A topic exchange's trie is walked in nodes × words at most, and whoever may bind decides how many nodes that is; a
+//! consistent-hash exchange asks each of its targets, which is cheap and counts little. What a message finds is not
+//! counted here: a fan-out to a hundred thousand queues is honest work.
 
 use thiserror::Error;
 
@@ -33,7 +34,15 @@ impl MatchBudget {
     /// # Errors
     /// [`TooManySteps`] when none is left.
     pub(crate) fn step(&mut self) -> Result<(), TooManySteps> {
-        self.left = self.left.checked_sub(1).ok_or(TooManySteps)?;
+        self.take(1)
+    }
+
+    /// Takes so many steps.
+    ///
+    /// # Errors
+    /// [`TooManySteps`] when fewer are left.
+    pub(crate) fn take(&mut self, steps: usize) -> Result<(), TooManySteps> {
+        self.left = self.left.checked_sub(steps).ok_or(TooManySteps)?;
         Ok(())
     }
 }

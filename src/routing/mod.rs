@@ -6,9 +6,12 @@
 
 mod arguments;
 mod budget;
+pub mod consistent_hash;
 mod direct;
 mod fanout;
 pub mod headers;
+mod roll;
+mod stable_hash;
 mod targets;
 mod term;
 pub mod topic;
@@ -24,15 +27,19 @@ use thiserror::Error;
 
 pub use crate::routing::arguments::canonical;
 pub use crate::routing::budget::{MATCH_STEPS_MAX, MatchBudget, TooManySteps};
+pub use crate::routing::consistent_hash::ConsistentHash;
 pub use crate::routing::direct::Direct;
 pub use crate::routing::fanout::Fanout;
 pub use crate::routing::headers::Headers;
+pub use crate::routing::roll::Member;
+pub use crate::routing::stable_hash::stable_hash;
 pub use crate::routing::topic::{Topic, matches};
 
 use crate::protocol::erlang::Pretty;
+use crate::protocol::properties::Properties;
 use crate::protocol::table::Table;
 
-/// Why a binding is refused; the text is what the client reads.
+/// Why a binding or an exchange is refused; the text is what the client reads.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RoutingError {
     /// The binding key of a topic exchange is too long to match in bounded time.
@@ -57,6 +64,38 @@ pub enum RoutingError {
         /// The value, as Erlang prints it.
         value: String,
     },
+    /// The weight of a consistent-hash binding is no integer.
+    #[error("The binding key must be an integer: {key}")]
+    WeightType {
+        /// The binding key, as Erlang prints it.
+        key: String,
+    },
+    /// The weight of a consistent-hash binding is not positive.
+    #[error("The binding key must be greater than 0")]
+    WeightTooSmall,
+    /// The weight of a consistent-hash binding is larger than any may be.
+    #[error("The binding key must not be greater than {weight_max}")]
+    WeightTooLarge {
+        /// The largest one.
+        weight_max: u16,
+    },
+    /// A consistent-hash exchange cannot hash on a header and on a property.
+    #[error("hash-header and hash-property are mutually exclusive")]
+    HashTwice,
+    /// A property that a consistent-hash exchange does not hash on.
+    #[error("Unsupported property: {name}")]
+    HashProperty {
+        /// Its name.
+        name: String,
+    },
+    /// An argument that is to be a string is none.
+    #[error("invalid type '{kind}' for arg '{name}'")]
+    ArgumentType {
+        /// The argument's name.
+        name: &'static str,
+        /// The type's name.
+        kind: &'static str,
+    },
     /// The name of an exchange type that does not exist.
     #[error("unknown exchange type '{name}'")]
     UnknownKind {
@@ -76,11 +115,13 @@ pub enum ExchangeKind {
     Topic,
     /// The binding arguments are compared with the message's headers.
     Headers,
+    /// One binding is chosen by a hash of the message's key, header or property; the binding key is a weight.
+    ConsistentHash,
 }
 
 impl ExchangeKind {
     /// Every kind, in the order they are documented.
-    pub const ALL: [Self; 4] = [Self::Direct, Self::Fanout, Self::Topic, Self::Headers];
+    pub const ALL: [Self; 5] = [Self::Direct, Self::Fanout, Self::Topic, Self::Headers, Self::ConsistentHash];
 
     /// The name clients declare it by.
     pub fn name(self) -> &'static str {
@@ -89,6 +130,18 @@ impl ExchangeKind {
             Self::Fanout => "fanout",
             Self::Topic => "topic",
             Self::Headers => "headers",
+            Self::ConsistentHash => "x-consistent-hash",
+        }
+    }
+
+    /// Checks the arguments of a new exchange of this kind; those that all kinds have are not its business.
+    ///
+    /// # Errors
+    /// An argument that the kind knows, and that is not as it must be.
+    pub fn check_arguments(self, arguments: Table<'_>) -> Result<(), RoutingError> {
+        match self {
+            Self::Direct | Self::Fanout | Self::Topic | Self::Headers => Ok(()),
+            Self::ConsistentHash => consistent_hash::check_arguments(arguments),
         }
     }
 }
@@ -113,16 +166,24 @@ pub enum Bindings<T> {
     Topic(Topic<T>),
     /// Of a headers exchange.
     Headers(Headers<T>),
+    /// Of a consistent-hash exchange.
+    ConsistentHash(ConsistentHash<T>),
 }
 
-impl<T: Clone + Eq + Hash> Bindings<T> {
-    /// An empty table.
+impl<T: Clone + Eq + Hash + Member> Bindings<T> {
+    /// An empty table of an exchange without arguments.
     pub fn new(kind: ExchangeKind) -> Self {
+        Self::with_arguments(kind, Table::EMPTY)
+    }
+
+    /// An empty table of an exchange with these arguments, which [`ExchangeKind::check_arguments`] has accepted.
+    pub fn with_arguments(kind: ExchangeKind, arguments: Table<'_>) -> Self {
         match kind {
             ExchangeKind::Direct => Self::Direct(Direct::default()),
             ExchangeKind::Fanout => Self::Fanout(Fanout::default()),
             ExchangeKind::Topic => Self::Topic(Topic::default()),
             ExchangeKind::Headers => Self::Headers(Headers::default()),
+            ExchangeKind::ConsistentHash => Self::ConsistentHash(ConsistentHash::new(arguments)),
         }
     }
 
@@ -130,11 +191,12 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
     /// the answer is no. What a headers binding's arguments may be is [`headers::check_arguments`].
     ///
     /// # Errors
-    /// A topic pattern of too many words.
+    /// A topic pattern of too many words, a weight that is none.
     pub fn bind_allowed(&self, key: &str) -> Result<(), RoutingError> {
         match self {
             Self::Direct(_) | Self::Fanout(_) | Self::Headers(_) => Ok(()),
             Self::Topic(_) => topic::check_key(key),
+            Self::ConsistentHash(_) => consistent_hash::check_key(key),
         }
     }
 
@@ -148,6 +210,7 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
             Self::Fanout(fanout) => fanout.bind(key.as_bytes(), raw, target),
             Self::Topic(topic) => topic.bind(key, raw, target),
             Self::Headers(headers) => headers.bind(key.as_bytes(), arguments, target),
+            Self::ConsistentHash(bindings) => bindings.bind(key, raw, target),
         }
     }
 
@@ -160,6 +223,24 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
             Self::Fanout(fanout) => fanout.unbind(key.as_bytes(), arguments, target),
             Self::Topic(topic) => topic.unbind(key, arguments, target),
             Self::Headers(headers) => headers.unbind(key.as_bytes(), arguments, target),
+            Self::ConsistentHash(bindings) => bindings.unbind(key, arguments, target),
+        }
+    }
+
+    /// Whether exchange and key decide where a message goes, so that others with the same need not be routed again.
+    pub fn is_by_key(&self) -> bool {
+        match self {
+            Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) => true,
+            Self::Headers(_) => false,
+            Self::ConsistentHash(bindings) => bindings.is_by_key(),
+        }
+    }
+
+    /// Whether a message goes one way from here, however many keys it has: the first one's.
+    pub fn takes_first_key(&self) -> bool {
+        match self {
+            Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) | Self::Headers(_) => false,
+            Self::ConsistentHash(_) => true,
         }
     }
 
@@ -167,11 +248,11 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
     /// than once: the caller keeps one copy per queue. Returns the steps it took, one for each target among them.
     ///
     /// # Errors
-    /// [`TooManySteps`] when patterns take more than `budget` has left: then not all targets were found.
+    /// [`TooManySteps`] when patterns, or a choice among millions, take more than `budget` has left: then not all targets were found.
     pub fn route(
         &self,
         key: &[u8],
-        headers: Table<'_>,
+        properties: Properties<'_>,
         budget: &mut MatchBudget,
         found: &mut dyn FnMut(&T),
     ) -> Result<usize, TooManySteps> {
@@ -190,7 +271,10 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
                 1
             }
             Self::Topic(topic) => topic.route(key, budget, &mut count)?,
-            Self::Headers(bindings) => bindings.route(headers, &mut count),
+            Self::Headers(bindings) => {
+                bindings.route(properties.headers().unwrap_or(Table::EMPTY), &mut count)
+            }
+            Self::ConsistentHash(bindings) => bindings.route(key, properties, budget, &mut count)?,
         };
         Ok(steps + targets)
     }
@@ -202,6 +286,7 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
             Self::Fanout(fanout) => fanout.len(),
             Self::Topic(topic) => topic.len(),
             Self::Headers(headers) => headers.len(),
+            Self::ConsistentHash(bindings) => bindings.len(),
         }
     }
 
@@ -211,13 +296,14 @@ impl<T: Clone + Eq + Hash> Bindings<T> {
     }
 }
 
-impl<T: Clone + Eq + Hash> fmt::Debug for Bindings<T> {
+impl<T: Clone + Eq + Hash + Member> fmt::Debug for Bindings<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self {
             Self::Direct(_) => "Direct",
             Self::Fanout(_) => "Fanout",
             Self::Topic(_) => "Topic",
             Self::Headers(_) => "Headers",
+            Self::ConsistentHash(_) => "ConsistentHash",
         };
         write!(f, "{kind}({} bindings)", self.len())
     }

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 const FEW_MAX: usize = 16;
 
 /// What distinguishes two bindings of one target in one place: the key, the canonical arguments, or both.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Label(Option<Arc<[u8]>>);
 
 impl Label {

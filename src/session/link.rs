@@ -29,7 +29,7 @@ use crate::message::run::Run;
 use crate::protocol::delivery::DeliveryHead;
 use crate::protocol::frame;
 use crate::protocol::methods::Method;
-use crate::protocol::table::Table;
+use crate::protocol::properties::Properties;
 use crate::session::chore::Chore;
 use crate::session::output::Output;
 use crate::session::overdue::Overdue;
@@ -128,10 +128,10 @@ pub struct WaitingGet {
 pub struct Route {
     /// The exchange published to.
     pub exchange: Arc<Exchange>,
-    /// The queues; unused when the message's headers decide.
+    /// The queues; unused when more than the names decides.
     pub targets: Targets,
-    /// Headers decide: the queues must be found for each message.
-    pub by_headers: bool,
+    /// More than the names decides: the queues must be found for each message.
+    pub by_message: bool,
 }
 
 #[derive(Debug)]
@@ -522,7 +522,7 @@ impl Link {
         Ok(route)
     }
 
-    /// Adds small messages to the burst, one for each body, if their names have a route that needs no look at headers.
+    /// Adds small messages to the burst, one for each body, if their names have a route that needs no look at the message.
     /// How many: none when there is no such route, or nobody to take them.
     pub fn publish_alike<'a>(
         &mut self,
@@ -539,7 +539,7 @@ impl Link {
                 None => return 0,
             },
         };
-        if route.by_headers || route.targets.is_empty() || route.targets.iter().any(|queue| queue.rejects()) {
+        if route.by_message || route.targets.is_empty() || route.targets.iter().any(|queue| queue.rejects()) {
             return 0;
         }
         self.burst.received_at(self.now.steady_ms);
@@ -550,9 +550,9 @@ impl Link {
 
     fn find_route(&mut self, exchange: Arc<Exchange>, names: Names<'_>) -> Result<Arc<Route>, BrokerError> {
         let keys = [names.routing_key()];
-        let routed = route::route(&self.vhost, &exchange, &keys, Table::EMPTY, &mut self.wakes)?;
+        let routed = route::route(&self.vhost, &exchange, &keys, Properties::EMPTY, &mut self.wakes)?;
         let bytes = ROUTE_BYTES + names.as_bytes().len() + size_of_val(&*routed.targets);
-        let route = Arc::new(Route { exchange, targets: routed.targets, by_headers: routed.by_headers });
+        let route = Arc::new(Route { exchange, targets: routed.targets, by_message: routed.by_message });
         let kept_bytes = self.routes.charge.bytes() + bytes as u64;
         if self.routes.by_names.len() >= CACHED_ROUTES_MAX || kept_bytes > CACHED_ROUTES_BYTES_MAX {
             self.forget_routes(self.routes.version);

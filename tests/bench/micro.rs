@@ -135,7 +135,7 @@ mod encode {
 
 mod route {
     use divan::Bencher;
-    use sluicemq::protocol::table::Table;
+    use sluicemq::protocol::properties::Properties;
     use sluicemq::routing::{Bindings, ExchangeKind, MatchBudget};
 
     use crate::{BURST, per_message};
@@ -155,7 +155,7 @@ mod route {
             let mut found = 0;
             for key in &keys {
                 let budget = &mut MatchBudget::default();
-                _ = bindings.route(key.as_bytes(), Table::EMPTY, budget, &mut |_| found += 1);
+                _ = bindings.route(key.as_bytes(), Properties::EMPTY, budget, &mut |_| found += 1);
             }
             found
         });

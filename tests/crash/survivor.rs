@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use sluicemq::broker::exchange;
 use sluicemq::clock::Now;
-use sluicemq::protocol::table::Table;
+use sluicemq::protocol::properties::Properties;
 use sluicemq::routing::MatchBudget;
 use sluicemq::storage::disk::Disk;
 
@@ -61,7 +61,7 @@ impl Survivor {
                 let budget = &mut MatchBudget::default();
                 let routed = exchange.bindings.load().route(
                     key.as_bytes(),
-                    Table::EMPTY,
+                    Properties::EMPTY,
                     budget,
                     &mut |destination| {
                         let to = match destination {

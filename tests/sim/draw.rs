@@ -11,13 +11,15 @@ use sluicemq::protocol::properties::PropertiesBuf;
 use sluicemq::protocol::table::TableBuf;
 
 use crate::client::{CHANNELS, ChannelView, Client, Stage};
-use crate::model::{EXCHANGES, MISSING, Model};
+use crate::model::{EXCHANGES, HASH, MISSING, Model};
 use crate::op::{Message, Op, Pattern, Verdict};
 
 /// The letter says what they are declared as: see [`crate::op::is_durable`].
 pub(crate) const QUEUES: [&str; 9] = ["q0", "q1", "q2", "d0", "d1", "a0", "a1", "e0", "e1"];
 const TOPIC_KEYS: [&str; 5] = ["a", "a.b", "a.b.c", "b.a", "c.c"];
 const TOPIC_PATTERNS: [&str; 6] = ["#", "a.*", "*.b.#", "a", "#.c", "b.a"];
+const WEIGHTS: [&str; 4] = ["1", "1", "2", "50"];
+const HASHED_KEYS: u32 = 100;
 const HEADERS: i32 = 3;
 const BURST_MAX: u32 = 20;
 
@@ -126,6 +128,7 @@ impl Draw {
         let key = match exchange {
             "amq.topic" => (*TOPIC_KEYS.choose(rng).unwrap()).to_owned(),
             "" => any_queue(model, rng),
+            HASH => format!("k{}", rng.random_range(0..HASHED_KEYS)),
             _ => any_key(rng),
         };
         let header = (exchange == "amq.headers").then(|| rng.random_range(0..HEADERS));
@@ -208,6 +211,7 @@ fn pattern(rng: &mut StdRng) -> Pattern {
     let exchange = *EXCHANGES[1..].choose(rng).unwrap();
     let key = match exchange {
         "amq.topic" => (*TOPIC_PATTERNS.choose(rng).unwrap()).to_owned(),
+        HASH => (*WEIGHTS.choose(rng).unwrap()).to_owned(),
         _ => any_key(rng),
     };
     let header = (exchange == "amq.headers").then(|| rng.random_range(0..HEADERS));

@@ -10,12 +10,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sluicemq::broker::Broker;
 use sluicemq::broker::dead_letters::Burials;
+use sluicemq::broker::vhost::{Actor, ExchangeRequest};
 use sluicemq::clock::Now;
 use sluicemq::config::Config;
+use sluicemq::protocol::table::Table;
 
 use crate::client::{Client, Identity, Stage};
 use crate::draw::{Draw, QUEUES};
-use crate::model::Model;
+use crate::model::{DECLARED, Model};
 use crate::op::{Op, Verdict, is_exclusive};
 
 /// No alarm is raised: publishers are never blocked.
@@ -84,11 +86,28 @@ impl World {
             story: VecDeque::new(),
             digest: DefaultHasher::new(),
         };
+        DECLARED.iter().for_each(|(name, kind)| world.declare(name, kind));
         for _ in 0..clients {
             let client = world.connect();
             world.clients.push(client);
         }
         world
+    }
+
+    fn declare(&self, name: &str, kind: &str) {
+        let user = self.broker.users.get("guest").expect("the default user");
+        let connection = self.broker.connect().connection();
+        let request = ExchangeRequest {
+            name,
+            kind,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            arguments: Table::EMPTY,
+        };
+        let vhost = self.broker.vhost("/").expect("the default virtual host");
+        vhost.declare_exchange(&Actor { user, connection }, &request).expect("the exchange is new");
+        self.broker.disconnect(connection);
     }
 
     /// A client does these things on its first channel, and everything arrives.

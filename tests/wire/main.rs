@@ -2,7 +2,7 @@
 //!
 //! The scripts run against a broker of this process. With `SLUICEMQ_WIRE_TARGET=host:port` the very same scripts
 //! run against another one, with guest/guest and the virtual host `/`: a RabbitMQ settles what a rule really is.
-//! Where the two must differ, the test says why.
+//! Where the two must differ, the test says why. `exchanges` wants the plugins enabled that `conformance` enables.
 //!
 //! `traps` is what clients count on and brokers get wrong; `handshake`, `framing`, `contents` and `semantics` begin with
 //! what no peer may send, or not without end: no panic, nobody else disturbed, and the memory comes back.
@@ -14,6 +14,7 @@ mod harness;
 mod consuming;
 mod contents;
 mod errors;
+mod exchanges;
 mod framing;
 mod handshake;
 mod lifetime;

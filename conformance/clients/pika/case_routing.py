@@ -154,3 +154,66 @@ def bad_exchange(world):
     with channel_closed(404, f"NOT_FOUND - no exchange '{missing}' in vhost '/'"):
         publish(channel, missing, "", b"")
     still_usable(channel.connection)
+
+
+def where(channel, queues):
+    """Body -> the queue it is in, for everything in these queues."""
+    return {body: queue for queue in queues for body in drain(channel, queue)}
+
+
+@case("route/consistent-hash")
+def consistent_hash(world):
+    channel = world.channel(confirms=True)
+    exchange = world.exchange(channel, "x-consistent-hash")
+    queues = [world.queue(channel, bind_to=exchange, key=weight) for weight in ["1", "1", "8"]]
+    keys = [f"customer {number}" for number in range(300)]
+    for key in keys:
+        publish(channel, exchange, key, key.encode())
+    first = where(channel, queues)
+    for key in reversed(keys):
+        publish(channel, exchange, key, key.encode())
+    assert len(first) == 300 and where(channel, queues) == first, "a key changed its way"
+    counts = [list(first.values()).count(queue) for queue in queues]
+    assert 0 < counts[0] < counts[2] > counts[1] > 0, f"weights 1, 1 and 8 took {counts}"
+    channel.queue_delete(queues.pop())
+    for key in keys:
+        publish(channel, exchange, key, key.encode())
+    left = where(channel, queues)
+    assert len(left) == 300, "a key was lost with its queue"
+    moved = [body for body, queue in first.items() if queue in queues and left[body] != queue]
+    assert not moved, f"{len(moved)} keys of other queues moved"
+
+
+@case("route/consistent-hash-property")
+def consistent_hash_property(world):
+    channel = world.channel(confirms=True)
+    for arguments, properties in [
+        ({"hash-header": "customer"}, lambda value: {"headers": {"customer": value}}),
+        ({"hash-property": "message_id"}, lambda value: {"message_id": value}),
+        ({"hash-property": "correlation_id"}, lambda value: {"correlation_id": value}),
+        ({"hash-property": "timestamp"}, lambda value: {"timestamp": int(value)}),
+    ]:
+        exchange = world.exchange(channel, "x-consistent-hash", arguments=arguments)
+        queues = [world.queue(channel, bind_to=exchange, key="1") for _ in range(3)]
+        ways = []
+        for key in ["one", "another"]:
+            for value in map(str, range(50)):
+                publish(channel, exchange, key, value.encode(), **properties(value))
+            ways.append(where(channel, queues))
+        assert len(ways[0]) == 50 and ways[0] == ways[1], f"{arguments}: a value changed its way"
+        assert len(set(ways[0].values())) == 3, f"{arguments}: a queue has no share"
+
+
+@case("route/consistent-hash-invalid")
+def consistent_hash_invalid(world):
+    connection = world.connect()
+    channel = connection.channel()
+    exchange = world.exchange(channel, "x-consistent-hash")
+    queue = world.queue(channel)
+    for key, text in [("0", "greater than 0"), ("heavy", 'an integer: <<"heavy">>')]:
+        with channel_closed(406, f"PRECONDITION_FAILED - The binding key must be {text}"):
+            connection.channel().queue_bind(queue, exchange, key)
+    both = {"hash-header": "h", "hash-property": "message_id"}
+    with channel_closed(406, "PRECONDITION_FAILED - hash-header and hash-property are mutually exclusive"):
+        connection.channel().exchange_declare(world.name(), "x-consistent-hash", arguments=both)
+    still_usable(connection)

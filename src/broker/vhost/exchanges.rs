@@ -11,6 +11,7 @@ use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_new_name};
 use crate::message::fact::Definition;
 use crate::message::place::Lsn;
+use crate::protocol::erlang::Atom;
 use crate::protocol::table::Table;
 use crate::routing::ExchangeKind;
 
@@ -102,6 +103,8 @@ impl Vhost {
             self.check_access(actor, Access::Read, ResourceKind::Exchange, request.name)?;
             self.check_access(actor, Access::Write, ResourceKind::Exchange, alternate)?;
         }
+        kind.check_arguments(request.arguments)
+            .map_err(|error| BrokerError::Precondition(error.to_string()))?;
         self.insert_exchange(request, kind, alternate);
         Ok(self.answer_about(request.durable))
     }
@@ -176,7 +179,8 @@ impl Vhost {
 fn check_same(exchange: &Exchange, request: &ExchangeRequest<'_>) -> Result<(), BrokerError> {
     let current = &exchange.properties;
     let same = Equivalence::of(exchange.resource());
-    same.check_value("type", request.kind, current.kind.name())?;
+    let (received, kept) = (Atom(request.kind).to_string(), Atom(current.kind.name()).to_string());
+    same.check_value("type", &received, &kept)?;
     same.check_flag("durable", request.durable, current.durable)?;
     same.check_flag("auto_delete", request.auto_delete, current.auto_delete)?;
     same.check_flag("internal", request.internal, current.internal)?;

@@ -237,6 +237,7 @@ mod tests {
     use crate::message::record::Content;
     use crate::message::run::Run;
     use crate::protocol::field::Field;
+    use crate::protocol::properties::Properties;
     use crate::protocol::table::{Table, TableBuf};
     use crate::queue::consumers::Terms;
 
@@ -297,7 +298,7 @@ mod tests {
 
         fn targets(&self, exchange: &str, key: &str) -> Targets {
             let exchange = self.vhost.exchange(exchange).unwrap();
-            route(&self.vhost, &exchange, &[key.as_bytes()], Table::EMPTY, &mut Wakes::default())
+            route(&self.vhost, &exchange, &[key.as_bytes()], Properties::EMPTY, &mut Wakes::default())
                 .unwrap()
                 .targets
         }
@@ -430,7 +431,7 @@ mod tests {
         let mut removal = host.vhost.delete_exchange(&host.actor, "e", false).unwrap();
         assert!(host.vhost.exchange("e").is_none());
         assert_eq!(
-            route(&host.vhost, &exchange, &[b"key"], Table::EMPTY, &mut Wakes::default())
+            route(&host.vhost, &exchange, &[b"key"], Properties::EMPTY, &mut Wakes::default())
                 .unwrap()
                 .targets
                 .len(),

@@ -75,3 +75,102 @@ impl Vhost {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use crate::broker::Broker;
+    use crate::broker::error::ResourceKind;
+    use crate::broker::memory::Memory;
+    use crate::broker::route::route;
+    use crate::broker::vhost::{Actor, BindingRequest, ExchangeRequest, QueueRequest, Vhost};
+    use crate::broker::wakes::Wakes;
+    use crate::config::Config;
+    use crate::protocol::field::Field;
+    use crate::protocol::properties::{Properties, PropertiesBuf};
+    use crate::protocol::table::{Table, TableBuf};
+    use crate::storage::disk::simulated::SimulatedDisk;
+    use crate::storage::log::{Committed, LogOptions};
+
+    const QUEUES: [&str; 4] = ["one", "two", "three", "four"];
+    const MESSAGES: u64 = 100;
+
+    fn open(disk: &Arc<SimulatedDisk>, epoch_seed: u64) -> Broker {
+        let (config, memory) = (Arc::new(Config::default()), Memory::new(u64::MAX, u64::MAX));
+        let options =
+            LogOptions { epoch_seed: Some(epoch_seed), slot_bytes: 1 << 20, ..LogOptions::default() };
+        Broker::open(config, Arc::<SimulatedDisk>::clone(disk), options, memory).unwrap().0
+    }
+
+    fn declare(vhost: &Vhost, actor: &Actor, exchange: &str, kind: &str, arguments: Table<'_>) {
+        let request = ExchangeRequest {
+            name: exchange,
+            kind,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            arguments,
+        };
+        vhost.declare_exchange(actor, &request).unwrap();
+        for (queue, key) in QUEUES.into_iter().zip(["1", "2", "3", "4"]) {
+            let binding = BindingRequest {
+                source: exchange,
+                kind: ResourceKind::Queue,
+                destination: queue,
+                key,
+                arguments: Table::EMPTY,
+            };
+            vhost.bind(actor, &binding).unwrap();
+        }
+    }
+
+    /// Where messages with numbers as keys and as message-ids go.
+    fn ways(vhost: &Vhost, exchange: &str) -> BTreeMap<u64, Vec<String>> {
+        let exchange = vhost.exchange(exchange).unwrap();
+        let way = |number: u64| {
+            let mut properties = PropertiesBuf::new();
+            properties.message_id(number.to_string());
+            let (properties, key) = (properties.into_bytes(), number.to_string());
+            let properties = Properties::parse(&properties).unwrap();
+            let routed =
+                route(vhost, &exchange, &[key.as_bytes()], properties, &mut Wakes::default()).unwrap();
+            (number, routed.targets.iter().map(|queue| queue.properties.name.to_string()).collect())
+        };
+        (0..MESSAGES).map(way).collect()
+    }
+
+    #[test]
+    fn messages_are_placed_after_a_restart_where_they_were_before() {
+        let disk = Arc::new(SimulatedDisk::new());
+        let before = {
+            let broker = open(&disk, 1);
+            let vhost = broker.vhost("/").unwrap();
+            let user = broker.users.get("guest").unwrap();
+            let actor = Actor { user, connection: broker.connect().connection() };
+            for name in QUEUES {
+                let queue = QueueRequest {
+                    name,
+                    durable: true,
+                    exclusive: false,
+                    auto_delete: false,
+                    arguments: Table::EMPTY,
+                };
+                vhost.declare_queue(&actor, &queue).unwrap();
+            }
+            let mut by_id = TableBuf::new();
+            by_id.insert("hash-property", Field::LongStr(b"message_id"));
+            declare(&vhost, &actor, "by key", "x-consistent-hash", Table::EMPTY);
+            declare(&vhost, &actor, "by id", "x-consistent-hash", by_id.as_table());
+            while broker.node.log.commit_once().unwrap() == Committed::Batch {}
+            ["by key", "by id"].map(|exchange| ways(&vhost, exchange))
+        };
+        assert_eq!(before[0], before[1], "keys and message-ids are the same");
+        let one_each = before.iter().flat_map(BTreeMap::values).all(|queues| queues.len() == 1);
+        assert!(one_each && before[0].values().any(|queues| *queues != before[0][&0]));
+        let broker = open(&disk, 2);
+        let vhost = broker.vhost("/").unwrap();
+        assert_eq!(["by key", "by id"].map(|exchange| ways(&vhost, exchange)), before);
+    }
+}

@@ -202,8 +202,8 @@ impl Publisher<'_> {
         let properties = rewritten.as_deref().unwrap_or(message.properties);
         let message = Content { properties, ..*message };
         let found;
-        let targets = if route.by_headers || !more_keys.is_empty() {
-            found = find_targets(link, &route, message.names.routing_key(), &more_keys, headers)?;
+        let targets = if route.by_message || !more_keys.is_empty() {
+            found = find_targets(link, &route, message.names.routing_key(), &more_keys, parsed)?;
             &found
         } else {
             &route.targets
@@ -358,8 +358,8 @@ fn find_targets(
     route: &Route,
     key: &[u8],
     more_keys: &[Vec<u8>],
-    headers: Table<'_>,
+    properties: Properties<'_>,
 ) -> Result<Targets, BrokerError> {
     let keys: Vec<&[u8]> = std::iter::once(key).chain(more_keys.iter().map(Vec::as_slice)).collect();
-    Ok(route::route(&link.vhost, &route.exchange, &keys, headers, &mut link.wakes)?.targets)
+    Ok(route::route(&link.vhost, &route.exchange, &keys, properties, &mut link.wakes)?.targets)
 }

@@ -1,12 +1,18 @@
 //! Where a message goes, the plain way.
 
+use sluicemq::routing::stable_hash;
+
 use crate::model::Model;
 use crate::op::{Message, Pattern};
 
 /// An exchange nobody declares.
 pub(crate) const MISSING: &str = "no.such.exchange";
-/// The exchanges in use: the default one and one of each kind.
-pub(crate) const EXCHANGES: [&str; 5] = ["", "amq.direct", "amq.fanout", "amq.topic", "amq.headers"];
+/// A consistent-hash exchange.
+pub(crate) const HASH: &str = "x.hash";
+/// Those that are not there from the start, and their kinds.
+pub(crate) const DECLARED: [(&str, &str); 1] = [(HASH, "x-consistent-hash")];
+/// The exchanges in use: the default one and one of each kind that can be foretold.
+pub(crate) const EXCHANGES: [&str; 6] = ["", "amq.direct", "amq.fanout", "amq.topic", "amq.headers", HASH];
 
 impl Model {
     /// The queues, in no special order. `None` when there is no such exchange.
@@ -14,6 +20,7 @@ impl Model {
         match message.exchange {
             MISSING => None,
             "" => Some(self.names.get(&message.key).copied().into_iter().collect()),
+            HASH => Some(self.hashed(message).into_iter().collect()),
             _ => {
                 let matching = self.bindings.iter().filter(|(_, pattern)| matches(pattern, message));
                 let mut queues: Vec<u64> = matching.map(|(queue, _)| *queue).collect();
@@ -22,6 +29,27 @@ impl Model {
             }
         }
     }
+}
+
+impl Model {
+    /// The queue that waits least for the message, of a weight as its binding says.
+    fn hashed(&self, message: &Message) -> Option<u64> {
+        let value = stable_hash(1, message.key.as_bytes());
+        let waits =
+            self.bindings.iter().filter(|(_, pattern)| pattern.exchange == HASH).map(|(queue, pattern)| {
+                let draw = spread(value ^ stable_hash(0, self.queues[queue].name.as_bytes()));
+                (-(draw as f64 / 2_f64.powi(64)).ln() / pattern.key.parse::<f64>().unwrap(), *queue)
+            });
+        waits.min_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, queue)| queue)
+    }
+}
+
+/// The step by which splitmix64 makes a number of another.
+fn spread(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 fn matches(pattern: &Pattern, message: &Message) -> bool {
