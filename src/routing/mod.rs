@@ -10,6 +10,7 @@ pub mod consistent_hash;
 mod direct;
 mod fanout;
 pub mod headers;
+mod modulus_hash;
 mod roll;
 mod stable_hash;
 mod targets;
@@ -31,6 +32,7 @@ pub use crate::routing::consistent_hash::ConsistentHash;
 pub use crate::routing::direct::Direct;
 pub use crate::routing::fanout::Fanout;
 pub use crate::routing::headers::Headers;
+pub use crate::routing::modulus_hash::ModulusHash;
 pub use crate::routing::roll::Member;
 pub use crate::routing::stable_hash::stable_hash;
 pub use crate::routing::topic::{Topic, matches};
@@ -117,11 +119,14 @@ pub enum ExchangeKind {
     Headers,
     /// One binding is chosen by a hash of the message's key, header or property; the binding key is a weight.
     ConsistentHash,
+    /// One binding is chosen by a hash of the routing key, modulo their number.
+    ModulusHash,
 }
 
 impl ExchangeKind {
     /// Every kind, in the order they are documented.
-    pub const ALL: [Self; 5] = [Self::Direct, Self::Fanout, Self::Topic, Self::Headers, Self::ConsistentHash];
+    pub const ALL: [Self; 6] =
+        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers, Self::ConsistentHash, Self::ModulusHash];
 
     /// The name clients declare it by.
     pub fn name(self) -> &'static str {
@@ -131,6 +136,7 @@ impl ExchangeKind {
             Self::Topic => "topic",
             Self::Headers => "headers",
             Self::ConsistentHash => "x-consistent-hash",
+            Self::ModulusHash => "x-modulus-hash",
         }
     }
 
@@ -140,7 +146,7 @@ impl ExchangeKind {
     /// An argument that the kind knows, and that is not as it must be.
     pub fn check_arguments(self, arguments: Table<'_>) -> Result<(), RoutingError> {
         match self {
-            Self::Direct | Self::Fanout | Self::Topic | Self::Headers => Ok(()),
+            Self::Direct | Self::Fanout | Self::Topic | Self::Headers | Self::ModulusHash => Ok(()),
             Self::ConsistentHash => consistent_hash::check_arguments(arguments),
         }
     }
@@ -168,6 +174,8 @@ pub enum Bindings<T> {
     Headers(Headers<T>),
     /// Of a consistent-hash exchange.
     ConsistentHash(ConsistentHash<T>),
+    /// Of a modulus-hash exchange.
+    ModulusHash(ModulusHash<T>),
 }
 
 impl<T: Clone + Eq + Hash + Member> Bindings<T> {
@@ -183,6 +191,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             ExchangeKind::Fanout => Self::Fanout(Fanout::default()),
             ExchangeKind::Topic => Self::Topic(Topic::default()),
             ExchangeKind::Headers => Self::Headers(Headers::default()),
+            ExchangeKind::ModulusHash => Self::ModulusHash(ModulusHash::default()),
             ExchangeKind::ConsistentHash => Self::ConsistentHash(ConsistentHash::new(arguments)),
         }
     }
@@ -194,7 +203,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
     /// A topic pattern of too many words, a weight that is none.
     pub fn bind_allowed(&self, key: &str) -> Result<(), RoutingError> {
         match self {
-            Self::Direct(_) | Self::Fanout(_) | Self::Headers(_) => Ok(()),
+            Self::Direct(_) | Self::Fanout(_) | Self::Headers(_) | Self::ModulusHash(_) => Ok(()),
             Self::Topic(_) => topic::check_key(key),
             Self::ConsistentHash(_) => consistent_hash::check_key(key),
         }
@@ -211,6 +220,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             Self::Topic(topic) => topic.bind(key, raw, target),
             Self::Headers(headers) => headers.bind(key.as_bytes(), arguments, target),
             Self::ConsistentHash(bindings) => bindings.bind(key, raw, target),
+            Self::ModulusHash(bindings) => bindings.bind(key.as_bytes(), raw, target),
         }
     }
 
@@ -224,13 +234,14 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             Self::Topic(topic) => topic.unbind(key, arguments, target),
             Self::Headers(headers) => headers.unbind(key.as_bytes(), arguments, target),
             Self::ConsistentHash(bindings) => bindings.unbind(key, arguments, target),
+            Self::ModulusHash(bindings) => bindings.unbind(key.as_bytes(), arguments, target),
         }
     }
 
     /// Whether exchange and key decide where a message goes, so that others with the same need not be routed again.
     pub fn is_by_key(&self) -> bool {
         match self {
-            Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) => true,
+            Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) | Self::ModulusHash(_) => true,
             Self::Headers(_) => false,
             Self::ConsistentHash(bindings) => bindings.is_by_key(),
         }
@@ -240,7 +251,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
     pub fn takes_first_key(&self) -> bool {
         match self {
             Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) | Self::Headers(_) => false,
-            Self::ConsistentHash(_) => true,
+            Self::ConsistentHash(_) | Self::ModulusHash(_) => true,
         }
     }
 
@@ -275,6 +286,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
                 bindings.route(properties.headers().unwrap_or(Table::EMPTY), &mut count)
             }
             Self::ConsistentHash(bindings) => bindings.route(key, properties, budget, &mut count)?,
+            Self::ModulusHash(bindings) => bindings.route(key, &mut count),
         };
         Ok(steps + targets)
     }
@@ -287,6 +299,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             Self::Topic(topic) => topic.len(),
             Self::Headers(headers) => headers.len(),
             Self::ConsistentHash(bindings) => bindings.len(),
+            Self::ModulusHash(bindings) => bindings.len(),
         }
     }
 
@@ -304,6 +317,7 @@ impl<T: Clone + Eq + Hash + Member> fmt::Debug for Bindings<T> {
             Self::Topic(_) => "Topic",
             Self::Headers(_) => "Headers",
             Self::ConsistentHash(_) => "ConsistentHash",
+            Self::ModulusHash(_) => "ModulusHash",
         };
         write!(f, "{kind}({} bindings)", self.len())
     }

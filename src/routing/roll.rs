@@ -90,6 +90,24 @@ impl<T: Clone + Eq + Member> Roll<T> {
         self.0.iter().map(|bound| (bound.place, &bound.target))
     }
 
+    /// Calls `found` with the target whose number this is, counted round and round, or the next one if that is gone;
+    /// with none when all are. Returns the steps it took.
+    pub(crate) fn count_off(&self, number: u64, found: &mut dyn FnMut(&T)) -> usize {
+        let Some(first) = number.checked_rem(self.0.len() as u64) else { return 1 };
+        let mut steps = 0;
+        let living = (first as usize..self.0.len()).chain(0..first as usize).find_map(|at| {
+            steps += 1;
+            self.0.get(at).filter(|bound| !bound.target.is_gone())
+        });
+        living.into_iter().for_each(|bound| found(&bound.target));
+        steps
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether nothing is bound.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

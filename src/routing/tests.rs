@@ -380,7 +380,7 @@ impl Step {
             ExchangeKind::Direct => self.key == key,
             ExchangeKind::Topic => matches(&self.key, key.as_bytes()),
             ExchangeKind::Headers => naive_headers(&self.arguments, self.mode, given),
-            ExchangeKind::Fanout | ExchangeKind::ConsistentHash => true,
+            ExchangeKind::Fanout | ExchangeKind::ConsistentHash | ExchangeKind::ModulusHash => true,
         }
     }
 
@@ -402,6 +402,12 @@ fn naively_routed(kind: ExchangeKind, list: &[Step], key: &str, given: &Entries)
         ExchangeKind::ConsistentHash => {
             let chosen = accepting.min_by(|one, other| one.wait(key).total_cmp(&other.wait(key)));
             chosen.into_iter().map(|step| step.target).collect()
+        }
+        ExchangeKind::ModulusHash => {
+            let mut targets: Vec<_> = accepting.map(|step| (step.target.place(), step.target)).collect();
+            targets.sort_unstable();
+            let number = stable_hash(0, key.as_bytes()).checked_rem(targets.len() as u64);
+            number.map(|number| targets[number as usize].1).into_iter().collect()
         }
         _ => accepting.map(|step| step.target).collect(),
     }

@@ -11,7 +11,7 @@ use sluicemq::protocol::properties::PropertiesBuf;
 use sluicemq::protocol::table::TableBuf;
 
 use crate::client::{CHANNELS, ChannelView, Client, Stage};
-use crate::model::{EXCHANGES, HASH, MISSING, Model};
+use crate::model::{EXCHANGES, HASH, MISSING, MODULUS, Model};
 use crate::op::{Message, Op, Pattern, Verdict};
 
 /// The letter says what they are declared as: see [`crate::op::is_durable`].
@@ -128,7 +128,7 @@ impl Draw {
         let key = match exchange {
             "amq.topic" => (*TOPIC_KEYS.choose(rng).unwrap()).to_owned(),
             "" => any_queue(model, rng),
-            HASH => format!("k{}", rng.random_range(0..HASHED_KEYS)),
+            HASH | MODULUS => format!("k{}", rng.random_range(0..HASHED_KEYS)),
             _ => any_key(rng),
         };
         let header = (exchange == "amq.headers").then(|| rng.random_range(0..HEADERS));

@@ -217,3 +217,17 @@ def consistent_hash_invalid(world):
     with channel_closed(406, "PRECONDITION_FAILED - hash-header and hash-property are mutually exclusive"):
         connection.channel().exchange_declare(world.name(), "x-consistent-hash", arguments=both)
     still_usable(connection)
+
+
+@case("route/modulus-hash")
+def modulus_hash(world):
+    channel = world.channel(confirms=True)
+    exchange = world.exchange(channel, "x-modulus-hash")
+    queues = [world.queue(channel, bind_to=exchange, key=key) for key in ["", "", "any"]]
+    ways = []
+    for _ in range(2):
+        for number in range(100):
+            publish(channel, exchange, f"customer {number}", str(number).encode())
+        ways.append(where(channel, queues))
+    assert len(ways[0]) == 100 and ways[0] == ways[1], "a key changed its way"
+    assert set(ways[0].values()) == set(queues), "a queue has no share"

@@ -95,6 +95,7 @@ mod tests {
     use crate::storage::log::{Committed, LogOptions};
 
     const QUEUES: [&str; 4] = ["one", "two", "three", "four"];
+    const EXCHANGES: [&str; 3] = ["by key", "by id", "by number"];
     const MESSAGES: u64 = 100;
 
     fn open(disk: &Arc<SimulatedDisk>, epoch_seed: u64) -> Broker {
@@ -163,14 +164,15 @@ mod tests {
             by_id.insert("hash-property", Field::LongStr(b"message_id"));
             declare(&vhost, &actor, "by key", "x-consistent-hash", Table::EMPTY);
             declare(&vhost, &actor, "by id", "x-consistent-hash", by_id.as_table());
+            declare(&vhost, &actor, "by number", "x-modulus-hash", Table::EMPTY);
             while broker.node.log.commit_once().unwrap() == Committed::Batch {}
-            ["by key", "by id"].map(|exchange| ways(&vhost, exchange))
+            EXCHANGES.map(|exchange| ways(&vhost, exchange))
         };
         assert_eq!(before[0], before[1], "keys and message-ids are the same");
         let one_each = before.iter().flat_map(BTreeMap::values).all(|queues| queues.len() == 1);
         assert!(one_each && before[0].values().any(|queues| *queues != before[0][&0]));
         let broker = open(&disk, 2);
         let vhost = broker.vhost("/").unwrap();
-        assert_eq!(["by key", "by id"].map(|exchange| ways(&vhost, exchange)), before);
+        assert_eq!(EXCHANGES.map(|exchange| ways(&vhost, exchange)), before);
     }
 }

@@ -16,7 +16,7 @@ use crate::routing::tests::{routed, routed_by, table, text};
 use crate::routing::{Bindings, ExchangeKind, MatchBudget, Member, stable_hash};
 
 /// The kinds that choose one of all that are bound.
-const ONE_OF_ALL: [ExchangeKind; 1] = [ExchangeKind::ConsistentHash];
+const ONE_OF_ALL: [ExchangeKind; 2] = [ExchangeKind::ConsistentHash, ExchangeKind::ModulusHash];
 
 /// A consistent-hash exchange with these weights, its targets numbered from zero.
 fn weighted(weights: &[u16]) -> Bindings<u32> {
@@ -41,6 +41,21 @@ fn where_a_value_goes_is_written_down() {
     assert_eq!(stable_hash(0, b"queue"), 7_696_508_095_806_310_800);
     assert_eq!(placed(&weighted(&[1, 2, 3]), 12), [1, 1, 1, 2, 2, 1, 2, 0, 1, 1, 1, 2]);
     assert_eq!(placed(&weighted(&[1; 100]), 12), [50, 20, 85, 19, 77, 5, 35, 3, 70, 91, 99, 21]);
+}
+
+#[test]
+fn a_key_goes_to_the_binding_whose_number_its_hash_is() {
+    let mut bindings = Bindings::new(ExchangeKind::ModulusHash);
+    (0..10).for_each(|target| _ = bindings.bind("any", &[], target));
+    let before = placed(&bindings, 1_000);
+    let mut turned = Bindings::new(ExchangeKind::ModulusHash);
+    (0..10).rev().for_each(|target| _ = turned.bind(&format!("other {target}"), &[], target));
+    assert_eq!(placed(&turned, 1_000), before, "neither the order of binding nor its key plays a part");
+    for target in 0..10 {
+        let share = before.iter().filter(|placed| **placed == target).count();
+        assert!((60..140).contains(&share), "{share} of 1,000");
+    }
+    assert_eq!(before[..8], [9, 3, 0, 2, 2, 4, 3, 1]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 pub(crate) use crate::model::judge::{Said, split};
-pub(crate) use crate::model::routing::{DECLARED, EXCHANGES, HASH, MISSING};
+pub(crate) use crate::model::routing::{DECLARED, EXCHANGES, HASH, MISSING, MODULUS};
 use crate::model::state::{Channel, Consumer, Held, Queue};
 use crate::op::{Message, Op, Pattern};
 

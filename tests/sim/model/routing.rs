@@ -9,10 +9,13 @@ use crate::op::{Message, Pattern};
 pub(crate) const MISSING: &str = "no.such.exchange";
 /// A consistent-hash exchange.
 pub(crate) const HASH: &str = "x.hash";
+/// A modulus-hash exchange.
+pub(crate) const MODULUS: &str = "x.modulus";
 /// Those that are not there from the start, and their kinds.
-pub(crate) const DECLARED: [(&str, &str); 1] = [(HASH, "x-consistent-hash")];
+pub(crate) const DECLARED: [(&str, &str); 2] = [(HASH, "x-consistent-hash"), (MODULUS, "x-modulus-hash")];
 /// The exchanges in use: the default one and one of each kind that can be foretold.
-pub(crate) const EXCHANGES: [&str; 6] = ["", "amq.direct", "amq.fanout", "amq.topic", "amq.headers", HASH];
+pub(crate) const EXCHANGES: [&str; 7] =
+    ["", "amq.direct", "amq.fanout", "amq.topic", "amq.headers", HASH, MODULUS];
 
 impl Model {
     /// The queues, in no special order. `None` when there is no such exchange.
@@ -21,6 +24,7 @@ impl Model {
             MISSING => None,
             "" => Some(self.names.get(&message.key).copied().into_iter().collect()),
             HASH => Some(self.hashed(message).into_iter().collect()),
+            MODULUS => Some(self.counted_off(message).into_iter().collect()),
             _ => {
                 let matching = self.bindings.iter().filter(|(_, pattern)| matches(pattern, message));
                 let mut queues: Vec<u64> = matching.map(|(queue, _)| *queue).collect();
@@ -41,6 +45,15 @@ impl Model {
                 (-(draw as f64 / 2_f64.powi(64)).ln() / pattern.key.parse::<f64>().unwrap(), *queue)
             });
         waits.min_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, queue)| queue)
+    }
+
+    /// The queue whose number among all bindings the message's hash is.
+    fn counted_off(&self, message: &Message) -> Option<u64> {
+        let bound = self.bindings.iter().filter(|(_, pattern)| pattern.exchange == MODULUS);
+        let mut queues: Vec<u64> = bound.map(|(queue, _)| *queue).collect();
+        queues.sort_by_key(|queue| stable_hash(0, self.queues[queue].name.as_bytes()));
+        let number = stable_hash(0, message.key.as_bytes()).checked_rem(queues.len() as u64)?;
+        queues.get(number as usize).copied()
     }
 }
 
