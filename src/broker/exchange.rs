@@ -11,7 +11,7 @@ use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::queue::handle::Queue;
 use crate::message::place::QueueId;
 use crate::protocol::table::Table;
-use crate::routing::{Bindings, ExchangeKind, Member, stable_hash};
+use crate::routing::{Bindings, ExchangeKind, Lots, Member, stable_hash};
 
 /// An exchange's unchanging properties, as declared.
 #[derive(Clone, Debug)]
@@ -51,9 +51,9 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// An exchange without bindings.
-    pub fn new(id: ExchangeId, properties: ExchangeProperties) -> Self {
-        let bindings = Bindings::with_arguments(properties.kind, Table::unchecked(&properties.arguments));
+    /// An exchange without bindings. What it leaves to chance is decided by `lots`.
+    pub fn new(id: ExchangeId, properties: ExchangeProperties, lots: &Arc<Lots>) -> Self {
+        let bindings = Bindings::with(properties.kind, Table::unchecked(&properties.arguments), lots);
         Self { id, properties, bindings: ArcSwap::from_pointee(bindings), deleted: AtomicBool::new(false) }
     }
 

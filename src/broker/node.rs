@@ -17,6 +17,7 @@ use crate::broker::remains::Remains;
 use crate::broker::uploads::Uploads;
 use crate::config::Limits;
 use crate::message::place::QueueId;
+use crate::routing::Lots;
 use crate::stats::Gauge;
 use crate::storage::disk::Disk;
 use crate::storage::log::Log;
@@ -55,6 +56,8 @@ pub struct Node {
     pub uploads: Uploads,
     /// Bounds from the configuration.
     pub limits: Limits,
+    /// What exchanges leave to chance. Nothing else that the broker does depends on the seed.
+    pub lots: Arc<Lots>,
     queue_ids: AtomicU64,
     exchange_ids: AtomicU64,
     connection_ids: AtomicU64,
@@ -91,6 +94,7 @@ impl Node {
             alarms: Alarms::default(),
             uploads: Uploads::default(),
             limits,
+            lots: Arc::new(Lots::new(rand::random())),
             queue_ids: AtomicU64::new(1),
             exchange_ids: AtomicU64::new(1),
             connection_ids: AtomicU64::new(1),

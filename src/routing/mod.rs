@@ -11,6 +11,7 @@ mod direct;
 mod fanout;
 pub mod headers;
 mod modulus_hash;
+mod random;
 mod roll;
 mod stable_hash;
 mod targets;
@@ -23,6 +24,7 @@ mod tests;
 use std::fmt;
 use std::hash::Hash;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -33,6 +35,7 @@ pub use crate::routing::direct::Direct;
 pub use crate::routing::fanout::Fanout;
 pub use crate::routing::headers::Headers;
 pub use crate::routing::modulus_hash::ModulusHash;
+pub use crate::routing::random::{Lots, Random};
 pub use crate::routing::roll::Member;
 pub use crate::routing::stable_hash::stable_hash;
 pub use crate::routing::topic::{Topic, matches};
@@ -121,12 +124,21 @@ pub enum ExchangeKind {
     ConsistentHash,
     /// One binding is chosen by a hash of the routing key, modulo their number.
     ModulusHash,
+    /// One binding is chosen by lot.
+    Random,
 }
 
 impl ExchangeKind {
     /// Every kind, in the order they are documented.
-    pub const ALL: [Self; 6] =
-        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers, Self::ConsistentHash, Self::ModulusHash];
+    pub const ALL: [Self; 7] = [
+        Self::Direct,
+        Self::Fanout,
+        Self::Topic,
+        Self::Headers,
+        Self::ConsistentHash,
+        Self::ModulusHash,
+        Self::Random,
+    ];
 
     /// The name clients declare it by.
     pub fn name(self) -> &'static str {
@@ -137,6 +149,7 @@ impl ExchangeKind {
             Self::Headers => "headers",
             Self::ConsistentHash => "x-consistent-hash",
             Self::ModulusHash => "x-modulus-hash",
+            Self::Random => "x-random",
         }
     }
 
@@ -146,8 +159,8 @@ impl ExchangeKind {
     /// An argument that the kind knows, and that is not as it must be.
     pub fn check_arguments(self, arguments: Table<'_>) -> Result<(), RoutingError> {
         match self {
-            Self::Direct | Self::Fanout | Self::Topic | Self::Headers | Self::ModulusHash => Ok(()),
             Self::ConsistentHash => consistent_hash::check_arguments(arguments),
+            _ => Ok(()),
         }
     }
 }
@@ -176,22 +189,26 @@ pub enum Bindings<T> {
     ConsistentHash(ConsistentHash<T>),
     /// Of a modulus-hash exchange.
     ModulusHash(ModulusHash<T>),
+    /// Of a random exchange.
+    Random(Random<T>),
 }
 
 impl<T: Clone + Eq + Hash + Member> Bindings<T> {
-    /// An empty table of an exchange without arguments.
+    /// An empty table of an exchange without arguments, whose lots are the same each time.
     pub fn new(kind: ExchangeKind) -> Self {
-        Self::with_arguments(kind, Table::EMPTY)
+        Self::with(kind, Table::EMPTY, &Arc::default())
     }
 
-    /// An empty table of an exchange with these arguments, which [`ExchangeKind::check_arguments`] has accepted.
-    pub fn with_arguments(kind: ExchangeKind, arguments: Table<'_>) -> Self {
+    /// An empty table of an exchange with these arguments, which [`ExchangeKind::check_arguments`] has accepted. What is
+    /// left to chance is decided by `lots`.
+    pub fn with(kind: ExchangeKind, arguments: Table<'_>, lots: &Arc<Lots>) -> Self {
         match kind {
             ExchangeKind::Direct => Self::Direct(Direct::default()),
             ExchangeKind::Fanout => Self::Fanout(Fanout::default()),
             ExchangeKind::Topic => Self::Topic(Topic::default()),
             ExchangeKind::Headers => Self::Headers(Headers::default()),
             ExchangeKind::ModulusHash => Self::ModulusHash(ModulusHash::default()),
+            ExchangeKind::Random => Self::Random(Random::new(lots)),
             ExchangeKind::ConsistentHash => Self::ConsistentHash(ConsistentHash::new(arguments)),
         }
     }
@@ -203,9 +220,9 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
     /// A topic pattern of too many words, a weight that is none.
     pub fn bind_allowed(&self, key: &str) -> Result<(), RoutingError> {
         match self {
-            Self::Direct(_) | Self::Fanout(_) | Self::Headers(_) | Self::ModulusHash(_) => Ok(()),
             Self::Topic(_) => topic::check_key(key),
             Self::ConsistentHash(_) => consistent_hash::check_key(key),
+            _ => Ok(()),
         }
     }
 
@@ -221,6 +238,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             Self::Headers(headers) => headers.bind(key.as_bytes(), arguments, target),
             Self::ConsistentHash(bindings) => bindings.bind(key, raw, target),
             Self::ModulusHash(bindings) => bindings.bind(key.as_bytes(), raw, target),
+            Self::Random(random) => random.bind(key.as_bytes(), raw, target),
         }
     }
 
@@ -235,6 +253,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             Self::Headers(headers) => headers.unbind(key.as_bytes(), arguments, target),
             Self::ConsistentHash(bindings) => bindings.unbind(key, arguments, target),
             Self::ModulusHash(bindings) => bindings.unbind(key.as_bytes(), arguments, target),
+            Self::Random(random) => random.unbind(key.as_bytes(), arguments, target),
         }
     }
 
@@ -242,7 +261,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
     pub fn is_by_key(&self) -> bool {
         match self {
             Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) | Self::ModulusHash(_) => true,
-            Self::Headers(_) => false,
+            Self::Headers(_) | Self::Random(_) => false,
             Self::ConsistentHash(bindings) => bindings.is_by_key(),
         }
     }
@@ -251,7 +270,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
     pub fn takes_first_key(&self) -> bool {
         match self {
             Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) | Self::Headers(_) => false,
-            Self::ConsistentHash(_) | Self::ModulusHash(_) => true,
+            Self::ConsistentHash(_) | Self::ModulusHash(_) | Self::Random(_) => true,
         }
     }
 
@@ -287,6 +306,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             }
             Self::ConsistentHash(bindings) => bindings.route(key, properties, budget, &mut count)?,
             Self::ModulusHash(bindings) => bindings.route(key, &mut count),
+            Self::Random(random) => random.route(&mut count),
         };
         Ok(steps + targets)
     }
@@ -300,6 +320,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             Self::Headers(headers) => headers.len(),
             Self::ConsistentHash(bindings) => bindings.len(),
             Self::ModulusHash(bindings) => bindings.len(),
+            Self::Random(random) => random.len(),
         }
     }
 
@@ -318,6 +339,7 @@ impl<T: Clone + Eq + Hash + Member> fmt::Debug for Bindings<T> {
             Self::Headers(_) => "Headers",
             Self::ConsistentHash(_) => "ConsistentHash",
             Self::ModulusHash(_) => "ModulusHash",
+            Self::Random(_) => "Random",
         };
         write!(f, "{kind}({} bindings)", self.len())
     }

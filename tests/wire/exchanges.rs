@@ -14,11 +14,12 @@ use crate::harness::methods::{exchange_declare, publish, queue_bind, queue_delet
 
 const CONSISTENT_HASH: &str = "x-consistent-hash";
 const MODULUS_HASH: &str = "x-modulus-hash";
+const RANDOM: &str = "x-random";
 
 /// Those that choose one of the queues that are bound, and a binding key that each of them takes.
-const ONE_OF_ALL: [&str; 2] = [CONSISTENT_HASH, MODULUS_HASH];
+const ONE_OF_ALL: [&str; 3] = [CONSISTENT_HASH, MODULUS_HASH, RANDOM];
 /// All of them.
-const KINDS: [&str; 2] = [CONSISTENT_HASH, MODULUS_HASH];
+const KINDS: [&str; 3] = [CONSISTENT_HASH, MODULUS_HASH, RANDOM];
 const KEY: &str = "1";
 
 /// Declares an exchange with arguments.
@@ -229,6 +230,17 @@ fn a_routing_key_always_goes_the_same_way() {
             }
         }
     }
+}
+
+#[test]
+fn messages_that_are_alike_go_anywhere_at_random() {
+    let mut client = Client::open();
+    let exchange = client.exchange(RANDOM);
+    let queues = bound(&mut client, &exchange, [KEY; 3]);
+    publish_all(&mut client, &exchange, vec!["key".to_owned(); 300]);
+    let counts = contents(&mut client, &queues).map(|bodies| bodies.len());
+    assert!(counts.iter().all(|count| (40..180).contains(count)), "{counts:?}");
+    assert_eq!(counts.iter().sum::<usize>(), 300);
 }
 
 #[test]

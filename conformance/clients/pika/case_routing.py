@@ -231,3 +231,15 @@ def modulus_hash(world):
         ways.append(where(channel, queues))
     assert len(ways[0]) == 100 and ways[0] == ways[1], "a key changed its way"
     assert set(ways[0].values()) == set(queues), "a queue has no share"
+
+
+@case("route/random")
+def random(world):
+    channel = world.channel(confirms=True)
+    exchange = world.exchange(channel, "x-random")
+    queues = [world.queue(channel, bind_to=exchange) for _ in range(3)]
+    for number in range(150):
+        publish(channel, exchange, "the same", str(number).encode())
+    shares = [drain(channel, queue) for queue in queues]
+    assert sorted(map(int, sum(shares, []))) == list(range(150)), "not every message is there once"
+    assert all(shares), "a queue has no share"

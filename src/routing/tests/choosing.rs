@@ -13,10 +13,11 @@ use crate::protocol::properties::{Properties, PropertiesBuf};
 use crate::protocol::table::{ArrayBuf, Table, TableBuf};
 use crate::routing::consistent_hash::WEIGHT_MAX;
 use crate::routing::tests::{routed, routed_by, table, text};
-use crate::routing::{Bindings, ExchangeKind, MatchBudget, Member, stable_hash};
+use crate::routing::{Bindings, ExchangeKind, Lots, MatchBudget, Member, stable_hash};
 
 /// The kinds that choose one of all that are bound.
-const ONE_OF_ALL: [ExchangeKind; 2] = [ExchangeKind::ConsistentHash, ExchangeKind::ModulusHash];
+const ONE_OF_ALL: [ExchangeKind; 3] =
+    [ExchangeKind::ConsistentHash, ExchangeKind::ModulusHash, ExchangeKind::Random];
 
 /// A consistent-hash exchange with these weights, its targets numbered from zero.
 fn weighted(weights: &[u16]) -> Bindings<u32> {
@@ -59,6 +60,26 @@ fn a_key_goes_to_the_binding_whose_number_its_hash_is() {
 }
 
 #[test]
+fn each_message_draws_a_lot_and_a_seed_tells_them_all() {
+    let lots = Arc::new(Lots::new(7));
+    let mut bindings = Bindings::with(ExchangeKind::Random, Table::EMPTY, &lots);
+    (0..10).for_each(|target| _ = bindings.bind("any", &[], target));
+    let draw = |count: usize| -> Vec<u32> {
+        (0..count).flat_map(|_| routed(&bindings, "key", &TableBuf::new())).collect()
+    };
+    let (first, second) = (draw(1_000), draw(1_000));
+    assert_ne!(first, second);
+    for target in 0..10 {
+        let share = first.iter().filter(|drawn| **drawn == target).count();
+        assert!((60..140).contains(&share), "{share} of 1,000");
+    }
+    lots.reseed(7);
+    assert_eq!((draw(1_000), draw(1_000)), (first.clone(), second));
+    lots.reseed(8);
+    assert_ne!(draw(1_000), first);
+}
+
+#[test]
 fn shares_follow_weights() {
     const KEYS: u32 = 20_000;
     for weights in
@@ -85,7 +106,8 @@ fn shares_follow_weights() {
 fn a_message_is_placed_by_its_header_or_property() {
     let on = |name: &str, value: &str| {
         let arguments = table(&[(name, text(value))]);
-        let mut bindings = Bindings::with_arguments(ExchangeKind::ConsistentHash, arguments.as_table());
+        let mut bindings =
+            Bindings::with(ExchangeKind::ConsistentHash, arguments.as_table(), &Arc::default());
         (0..50).for_each(|target| _ = bindings.bind("1", &[], target));
         assert!(!bindings.is_by_key());
         bindings
