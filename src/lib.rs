@@ -80,8 +80,8 @@
 //! 1. Only `net`, `bench`, `cli` and `main` name tokio; below `net` only `storage/disk/real.rs` touches a file, and only
 //!    `clock` reads a clock. (Backoff and heartbeats are told the time.)
 //! 2. A queue's state machine never calls a broker, a log or another queue: it answers, and its owner acts.
-//! 3. Locks: one virtual host's definitions, then one queue, then one leaf (an outbox or the log). None is held
-//!    across an await, and no registry's guard across a lock. Registries are not on the message path.
+//! 3. Locks: one virtual host's definitions, then one queue, then one leaf (an outbox, an exchange's history or the log).
+//!    None is held across an await, and no registry's guard across a lock. Registries are not on the message path.
 //! 4. A broker's refusal becomes a reply code in one place, `session/refuse.rs`.
 //! 5. Every buffer, table, queue and loop has a named bound; nothing is allocated by a number that a peer declared.
 //! 6. A confirm is sent, and a persistent message of a durable queue delivered, only for a position of the log that
@@ -134,8 +134,8 @@
 //! * What dies is not taken out of the ledger before it is somewhere else, in the same hold of the log. So dead letters
 //!   of all kinds are as safe as RabbitMQ's at-least-once ones, and `x-dead-letter-strategy` changes nothing.
 //! * An alarm is raised by whoever sees it and cleared by a look, well below its limit and a second later: see
-//!   [`broker::alarms`]. During one a client is read up to its next message: acknowledgements and commits are what gives
-//!   memory back. What open transactions hold raises none. A client that is not read further is not dead: what it leaves
+//!   [`broker::alarms`]. During one a client is read up to its next message, or binding, which may repeat many:
+//!   acknowledgements and commits are what gives memory back. What open transactions hold raises none. A client that is not read further is not dead: what it leaves
 //!   in its socket tells ([`session::heartbeat`]). One that has shut its side is gone, with what it had sent and nobody had
 //!   read: its queues and what it held are for others now, and not when the alarm ends.
 //! * Of large messages that are on their way in and find no more room one after the other is read on, and the others wait

@@ -16,7 +16,8 @@ APT = ["rabbitmq-server"]
 START_SECONDS = 120
 CONTROL_SECONDS = 30
 # The kinds of exchange that are plugins there.
-PLUGINS = ["rabbitmq_consistent_hash_exchange", "rabbitmq_random_exchange", "rabbitmq_sharding"]
+PLUGINS = ["rabbitmq_consistent_hash_exchange", "rabbitmq_random_exchange", "rabbitmq_recent_history_exchange",
+           "rabbitmq_sharding"]
 
 
 class RabbitMQ:

@@ -14,10 +14,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
 use crate::broker::death::{self, Death};
+use crate::broker::history::Remembered;
 use crate::broker::node::Node;
 use crate::broker::publish::{Burst, Receipt};
 use crate::broker::queue::handle::Queue;
@@ -203,7 +205,15 @@ impl Burials {
         let headers = properties.as_properties().headers().unwrap_or(Table::EMPTY);
         let keys = death.keys(message.names, headers);
         let Some(exchange) = vhost.exchange(&death.to.exchange) else { return };
-        let routed = match route::route(vhost, &exchange, &keys, properties.as_properties(), wakes) {
+        let mut names = NamesBuf::default();
+        let key = keys.first().copied().unwrap_or_default();
+        names.set(death.to.exchange.as_bytes(), key);
+        let properties = properties.as_properties();
+        let remembered = || {
+            let body = pieces_of(message.body);
+            Remembered::new(names.view(), properties.as_bytes(), body, &broker.node.memory)
+        };
+        let routed = match route::route_message(vhost, &exchange, &keys, properties, &remembered, wakes) {
             Ok(routed) => routed,
             Err(error) => return tracing::warn!(%error, queue = death.queue, "a dead letter is dropped"),
         };
@@ -220,12 +230,8 @@ impl Burials {
         if may_be_refused {
             self.burst.open(&targets, Receipt { channel: 0, publish: 0 });
         }
-        let mut names = NamesBuf::default();
-        let key = keys.first().copied().unwrap_or_default();
-        names.set(death.to.exchange.as_bytes(), key);
         let marks = Marks { expires: false, ..run.marks() };
-        let content =
-            Content { names: names.view(), properties: properties.as_properties().as_bytes(), body: &[] };
+        let content = Content { names: names.view(), properties: properties.as_bytes(), body: &[] };
         self.add(&broker.node, &targets, &content, marks, message.body);
         if may_be_refused {
             self.burst.close();
@@ -244,12 +250,20 @@ impl Burials {
         match body {
             BodyView::Slice(body) => self.burst.publish(node, targets, &Content { body, ..*content }, marks),
             BodyView::Chunks(pieces) => {
-                let pieces: Pieces = pieces.iter().cloned().collect();
+                let pieces = pieces.iter().cloned().collect();
                 let stamp = self.burst.stamp(marks);
                 let big = Big::new(content.names, content.properties, pieces, stamp, &node.memory.messages);
                 self.burst.publish_big(node, targets, big);
             }
         }
+    }
+}
+
+/// A body to be kept apart from the queue it was in.
+fn pieces_of(body: BodyView<'_>) -> Pieces {
+    match body {
+        BodyView::Slice(body) => Pieces::from_iter([Bytes::copy_from_slice(body)]),
+        BodyView::Chunks(pieces) => pieces.iter().cloned().collect(),
     }
 }
 

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::broker::error::{Resource, ResourceKind};
+use crate::broker::history::History;
+use crate::broker::memory::Memory;
 use crate::broker::queue::handle::Queue;
 use crate::message::place::QueueId;
 use crate::protocol::table::Table;
-use crate::routing::{Bindings, ExchangeKind, Lots, Member, stable_hash};
+use crate::routing::{Bindings, ExchangeKind, Lots, Member, recent_history, stable_hash};
 
 /// An exchange's unchanging properties, as declared.
 #[derive(Clone, Debug)]
@@ -46,15 +48,32 @@ pub struct Exchange {
     pub properties: ExchangeProperties,
     /// Where it sends: a snapshot that publishers read without a lock, replaced under the definitions lock.
     pub bindings: ArcSwap<Bindings<Destination>>,
+    /// What it remembers, if it is of that kind.
+    pub history: Option<History>,
     /// Set once, under the definitions lock, when it is gone. Its bindings go after it, in steps.
     pub(super) deleted: AtomicBool,
 }
 
 impl Exchange {
-    /// An exchange without bindings. What it leaves to chance is decided by `lots`.
-    pub fn new(id: ExchangeId, properties: ExchangeProperties, lots: &Arc<Lots>) -> Self {
-        let bindings = Bindings::with(properties.kind, Table::unchecked(&properties.arguments), lots);
-        Self { id, properties, bindings: ArcSwap::from_pointee(bindings), deleted: AtomicBool::new(false) }
+    /// An exchange without bindings. What it leaves to chance is decided by `lots`, what it remembers counts in `memory`.
+    pub fn new(
+        id: ExchangeId,
+        properties: ExchangeProperties,
+        lots: &Arc<Lots>,
+        memory: &Arc<Memory>,
+    ) -> Self {
+        let arguments = Table::unchecked(&properties.arguments);
+        let bindings = Bindings::with(properties.kind, arguments, lots);
+        let length = recent_history::length(arguments).ok();
+        let length = length.filter(|_| properties.kind == ExchangeKind::RecentHistory);
+        let history = length.map(|length| History::new(length, memory));
+        Self {
+            id,
+            properties,
+            bindings: ArcSwap::from_pointee(bindings),
+            history,
+            deleted: AtomicBool::new(false),
+        }
     }
 
     /// Whether it was deleted; it sends nothing anywhere then, whatever its bindings say.

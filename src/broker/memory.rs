@@ -18,6 +18,8 @@ const CACHE_OF_WATERMARK: u64 = 2;
 const TRANSACTIONS_OF_WATERMARK: u64 = 8;
 /// Direct replies may take this part of it before those for whom many wait get no more.
 const REPLIES_OF_WATERMARK: u64 = 8;
+/// What exchanges remember may take this part of it before those that remember much forget some.
+const HISTORIES_OF_WATERMARK: u64 = 8;
 /// Messages that go back may take this part of it unread before those to whom many go are not read any more.
 const RETURNS_OF_WATERMARK: u64 = 4;
 /// Who has less than this, in bytes, is not the one that takes up a share.
@@ -44,6 +46,8 @@ pub struct Memory {
     pub returns: Arc<Gauge>,
     /// Direct replies that wait for their connections; [`Memory::messages`] counts them as well.
     pub replies: Gauge,
+    /// What recent-history exchanges remember; [`Memory::messages`] counts it as well.
+    pub histories: Arc<Gauge>,
     /// What open transactions hold. Publishers that wait for the end of an alarm cannot end theirs: it raises none.
     pub transactions: Arc<Gauge>,
     watermark_bytes: u64,
@@ -64,6 +68,7 @@ impl Memory {
             definitions: Arc::default(),
             returns: Arc::default(),
             replies: Gauge::default(),
+            histories: Arc::default(),
             transactions: Arc::default(),
             watermark_bytes,
             partial_bodies_max,
@@ -153,6 +158,11 @@ impl Memory {
     /// Whether direct replies that wait take more than their share, for a connection for which this much waits.
     pub fn refuses_reply(&self, own_bytes: u64) -> bool {
         refuses(self.replies.read(), self.watermark_bytes / REPLIES_OF_WATERMARK, own_bytes)
+    }
+
+    /// Whether what exchanges remember takes more than its share, for one that has this much of it.
+    pub fn refuses_history(&self, own_bytes: u64) -> bool {
+        refuses(self.histories.read(), self.watermark_bytes / HISTORIES_OF_WATERMARK, own_bytes)
     }
 
     /// The sum of everything counted, in bytes, but for what open transactions may hold: what they count beside their

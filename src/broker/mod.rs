@@ -2,13 +2,14 @@
 //! no task; sessions call it, and it answers with values, refusals and wakes.
 //!
 //! In reading order: [`node`] (what all share), [`vhost`] and [`exchange`] (what is declared), [`route`] and
-//! [`publish`] (a message's way in), [`queue`] (the lock around a queue), [`outbox`], [mod@line] and [`consumer`] (the
-//! way out), [`wakes`], [`deadlines`] (what time brings), [`dead_letters`] (where messages go that nobody took), [`release`]
-//! (for publishers that are gone), [`remains`] (of what was deleted), [`memory`], [`alarms`] (when publishers must wait)
-//! and [`uploads`] (when large messages must), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
+//! [`publish`] (a message's way in), [`history`] (what exchanges remember of it), [`queue`] (the lock around a queue),
+//! [`outbox`], [mod@line] and [`consumer`] (the way out), [`wakes`], [`deadlines`] (what time brings), [`dead_letters`]
+//! (where messages go that nobody took), [`release`] (for publishers that are gone), [`remains`] (of what was deleted),
+//! [`memory`], [`alarms`] (when publishers must wait) and [`uploads`] (when large messages must), [`reply_to`],
+//! [`arguments`], [`error`], [`names`], [`complaints`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
-//! (an outbox or the log). No lock is held while a wake is paid.
+//! (an outbox, an exchange's history or the log). No lock is held while a wake is paid.
 
 pub mod alarms;
 pub mod arguments;
@@ -21,6 +22,7 @@ mod death;
 pub mod error;
 pub mod evict;
 pub mod exchange;
+pub mod history;
 mod holders;
 pub mod line;
 mod login;

@@ -4,17 +4,20 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use arc_swap::Guard;
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::broker::error::BrokerError;
 use crate::broker::exchange::{Destination, Exchange, ExchangeId};
+use crate::broker::history::Remembered;
 use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::Vhost;
 use crate::broker::wakes::Wakes;
 use crate::message::place::QueueId;
 use crate::protocol::properties::Properties;
-use crate::routing::{MATCH_STEPS_MAX, MatchBudget};
+use crate::protocol::table::Table;
+use crate::routing::{Bindings, MATCH_STEPS_MAX, MatchBudget, recent_history};
 
 /// Up to so many targets or exchanges a list is searched faster than a set.
 const SCANNED_MAX: usize = 16;
@@ -44,7 +47,34 @@ pub fn route(
     properties: Properties<'_>,
     wakes: &mut Wakes,
 ) -> Result<Routed, BrokerError> {
-    let mut search = Search::default();
+    search(Search::default(), vhost, exchange, keys, properties, wakes)
+}
+
+/// The same for a message that goes there: exchanges on the way that remember what they are sent do so. `message` makes
+/// what they remember, if there are any.
+///
+/// # Errors
+/// Those of [`route`].
+pub fn route_message(
+    vhost: &Vhost,
+    exchange: &Arc<Exchange>,
+    keys: &[&[u8]],
+    properties: Properties<'_>,
+    message: &dyn Fn() -> Arc<Remembered>,
+    wakes: &mut Wakes,
+) -> Result<Routed, BrokerError> {
+    let remembering = Search { message: Some(message), ..Search::default() };
+    search(remembering, vhost, exchange, keys, properties, wakes)
+}
+
+fn search(
+    mut search: Search<'_>,
+    vhost: &Vhost,
+    exchange: &Arc<Exchange>,
+    keys: &[&[u8]],
+    properties: Properties<'_>,
+    wakes: &mut Wakes,
+) -> Result<Routed, BrokerError> {
     let asked = search.ask_all(vhost, exchange, keys, properties);
     wakes.count(u32::try_from(search.steps).unwrap_or(u32::MAX));
     asked?;
@@ -55,7 +85,11 @@ pub fn route(
 }
 
 #[derive(Default)]
-struct Search {
+struct Search<'a> {
+    /// What makes the message that is to be remembered.
+    message: Option<&'a dyn Fn() -> Arc<Remembered>>,
+    /// The message, once an exchange remembers it.
+    remembered: Option<Arc<Remembered>>,
     exchanges: SmallVec<[Arc<Exchange>; 4]>,
     targets: SmallVec<[Arc<Queue>; 1]>,
     /// The exchanges again, once there are many.
@@ -65,7 +99,7 @@ struct Search {
     steps: usize,
 }
 
-impl Search {
+impl Search<'_> {
     fn ask_all(
         &mut self,
         vhost: &Vhost,
@@ -105,7 +139,7 @@ impl Search {
                 }
             }
         } else {
-            let bindings = exchange.bindings.load();
+            let bindings = self.pass(exchange, properties);
             let keys = if bindings.takes_first_key() { keys.get(..1).unwrap_or_default() } else { keys };
             for key in keys {
                 let steps = bindings.route(key, properties, budget, &mut |destination| {
@@ -133,6 +167,20 @@ impl Search {
             self.visit(&alternate);
         }
         Ok(())
+    }
+
+    /// The bindings by which the message goes on from an exchange, which may remember it.
+    fn pass(&mut self, exchange: &Exchange, properties: Properties<'_>) -> Guard<Arc<Bindings<Destination>>> {
+        let load = || exchange.bindings.load();
+        match (&exchange.history, self.message) {
+            (Some(history), Some(message))
+                if recent_history::is_stored(properties.headers().unwrap_or(Table::EMPTY)) =>
+            {
+                let remembered = self.remembered.get_or_insert_with(message);
+                history.remember(Arc::clone(remembered), load)
+            }
+            _ => load(),
+        }
     }
 
     fn visit(&mut self, exchange: &Arc<Exchange>) {

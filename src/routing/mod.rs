@@ -12,6 +12,7 @@ mod fanout;
 pub mod headers;
 mod modulus_hash;
 mod random;
+pub mod recent_history;
 mod roll;
 mod stable_hash;
 mod targets;
@@ -93,6 +94,20 @@ pub enum RoutingError {
         /// Its name.
         name: String,
     },
+    /// The length of a history is no positive integer.
+    #[error("Invalid argument {value}, 'x-recent-history-length' must be a positive integer")]
+    HistoryLength {
+        /// The value, as Erlang prints it.
+        value: String,
+    },
+    /// The length of a history is larger than any may be.
+    #[error("Invalid argument {length}, 'x-recent-history-length' must not be greater than {length_max}")]
+    HistoryTooLong {
+        /// The length.
+        length: i64,
+        /// The largest one.
+        length_max: usize,
+    },
     /// An argument that is to be a string is none.
     #[error("invalid type '{kind}' for arg '{name}'")]
     ArgumentType {
@@ -126,11 +141,13 @@ pub enum ExchangeKind {
     ModulusHash,
     /// One binding is chosen by lot.
     Random,
+    /// Every binding matches, and those that come later get the last messages.
+    RecentHistory,
 }
 
 impl ExchangeKind {
     /// Every kind, in the order they are documented.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Direct,
         Self::Fanout,
         Self::Topic,
@@ -138,6 +155,7 @@ impl ExchangeKind {
         Self::ConsistentHash,
         Self::ModulusHash,
         Self::Random,
+        Self::RecentHistory,
     ];
 
     /// The name clients declare it by.
@@ -150,6 +168,7 @@ impl ExchangeKind {
             Self::ConsistentHash => "x-consistent-hash",
             Self::ModulusHash => "x-modulus-hash",
             Self::Random => "x-random",
+            Self::RecentHistory => "x-recent-history",
         }
     }
 
@@ -160,6 +179,7 @@ impl ExchangeKind {
     pub fn check_arguments(self, arguments: Table<'_>) -> Result<(), RoutingError> {
         match self {
             Self::ConsistentHash => consistent_hash::check_arguments(arguments),
+            Self::RecentHistory => recent_history::length(arguments).map(drop),
             _ => Ok(()),
         }
     }
@@ -191,6 +211,8 @@ pub enum Bindings<T> {
     ModulusHash(ModulusHash<T>),
     /// Of a random exchange.
     Random(Random<T>),
+    /// Of a recent-history exchange.
+    RecentHistory(Fanout<T>),
 }
 
 impl<T: Clone + Eq + Hash + Member> Bindings<T> {
@@ -209,6 +231,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             ExchangeKind::Headers => Self::Headers(Headers::default()),
             ExchangeKind::ModulusHash => Self::ModulusHash(ModulusHash::default()),
             ExchangeKind::Random => Self::Random(Random::new(lots)),
+            ExchangeKind::RecentHistory => Self::RecentHistory(Fanout::default()),
             ExchangeKind::ConsistentHash => Self::ConsistentHash(ConsistentHash::new(arguments)),
         }
     }
@@ -239,6 +262,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             Self::ConsistentHash(bindings) => bindings.bind(key, raw, target),
             Self::ModulusHash(bindings) => bindings.bind(key.as_bytes(), raw, target),
             Self::Random(random) => random.bind(key.as_bytes(), raw, target),
+            Self::RecentHistory(fanout) => fanout.bind(key.as_bytes(), raw, target),
         }
     }
 
@@ -254,23 +278,25 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             Self::ConsistentHash(bindings) => bindings.unbind(key, arguments, target),
             Self::ModulusHash(bindings) => bindings.unbind(key.as_bytes(), arguments, target),
             Self::Random(random) => random.unbind(key.as_bytes(), arguments, target),
+            Self::RecentHistory(fanout) => fanout.unbind(key.as_bytes(), arguments, target),
         }
     }
 
-    /// Whether exchange and key decide where a message goes, so that others with the same need not be routed again.
+    /// Whether exchange and key decide where a message goes and nothing else comes of it, so that others with the same need
+    /// not be routed again.
     pub fn is_by_key(&self) -> bool {
         match self {
             Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) | Self::ModulusHash(_) => true,
-            Self::Headers(_) | Self::Random(_) => false,
+            Self::Headers(_) | Self::Random(_) | Self::RecentHistory(_) => false,
             Self::ConsistentHash(bindings) => bindings.is_by_key(),
         }
     }
 
-    /// Whether a message goes one way from here, however many keys it has: the first one's.
+    /// Whether a message passes once, however many keys it has: with the first one.
     pub fn takes_first_key(&self) -> bool {
         match self {
             Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) | Self::Headers(_) => false,
-            Self::ConsistentHash(_) | Self::ModulusHash(_) | Self::Random(_) => true,
+            Self::ConsistentHash(_) | Self::ModulusHash(_) | Self::Random(_) | Self::RecentHistory(_) => true,
         }
     }
 
@@ -296,7 +322,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
                 direct.route(key, &mut count);
                 1
             }
-            Self::Fanout(fanout) => {
+            Self::Fanout(fanout) | Self::RecentHistory(fanout) => {
                 fanout.route(&mut count);
                 1
             }
@@ -321,6 +347,7 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             Self::ConsistentHash(bindings) => bindings.len(),
             Self::ModulusHash(bindings) => bindings.len(),
             Self::Random(random) => random.len(),
+            Self::RecentHistory(fanout) => fanout.len(),
         }
     }
 
@@ -340,6 +367,7 @@ impl<T: Clone + Eq + Hash + Member> fmt::Debug for Bindings<T> {
             Self::ConsistentHash(_) => "ConsistentHash",
             Self::ModulusHash(_) => "ModulusHash",
             Self::Random(_) => "Random",
+            Self::RecentHistory(_) => "RecentHistory",
         };
         write!(f, "{kind}({} bindings)", self.len())
     }

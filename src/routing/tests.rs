@@ -12,7 +12,7 @@ use crate::protocol::table::{Table, TableBuf};
 use crate::routing::stable_hash::mix;
 use crate::routing::{
     Bindings, ExchangeKind, MATCH_STEPS_MAX, MatchBudget, Member, RoutingError, TooManySteps, Topic, headers,
-    matches, stable_hash, topic,
+    matches, recent_history, stable_hash, topic,
 };
 
 type Entries = Vec<(&'static str, i64)>;
@@ -68,6 +68,26 @@ fn text(value: &str) -> Field<'_> {
 fn a_snapshot_can_be_shared_between_threads() {
     fn shared<T: Send + Sync + Clone>() {}
     shared::<Bindings<std::sync::Arc<str>>>();
+}
+
+#[test]
+fn the_length_of_a_history_is_checked_with_rabbitmqs_words() {
+    let length = |field| recent_history::length(table(&[("x-recent-history-length", field)]).as_table());
+    assert_eq!(recent_history::length(Table::EMPTY), Ok(20));
+    assert_eq!((length(Field::U8(1)), length(Field::I64(10_000))), (Ok(1), Ok(10_000)));
+    let refused = |field| length(field).unwrap_err().to_string();
+    let not_positive = "Invalid argument 0, 'x-recent-history-length' must be a positive integer";
+    assert_eq!(refused(Field::I32(0)), not_positive);
+    assert_eq!(refused(Field::I64(-7)), not_positive.replace('0', "-7"));
+    assert_eq!(refused(text("a")), not_positive.replace('0', r#"<<"a">>"#));
+    let too_long = "Invalid argument 10001, 'x-recent-history-length' must not be greater than 10000";
+    assert_eq!(refused(Field::I32(10_001)), too_long);
+    let kind = ExchangeKind::RecentHistory;
+    assert!(kind.check_arguments(table(&[("x-recent-history-length", Field::Void)]).as_table()).is_err());
+    let flagged =
+        |field| recent_history::is_stored(table(&[("x-recent-history-no-store", field)]).as_table());
+    assert!(recent_history::is_stored(Table::EMPTY) && flagged(Field::Bool(false)) && flagged(text("true")));
+    assert!(!flagged(Field::Bool(true)));
 }
 
 #[test]

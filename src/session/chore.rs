@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::broker::queue::handle::Queue;
+use crate::broker::vhost::Recalled;
 use crate::broker::vhost::removal::Removal;
 use crate::message::place::Lsn;
 use crate::session::unroutable::Unroutable;
@@ -47,6 +48,15 @@ pub enum Chore {
         /// What is left to do.
         removal: Removal,
         /// The channel to be answered, and the frame, when it is done; empty when nobody waits for one.
+        answer: (u16, BytesMut),
+    },
+    /// Something was bound to an exchange that remembers messages, and gets them.
+    Recall {
+        /// What is left of them, and for whom.
+        recalled: Recalled,
+        /// What the answer waits for.
+        after: Lsn,
+        /// The channel to be answered, and the frame, when all are there; empty when nobody waits for one.
         answer: (u16, BytesMut),
     },
     /// queue.purge.

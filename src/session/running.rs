@@ -115,6 +115,9 @@ impl From<Refusal> for Failure {
 /// basic.publish, ack, reject and nack: collected, and handed over together.
 const COLLECTED: [(u16, u16); 4] = [PUBLISH_ID, (60, 80), (60, 90), (60, 120)];
 
+/// What waits while memory is short: messages, and queue.bind and exchange.bind.
+const CONTENT: [(u16, u16); 3] = [PUBLISH_ID, (50, 20), (40, 30)];
+
 /// A frame that breaks a content is refused in the name of the method that began it.
 pub(super) const PUBLISH_ID: (u16, u16) = (60, 40);
 
@@ -202,10 +205,10 @@ impl Running {
         }
     }
 
-    /// Whether a frame is a part of a message.
+    /// Whether a frame is a part of a message, or a binding, by which an exchange may repeat many.
     pub fn is_content(frame: &FrameView<'_>) -> bool {
         match frame.kind {
-            FrameKind::Method => Method::peek_id(frame.payload) == Some(PUBLISH_ID),
+            FrameKind::Method => Method::peek_id(frame.payload).is_some_and(|id| CONTENT.contains(&id)),
             FrameKind::Header | FrameKind::Body => true,
             FrameKind::Heartbeat => false,
         }

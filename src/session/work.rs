@@ -21,6 +21,7 @@ use crate::broker::wakes::HOLD_STEPS;
 use crate::protocol::frame;
 use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommit, TxCommitOk, TxRollbackOk};
 use crate::session::channel::Channel;
+use crate::session::channel::recall::recall_some;
 use crate::session::channel::returns::return_some;
 use crate::session::chore::Chore;
 use crate::session::link::Link;
@@ -180,6 +181,16 @@ impl Running {
                 }
                 if !frame.is_empty() {
                     link.send_frame_after(channel, removal.after(), &frame);
+                }
+                None
+            }
+            Chore::Recall { mut recalled, after, answer: (channel, frame) } => {
+                recall_some(&mut self.link, &mut recalled);
+                if !recalled.past.is_empty() || self.link.has_collected() {
+                    return Some(Chore::Recall { recalled, after, answer: (channel, frame) });
+                }
+                if !frame.is_empty() {
+                    self.link.send_frame_after(channel, after, &frame);
                 }
                 None
             }

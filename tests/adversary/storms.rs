@@ -2,10 +2,13 @@
 
 use bytes::BytesMut;
 use sluicemq::clock::Now;
+use sluicemq::protocol::field::Field;
+use sluicemq::protocol::frame::put_method;
 use sluicemq::protocol::methods::{
-    BasicAck, BasicGet, BasicNack, BasicQos, BasicRecover, ChannelClose, ConfirmSelect, Method, QueueDelete,
-    QueuePurge,
+    BasicAck, BasicGet, BasicNack, BasicQos, BasicRecover, ChannelClose, ConfirmSelect, ExchangeDeclare,
+    ExchangeDelete, Method, QueueBind, QueueDelete, QueuePurge,
 };
+use sluicemq::protocol::table::{Table, TableBuf};
 
 use crate::client::{Client, STEPS_MAX, publish};
 use crate::{broker, broker_with_turns};
@@ -44,7 +47,7 @@ fn counts(client: &mut Client, queue: &str) -> u64 {
         exclusive: false,
         auto_delete: false,
         nowait: false,
-        arguments: sluicemq::protocol::table::Table::EMPTY,
+        arguments: Table::EMPTY,
     };
     client.told.clear();
     client.say(1, &Method::QueueDeclare(passive));
@@ -163,7 +166,7 @@ fn what_comes_back_at_once_comes_in_turns_and_in_its_old_order() {
         // Nothing is given to it again before all is back.
         adversary.reads = false;
         let mut bytes = BytesMut::new();
-        sluicemq::protocol::frame::put_method(&mut bytes, 1, &end);
+        put_method(&mut bytes, 1, &end);
         adversary.begin(&bytes);
         let turns = run_beside(&mut adversary, &mut bystander);
         assert!(turns >= 5, "{}: {turns} turns", end.name());
@@ -203,7 +206,7 @@ fn a_session_that_is_dropped_in_the_middle_of_its_work_leaves_nothing_half_done(
     let (mut adversary, mut bystander) = (holder(&broker, MESSAGES), Client::log_in(&broker));
     let nack = BasicNack { delivery_tag: 0, multiple: true, requeue: true };
     let mut bytes = BytesMut::new();
-    sluicemq::protocol::frame::put_method(&mut bytes, 1, &Method::BasicNack(nack));
+    put_method(&mut bytes, 1, &Method::BasicNack(nack));
     adversary.begin(&bytes);
     assert!(adversary.session.wants_turn());
     drop(adversary);
@@ -219,13 +222,9 @@ fn what_was_read_is_taken_up_again_though_output_is_written_between_two_turns() 
     let mut acks = BytesMut::new();
     for delivery_tag in 1..=3_000 {
         let ack = BasicAck { delivery_tag, multiple: false };
-        sluicemq::protocol::frame::put_method(&mut acks, 1, &Method::BasicAck(ack));
+        put_method(&mut acks, 1, &Method::BasicAck(ack));
     }
-    sluicemq::protocol::frame::put_method(
-        &mut acks,
-        1,
-        &Method::ConfirmSelect(ConfirmSelect { nowait: false }),
-    );
+    put_method(&mut acks, 1, &Method::ConfirmSelect(ConfirmSelect { nowait: false }));
     adversary.begin(&acks);
     assert!(adversary.session.wants_turn());
     for _ in 0..10 {
@@ -264,7 +263,7 @@ fn methods_behind_each_other_are_all_answered_whatever_a_turn_takes() {
             let mut chunk = BytesMut::new();
             for method in &methods {
                 (0..publishes).for_each(|_| chunk.unsplit(publish(b"amq.fanout", b"", b"m")));
-                sluicemq::protocol::frame::put_method(&mut chunk, 1, method);
+                put_method(&mut chunk, 1, method);
             }
             for reads in [true, false] {
                 client.told.clear();
@@ -296,7 +295,7 @@ fn a_client_that_reads_no_answers_is_read_no_longer() {
     let delete = QueueDelete { queue: "nobody", if_unused: false, if_empty: false, nowait: false };
     let mut deletes = BytesMut::new();
     for _ in 0..1_000 {
-        sluicemq::protocol::frame::put_method(&mut deletes, 1, &Method::QueueDelete(delete));
+        put_method(&mut deletes, 1, &Method::QueueDelete(delete));
     }
     let is_read = |adversary: &mut Client| {
         adversary.feed(&deletes);
@@ -316,7 +315,7 @@ fn gets_that_nobody_reads_are_answered_as_they_are_read() {
     let mut gets = BytesMut::new();
     for _ in 0..GETS {
         let get = Method::BasicGet(BasicGet { queue: "q", no_ack: true });
-        sluicemq::protocol::frame::put_method(&mut gets, 1, &get);
+        put_method(&mut gets, 1, &get);
     }
     adversary.feed(&gets);
     let mut answers = 0;
@@ -339,7 +338,7 @@ fn a_purge_lets_others_in_and_counts_what_it_removed() {
     adversary.longest = 0;
     let mut bytes = BytesMut::new();
     let purge = QueuePurge { queue: "q", nowait: false };
-    sluicemq::protocol::frame::put_method(&mut bytes, 1, &Method::QueuePurge(purge));
+    put_method(&mut bytes, 1, &Method::QueuePurge(purge));
     adversary.begin(&bytes);
     assert_eq!(adversary.answer(), None);
     assert!(run_beside(&mut adversary, &mut bystander) >= 4);
@@ -358,9 +357,61 @@ fn the_end_of_a_queue_with_many_bindings_lets_others_in() {
     adversary.longest = 0;
     let mut bytes = BytesMut::new();
     let delete = QueueDelete { queue: "q", if_unused: false, if_empty: false, nowait: false };
-    sluicemq::protocol::frame::put_method(&mut bytes, 1, &Method::QueueDelete(delete));
+    put_method(&mut bytes, 1, &Method::QueueDelete(delete));
     adversary.begin(&bytes);
     assert_eq!(adversary.answer(), None);
     assert!(run_beside(&mut adversary, &mut bystander) >= 4);
     assert_eq!(adversary.answer(), Some(("queue.delete-ok", 0)));
+}
+
+#[test]
+fn a_long_history_reaches_its_new_queue_in_turns_and_goes_with_its_exchange_in_turns() {
+    let broker = broker(OUTBOX_BYTES);
+    let (mut adversary, mut bystander) = (Client::log_in(&broker), Client::log_in(&broker));
+    let mut arguments = TableBuf::new();
+    arguments.insert("x-recent-history-length", Field::I32(10_000));
+    let declare = ExchangeDeclare {
+        exchange: "history",
+        kind: "x-recent-history",
+        passive: false,
+        durable: false,
+        auto_delete: false,
+        internal: false,
+        nowait: false,
+        arguments: arguments.as_table(),
+    };
+    adversary.say(1, &Method::ExchangeDeclare(declare));
+    for number in 0..9_000_u32 {
+        adversary.feed(&publish(b"history", b"", &number.to_be_bytes()));
+    }
+    adversary.declare("q");
+    adversary.longest = 0;
+    adversary.told.clear();
+    let bind = QueueBind {
+        queue: "q",
+        exchange: "history",
+        routing_key: "",
+        nowait: false,
+        arguments: Table::EMPTY,
+    };
+    let mut bytes = BytesMut::new();
+    put_method(&mut bytes, 1, &Method::QueueBind(bind));
+    adversary.begin(&bytes);
+    assert_eq!(adversary.answer(), None, "not all are there");
+    assert!(run_beside(&mut adversary, &mut bystander) >= 8);
+    assert_eq!(adversary.answer(), Some(("queue.bind-ok", 0)));
+    assert_eq!(counts(&mut bystander, "q"), 9_000);
+    adversary.consume(1, "q", "c", true);
+    adversary.finish();
+    let in_order =
+        adversary.deliveries.iter().zip(0..9_000_u32).all(|(got, number)| got.body == number.to_be_bytes());
+    assert!(in_order && adversary.deliveries.len() == 9_000);
+
+    adversary.longest = 0;
+    let delete = ExchangeDelete { exchange: "history", if_unused: false, nowait: false };
+    let mut bytes = BytesMut::new();
+    put_method(&mut bytes, 1, &Method::ExchangeDelete(delete));
+    adversary.begin(&bytes);
+    assert!(run_beside(&mut adversary, &mut bystander) >= 8);
+    assert_eq!(broker.node.memory.histories.read(), 0);
 }

@@ -3,23 +3,29 @@
 use std::collections::BTreeSet;
 
 use sluicemq::protocol::field::Field;
-use sluicemq::protocol::methods::{BasicPublish, ExchangeDeclare, Method, QueueUnbindOk};
+use sluicemq::protocol::methods::{
+    BasicPublish, BasicReject, ExchangeDeclare, Method, QueueBindOk, QueueDeclare, QueueUnbindOk, TxRollback,
+    TxRollbackOk, TxSelect, TxSelectOk,
+};
 use sluicemq::protocol::properties::PropertiesBuf;
 use sluicemq::protocol::table::{ArrayBuf, TableBuf};
 
 use crate::harness::broker::{only_here, unique};
 use crate::harness::client::{Client, NO_PROPERTIES};
 use crate::harness::content::properties;
-use crate::harness::methods::{exchange_declare, publish, queue_bind, queue_delete, queue_unbind};
+use crate::harness::methods::{
+    exchange_declare, publish, queue_bind, queue_declare, queue_delete, queue_unbind,
+};
 
 const CONSISTENT_HASH: &str = "x-consistent-hash";
 const MODULUS_HASH: &str = "x-modulus-hash";
 const RANDOM: &str = "x-random";
+const RECENT_HISTORY: &str = "x-recent-history";
 
 /// Those that choose one of the queues that are bound, and a binding key that each of them takes.
 const ONE_OF_ALL: [&str; 3] = [CONSISTENT_HASH, MODULUS_HASH, RANDOM];
 /// All of them.
-const KINDS: [&str; 3] = [CONSISTENT_HASH, MODULUS_HASH, RANDOM];
+const KINDS: [&str; 4] = [CONSISTENT_HASH, MODULUS_HASH, RANDOM, RECENT_HISTORY];
 const KEY: &str = "1";
 
 /// Declares an exchange with arguments.
@@ -354,4 +360,160 @@ fn a_weight_is_bounded() {
         client.check_channel_close(&Method::QueueBind(queue_bind(&queue, &exchange, key)), 406, text);
     }
     client.bind(&queue, &exchange, "10000");
+}
+
+#[test]
+fn who_is_bound_gets_the_last_messages_and_then_each_once() {
+    let mut client = Client::open();
+    let exchange = client.exchange(RECENT_HISTORY);
+    let [early] = bound(&mut client, &exchange, [""]);
+    publish_all(&mut client, &exchange, numbers("", 25));
+    let [late] = bound(&mut client, &exchange, ["any key"]);
+    let again = Method::QueueBind(queue_bind(&late, &exchange, "any key"));
+    client.call(&again, &Method::QueueBindOk(QueueBindOk {}));
+    client.publish(&exchange, "", "more");
+    client.expect_confirm(26);
+    let more = ["more".to_owned()];
+    assert_eq!(client.take_all(&early), [&numbers("", 25)[..], &more].concat());
+    assert_eq!(client.take_all(&late), [&numbers("", 25)[5..], &more].concat());
+    client.bind(&late, &exchange, "another key");
+    assert_eq!(client.take_all(&late), [&numbers("", 25)[6..], &more].concat(), "another binding, once more");
+}
+
+#[test]
+fn a_history_is_as_long_as_it_was_declared() {
+    let mut client = Client::open();
+    let exchange = declare(&mut client, RECENT_HISTORY, &[("x-recent-history-length", Field::I32(3))]);
+    publish_all(&mut client, &exchange, numbers("", 2));
+    let [first] = bound(&mut client, &exchange, [""]);
+    assert_eq!(client.take_all(&first), ["0", "1"]);
+    for key in ["2", "3", "4"] {
+        client.publish(&exchange, key, key);
+    }
+    client.expect_confirm(5);
+    let [second] = bound(&mut client, &exchange, [""]);
+    assert_eq!(client.take_all(&second), ["2", "3", "4"]);
+}
+
+#[test]
+fn what_is_not_to_be_stored_is_not() {
+    let mut client = Client::open();
+    let exchange = client.exchange(RECENT_HISTORY);
+    let [early] = bound(&mut client, &exchange, [""]);
+    for (value, body) in [
+        (Field::Bool(true), "secret"),
+        (Field::Bool(false), "open"),
+        (Field::LongStr(b"true"), "text is no flag"),
+    ] {
+        let headers = table(&[("other", Field::Void), ("x-recent-history-no-store", value)]);
+        let sent = properties(|p| _ = p.headers(headers.as_table()));
+        client.publish_as(publish(&exchange, ""), &sent, body.as_bytes());
+    }
+    client.barrier();
+    assert_eq!(client.take_all(&early), ["secret", "open", "text is no flag"]);
+    let [late] = bound(&mut client, &exchange, [""]);
+    assert_eq!(client.take_all(&late), ["open", "text is no flag"]);
+}
+
+#[test]
+fn a_remembered_message_is_as_it_was() {
+    let mut client = Client::open();
+    let exchange = client.exchange(RECENT_HISTORY);
+    let queue = client.queue();
+    let mut cc = ArrayBuf::new();
+    cc.push(text("more"));
+    let headers = table(&[("CC", Field::Array(cc.as_array())), ("h", Field::I32(7))]);
+    let sent = properties(|p| _ = p.headers(headers.as_table()).delivery_mode(2).message_id("id"));
+    let bodies = [vec![], vec![b'a'; 100], vec![b'b'; 3_000], vec![b'c'; 300_000]];
+    for body in &bodies {
+        client.publish_as(publish(&exchange, "the key"), &sent, body);
+    }
+    client.barrier();
+    client.bind(&queue, &exchange, "");
+    for body in &bodies {
+        let arrived = client.take(&queue);
+        let Method::BasicGetOk(got) = arrived.method() else { panic!("{arrived:?}") };
+        assert_eq!((got.exchange, got.routing_key), (exchange.as_bytes(), b"the key".as_slice()));
+        assert!(!got.redelivered);
+        assert_eq!(arrived.properties, sent);
+        assert!(arrived.body == *body);
+    }
+    assert!(client.get(&queue).is_none());
+}
+
+#[test]
+fn an_exchange_that_is_bound_passes_the_history_on() {
+    let mut client = Client::open();
+    let (exchange, behind) = (client.exchange(RECENT_HISTORY), client.exchange("direct"));
+    let queues = bound(&mut client, &behind, ["a", "b"]);
+    for key in ["a", "b", "b"] {
+        client.publish(&exchange, key, key);
+    }
+    client.barrier();
+    client.bind_exchange(&behind, &exchange, "");
+    assert_eq!(contents(&mut client, &queues), [vec!["a"], vec!["b", "b"]]);
+    let before = client.exchange("fanout");
+    client.bind_exchange(&exchange, &before, "");
+    client.publish(&before, "a", "from afar");
+    client.barrier();
+    let [late] = bound(&mut client, &exchange, [""]);
+    assert_eq!(client.take_all(&late), ["a", "b", "b", "from afar"]);
+}
+
+#[test]
+fn what_a_transaction_published_is_remembered_before_it_ends() {
+    let mut client = Client::open();
+    let exchange = client.exchange(RECENT_HISTORY);
+    client.call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+    client.publish(&exchange, "", "taken back");
+    let [queue] = bound(&mut client, &exchange, [""]);
+    client.call(&Method::TxRollback(TxRollback {}), &Method::TxRollbackOk(TxRollbackOk {}));
+    assert_eq!(client.take_all(&queue), ["taken back"]);
+}
+
+#[test]
+fn a_dead_letter_is_remembered_as_any_message() {
+    let mut client = Client::open();
+    let exchange = client.exchange(RECENT_HISTORY);
+    let arguments = table(&[("x-dead-letter-exchange", text(&exchange))]);
+    let dying = QueueDeclare { exclusive: true, arguments: arguments.as_table(), ..queue_declare("") };
+    let dying = client.declare(dying).queue;
+    let [early] = bound(&mut client, &exchange, [""]);
+    client.put(&dying, "dead");
+    client.barrier();
+    let tag = client.get(&dying).unwrap().tag();
+    client.consume(&early);
+    client.send(&Method::BasicReject(BasicReject { delivery_tag: tag, requeue: false }));
+    let dead = client.delivery();
+    assert_eq!(dead.text(), "dead");
+    let [late] = bound(&mut client, &exchange, [""]);
+    let repeated = client.take(&late);
+    assert_eq!((repeated.text(), &repeated.properties), ("dead", &dead.properties));
+}
+
+#[test]
+fn the_length_of_a_history_is_a_positive_integer() {
+    let check = |value: Field<'_>, shown: &str| {
+        let text = format!("Invalid argument {shown}, 'x-recent-history-length' must be a positive integer");
+        check_refused(RECENT_HISTORY, &[("x-recent-history-length", value)], &text);
+    };
+    check(Field::I32(0), "0");
+    check(Field::I64(-1), "-1");
+    check(Field::F64(1.5), "1.5");
+    check(text("many"), "<<\"many\">>");
+    check(Field::Bool(true), "true");
+}
+
+#[test]
+fn the_length_of_a_history_is_bounded() {
+    if !only_here("RabbitMQ remembers as many as it is told to") {
+        return;
+    }
+    let length = |length| [("x-recent-history-length", Field::I64(length))];
+    for wanted in [10_001, i64::MAX] {
+        let text =
+            format!("Invalid argument {wanted}, 'x-recent-history-length' must not be greater than 10000");
+        check_refused(RECENT_HISTORY, &length(wanted), &text);
+    }
+    declare(&mut Client::open(), RECENT_HISTORY, &length(10_000));
 }

@@ -243,3 +243,36 @@ def random(world):
     shares = [drain(channel, queue) for queue in queues]
     assert sorted(map(int, sum(shares, []))) == list(range(150)), "not every message is there once"
     assert all(shares), "a queue has no share"
+
+
+@case("route/recent-history")
+def recent_history(world):
+    channel = world.channel(confirms=True)
+    default = world.exchange(channel, "x-recent-history")
+    short = world.exchange(channel, "x-recent-history", arguments={"x-recent-history-length": 3})
+    bodies = [str(number).encode() for number in range(30)]
+    for body in bodies:
+        publish(channel, default, "", body, delivery_mode=2, headers={"number": int(body)})
+        publish(channel, short, "", body)
+    queues = [world.queue(channel, bind_to=exchange) for exchange in [default, short]]
+    for exchange in [default, short]:
+        publish(channel, exchange, "", b"more")
+    _, properties, body = channel.basic_get(queues[0], auto_ack=True)
+    assert (body, properties.delivery_mode, properties.headers) == (b"10", 2, {"number": 10})
+    assert drain(channel, queues[0]) == bodies[11:] + [b"more"]
+    assert drain(channel, queues[1]) == bodies[-3:] + [b"more"]
+
+
+@case("route/recent-history-no-store")
+def recent_history_no_store(world):
+    channel = world.channel(confirms=True)
+    exchange = world.exchange(channel, "x-recent-history")
+    early = world.queue(channel, bind_to=exchange)
+    publish(channel, exchange, "", b"secret", headers={"x-recent-history-no-store": True})
+    publish(channel, exchange, "", b"open")
+    late = world.queue(channel, bind_to=exchange)
+    assert (drain(channel, early), drain(channel, late)) == ([b"secret", b"open"], [b"open"])
+    text = "PRECONDITION_FAILED - Invalid argument 0, 'x-recent-history-length' must be a positive integer"
+    with channel_closed(406, text):
+        arguments = {"x-recent-history-length": 0}
+        channel.connection.channel().exchange_declare(world.name(), "x-recent-history", arguments=arguments)

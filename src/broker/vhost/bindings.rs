@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::auth::permissions::Access;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::{Destination, DestinationId, Exchange, ExchangeId};
+use crate::broker::history::Past;
 use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_owner};
 use crate::message::fact::{self, Definition};
@@ -36,6 +37,24 @@ pub struct BindingRequest<'a> {
     pub key: &'a str,
     /// The arguments.
     pub arguments: Table<'a>,
+}
+
+/// A binding was made, or was there.
+#[derive(Debug)]
+pub struct Bound {
+    /// What the answer waits for.
+    pub after: Lsn,
+    /// What its destination gets now, for it was sent before.
+    pub recalled: Option<Recalled>,
+}
+
+/// What an exchange remembers, for a destination that was just bound to it.
+#[derive(Debug)]
+pub struct Recalled {
+    /// Who gets it.
+    pub destination: Destination,
+    /// The messages.
+    pub past: Past,
 }
 
 /// All bindings of a virtual host, by both ends. Guarded by its definitions lock.
@@ -183,11 +202,11 @@ impl Definitions {
 }
 
 impl Vhost {
-    /// queue.bind, exchange.bind. A binding that is there already is left as it is. What the answer waits for.
+    /// queue.bind, exchange.bind. A binding that is there already is left as it is.
     ///
     /// # Errors
     /// Every refusal of queue.bind and exchange.bind.
-    pub fn bind(&self, actor: &Actor, request: &BindingRequest<'_>) -> Result<Lsn, BrokerError> {
+    pub fn bind(&self, actor: &Actor, request: &BindingRequest<'_>) -> Result<Bound, BrokerError> {
         self.check_binding_access(actor, request)?;
         let mut definitions = self.definitions.lock();
         let source = self.find_exchange(request.source)?;
@@ -215,14 +234,22 @@ impl Vhost {
         bindings.bind_allowed(&label.key).map_err(|error| BrokerError::Precondition(error.to_string()))?;
         let before = self.last_definition();
         let durable = is_durable(&source, &destination);
+        let mut recalled = None;
         if bindings.bind(&label.key, &label.arguments, destination.clone()) {
             let fact = self.fact_of(&source, &destination, &label);
             let _applying = durable.then(|| self.log_definition(Definition::Bound(fact)));
-            source.bindings.store(Arc::new(bindings));
+            let bind = || source.bindings.store(Arc::new(bindings));
+            match &source.history {
+                Some(history) => {
+                    let past = history.recall(bind);
+                    recalled = Some(Recalled { destination: destination.clone(), past });
+                }
+                None => bind(),
+            }
             definitions.insert(&source, destination, label);
             self.routes_changed();
         }
-        Ok(self.answer_after(durable, before))
+        Ok(Bound { after: self.answer_after(durable, before), recalled })
     }
 
     /// queue.unbind, exchange.unbind. A binding, queue or exchange that is not there is unbound already. An auto-delete

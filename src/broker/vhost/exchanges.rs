@@ -61,7 +61,7 @@ impl Vhost {
     }
 
     pub(super) fn new_exchange(&self, properties: ExchangeProperties) -> Exchange {
-        Exchange::new(self.node.next_exchange_id(), properties, &self.node.lots)
+        Exchange::new(self.node.next_exchange_id(), properties, &self.node.lots, &self.node.memory)
     }
 
     /// exchange.declare with `passive`: is it there? What the answer waits for.

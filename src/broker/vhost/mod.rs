@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-pub use self::bindings::BindingRequest;
+pub use self::bindings::{BindingRequest, Bound, Recalled};
 pub use self::exchanges::ExchangeRequest;
 pub use self::queues::{DeclaredQueue, QueueRequest};
 use crate::auth::permissions::Access;

@@ -132,7 +132,14 @@ impl Removal {
         } else if let Some(outbox) = self.waiting.pop() {
             outbox.signal_into(wakes);
         } else if let Some(gone) = self.doomed.pop() {
-            let done = self.unbind_some(vhost, &gone, most.min(STEPS_PER_HOLD_MAX));
+            let most = most.min(STEPS_PER_HOLD_MAX);
+            let forgotten = match &gone {
+                Destination::Exchange(exchange) => {
+                    exchange.history.as_ref().map_or(0, |history| history.forget_some(most))
+                }
+                Destination::Queue(_) => 0,
+            };
+            let done = if forgotten > 0 { forgotten } else { self.unbind_some(vhost, &gone, most) };
             if done > 0 {
                 // There may be more; the exchanges that it made go wait until it is done.
                 self.doomed.push(gone);

@@ -164,6 +164,9 @@ mod tests {
             by_id.insert("hash-property", Field::LongStr(b"message_id"));
             declare(&vhost, &actor, "by key", "x-consistent-hash", Table::EMPTY);
             declare(&vhost, &actor, "by id", "x-consistent-hash", by_id.as_table());
+            let mut short = TableBuf::new();
+            short.insert("x-recent-history-length", Field::I32(1));
+            declare(&vhost, &actor, "recent", "x-recent-history", short.as_table());
             declare(&vhost, &actor, "by number", "x-modulus-hash", Table::EMPTY);
             while broker.node.log.commit_once().unwrap() == Committed::Batch {}
             EXCHANGES.map(|exchange| ways(&vhost, exchange))
@@ -174,5 +177,7 @@ mod tests {
         let broker = open(&disk, 2);
         let vhost = broker.vhost("/").unwrap();
         assert_eq!(EXCHANGES.map(|exchange| ways(&vhost, exchange)), before);
+        assert!(ways(&vhost, "recent").values().all(|queues| queues.len() == QUEUES.len()));
+        assert!(vhost.exchange("recent").unwrap().history.as_ref().unwrap().recall(|| ()).is_empty());
     }
 }

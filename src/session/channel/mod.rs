@@ -9,6 +9,7 @@ mod consume;
 mod content;
 mod deliver;
 mod publish;
+pub mod recall;
 pub mod returns;
 mod settle;
 mod topology;

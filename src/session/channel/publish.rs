@@ -9,10 +9,12 @@ use bytes::Bytes;
 use crate::auth::permissions::Access;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::Exchange;
+use crate::broker::history::Remembered;
+use crate::broker::memory::Memory;
 use crate::broker::publish::Receipt;
 use crate::broker::reply_to::{self, Reply};
 use crate::broker::route::{self, Targets};
-use crate::message::block::{Big, BlockBuilder, Pieces};
+use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
 use crate::message::block_header::{Marks, Stamp};
 use crate::message::names::{Names, NamesBuf};
 use crate::message::record::{BodyView, Content, MessageView};
@@ -28,7 +30,7 @@ use crate::session::channel::content;
 use crate::session::channel::returns::send_return;
 use crate::session::channel::tx::Transaction;
 use crate::session::cut::Cut;
-use crate::session::link::{Link, Route};
+use crate::session::link::Link;
 use crate::session::refuse::Refusal;
 use crate::session::unroutable::Unroutable;
 use crate::stats::Charge;
@@ -78,6 +80,15 @@ impl Body<'_> {
             Self::Slice(slice) => BodyView::Slice(slice),
             Self::Pieces(pieces) => BodyView::Chunks(pieces),
         }
+    }
+
+    /// The message as an exchange remembers it.
+    fn remember(&self, message: &Content<'_>, memory: &Memory) -> Arc<Remembered> {
+        let body = match self {
+            Self::Slice(slice) => Pieces::from_iter([Bytes::copy_from_slice(slice)]),
+            Self::Pieces(pieces) => Cut::detach(pieces.clone()),
+        };
+        Remembered::new(message.names, message.properties, body, memory)
     }
 
     fn into_pieces(self) -> Pieces {
@@ -203,7 +214,9 @@ impl Publisher<'_> {
         let message = Content { properties, ..*message };
         let found;
         let targets = if route.by_message || !more_keys.is_empty() {
-            found = find_targets(link, &route, message.names.routing_key(), &more_keys, parsed)?;
+            let memory = Arc::clone(&link.node().memory);
+            let remembered = || body.remember(&message, &memory);
+            found = find_targets(link, &route.exchange, &message, &more_keys, parsed, &remembered)?;
             &found
         } else {
             &route.targets
@@ -353,13 +366,32 @@ fn check_exchange(link: &Link, name: &[u8]) -> Result<Arc<Exchange>, Refusal> {
     Ok(exchange)
 }
 
-fn find_targets(
+/// Where a message goes that must be looked at to know it. Exchanges on its way may remember it.
+pub(super) fn find_targets(
     link: &mut Link,
-    route: &Route,
-    key: &[u8],
+    exchange: &Arc<Exchange>,
+    message: &Content<'_>,
     more_keys: &[Vec<u8>],
     properties: Properties<'_>,
+    remembered: &dyn Fn() -> Arc<Remembered>,
 ) -> Result<Targets, BrokerError> {
+    let key = message.names.routing_key();
     let keys: Vec<&[u8]> = std::iter::once(key).chain(more_keys.iter().map(Vec::as_slice)).collect();
-    Ok(route::route(&link.vhost, &route.exchange, &keys, properties, &mut link.wakes)?.targets)
+    let (vhost, wakes) = (&link.vhost, &mut link.wakes);
+    Ok(route::route_message(vhost, exchange, &keys, properties, remembered, wakes)?.targets)
+}
+
+/// Publishes a message once more that an exchange has remembered.
+pub(super) fn publish_again(link: &mut Link, targets: &Targets, message: &Remembered) {
+    let content = Content { names: message.names.view(), properties: &message.properties, body: &[] };
+    let body = match &message.body[..] {
+        [body] if body.len() <= SMALL_BODY_BYTES_MAX => Body::Slice(body),
+        pieces => Body::Pieces(pieces.into()),
+    };
+    link.has_published = true;
+    let marks = content::marks(&Properties::unchecked(&message.properties));
+    // That a queue refuses it is told to nobody.
+    let terms = Terms { mandatory: false, marks, receipt: Receipt { channel: 0, publish: 0 } };
+    let published = hand_to_burst(link, &mut None, targets, &content, body, terms);
+    debug_assert!(published.is_ok(), "only a transaction refuses");
 }

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::reply_to::{REPLY_TO, is_reply_name};
 use crate::broker::vhost::removal::Removal;
-use crate::broker::vhost::{BindingRequest, DeclaredQueue, ExchangeRequest, QueueRequest};
+use crate::broker::vhost::{BindingRequest, Bound, DeclaredQueue, ExchangeRequest, QueueRequest};
 use crate::message::place::Lsn;
 use crate::protocol::frame;
 use crate::protocol::methods::{
@@ -32,8 +32,8 @@ impl Channel {
                 let (source, destination) =
                     (without_line_ends(bind.source), without_line_ends(bind.destination));
                 let request = exchange_binding(&source, &destination, bind.routing_key, bind.arguments);
-                let after = link.vhost.bind(&link.actor, &request)?;
-                self.reply(link, after, bind.nowait, &Method::ExchangeBindOk(ExchangeBindOk {}));
+                let bound = link.vhost.bind(&link.actor, &request)?;
+                self.answer_bind(link, bound, bind.nowait, &Method::ExchangeBindOk(ExchangeBindOk {}));
                 Ok(())
             }
             Method::ExchangeUnbind(unbind) => {
@@ -50,9 +50,9 @@ impl Channel {
             Method::QueueBind(bind) => {
                 let (queue, key) = self.binding_names(bind.queue, bind.routing_key)?;
                 let source = without_line_ends(bind.exchange);
-                let after =
+                let bound =
                     link.vhost.bind(&link.actor, &queue_binding(&source, &queue, &key, bind.arguments))?;
-                self.reply(link, after, bind.nowait, &Method::QueueBindOk(QueueBindOk {}));
+                self.answer_bind(link, bound, bind.nowait, &Method::QueueBindOk(QueueBindOk {}));
                 Ok(())
             }
             Method::QueueUnbind(unbind) => {
@@ -152,11 +152,23 @@ impl Channel {
 
     /// What was deleted leaves something to do, a turn at a time; then the client is answered.
     fn remove(&self, link: &mut Link, removal: Removal, nowait: bool, method: &Method<'_>) {
+        link.chores.push_back(Chore::Remove { removal, answer: self.answer(nowait, method) });
+    }
+
+    /// What the exchange remembers reaches its new destination, a turn at a time; then the client is answered.
+    fn answer_bind(&self, link: &mut Link, bound: Bound, nowait: bool, method: &Method<'_>) {
+        let Some(recalled) = bound.recalled else { return self.reply(link, bound.after, nowait, method) };
+        let answer = self.answer(nowait, method);
+        link.chores.push_back(Chore::Recall { recalled, after: bound.after, answer });
+    }
+
+    /// The channel and the frame that a chore ends with; an empty one when nobody waits for it.
+    fn answer(&self, nowait: bool, method: &Method<'_>) -> (u16, BytesMut) {
         let mut bytes = BytesMut::new();
         if !nowait {
             frame::put_method(&mut bytes, self.number, method);
         }
-        link.chores.push_back(Chore::Remove { removal, answer: (self.number, bytes) });
+        (self.number, bytes)
     }
 
     /// The named queue; an empty name stands for the last one declared on this channel.

@@ -4,10 +4,14 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 use super::{Broker, Client, consume, declare_durable, get, publish};
 use crate::broker::alarms::HOLD;
 use crate::config::Config;
-use crate::protocol::methods::{BasicAck, Method};
+use crate::protocol::frame;
+use crate::protocol::methods::{BasicAck, BasicPublish, ExchangeDeclare, Method, QueueBind};
+use crate::protocol::table::Table;
 
 const WATERMARK: u64 = 1_000_000;
 
@@ -192,4 +196,39 @@ fn a_client_that_publishes_and_consumes_is_read_up_to_its_next_message() {
     client.wake();
     assert_eq!((depth(), client.bodies.len()), ((0, 3), 5));
     assert!(client.input.is_empty() && client.session.wants_input());
+}
+
+#[test]
+fn who_has_a_history_repeated_is_a_publisher() {
+    let (broker, mut client) = setup();
+    let declare = ExchangeDeclare {
+        exchange: "history",
+        kind: "x-recent-history",
+        passive: false,
+        durable: false,
+        auto_delete: false,
+        internal: false,
+        nowait: false,
+        arguments: Table::EMPTY,
+    };
+    client.say(1, &Method::ExchangeDeclare(declare));
+    let sent = BasicPublish { exchange: b"history", routing_key: b"", mandatory: false, immediate: false };
+    client.say(1, &Method::BasicPublish(sent));
+    let mut header = BytesMut::new();
+    frame::put_header(&mut header, 1, 0, &[0, 0]);
+    client.feed(header);
+    broker.node.memory.index.set(WATERMARK);
+    let mut binder = Client::log_in(&broker, 0);
+    let bind = |key| {
+        let (queue, exchange) = ("q", "history");
+        QueueBind { queue, exchange, routing_key: key, nowait: false, arguments: Table::EMPTY }
+    };
+    binder.say(1, &Method::QueueBind(bind("one")));
+    assert_eq!(binder.told(), ["queue.bind-ok", "connection.blocked"]);
+    binder.say(1, &Method::QueueBind(bind("two")));
+    assert!(binder.told().is_empty(), "it is not read any more");
+    broker.node.memory.index.set(0);
+    end_alarms(&broker, &binder);
+    binder.wake();
+    assert_eq!(binder.told(), ["connection.unblocked", "queue.bind-ok"]);
 }
