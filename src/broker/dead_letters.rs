@@ -19,12 +19,13 @@ use parking_lot::Mutex;
 
 use crate::broker::Broker;
 use crate::broker::death::{self, Death};
+use crate::broker::exchange::Exchange;
 use crate::broker::history::Remembered;
 use crate::broker::node::Node;
 use crate::broker::publish::{Burst, Receipt};
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::Settlements;
-use crate::broker::route::{self, Targets};
+use crate::broker::route::{self, Routed, Targets};
 use crate::broker::vhost::Vhost;
 use crate::broker::wakes::Wakes;
 use crate::clock::Now;
@@ -34,6 +35,7 @@ use crate::message::names::NamesBuf;
 use crate::message::place::Lsn;
 use crate::message::record::{BodyView, Content, MessageView};
 use crate::message::run::Run;
+use crate::protocol::properties::Properties;
 use crate::protocol::table::Table;
 use crate::queue::dying::Reason;
 use crate::queue::lane::Piece;
@@ -179,16 +181,43 @@ impl Burials {
     fn publish_all(&mut self, broker: &Broker, queue: &Queue, taken: &Taken, now: Now, wakes: &mut Wakes) {
         let Taken { reason, run, to } = taken;
         wakes.count(1);
-        if let Some(to) = to
-            && let Some(vhost) = broker.vhost(&queue.properties.vhost)
-        {
-            let death =
-                Death { queue: &queue.properties.name, reason: *reason, time_s: now.unix_ms / 1000, to };
+        let Some(vhost) = broker.vhost(&queue.properties.vhost) else { return };
+        if let Some(exchange) = queue.delays_for() {
+            for message in run.messages() {
+                wakes.count(1);
+                self.publish_delayed(broker, &vhost, exchange, &message, run, wakes);
+            }
+        } else if let Some(to) = to {
+            let (queue, time_s) = (&*queue.properties.name, now.unix_ms / 1000);
+            let death = Death { queue, reason: *reason, time_s, to };
             for message in run.messages() {
                 wakes.count(1);
                 self.publish(broker, &vhost, &death, &message, run, wakes);
             }
         }
+    }
+
+    /// The delay of a message is over: the exchange that kept it back routes it now. Its header says so by its sign.
+    fn publish_delayed(
+        &mut self,
+        broker: &Broker,
+        vhost: &Arc<Vhost>,
+        exchange: &str,
+        message: &MessageView<'_>,
+        run: &Run,
+        wakes: &mut Wakes,
+    ) {
+        let properties = death::without_delay(message.properties);
+        let content =
+            Content { names: message.names, properties: properties.as_properties().as_bytes(), body: &[] };
+        let headers = properties.as_properties().headers().unwrap_or(Table::EMPTY);
+        let keys: Vec<_> =
+            std::iter::once(message.names.routing_key()).chain(death::more_keys(headers)).collect();
+        let Some(exchange) = vhost.exchange(exchange) else { return };
+        let Some(routed) = route_on(broker, vhost, &exchange, &keys, &content, message.body, wakes) else {
+            return;
+        };
+        self.hand_to_burst(broker, &routed.targets, &content, run.marks(), message.body, wakes);
     }
 
     /// One message goes on. Where there is no exchange, and where it would go round for ever, it is gone.
@@ -209,13 +238,9 @@ impl Burials {
         let key = keys.first().copied().unwrap_or_default();
         names.set(death.to.exchange.as_bytes(), key);
         let properties = properties.as_properties();
-        let remembered = || {
-            let body = pieces_of(message.body);
-            Remembered::new(names.view(), properties.as_bytes(), body, &broker.node.memory)
-        };
-        let routed = match route::route_message(vhost, &exchange, &keys, properties, &remembered, wakes) {
-            Ok(routed) => routed,
-            Err(error) => return tracing::warn!(%error, queue = death.queue, "a dead letter is dropped"),
+        let content = Content { names: names.view(), properties: properties.as_bytes(), body: &[] };
+        let Some(routed) = route_on(broker, vhost, &exchange, &keys, &content, message.body, wakes) else {
+            return;
         };
         let goes_round =
             |queue: &Arc<Queue>| death::is_in_cycle(headers, death.reason, &queue.properties.name);
@@ -223,16 +248,27 @@ impl Burials {
             true => routed.targets.iter().filter(|queue| !goes_round(queue)).cloned().collect(),
             false => routed.targets,
         };
+        let marks = Marks { expires: false, ..run.marks() };
+        self.hand_to_burst(broker, &targets, &content, marks, message.body, wakes);
+    }
+
+    fn hand_to_burst(
+        &mut self,
+        broker: &Broker,
+        targets: &Targets,
+        content: &Content<'_>,
+        marks: Marks,
+        body: BodyView<'_>,
+        wakes: &mut Wakes,
+    ) {
         if targets.is_empty() {
             return;
         }
         let may_be_refused = targets.iter().any(|queue| queue.rejects());
         if may_be_refused {
-            self.burst.open(&targets, Receipt { channel: 0, publish: 0 });
+            self.burst.open(targets, Receipt { channel: 0, publish: 0 });
         }
-        let marks = Marks { expires: false, ..run.marks() };
-        let content = Content { names: names.view(), properties: properties.as_bytes(), body: &[] };
-        self.add(&broker.node, &targets, &content, marks, message.body);
+        self.add(&broker.node, targets, content, marks, body);
         if may_be_refused {
             self.burst.close();
         }
@@ -257,6 +293,23 @@ impl Burials {
             }
         }
     }
+}
+
+/// Where a message goes from an exchange; exchanges on the way may remember it. `None` when its patterns are too many.
+fn route_on(
+    broker: &Broker,
+    vhost: &Arc<Vhost>,
+    exchange: &Arc<Exchange>,
+    keys: &[&[u8]],
+    content: &Content<'_>,
+    body: BodyView<'_>,
+    wakes: &mut Wakes,
+) -> Option<Routed> {
+    let properties = Properties::unchecked(content.properties);
+    let remembered =
+        || Remembered::new(content.names, content.properties, pieces_of(body), &broker.node.memory);
+    let routed = route::route_message(vhost, exchange, keys, properties, &remembered, wakes);
+    routed.inspect_err(|error| tracing::warn!(%error, "a dead letter is dropped")).ok()
 }
 
 /// A body to be kept apart from the queue it was in.

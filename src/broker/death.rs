@@ -15,6 +15,7 @@ use crate::protocol::properties::{Properties, PropertiesBuf, Property};
 use crate::protocol::table::{Array, ArrayBuf, Table, TableBuf};
 use crate::queue::dying::Reason;
 use crate::queue::settings::DeadLetterTo;
+use crate::routing::delayed::{self, DELAY_HEADER};
 
 /// The header with the entries.
 const DEATHS: &str = "x-death";
@@ -161,7 +162,22 @@ fn entries(headers: Table<'_>) -> impl Iterator<Item = Table<'_>> {
     })
 }
 
-fn more_keys(headers: Table<'_>) -> impl Iterator<Item = &[u8]> {
+/// The properties of a message whose delay is over: its header says so by its sign, so that no exchange delays it again.
+pub(super) fn without_delay(properties: &[u8]) -> PropertiesBuf {
+    let before = Properties::unchecked(properties);
+    let mut headers = TableBuf::new();
+    for (key, value) in before.headers().unwrap_or(Table::EMPTY).iter() {
+        let is_delay = key == DELAY_HEADER.as_bytes();
+        let over = delayed::delay_ms(before).filter(|_| is_delay).map(|ms| Field::I64(-(ms as i64)));
+        headers.insert_bytes(key, over.unwrap_or(value));
+    }
+    let mut after = PropertiesBuf::from(before);
+    after.headers(headers.as_table());
+    after
+}
+
+/// The keys of the CC header.
+pub(super) fn more_keys(headers: Table<'_>) -> impl Iterator<Item = &[u8]> {
     let keys = match headers.get(CC) {
         Some(Field::Array(keys)) => keys,
         _ => Array::unchecked(&[]),

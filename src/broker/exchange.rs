@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
@@ -50,6 +50,8 @@ pub struct Exchange {
     pub bindings: ArcSwap<Bindings<Destination>>,
     /// What it remembers, if it is of that kind.
     pub history: Option<History>,
+    /// Where its messages wait that are to be delayed, if it is of that kind.
+    delays: OnceLock<Arc<Queue>>,
     /// Set once, under the definitions lock, when it is gone. Its bindings go after it, in steps.
     pub(super) deleted: AtomicBool,
 }
@@ -72,6 +74,7 @@ impl Exchange {
             properties,
             bindings: ArcSwap::from_pointee(bindings),
             history,
+            delays: OnceLock::new(),
             deleted: AtomicBool::new(false),
         }
     }
@@ -79,6 +82,22 @@ impl Exchange {
     /// Whether it was deleted; it sends nothing anywhere then, whatever its bindings say.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Where its messages wait that are to be delayed.
+    pub(super) fn delays(&self) -> Option<&Arc<Queue>> {
+        self.delays.get()
+    }
+
+    /// Its messages that are to be delayed wait there. Told once.
+    pub(super) fn set_delays(&self, queue: Arc<Queue>) {
+        let is_first = self.delays.set(queue).is_ok();
+        debug_assert!(is_first, "an exchange has one queue for what waits");
+    }
+
+    /// Whether messages with the same keys may go elsewhere.
+    pub(super) fn is_by_message(&self) -> bool {
+        self.properties.kind == ExchangeKind::Delayed || !self.bindings.load().is_by_key()
     }
 
     /// Its name for error texts.

@@ -267,6 +267,7 @@ impl Broker {
                 _ => {}
             }
         }
+        self.vhosts.iter().for_each(|vhost| vhost.restore_delays());
         restored
     }
 }

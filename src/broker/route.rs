@@ -17,7 +17,7 @@ use crate::broker::wakes::Wakes;
 use crate::message::place::QueueId;
 use crate::protocol::properties::Properties;
 use crate::protocol::table::Table;
-use crate::routing::{Bindings, MATCH_STEPS_MAX, MatchBudget, recent_history};
+use crate::routing::{Bindings, MATCH_STEPS_MAX, MatchBudget, delayed, recent_history};
 
 /// Up to so many targets or exchanges a list is searched faster than a set.
 const SCANNED_MAX: usize = 16;
@@ -80,7 +80,7 @@ fn search(
     asked?;
     // Tables are hashed, and hashes differ from run to run; what a seed plays must not.
     search.targets.sort_unstable_by_key(|queue| queue.id);
-    let by_message = search.exchanges.iter().any(|exchange| !exchange.bindings.load().is_by_key());
+    let by_message = search.exchanges.iter().any(|exchange| exchange.is_by_message());
     Ok(Routed { targets: search.targets.as_slice().into(), by_message })
 }
 
@@ -129,11 +129,17 @@ impl Search<'_> {
         if exchange.is_deleted() {
             return Ok(());
         }
+        if let Some(delays) = exchange.delays()
+            && delayed::delay_ms(properties).is_some()
+        {
+            self.add(delays);
+            return Ok(());
+        }
         let mut matched = false;
         if exchange.is_default() {
             self.steps += keys.len();
             for queue in keys.iter().filter_map(|key| vhost.queue(std::str::from_utf8(key).ok()?)) {
-                if !queue.is_deleted() {
+                if !queue.is_deleted() && queue.delays_for().is_none() {
                     matched = true;
                     self.add(&queue);
                 }

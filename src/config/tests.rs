@@ -196,7 +196,10 @@ fn a_wrong_variable_is_told_by_name() {
         assert_eq!(told(name, "1").to_string(), format!("environment variable SLUICEMQ_{name}: {expected}"));
     }
     for (text, expected) in [
-        ("[{ name = \"a\", password = 12345 }]", "users[0].password: expected a string in quotes; the form is"),
+        (
+            "[{ name = \"a\", password = 12345 }]",
+            "users[0].password: expected a string in quotes; the form is",
+        ),
         ("12345", "users: expected a sequence; the form is"),
         // What is no TOML at all has no key to be told.
         ("x12345", "string values must be quoted"),

@@ -85,7 +85,8 @@ impl Version {
         if kind.next()? != self.filesystem {
             return None;
         }
-        let has = |own| kind.next_back().is_some_and(|options| options.split(',').any(|option| option == own));
+        let has =
+            |own| kind.next_back().is_some_and(|options| options.split(',').any(|option| option == own));
         if !self.controller.is_none_or(has) {
             return None;
         }

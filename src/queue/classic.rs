@@ -43,6 +43,8 @@ pub struct Classic<C> {
     unseen: Option<Seq>,
     /// How many were seen and had none.
     seen_in_vain: u64,
+    /// It is not an `expiration` that counts, but a delay.
+    delays: bool,
 }
 
 /// Where messages of a queue wait.
@@ -93,6 +95,7 @@ impl<C> Classic<C> {
             dying: None,
             unseen: None,
             seen_in_vain: 0,
+            delays: false,
         }
     }
 
@@ -240,9 +243,15 @@ impl<C> Classic<C> {
             (!is_in_vain).then_some(end).filter(|end| self.ready.away_from(*end, &self.ledger).is_some());
     }
 
+    /// All messages wait until their delay is over.
+    pub fn delay_all(&mut self) {
+        self.delays = true;
+        self.expiries.get_or_insert_with(|| Box::new(Expiries::of_delays()));
+    }
+
     #[inline]
     fn note_expiry(&mut self, run: &Run) {
-        if run.expires() {
+        if run.expires() || self.delays {
             self.expiries.get_or_insert_default().insert(run);
         }
     }
@@ -250,7 +259,7 @@ impl<C> Classic<C> {
     #[inline]
     fn forget_expiry(&mut self, run: &Run) {
         if let Some(expiries) = &mut self.expiries
-            && run.expires()
+            && (run.expires() || self.delays)
         {
             expiries.remove(run);
         }

@@ -20,10 +20,12 @@ pub enum Reason {
     MaxLen,
     /// It came back too often.
     DeliveryLimit,
+    /// It is not: its delay is over, and it goes on.
+    Delayed,
 }
 
 impl Reason {
-    const ALL: [Self; 4] = [Self::Rejected, Self::Expired, Self::MaxLen, Self::DeliveryLimit];
+    const ALL: [Self; 5] = [Self::Rejected, Self::Expired, Self::MaxLen, Self::DeliveryLimit, Self::Delayed];
 
     /// As headers say it.
     pub const fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::MaxLen => "maxlen",
             Self::DeliveryLimit => "delivery_limit",
+            Self::Delayed => "delayed",
         }
     }
 }

@@ -17,10 +17,13 @@ use crate::message::place::Seq;
 use crate::message::record::MessageView;
 use crate::message::run::Run;
 use crate::protocol::properties::Properties;
+use crate::routing::delayed;
 
 /// A message leaves no later than this after its time, in milliseconds, or than this share of its life.
 const LATE_MS_MIN: u64 = 64;
 const LATE_SHARE: u64 = 128;
+/// A message that was to be delayed is awaited.
+const DELAYED_LATE_SHARE: u64 = 4096;
 /// What a time costs in memory beside its bitmap, in bytes, and what a message costs in that, about.
 const TIME_BYTES: u64 = 128;
 const MESSAGE_BYTES: u64 = 4;
@@ -65,17 +68,24 @@ pub fn time_of(run: &Run, ttl_ms: u64) -> u64 {
     run.header().stamp.received_ms.saturating_add(ttl_ms)
 }
 
-/// Ready messages with an `expiration`, by when they are to go.
+/// Ready messages with an `expiration`, or with a delay, by when they are to go.
 #[derive(Debug, Default)]
 pub struct Expiries {
     by_time: BTreeMap<u64, RoaringTreemap>,
     messages: u64,
+    /// It is their delay that counts.
+    is_of_delays: bool,
 }
 
 impl Expiries {
+    /// None yet, of messages that are to be delayed.
+    pub fn of_delays() -> Self {
+        Self { is_of_delays: true, ..Self::default() }
+    }
+
     /// Messages came to the ready ones.
     pub fn insert(&mut self, run: &Run) {
-        for (seq, time) in times(run) {
+        for (seq, time) in times(run, self.is_of_delays) {
             let is_new = self.by_time.entry(time).or_default().insert(seq);
             self.messages += u64::from(is_new);
         }
@@ -83,7 +93,7 @@ impl Expiries {
 
     /// Messages left the ready ones.
     pub fn remove(&mut self, run: &Run) {
-        for (seq, time) in times(run) {
+        for (seq, time) in times(run, self.is_of_delays) {
             let Some(numbers) = self.by_time.get_mut(&time) else { continue };
             self.messages -= u64::from(numbers.remove(seq));
             if numbers.is_empty() {
@@ -94,7 +104,7 @@ impl Expiries {
 
     /// Forgets all: nothing is ready.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { is_of_delays: self.is_of_delays, ..Self::default() };
     }
 
     /// When the first ones are to go.
@@ -123,13 +133,17 @@ impl Expiries {
     }
 }
 
-/// The numbers of the messages that have an `expiration`, and when each is looked for.
-fn times(run: &Run) -> impl Iterator<Item = (u64, u64)> {
+/// The numbers of the messages that have an `expiration`, or a delay, and when each is looked for.
+fn times(run: &Run, is_of_delays: bool) -> impl Iterator<Item = (u64, u64)> {
     let (received_ms, first) = (run.header().stamp.received_ms, run.first_seq().0);
-    let lives = run.messages().map(|message| life_ms(&message, None));
+    let lives = run.messages().map(move |message| match is_of_delays {
+        true => delayed::delay_ms(Properties::unchecked(message.properties)),
+        false => life_ms(&message, None),
+    });
+    let late_share = if is_of_delays { DELAYED_LATE_SHARE } else { LATE_SHARE };
     (first..).zip(lives).filter_map(move |(seq, life_ms)| {
         let life_ms = life_ms?;
-        let step = (life_ms / LATE_SHARE).max(LATE_MS_MIN);
+        let step = (life_ms / late_share).max(LATE_MS_MIN);
         let step = 1 << step.ilog2();
         Some((seq, received_ms.saturating_add(life_ms).next_multiple_of(step)))
     })

@@ -86,6 +86,8 @@ pub struct Settings {
     pub single_active: bool,
     /// How often a message may come back.
     pub delivery_limit: Option<u64>,
+    /// It holds messages that are to go on when their delay is over.
+    pub delays: bool,
     /// How long a consumer may hold a message, in milliseconds.
     pub consumer_timeout_ms: Option<u64>,
 }
@@ -125,8 +127,14 @@ impl Settings {
                 .filter(|max| *max > 0),
             single_active: arguments.get("x-single-active-consumer") == Some(Field::Bool(true)),
             delivery_limit: number("x-delivery-limit").filter(|_| kind == QueueKind::Quorum),
+            delays: false,
             consumer_timeout_ms: number("x-consumer-timeout"),
         }
+    }
+
+    /// Whether messages that leave without having been taken go elsewhere.
+    pub fn buries(&self) -> bool {
+        self.dead_letter.is_some() || self.delays
     }
 
     /// Whether there is a limit on what is ready.

@@ -7,6 +7,7 @@
 mod arguments;
 mod budget;
 pub mod consistent_hash;
+pub mod delayed;
 mod direct;
 mod fanout;
 pub mod headers;
@@ -108,6 +109,12 @@ pub enum RoutingError {
         /// The largest one.
         length_max: usize,
     },
+    /// A delayed-message exchange must say how it routes.
+    #[error("Invalid argument, 'x-delayed-type' must be an existing exchange type")]
+    NoDelayedType,
+    /// And that it delays is not how.
+    #[error("Invalid argument, 'x-delayed-message' can't be used for 'x-delayed-type'")]
+    DelayedTwice,
     /// An argument that is to be a string is none.
     #[error("invalid type '{kind}' for arg '{name}'")]
     ArgumentType {
@@ -143,11 +150,13 @@ pub enum ExchangeKind {
     Random,
     /// Every binding matches, and those that come later get the last messages.
     RecentHistory,
+    /// As another kind, when a message's delay is over.
+    Delayed,
 }
 
 impl ExchangeKind {
     /// Every kind, in the order they are documented.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Direct,
         Self::Fanout,
         Self::Topic,
@@ -156,6 +165,7 @@ impl ExchangeKind {
         Self::ModulusHash,
         Self::Random,
         Self::RecentHistory,
+        Self::Delayed,
     ];
 
     /// The name clients declare it by.
@@ -169,6 +179,7 @@ impl ExchangeKind {
             Self::ModulusHash => "x-modulus-hash",
             Self::Random => "x-random",
             Self::RecentHistory => "x-recent-history",
+            Self::Delayed => "x-delayed-message",
         }
     }
 
@@ -180,6 +191,7 @@ impl ExchangeKind {
         match self {
             Self::ConsistentHash => consistent_hash::check_arguments(arguments),
             Self::RecentHistory => recent_history::length(arguments).map(drop),
+            Self::Delayed => delayed::inner_kind(arguments)?.check_arguments(arguments),
             _ => Ok(()),
         }
     }
@@ -233,6 +245,11 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
             ExchangeKind::Random => Self::Random(Random::new(lots)),
             ExchangeKind::RecentHistory => Self::RecentHistory(Fanout::default()),
             ExchangeKind::ConsistentHash => Self::ConsistentHash(ConsistentHash::new(arguments)),
+            // Direct where there are no arguments: a table without bindings.
+            ExchangeKind::Delayed => {
+                let inner = delayed::inner_kind(arguments).unwrap_or(ExchangeKind::Direct);
+                Self::with(inner, arguments, lots)
+            }
         }
     }
 

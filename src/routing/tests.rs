@@ -397,7 +397,8 @@ impl Step {
 
     fn accepts(&self, kind: ExchangeKind, key: &str, given: &Entries) -> bool {
         match kind {
-            ExchangeKind::Direct => self.key == key,
+            // Without arguments it routes as a direct exchange does.
+            ExchangeKind::Direct | ExchangeKind::Delayed => self.key == key,
             ExchangeKind::Topic => matches(&self.key, key.as_bytes()),
             ExchangeKind::Headers => naive_headers(&self.arguments, self.mode, given),
             _ => true,

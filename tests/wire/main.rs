@@ -13,6 +13,7 @@ mod harness;
 
 mod consuming;
 mod contents;
+mod delays;
 mod errors;
 mod exchanges;
 mod framing;

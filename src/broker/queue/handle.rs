@@ -14,6 +14,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::wakes::Wakes;
 use crate::message::place::{Logged, QueueId, Seq};
 use crate::message::run::Run;
+use crate::protocol::field::Field;
 use crate::protocol::table::Table;
 use crate::queue::classic::Classic;
 use crate::queue::settings::{QueueKind, Settings};
@@ -36,6 +37,11 @@ pub struct QueueProperties {
     pub arguments: Box<[u8]>,
 }
 
+/// What queues are called that hold an exchange's delayed messages: no client declares one.
+pub(in crate::broker) const DELAYS_PREFIX: &str = "amq.delayed.";
+/// The argument that says for which.
+pub(in crate::broker) const DELAYS_FOR: &str = "x-delays-for";
+
 /// A queue. Sessions cache it; the registry only finds it.
 pub struct Queue {
     /// Its number, never used again.
@@ -45,6 +51,8 @@ pub struct Queue {
     /// The kind it was declared as, which never changes.
     pub kind: QueueKind,
     keeps_all: bool,
+    /// The exchange whose delayed messages it holds: no client reaches it.
+    delays_for: Option<Box<str>>,
     /// What its list of messages costs, in bytes: its share of the node's sum. Written under the lock, by
     /// [`Queue::note_index`] alone.
     index_bytes: Gauge,
@@ -152,6 +160,18 @@ pub(super) struct Crowd {
     pub(super) is_given_up: bool,
 }
 
+impl QueueProperties {
+    fn delays_for(&self) -> Option<Box<str>> {
+        if !self.name.starts_with(DELAYS_PREFIX) {
+            return None;
+        }
+        match Table::unchecked(&self.arguments).get(DELAYS_FOR) {
+            Some(Field::LongStr(exchange)) => std::str::from_utf8(exchange).ok().map(Into::into),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 impl QueueProperties {
     pub(in crate::broker) fn durable(name: &str) -> Self {
@@ -172,6 +192,9 @@ impl State {
         if self.settings.kind == QueueKind::Quorum {
             self.classic.keep_all();
         }
+        if self.settings.delays {
+            self.classic.delay_all();
+        }
         self.classic.consumers.set_single_active(self.settings.single_active);
     }
 
@@ -186,12 +209,15 @@ impl Queue {
     pub fn new(id: QueueId, properties: QueueProperties, node: Arc<Node>) -> Self {
         let bytes = properties.name.len() + 2 * properties.arguments.len();
         let charge = Charge::new(&node.memory.definitions, bytes as u64);
-        let settings = Settings::of(Table::unchecked(&properties.arguments));
+        let mut settings = Settings::of(Table::unchecked(&properties.arguments));
+        let delays_for = properties.delays_for();
+        settings.delays = delays_for.is_some();
         let queue = Self {
             _charge: charge,
             id,
             kind: settings.kind,
             keeps_all: settings.kind == QueueKind::Quorum,
+            delays_for,
             properties,
             index_bytes: Gauge::default(),
             here_bytes: Gauge::default(),
@@ -222,6 +248,11 @@ impl Queue {
         state.agree();
         *queue.next_seq.get_mut() = next_seq.0.max(1);
         queue
+    }
+
+    /// The exchange whose delayed messages it holds, if it does.
+    pub(in crate::broker) fn delays_for(&self) -> Option<&str> {
+        self.delays_for.as_deref()
     }
 
     /// Its name for error texts.

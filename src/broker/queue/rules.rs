@@ -138,7 +138,8 @@ impl Queue {
         gone: &mut Vec<Gone>,
         wakes: &mut Wakes,
     ) {
-        if state.settings.dead_letter.is_some() {
+        if state.settings.buries() {
+            let reason = if state.settings.delays { Reason::Delayed } else { reason };
             state.classic.doom(reason, piece);
             self.ask_for_burial(state, wakes);
         } else {
@@ -230,7 +231,7 @@ impl Queue {
     /// It was found on the disk, where messages may have had their time: it is looked at as soon as time is told.
     pub(in crate::broker) fn look_soon(self: &Arc<Self>) {
         let state = &mut *self.lock();
-        if state.settings.dead_letter.is_some() {
+        if state.settings.buries() {
             state.classic.look_through();
         }
         let is_awaited = state.has_rules && state.classic.ready_messages() > 0;

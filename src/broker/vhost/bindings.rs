@@ -272,8 +272,8 @@ impl Vhost {
         let durable = is_durable(&source, &destination);
         let removed = self.remove_binding(&mut definitions, &source, &destination, &label, durable);
         if removed && source.properties.auto_delete && !definitions.is_used(&source) {
-            self.end_exchange(&source);
-            return Ok(Removal::of_exchange(&source, self.answer_after(durable, before)));
+            let delays = self.end_exchange(&source);
+            return Ok(Removal::of_exchange(&source, self.answer_after(durable, before)).and(delays));
         }
         Ok(Removal::nothing(self.answer_after(durable, before)))
     }

@@ -130,7 +130,9 @@ impl Vhost {
             alternate: alternate.map(Into::into),
             arguments: request.arguments.as_bytes().into(),
         };
-        self.exchanges.insert(request.name.into(), Arc::new(self.new_exchange(properties)));
+        let exchange = Arc::new(self.new_exchange(properties));
+        self.add_delays(&exchange);
+        self.exchanges.insert(request.name.into(), exchange);
         self.routes_changed();
     }
 
@@ -159,13 +161,14 @@ impl Vhost {
         if if_unused && definitions.is_used(&exchange) {
             return Err(BrokerError::InUse(exchange.resource()));
         }
-        self.end_exchange(&exchange);
-        Ok(Removal::of_exchange(&exchange, self.answer_about(exchange.properties.durable)))
+        let delays = self.end_exchange(&exchange);
+        Ok(Removal::of_exchange(&exchange, self.answer_about(exchange.properties.durable)).and(delays))
     }
 
     /// Makes an exchange gone, under the definitions lock: nobody finds it, and it sends nothing. Its bindings, on both
-    /// sides, are still there for [`Removal`] to take away.
-    pub(super) fn end_exchange(&self, exchange: &Exchange) {
+    /// sides, are still there for [`Removal`] to take away; what else is left to be done.
+    pub(super) fn end_exchange(&self, exchange: &Exchange) -> Removal {
+        let delays = self.end_delays(exchange);
         let name = &exchange.properties.name;
         // The fact says that the bindings on both sides go too.
         let _applying = (exchange.properties.durable)
@@ -173,6 +176,7 @@ impl Vhost {
         exchange.deleted.store(true, Ordering::Release);
         self.exchanges.remove(name);
         self.routes_changed();
+        delays
     }
 }
 

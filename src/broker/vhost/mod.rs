@@ -7,6 +7,7 @@
 //! must not be undone by a crash, whoever caused it.
 
 mod bindings;
+mod delays;
 mod exchanges;
 mod queues;
 pub mod removal;
@@ -197,6 +198,7 @@ impl Drop for Vhost {
 fn check_owner(queue: &Queue, actor: &Actor) -> Result<(), BrokerError> {
     match queue.properties.exclusive_to {
         Some(owner) if owner != actor.connection => Err(BrokerError::Locked(queue.resource())),
+        _ if queue.delays_for().is_some() => Err(BrokerError::Locked(queue.resource())),
         _ => Ok(()),
     }
 }

@@ -190,7 +190,7 @@ impl Vhost {
     }
 
     /// Makes a queue gone, under the definitions lock. Its bindings are still there for [`Removal`] to take away.
-    fn end_queue(
+    pub(super) fn end_queue(
         &self,
         queue: &Arc<Queue>,
         if_unused: bool,

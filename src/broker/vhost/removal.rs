@@ -83,6 +83,18 @@ impl Removal {
         removal
     }
 
+    /// This and something else.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.take_over(other);
+        self
+    }
+
+    /// Something else is to be done as well, which the answer does not wait for.
+    fn take_over(&mut self, mut other: Self) {
+        self.remnants.append(&mut other.remnants);
+        self.doomed.append(&mut other.doomed);
+    }
+
     /// What an answer waits for: to be asked when all is done, for exchanges that go with their last binding are in the
     /// log behind what made them go.
     pub fn after(&self) -> Lsn {
@@ -148,9 +160,8 @@ impl Removal {
         } else if let Some((owner, names)) = &mut self.exclusive {
             match names.next() {
                 Some(name) => {
-                    let mut one = vhost.delete_exclusive_queue(&name, *owner);
-                    self.remnants.append(&mut one.remnants);
-                    self.doomed.append(&mut one.doomed);
+                    let one = vhost.delete_exclusive_queue(&name, *owner);
+                    self.take_over(one);
                 }
                 None => self.exclusive = None,
             }
@@ -187,7 +198,7 @@ impl Removal {
         source.bindings.store(Arc::new(bindings));
         let goes = source.properties.auto_delete && !source.is_deleted() && !definitions.is_used(&source);
         if goes {
-            vhost.end_exchange(&source);
+            self.take_over(vhost.end_exchange(&source));
             // First in, last out: below what is being worked at.
             self.doomed.push(Destination::Exchange(source));
         }

@@ -57,6 +57,9 @@ impl Vhost {
         let queue = Arc::new(Queue::restored(id, properties, Arc::clone(&self.node), messages, next_seq));
         self.node.register(&queue);
         queue.look_soon();
+        if let Some(exchange) = queue.delays_for().and_then(|name| self.exchange(name)) {
+            exchange.set_delays(Arc::clone(&queue));
+        }
         self.queues.insert(name.into(), queue);
     }
 
