@@ -114,9 +114,11 @@
 //! **A kind of exchange.** In `routing`: a name in `ExchangeKind`, and a file of its own with the tables from keys to
 //! targets, beside `fanout` (the shortest) and `topic`; `Bindings` hands over to it. One that decides by more than exchange
 //! and key says so in `Bindings::is_by_key`, for routes are cached by those two ([`session::link`]); one that chooses among
-//! its targets keeps them in a `Roll`, whose order is the same in every process. It counts its steps. The property tests of
-//! `routing` compare every kind with a naive one, `tests/sim/model/routing.rs` does it once more. Its definition is kept by
-//! name; a version that does not know it leaves it out and says so.
+//! its targets keeps them in a `Roll`, whose order is the same in every process. Arguments of its own are checked by
+//! `ExchangeKind::check_arguments`. It counts its steps. The property tests of `routing` compare every kind with a naive
+//! one, `tests/sim/model/routing.rs` does it once more. Its definition is kept by name; a version that does not know it
+//! leaves it out and says so. What it keeps of messages is not for tables, but a part of its `broker::exchange` (as
+//! [`broker::history`] is).
 //!
 //! **A method, or an argument of one.** In the table of `protocol::methods`, which makes parser and encoder; in
 //! `session::channel`, in the file of its class; a refusal of a new kind in `session::refuse`.
@@ -135,9 +137,10 @@
 //!   of all kinds are as safe as RabbitMQ's at-least-once ones, and `x-dead-letter-strategy` changes nothing.
 //! * An alarm is raised by whoever sees it and cleared by a look, well below its limit and a second later: see
 //!   [`broker::alarms`]. During one a client is read up to its next message, or binding, which may repeat many:
-//!   acknowledgements and commits are what gives memory back. What open transactions hold raises none. A client that is not read further is not dead: what it leaves
-//!   in its socket tells ([`session::heartbeat`]). One that has shut its side is gone, with what it had sent and nobody had
-//!   read: its queues and what it held are for others now, and not when the alarm ends.
+//!   acknowledgements and commits are what gives memory back. What open transactions hold raises none. A client that
+//!   is not read further is not dead: what it leaves in its socket tells ([`session::heartbeat`]). One that has shut
+//!   its side is gone, with what it had sent and nobody had read: its queues and what it held are for others now, and
+//!   not when the alarm ends.
 //! * Of large messages that are on their way in and find no more room one after the other is read on, and the others wait
 //!   ([`broker::uploads`]): if all went on memory had no bound, and if all waited none would ever be whole.
 //! * What is deleted is gone at once: the log is told, nobody finds it, routing passes it over. Its bindings and messages

@@ -13,7 +13,7 @@ use crate::protocol::properties::{Properties, PropertiesBuf};
 use crate::protocol::table::{ArrayBuf, Table, TableBuf};
 use crate::routing::consistent_hash::WEIGHT_MAX;
 use crate::routing::tests::{routed, routed_by, table, text};
-use crate::routing::{Bindings, ExchangeKind, Lots, MatchBudget, Member, stable_hash};
+use crate::routing::{Bindings, ExchangeKind, Lots, MATCH_STEPS_MAX, MatchBudget, Member, stable_hash};
 
 /// The kinds that choose one of all that are bound.
 const ONE_OF_ALL: [ExchangeKind; 3] =
@@ -100,6 +100,18 @@ fn shares_follow_weights() {
             );
         }
     }
+}
+
+#[test]
+fn asking_many_targets_is_counted_and_bounded() {
+    let bindings = weighted(&[1; 640]);
+    let budget = &mut MatchBudget::default();
+    let mut steps = 0;
+    while let Ok(more) = bindings.route(b"key", Properties::EMPTY, budget, &mut |_| ()) {
+        assert_eq!(more, 12, "one for 64 that are asked, one for the message, one for what it finds");
+        steps += more - 1;
+    }
+    assert!((MATCH_STEPS_MAX - 11..=MATCH_STEPS_MAX).contains(&steps), "{steps}");
 }
 
 #[test]
