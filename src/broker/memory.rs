@@ -18,8 +18,10 @@ const CACHE_OF_WATERMARK: u64 = 2;
 const TRANSACTIONS_OF_WATERMARK: u64 = 8;
 /// Direct replies may take this part of it before those for whom many wait get no more.
 const REPLIES_OF_WATERMARK: u64 = 8;
-/// What exchanges remember may take this part of it before those that remember much forget some.
+/// What exchanges remember may take this part of it before those that remember much forget some, and this part of the
+/// cache: nothing of it can be let go of, and what queues hold would go instead.
 const HISTORIES_OF_WATERMARK: u64 = 8;
+const HISTORIES_OF_CACHE: u64 = 4;
 /// Messages that go back may take this part of it unread before those to whom many go are not read any more.
 const RETURNS_OF_WATERMARK: u64 = 4;
 /// Who has less than this, in bytes, is not the one that takes up a share.
@@ -162,7 +164,8 @@ impl Memory {
 
     /// Whether what exchanges remember takes more than its share, for one that has this much of it.
     pub fn refuses_history(&self, own_bytes: u64) -> bool {
-        refuses(self.histories.read(), self.watermark_bytes / HISTORIES_OF_WATERMARK, own_bytes)
+        let share = self.watermark_bytes / HISTORIES_OF_WATERMARK;
+        refuses(self.histories.read(), share.min(self.cache_bytes / HISTORIES_OF_CACHE), own_bytes)
     }
 
     /// The sum of everything counted, in bytes, but for what open transactions may hold: what they count beside their
@@ -203,6 +206,23 @@ mod tests {
         }
         memory.index.set(1000);
         assert_eq!((memory.level(), memory.is_short()), (Level::Short, true));
+    }
+
+    #[test]
+    fn what_exchanges_remember_has_a_share_of_the_watermark_and_of_the_cache() {
+        const MIB: u64 = 1024 * 1024;
+        for (cache_bytes, share) in [(u64::MAX, 128 * MIB), (64 * MIB, 16 * MIB)] {
+            let memory = match cache_bytes {
+                u64::MAX => Memory::new(1024 * MIB, 0),
+                some => Memory::new(1024 * MIB, 0).with_cache(some),
+            };
+            memory.histories.add(share);
+            assert!(!memory.refuses_history(MIB));
+            memory.histories.add(1);
+            assert!(memory.refuses_history(MIB) && !memory.refuses_history(MIB - 1));
+            memory.histories.add(share + 1);
+            assert!(memory.refuses_history(1));
+        }
     }
 
     #[test]
