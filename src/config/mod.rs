@@ -82,7 +82,7 @@ pub struct UserConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Memory {
-    /// Above this publishers wait: a share of the machine's or cgroup's memory, or a size.
+    /// Above this publishers wait: a size, or a share of the machine's or cgroup's memory less 128MiB.
     pub watermark: Watermark,
 }
 

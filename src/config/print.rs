@@ -67,7 +67,8 @@ impl Commented<'_> {
     fn sections(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self(config) = self;
         f.write_str("[memory]\n\n")?;
-        let about = "Above this publishers wait: a share of the machine's or cgroup's memory, or a size.";
+        let about =
+            "Above this publishers wait: a size, or a share of the machine's or cgroup's memory less 128MiB.";
         entry(f, about, "watermark", &quote(&config.memory.watermark))?;
         self.storage(f)?;
         f.write_str("[identity]\n\n")?;

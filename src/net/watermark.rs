@@ -1,4 +1,5 @@
-//! How much memory there is for this process: the machine's, or less where a control group that it is in says so.
+//! How much memory there is: the machine's, or less where a control group that this process is in says so, without what the
+//! process needs beside what it counts.
 //!
 //! Control groups lie in each other, and the smallest limit holds, wherever it stands: the process's own group is often
 //! not the one with the limit. Both versions are read, for there are machines that have either, or both.
@@ -8,6 +9,11 @@ use std::path::{Component, Path, PathBuf};
 
 /// What is assumed where the kernel does not tell.
 const MEMORY_BYTES_ASSUMED: u64 = 2 * 1024 * 1024 * 1024;
+/// What a process needs for itself, and of a little memory a part: code, threads, connections, buffers whose bytes are not
+/// those of messages, and the allocator's share. With a watermark of 60 % of everything, a group of 512 MiB was full when
+/// messages had taken 300.
+const OWN_BYTES_MAX: u64 = 128 * 1024 * 1024;
+const OWN_OF_MEMORY: u64 = 4;
 /// Deeper than any group lies: paths are no longer than a page.
 const GROUPS_MAX: usize = 4096;
 
@@ -26,12 +32,16 @@ const VERSIONS: [Version; 2] = [
     Version { filesystem: "cgroup", controller: Some("memory"), limits: &["memory.limit_in_bytes"] },
 ];
 
-/// The memory this process may use, in bytes.
+/// The memory of which shares are taken, in bytes.
 pub fn memory_bytes() -> u64 {
-    memory_bytes_below(Path::new("/"))
+    without_own(memory_bytes_below(Path::new("/")))
 }
 
-/// The same, as the files below this directory tell it.
+fn without_own(bytes: u64) -> u64 {
+    bytes - OWN_BYTES_MAX.min(bytes / OWN_OF_MEMORY)
+}
+
+/// The memory this process may use, in bytes, as the files below this directory tell it.
 fn memory_bytes_below(root: &Path) -> u64 {
     let read = |path: &Path| fs::read_to_string(root.join(path.strip_prefix("/").unwrap_or(path))).ok();
     let tell = |path: &str| read(Path::new(path)).unwrap_or_default();
@@ -100,7 +110,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::{memory_bytes, memory_bytes_below, parse_meminfo};
+    use super::{memory_bytes, memory_bytes_below, parse_meminfo, without_own};
 
     const MIB: u64 = 1024 * 1024;
     const MACHINE: u64 = 4096 * MIB;
@@ -133,6 +143,13 @@ mod tests {
         assert_eq!(parse_meminfo(text), Some(24_635_172 * 1024));
         assert_eq!(parse_meminfo("nothing"), None);
         assert!(memory_bytes() > 0);
+    }
+
+    #[test]
+    fn what_the_process_needs_for_itself_is_left_to_it() {
+        for (memory, expected) in [(0, 0), (64, 48), (256, 192), (512, 384), (4096, 3968)] {
+            assert_eq!(without_own(memory * MIB), expected * MIB, "{memory}");
+        }
     }
 
     #[test]
