@@ -188,12 +188,18 @@ impl Broker {
 
     /// The disk has refused something for want of room, or the system for want of a descriptor.
     pub fn on_disk_full(&self, error: &StoreError) {
-        if error.lacks_descriptors() {
+        let lacks_descriptors = error.lacks_descriptors();
+        if lacks_descriptors {
             self.node.shelf.close_idle();
         }
-        if self.node.alarms.raise(Shortage::Disk) {
-            tracing::warn!(%error, "disk alarm: publishers wait");
+        if !self.node.alarms.raise(Shortage::Disk) {
+            return;
         }
+        if lacks_descriptors {
+            return tracing::warn!(%error, "disk alarm: publishers wait until there are descriptors (ulimit -n)");
+        }
+        let limit = size(self.config.storage.disk_free_limit_bytes());
+        tracing::warn!(%error, storage.disk_free_limit = limit, "disk alarm: publishers wait");
     }
 
     /// Compares what is free on the disk with the configured limit. Called every now and then by who knows the disk, and
