@@ -269,6 +269,10 @@ impl<C> Classic<C> {
     /// were taken, and the ledger knows them.
     pub fn give_back_away(&mut self, away: Away) {
         self.unacked = self.unacked.saturating_sub(away.count);
+        if self.expiries.is_some() {
+            // Perhaps they are to expire: when, nobody knows any more.
+            self.unseen = Some(self.unseen.map_or(away.first, |unseen| unseen.min(away.first)));
+        }
         self.ready.insert_away(away, &self.ledger);
     }
 

@@ -53,19 +53,22 @@ impl Running {
     /// then the next look is soon.
     pub(super) fn look_for_overdue(&mut self, now: Now) {
         let is_time = self.link.overdue.at().is_some_and(|at| at <= now.instant);
-        if !is_time || self.closing.is_some() {
+        if !is_time {
             return;
+        }
+        let shortest_ms = self.link.overdue.shortest_ms;
+        if self.closing.is_some() {
+            return self.link.overdue.look_again(shortest_ms, now);
         }
         self.link.now = now;
         self.link.wakes.count(self.channels.len() as u32);
-        let shortest_ms = self.link.overdue.shortest_ms;
         self.link.overdue = Overdue::default();
         let mut overdue = None;
         for (number, slot) in &self.channels {
             let Slot::Open(channel) = slot else { continue };
             if channel.holds_any() {
                 self.link.overdue.hold(shortest_ms, now);
-                overdue = overdue.or_else(|| Some((*number, channel.overdue(now.steady_ms)?)));
+                overdue = overdue.or_else(|| Some((*number, channel.overdue(now.steady_ms, shortest_ms)?)));
             }
         }
         let Some((number, timeout_ms)) = overdue else { return };

@@ -103,8 +103,13 @@ impl Running {
     /// Hands over what was collected so far, and confirms what is safe already. `false` until all of it is.
     fn hand_over(&mut self) -> bool {
         let Some(lsn) = self.link.hand_over() else { return false };
-        for Receipt { channel, publish } in std::mem::take(&mut self.link.refused) {
-            self.with_channel(channel, |channel, _| channel.on_refused(publish));
+        for Receipt { channel: number, publish } in std::mem::take(&mut self.link.refused) {
+            if self.with_channel(number, |channel, _| channel.on_refused(publish)).is_none()
+                && let Some(closing) = &mut self.closing
+                && closing.channel.number() == number
+            {
+                closing.channel.on_refused(publish);
+            }
         }
         for number in std::mem::take(&mut self.link.confirming) {
             if let Ok(at) = self.find(number)

@@ -84,8 +84,8 @@ impl Channel {
     }
 
     /// How long a message may be held that is held for longer, in milliseconds, if there is one.
-    pub fn overdue(&self, now_ms: u64) -> Option<u64> {
-        self.unacked.overdue(now_ms, HOLD_STEPS as usize)
+    pub fn overdue(&self, now_ms: u64, shortest_ms: u64) -> Option<u64> {
+        self.unacked.overdue(now_ms, shortest_ms, HOLD_STEPS as usize)
     }
 
     /// Goes on letting go of what is held, with so many steps; whether all was gone through.

@@ -90,9 +90,10 @@ impl Unacked {
     }
 
     /// How long the first of those may be held that are held for longer by now, in milliseconds. The oldest ones are
-    /// looked at, so many of them.
-    pub fn overdue(&self, now_ms: u64, most: usize) -> Option<u64> {
-        let oldest = self.by_last_tag.values().take(most);
+    /// looked at, so many of them, as far as they are held for `shortest_ms`.
+    pub fn overdue(&self, now_ms: u64, shortest_ms: u64, most: usize) -> Option<u64> {
+        let is_old = |delivered: &&Delivered| delivered.since_ms.saturating_add(shortest_ms) <= now_ms;
+        let oldest = self.by_last_tag.values().take(most).take_while(is_old);
         let mut timeouts = oldest.map(|delivered| (delivered.since_ms, delivered.holder.timeout_ms()));
         let is_over = |(since_ms, timeout_ms): &(u64, u64)| since_ms.saturating_add(*timeout_ms) <= now_ms;
         timeouts.find(is_over).map(|(_, timeout_ms)| timeout_ms)
