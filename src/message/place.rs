@@ -27,10 +27,11 @@ impl Seq {
         Self(self.counted().0 | (rank as u64) << RANK_SHIFT)
     }
 
-    /// The first number of the next lower priority; `None` when there is no lower one.
+    /// Before the first number of the next rank; `None` after the last rank.
+    #[must_use]
     pub const fn next_rank(self) -> Option<Self> {
         match (self.0 >> RANK_SHIFT) + 1 {
-            rank @ 0..=255 => Some(Self(rank << RANK_SHIFT)),
+            rank if rank < 1 << (u64::BITS - RANK_SHIFT) => Some(Self(rank << RANK_SHIFT)),
             _ => None,
         }
     }

@@ -170,20 +170,27 @@ impl Ledger {
     }
 
     /// The live ranges from `from` on whose records start before `lsn`, after looking at no more than `max` ranges.
-    /// A queue's order is the log's order, so that the first one behind `lsn` ends it.
+    /// A queue's order is the log's order within each rank, so that the first one behind `lsn` ends its rank.
     pub fn placed_before(&self, lsn: Lsn, from: Seq, max: usize) -> PlacedBefore {
         let mut found = PlacedBefore::default();
         let around = self.ranges.range(..from).next_back().filter(|(_, (stop, _))| *stop > from);
-        let from = around.map_or(from, |(&start, _)| start);
-        for (looked, (&first, &(end, place))) in self.ranges.range(from..).enumerate() {
-            if looked == max {
-                found.next = Some(first);
-                break;
-            }
-            match place {
-                Place::Log(record) if record < lsn => found.ranges.push((first, end, record)),
-                Place::Log(_) => break,
-                Place::Pack { .. } => {}
+        let mut from = Some(around.map_or(from, |(&start, _)| start));
+        let mut looked = 0;
+        while let Some(start) = from.take() {
+            for (&first, &(end, place)) in self.ranges.range(start..) {
+                if looked == max {
+                    found.next = Some(first);
+                    break;
+                }
+                looked += 1;
+                match place {
+                    Place::Log(record) if record < lsn => found.ranges.push((first, end, record)),
+                    Place::Log(_) => {
+                        from = first.next_rank();
+                        break;
+                    }
+                    Place::Pack { .. } => {}
+                }
             }
         }
         found
@@ -527,6 +534,27 @@ mod tests {
         while !ledger.shed(10) {}
         assert_eq!((ledger.messages(), gauge.read()), (0, 0));
         assert!(ledger.move_some(1));
+    }
+
+    #[test]
+    fn what_lies_before_a_record_is_found_in_every_rank() {
+        let mut ledger = Ledger::default();
+        // The most urgent came last, and the least urgent first.
+        let placed = [(2, 1, 100), (2, 2, 300), (1, 3, 150), (0, 4, 400), (1, 5, 500), (2, 6, 600)];
+        for (rank, count, record) in placed {
+            let first = Seq(count).of_rank(rank);
+            ledger.insert(first, first.after(1), Place::Log(Lsn(record)));
+        }
+        for max in 1..8 {
+            let mut found = Vec::new();
+            let mut from = Some(Seq(0));
+            while let Some(seq) = from {
+                let step = ledger.placed_before(Lsn(350), seq, max);
+                found.extend(step.ranges.into_iter().map(|(first, _, record)| (first.counted().0, record.0)));
+                from = step.next;
+            }
+            assert_eq!(found, [(3, 150), (1, 100), (2, 300)], "{max} at once");
+        }
     }
 
     proptest! {
