@@ -14,9 +14,9 @@ pub const HEADER_BYTES: usize = 20;
 /// Where what the checksum covers starts.
 const CHECKED_FROM: usize = 8;
 const VERSION: u8 = 1;
-const PERSISTENT: u8 = 1;
-const EXPIRES: u8 = 2;
-const PRIORITIZED: u8 = 4;
+pub(super) const PERSISTENT: u8 = 1;
+pub(super) const EXPIRES: u8 = 2;
+pub(super) const PRIORITIZED: u8 = 4;
 
 /// What queues want to know of a message's properties before they look at them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Marks {
     }
 
     /// Those of unknown meaning are `None`.
-    const fn from_flags(flags: u8) -> Option<Self> {
+    pub(super) const fn from_flags(flags: u8) -> Option<Self> {
         if flags & !(PERSISTENT | EXPIRES | PRIORITIZED) != 0 {
             return None;
         }
@@ -44,7 +44,7 @@ impl Marks {
         Some(Self { persistent: flags & PERSISTENT != 0, expires, prioritized })
     }
 
-    const fn to_flags(self) -> u8 {
+    pub(super) const fn to_flags(self) -> u8 {
         self.persistent as u8 * PERSISTENT
             + self.expires as u8 * EXPIRES
             + self.prioritized as u8 * PRIORITIZED

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use crate::message::block::{Big, Block, BlockBuilder};
-use crate::message::block_header::{HEADER_BYTES, Marks};
+use crate::message::block_header::{EXPIRES, HEADER_BYTES, Marks, PERSISTENT, PRIORITIZED};
 use crate::message::names::Names;
 use crate::message::place::Seq;
 use crate::message::record::{self, BodyView, Content, MessageView};
@@ -41,7 +41,8 @@ pub struct Run {
     count: u32,
     first_seq: Seq,
     body_bytes: u64,
-    marks: Marks,
+    /// What the properties of its block's messages say, in one octet: runs are copied often.
+    flags: u8,
     redelivered: bool,
     /// How often they came back, where their queue counts that.
     returns: u16,
@@ -69,7 +70,7 @@ impl Run {
             count,
             first_seq: Seq(0),
             body_bytes,
-            marks,
+            flags: marks.to_flags(),
             redelivered: false,
             returns: 0,
         }
@@ -82,26 +83,31 @@ impl Run {
     }
 
     /// How many messages, never zero.
+    #[inline]
     pub fn count(&self) -> u32 {
         self.count
     }
 
     /// The first message's number.
+    #[inline]
     pub fn first_seq(&self) -> Seq {
         self.first_seq
     }
 
     /// The number after the last message's.
+    #[inline]
     pub fn end_seq(&self) -> Seq {
         self.first_seq.after(self.count)
     }
 
     /// The sum of the bodies, in bytes.
+    #[inline]
     pub fn body_bytes(&self) -> u64 {
         self.body_bytes
     }
 
     /// What these messages will take of an outbox's room, in bytes.
+    #[inline]
     pub fn delivery_bytes(&self) -> u64 {
         self.body_bytes + u64::from(self.count) * DELIVERY_OVERHEAD_BYTES
     }
@@ -113,24 +119,25 @@ impl Run {
     }
 
     /// Whether these messages are to survive a restart if their queue does.
+    #[inline]
     pub fn is_persistent(&self) -> bool {
-        self.marks.persistent
+        self.flags & PERSISTENT != 0
     }
 
     /// What the properties of its block's messages say.
     pub fn marks(&self) -> Marks {
-        self.marks
+        Marks::from_flags(self.flags).unwrap_or_default()
     }
 
     /// Whether one of its block's messages has an `expiration`.
     #[inline]
     pub fn expires(&self) -> bool {
-        self.marks.expires
+        self.flags & EXPIRES != 0
     }
 
     /// The priority of its first message; without one it is 0.
     pub fn priority(&self) -> u8 {
-        if !self.marks.prioritized {
+        if self.flags & PRIORITIZED == 0 {
             return 0;
         }
         self.messages().next().map_or(0, |message| priority_of(&message))
@@ -139,7 +146,7 @@ impl Run {
     /// Its parts of one priority each, in order.
     pub fn by_priority(mut self) -> Vec<Self> {
         let mut parts = Vec::new();
-        while self.marks.prioritized {
+        while self.flags & PRIORITIZED != 0 {
             let first = self.priority();
             let alike = self.messages().take_while(|message| priority_of(message) == first).count() as u32;
             if alike >= self.count {

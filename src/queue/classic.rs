@@ -122,6 +122,7 @@ impl<C> Classic<C> {
     }
 
     /// What is next, and whether it may be delivered.
+    #[inline]
     pub fn head(&self) -> Head {
         let front = match self.ready.front() {
             None => return Head::Empty,
@@ -167,16 +168,19 @@ impl<C> Classic<C> {
     }
 
     /// Whether there may be messages that are to be looked at.
+    #[inline]
     pub fn has_unseen(&self) -> bool {
         self.unseen.is_some()
     }
 
     /// How many messages of the front run may be delivered.
+    #[inline]
     pub fn deliverable(&self) -> u32 {
         if let Head::Ready(count) = self.head() { count } else { 0 }
     }
 
     /// The run at the head, when it is in memory.
+    #[inline]
     pub fn front(&self) -> Option<&Run> {
         match self.ready.front()? {
             Front::Here(run) => Some(run),
@@ -316,6 +320,7 @@ impl<C> Classic<C> {
     }
 
     /// When to look for ready messages that have had their time, by their own `expiration`.
+    #[inline]
     pub fn next_expiry(&self) -> Option<u64> {
         self.expiries.as_ref()?.first_time()
     }
@@ -369,6 +374,7 @@ impl<C> Classic<C> {
     }
 
     /// Whether messages are to be dead-lettered.
+    #[inline]
     pub fn has_dying(&self) -> bool {
         self.dying.as_ref().is_some_and(|dying| dying.next().is_some())
     }

@@ -35,6 +35,7 @@ mod message;
 mod op;
 mod party;
 mod points;
+mod rules;
 mod scripts;
 mod shadow;
 mod state;

@@ -153,7 +153,7 @@ impl Burst {
     pub fn open(&mut self, targets: &Targets, receipt: Receipt) {
         self.open.clear();
         if let Some(pending) = self.pending_for(targets) {
-            pending.receipt = Some(receipt);
+            pending.receipt = Some(Box::new(receipt));
         }
     }
 
@@ -215,10 +215,8 @@ impl Burst {
             if pending.is_logged() {
                 pending.drop_deleted();
             }
-            if let Some(receipt) = pending.receipt
-                && pending.reserve(node, wakes)
-            {
-                self.refused.push(receipt);
+            if pending.receipt.is_some() && pending.reserve(node, wakes) {
+                self.refused.extend(pending.receipt.as_deref());
             }
         }
         let (handed_over, applying) = self.append(node, settlements);

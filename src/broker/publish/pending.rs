@@ -24,7 +24,7 @@ pub(super) struct Pending {
     /// What is published to the same queues from now on must come behind others.
     pub(super) is_closed: bool,
     /// Its one message may be refused by some of its queues, and who is told then.
-    pub(super) receipt: Option<Receipt>,
+    pub(super) receipt: Option<Box<Receipt>>,
 }
 
 /// Who published a message that may be refused.

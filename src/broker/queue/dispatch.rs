@@ -75,7 +75,7 @@ impl Queue {
 
     /// Whether somebody waits for messages that must be read back first.
     fn wants_reading(&self, state: &State) -> bool {
-        let is_head_wanted = state.wants_head() && matches!(state.classic.head(), Head::Away(_));
+        let is_head_wanted = matches!(state.classic.head(), Head::Away(_)) && state.wants_head();
         is_head_wanted || state.classic.has_unseen()
     }
 

@@ -270,6 +270,7 @@ impl Queue {
     }
 
     /// Whether the log must know of messages with this persistence. A quorum queue keeps all.
+    #[inline]
     pub fn logs(&self, persistent: bool) -> bool {
         self.properties.durable && (persistent || self.keeps_all)
     }
@@ -310,6 +311,7 @@ impl Queue {
     }
 
     /// Whether messages that nobody took go elsewhere.
+    #[inline]
     pub fn buries(&self) -> bool {
         self.traits.has(Traits::BURIES)
     }
@@ -321,11 +323,13 @@ impl Queue {
 
     /// Whether publishers may be refused: what is published to it is handed over message by message, and each
     /// asks for a place before.
+    #[inline]
     pub fn rejects(&self) -> bool {
         self.traits.has(Traits::REJECTS)
     }
 
     /// Whether messages are numbered by their priorities: those of a run must be of one.
+    #[inline]
     pub fn has_priorities(&self) -> bool {
         self.traits.has(Traits::PRIORITIES)
     }

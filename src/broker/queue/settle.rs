@@ -104,12 +104,19 @@ struct Changes {
     logged: SmallVec<[(Seq, Seq); 1]>,
     transient: SmallVec<[(Seq, Seq); 1]>,
     returned: VecDeque<Piece>,
+    /// Rarely anything: settlements of many queues are many.
+    dead: Option<Box<Dead>>,
+    credits: SmallVec<[(ConsumerKey, u32); 2]>,
+}
+
+/// What of the changes has to do with dead letters.
+#[derive(Debug, Default)]
+struct Dead {
     /// To be dead-lettered: the log need not know before they are somewhere else.
     rejected: Vec<Piece>,
     /// Dead-lettered, or not to be after all: neither ready nor in anybody's hands. Those that the log knows, and others.
-    buried_logged: SmallVec<[(Seq, Seq); 1]>,
-    buried: SmallVec<[(Seq, Seq); 1]>,
-    credits: SmallVec<[(ConsumerKey, u32); 2]>,
+    buried_logged: Vec<(Seq, Seq)>,
+    buried: Vec<(Seq, Seq)>,
 }
 
 impl Settlement {
@@ -119,6 +126,7 @@ impl Settlement {
     }
 
     /// The run's messages are done with.
+    #[inline]
     pub fn settled(&mut self, run: &Run) {
         self.settled_range(run.first_seq(), run.end_seq(), run.is_persistent());
     }
@@ -128,6 +136,7 @@ impl Settlement {
         self.settled_range(away.first, away.end, away.persistent);
     }
 
+    #[inline]
     fn settled_range(&mut self, first: Seq, end: Seq, persistent: bool) {
         let Changes { logged, transient, .. } = &mut self.changes;
         let ranges = if self.queue.logs(persistent) { logged } else { transient };
@@ -140,7 +149,7 @@ impl Settlement {
     /// The run's messages are not wanted: they are dead-lettered if their queue does that, and done with otherwise.
     pub fn rejected(&mut self, run: Run) {
         match self.queue.buries() {
-            true => self.changes.rejected.push(Piece::Here(run)),
+            true => self.changes.dead().rejected.push(Piece::Here(run)),
             false => self.settled(&run),
         }
     }
@@ -148,15 +157,16 @@ impl Settlement {
     /// As [`Settlement::rejected`], of messages whose bytes are on the disk only.
     pub fn rejected_away(&mut self, away: Away) {
         match self.queue.buries() {
-            true => self.changes.rejected.push(Piece::Away(away)),
+            true => self.changes.dead().rejected.push(Piece::Away(away)),
             false => self.settled_away(&away),
         }
     }
 
     /// Dead letters of the queue were handed over with this, to where they go.
     pub(in crate::broker) fn buried(&mut self, run: &Run) {
-        let Changes { buried_logged, buried, .. } = &mut self.changes;
-        let buried = if self.queue.logs(run.is_persistent()) { buried_logged } else { buried };
+        let is_logged = self.queue.logs(run.is_persistent());
+        let dead = self.changes.dead();
+        let buried = if is_logged { &mut dead.buried_logged } else { &mut dead.buried };
         buried.push((run.first_seq(), run.end_seq()));
     }
 
@@ -182,8 +192,9 @@ impl Settlement {
 
     /// Tells the log, before anything is changed. `None` when the log need not know.
     pub fn append(&self, log: &mut Append<'_>) -> Option<Lsn> {
+        let buried: &[_] = self.changes.dead.as_ref().map_or(&[], |dead| &dead.buried_logged);
         let mut end = None;
-        for ranges in [&self.changes.logged, &self.changes.buried_logged] {
+        for ranges in [&self.changes.logged, buried] {
             if !ranges.is_empty() {
                 end = Some(log.push(&Fact::Settled { queue: self.queue.id, ranges }).end);
             }
@@ -193,7 +204,8 @@ impl Settlement {
 
     /// Whether the log must know.
     pub fn is_logged(&self) -> bool {
-        !self.changes.logged.is_empty() || !self.changes.buried_logged.is_empty()
+        let dead = self.changes.dead.as_ref();
+        !self.changes.logged.is_empty() || dead.is_some_and(|dead| !dead.buried_logged.is_empty())
     }
 
     /// Changes the queue, a part at a time, and with the last delivers what the credit allows, unless
@@ -216,7 +228,33 @@ impl Settlement {
     }
 }
 
+impl Dead {
+    /// Makes as many of these changes as are allowed; how many more may be made.
+    fn make_some(&mut self, state: &mut State, most: usize) -> usize {
+        let rejected = self.rejected.len().min(most);
+        let mut left = most - rejected;
+        for piece in self.rejected.drain(..rejected) {
+            state.classic.doom_taken(Reason::Rejected, piece);
+        }
+        for ranges in [&mut self.buried_logged, &mut self.buried] {
+            let some = ranges.len().min(left);
+            left -= some;
+            ranges.drain(..some).for_each(|(first, end)| state.classic.bury(first, end));
+        }
+        left
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rejected.is_empty() && self.buried_logged.is_empty() && self.buried.is_empty()
+    }
+}
+
 impl Changes {
+    #[cold]
+    fn dead(&mut self) -> &mut Dead {
+        self.dead.get_or_insert_default()
+    }
+
     /// Makes as many as one hold of the lock allows, ranges, runs and credits; how many.
     fn make_some(&mut self, queue: &Queue, state: &mut State, most: usize) -> u32 {
         let mut left = most;
@@ -238,17 +276,8 @@ impl Changes {
                 queue.take_back(state, piece);
             }
         }
-        if !self.rejected.is_empty() {
-            let rejected = self.rejected.len().min(left);
-            left -= rejected;
-            for piece in self.rejected.drain(..rejected) {
-                state.classic.doom_taken(Reason::Rejected, piece);
-            }
-        }
-        for ranges in [&mut self.buried_logged, &mut self.buried] {
-            let some = ranges.len().min(left);
-            left -= some;
-            ranges.drain(..some).for_each(|(first, end)| state.classic.bury(first, end));
+        if let Some(dead) = &mut self.dead {
+            left = dead.make_some(state, left);
         }
         if !self.credits.is_empty() {
             let kept = self.credits.len().saturating_sub(left);
@@ -264,9 +293,7 @@ impl Changes {
         self.logged.is_empty()
             && self.transient.is_empty()
             && self.returned.is_empty()
-            && self.rejected.is_empty()
-            && self.buried_logged.is_empty()
-            && self.buried.is_empty()
+            && self.dead.as_ref().is_none_or(|dead| dead.is_empty())
             && self.credits.is_empty()
     }
 }
