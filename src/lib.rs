@@ -133,6 +133,8 @@
 //! * Messages wait in runs of shared blocks, not as objects: see [`message::run`].
 //! * A queue with priorities has no lanes: the priority is in the upper bits of a message's number, so that the one list
 //!   in order of numbers, the ledger, packs and a restart have the right order and know of no priorities.
+//! * A quorum queue is a classic one that keeps all and counts what comes back: it gives that its old place, where
+//!   RabbitMQ's serves it first.
 //! * What dies is not taken out of the ledger before it is somewhere else, in the same hold of the log. So dead letters
 //!   of all kinds are as safe as RabbitMQ's at-least-once ones, and `x-dead-letter-strategy` changes nothing.
 //! * An alarm is raised by whoever sees it and cleared by a look, well below its limit and a second later: see

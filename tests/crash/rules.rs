@@ -66,7 +66,7 @@ impl Model {
     }
 
     fn shorten(&mut self, rules: Rules) {
-        while rules.length_max.is_some_and(|max| self.ready.len() > max) {
+        while rules.overflow == "drop-head" && rules.length_max.is_some_and(|max| self.ready.len() > max) {
             self.dead.insert(self.ready.remove(0).id);
         }
     }

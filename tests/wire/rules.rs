@@ -558,3 +558,16 @@ fn more_keys_are_kept_by_dead_letters_that_have_no_key_of_their_own() {
     reject(&mut client, tag);
     assert_eq!(client.bodies(2), ["m", "m"]);
 }
+
+#[test]
+fn what_comes_back_to_a_full_queue_that_refuses_is_kept() {
+    let mut client = Client::open();
+    let limits = [("x-max-length", Field::I32(1)), ("x-overflow", Field::LongStr(b"reject-publish"))];
+    let queue = queue_with(&mut client, &limits);
+    client.fill(&queue, &["a"]);
+    let held = client.get(&queue).unwrap();
+    client.fill(&queue, &["b"]);
+    client.requeue(held.tag());
+    client.barrier();
+    assert_eq!(client.take_all(&queue), ["a", "b"]);
+}

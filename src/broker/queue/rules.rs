@@ -52,7 +52,8 @@ impl Queue {
             if state.settings.priority_max.is_some() {
                 self.take_overdue_behind(state, &mut steps, &mut gone, wakes);
             }
-            if !goes_on {
+            // Who refuses the newest keeps the others, also when what somebody held makes them too many.
+            if !goes_on && state.settings.overflow == Overflow::DropHead {
                 self.shorten(state, &mut steps, &mut gone, wakes);
             }
         }
