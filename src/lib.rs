@@ -24,7 +24,7 @@
 //! 7. [`net`]: sockets and tasks. [mod@bench]: a load tool for any AMQP broker.
 //! 8. [`cli`]: what a person types.
 //!
-//! Beside them: `tests/wire` asks frame by frame (this broker or another), `tests/sim` plays the whole broker in one
+//! Beside them: `tests/amqp` asks frame by frame (this broker or another), `tests/sim` plays the whole broker in one
 //! thread against a model, `tests/adversary` tries to stop or starve others and counts steps, `conformance` drives stock
 //! client libraries, `fuzz` feeds the parsers and whole sessions.
 //!
@@ -108,8 +108,8 @@
 //! delivery (what is dropped is told to the log like what is settled, and what is dead-lettered waits in
 //! [`queue::dying`] for [`broker::dead_letters`]); time asks by [`broker::deadlines`]; what concerns publishers is a bit of
 //! the queue's handle. Arguments are kept as they were declared, so that a restart finds it without a new format. Then
-//! the wire's test (`tests/wire`, which a RabbitMQ must pass too), the model's prediction (`tests/sim/model`), and a case of
-//! `conformance`.
+//! a test of frames (`tests/amqp`, which a RabbitMQ must pass too), the model's prediction (`tests/sim/model`), and a case
+//! of `conformance`.
 //!
 //! **A kind of exchange.** In `routing`: a name in `ExchangeKind`, and a file of its own with the tables from keys to
 //! targets, beside `fanout` (the shortest) and `topic`; `Bindings` hands over to it. One that decides by more than exchange

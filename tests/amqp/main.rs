@@ -4,6 +4,9 @@
 //! run against another one, with guest/guest and the virtual host `/`: a RabbitMQ settles what a rule really is.
 //! Where the two must differ, the test says why. `exchanges` wants the plugins enabled that `conformance` enables.
 //!
+//! Cargo runs tests in the order of their names: this is one of the first, so that what clients see is told in seconds,
+//! before crashes and simulations take minutes.
+//!
 //! `traps` is what clients count on and brokers get wrong; `handshake`, `framing`, `contents` and `semantics` begin with
 //! what no peer may send, or not without end: no panic, nobody else disturbed, and the memory comes back.
 
