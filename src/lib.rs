@@ -154,9 +154,11 @@
 //!   is late more slots are made, publishers of persistent messages are not read past two windows, and settles and
 //!   definitions always find room while the disk has any. As many slots as a burst needed are kept for the next one.
 //! * Pack blocks are checked whenever they are read, and all of them by `fsck`; nothing reads them in the background
-//!   for that alone. No hole is punched into a pack: one with little left in it is merged into the next.
-//! * A start on a disk that has no room for a slot uses up the reserve (`storage::ballast`), and checkpoints nothing
-//!   before it is up; without a reserve it is refused.
+//!   for that alone. No hole is punched into a pack: those with little left in them are merged when the log
+//!   needs no slots back, and during an alarm before less is left.
+//! * What is done with how much free space is decided in one place ([`broker::room`]): publishers, spare slots, spills,
+//!   merges and the reserve. A start on a disk without room removes what nobody needs, then uses up the reserve
+//!   (`storage::ballast`), and checkpoints nothing before it is up; where even a short slot does not fit it is refused.
 //! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it. A broker
 //!   without a data directory runs the same code on a disk in memory that forgets.
 //! * Facts carry no group, term and index: a replicated log's records will have kinds of their own.

@@ -19,7 +19,7 @@ use crate::message::run::Run;
 use crate::queue::lane::Evicted;
 use crate::storage::error::StoreError;
 use crate::storage::pack::Kind;
-use crate::storage::pack::writer::{PackWriter, PackedBlock};
+use crate::storage::pack::writer::{PackSummary, PackWriter, PackedBlock};
 
 /// Of a queue's head so much stays in memory, or a quarter of what there is.
 const KEPT_BYTES_MAX: u64 = 2 * 1024 * 1024;
@@ -205,6 +205,9 @@ impl Queue {
 
     /// Writes bodies that no disk has yet to a spill pack; how many bytes could then be let go of.
     fn spill(self: &Arc<Self>, wanted: u64, pause: &dyn Fn()) -> Result<u64, StoreError> {
+        if !self.node.room.look(&self.node.alarms)?.lets_spill() {
+            return Ok(0);
+        }
         let mut runs = self.runs_to_spill(wanted, pause);
         runs.sort_by_key(|run| run.first_seq());
         let (Some(first), Some(end)) =
@@ -217,19 +220,16 @@ impl Queue {
             spills.next += 1;
             spills.next
         };
+        let pack = match self.write_spill(number, &runs, pause) {
+            Ok(pack) => pack,
+            Err(error) => {
+                // Nothing is in it for anybody.
+                self.node.shelf.doom(Kind::Spill, number);
+                return Err(error);
+            }
+        };
         let spill = Spill { queue: Arc::downgrade(self), number, first, end };
         self.node.spills.state.lock().packs.push(spill);
-        let mut writer = PackWriter::create(&*self.node.disk, Kind::Spill, number)?;
-        let mut written = 0;
-        for run in &runs {
-            writer.push(self.id, run, None)?;
-            written += run.body_bytes();
-            if written >= SPILL_TURN_BYTES {
-                written = 0;
-                pause();
-            }
-        }
-        let pack = writer.finish(&*self.node.disk)?;
         let mut freed = 0;
         let mut blocks = pack.blocks.into_iter().peekable();
         while blocks.peek().is_some() {
@@ -237,6 +237,20 @@ impl Queue {
             pause();
         }
         Ok(freed)
+    }
+
+    fn write_spill(&self, number: u64, runs: &[Run], pause: &dyn Fn()) -> Result<PackSummary, StoreError> {
+        let mut writer = PackWriter::create(&*self.node.disk, Kind::Spill, number)?;
+        let mut written = 0;
+        for run in runs {
+            writer.push(self.id, run)?;
+            written += run.body_bytes();
+            if written >= SPILL_TURN_BYTES {
+                written = 0;
+                pause();
+            }
+        }
+        writer.finish(&*self.node.disk)
     }
 
     /// Lets go of what lies in the next blocks of a spill pack, as much as one hold of the lock allows; how many bytes.

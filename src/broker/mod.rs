@@ -5,8 +5,8 @@
 //! [`publish`] (a message's way in), [`history`] (what exchanges remember of it), [`queue`] (the lock around a queue),
 //! [`outbox`], [mod@line] and [`consumer`] (the way out), [`wakes`], [`deadlines`] (what time brings), [`dead_letters`]
 //! (where messages go that nobody took), [`release`] (for publishers that are gone), [`remains`] (of what was deleted),
-//! [`memory`], [`alarms`] (when publishers must wait) and [`uploads`] (when large messages must), [`reply_to`],
-//! [`arguments`], [`error`], [`names`], [`complaints`].
+//! [`memory`], [`alarms`] (when publishers must wait), [`room`] (what else a disk that fills means) and [`uploads`] (when
+//! large messages must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox, an exchange's history or the log). No lock is held while a wake is paid.
@@ -33,10 +33,12 @@ pub mod outbox;
 pub mod publish;
 pub mod queue;
 pub mod read_ahead;
+mod record;
 pub mod recover;
 pub mod release;
 pub mod remains;
 pub mod reply_to;
+pub mod room;
 pub mod route;
 pub mod uploads;
 pub mod vhost;
@@ -50,7 +52,7 @@ use parking_lot::Mutex;
 
 use crate::auth::backoff::Backoff;
 use crate::auth::users::{UserError, Users};
-use crate::broker::alarms::{Change, Level, Shortage};
+use crate::broker::alarms::{Change, Shortage};
 use crate::broker::complaints::{Complaints, VISITS_MAX};
 use crate::broker::memory::Memory;
 use crate::broker::node::{ConnectionId, Node};
@@ -62,11 +64,8 @@ use crate::config::{Config, size};
 use crate::storage::disk::Disk;
 use crate::storage::disk::simulated::SimulatedDisk;
 use crate::storage::error::StoreError;
-use crate::storage::log::Log;
+use crate::storage::log::{Committed, Log};
 use crate::storage::pack::shelf::Shelf;
-
-/// A disk alarm ends when this share of what is free would be enough, in tenths.
-const DISK_PLENTY_TENTHS: u64 = 9;
 
 /// One broker.
 #[derive(Debug)]
@@ -186,6 +185,23 @@ impl Broker {
         }
     }
 
+    /// Makes the oldest pending batch durable, with the reserve if there is no other room for it: everything that gives
+    /// room must be told to the log first.
+    ///
+    /// # Errors
+    /// As [`Log::commit_once`].
+    pub fn commit(&self) -> Result<Committed, StoreError> {
+        let node = &self.node;
+        match node.log.commit_once() {
+            Err(error) if node.room.give_reserve_for(&error, "the log")? => {
+                // Checkpoints are to give some back before it is used up.
+                self.on_disk_full(&error);
+                node.log.commit_once()
+            }
+            committed => committed,
+        }
+    }
+
     /// The disk has refused something for want of room, or the system for want of a descriptor.
     pub fn on_disk_full(&self, error: &StoreError) {
         let lacks_descriptors = error.lacks_descriptors();
@@ -206,13 +222,7 @@ impl Broker {
     /// more often when it fills; afterwards [`Alarms::wake_blocked`](alarms::Alarms::wake_blocked) is to be called.
     pub fn look_at_disk(&self, free_bytes: u64, now: Instant) {
         let limit_bytes = self.config.storage.disk_free_limit_bytes();
-        let level = if free_bytes < limit_bytes {
-            Level::Short
-        } else if free_bytes / 10 * DISK_PLENTY_TENTHS >= limit_bytes {
-            Level::Plenty
-        } else {
-            Level::Between
-        };
+        let level = room::level(free_bytes, limit_bytes);
         if let Some(change) = self.node.alarms.look(Shortage::Disk, level, now) {
             self.say_disk(change, free_bytes);
         }

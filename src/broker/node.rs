@@ -14,6 +14,7 @@ use crate::broker::memory::Memory;
 use crate::broker::queue::handle::Queue;
 use crate::broker::read_ahead::ReadRequests;
 use crate::broker::remains::Remains;
+use crate::broker::room::Room;
 use crate::broker::uploads::Uploads;
 use crate::config::Limits;
 use crate::message::place::QueueId;
@@ -34,6 +35,8 @@ pub struct Node {
     pub log: Log,
     /// Where everything lies that outlives the process.
     pub disk: Arc<dyn Disk>,
+    /// What there is to do about a disk that fills.
+    pub room: Room,
     /// Packs of messages that are not in memory.
     pub shelf: Shelf,
     /// Queues whose heads are to be read back.
@@ -80,6 +83,7 @@ impl Node {
     /// A node with this log and these packs.
     pub fn new(limits: Limits, memory: Memory, log: Log, disk: Arc<dyn Disk>, shelf: Shelf) -> Self {
         Self {
+            room: Room::new(Arc::clone(&disk), log.slot_bytes()),
             log,
             disk,
             shelf,

@@ -16,14 +16,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::broker::node::Node;
 use crate::broker::queue::handle::{Queue, State};
+use crate::broker::record::Record;
 use crate::broker::wakes::Wakes;
-use crate::message::fact_codec::{self, DecodedFact};
-use crate::message::place::{Extent, Lsn, Place, QueueId, Seq};
+use crate::message::place::{Extent, Lsn, Place, Seq};
 use crate::message::run::Run;
 use crate::queue::classic::Part;
 use crate::queue::ledger::Where;
@@ -199,7 +198,8 @@ impl Queue {
         {
             let end = end.min(away.end);
             bytes += match place {
-                Where::In(at) => u64::from(at.bytes),
+                // Blocks that it shares with other queues lie elsewhere.
+                Where::In(at) => at.body_bytes.max(at.bytes.into()),
                 Where::At(_) => usual_bytes * (end.0 - first.0),
             };
             plan.pieces.push(match place {
@@ -233,7 +233,7 @@ impl Queue {
             let pack = piece.pack().and_then(|key| packs.get(&key)?.as_ref());
             let read = match (piece, pack) {
                 (Piece::Record { start, lease }, _) => {
-                    read_record(&mut reader, lease, *start, self.id, &self.node)
+                    Record::read(&mut reader, lease, *start).and_then(|record| record.run_of(self.id, gauge))
                 }
                 (Piece::Block { offset, .. }, Some(pack)) => pack.read_block(self.id, *offset, gauge),
                 (Piece::Extent { at }, Some(pack)) => {
@@ -254,31 +254,6 @@ impl Queue {
         }
         Ok(runs)
     }
-}
-
-/// The messages of a record of the log, numbered as this queue numbers them.
-pub(super) fn read_record(
-    reader: &mut LogReader,
-    lease: &SlotLease,
-    start: Lsn,
-    queue: QueueId,
-    node: &Node,
-) -> Result<Run, StoreError> {
-    let (kind, body) = reader.read(lease, start)?;
-    let corrupt = |problem: String| StoreError::Corrupt { file: "log".to_owned(), offset: start.0, problem };
-    let fact = fact_codec::decode(kind, &body).map_err(|error| corrupt(error.to_string()))?;
-    let DecodedFact::Published(published) = fact else {
-        return Err(corrupt("messages were to be here".to_owned()));
-    };
-    let target = published.targets().find(|target| target.queue == queue);
-    let target = target.ok_or_else(|| corrupt(format!("no message of queue {} is here", queue.0)))?;
-    let block: Bytes = body.slice(published.block_range.clone());
-    let run = Run::from_disk(&block, &node.memory.messages).map_err(|error| corrupt(error.to_string()))?;
-    let mut run = run.numbered_from(target.first);
-    if run.count() > target.count {
-        run = run.split_front(target.count);
-    }
-    Ok(run)
 }
 
 #[cfg(test)]
@@ -322,7 +297,7 @@ mod tests {
     /// Writes a pack with these messages; where they are.
     fn pack(disk: &dyn Disk, number: u64, seqs: std::ops::Range<u64>) -> Vec<NewExtent> {
         let mut writer = PackWriter::create(disk, Kind::Durable, number).unwrap();
-        seqs.for_each(|seq| writer.push(QUEUE, &message(seq), None).unwrap());
+        seqs.for_each(|seq| writer.push(QUEUE, &message(seq)).unwrap());
         let extents = writer.finish(disk).unwrap().extents;
         let new = |extent: &PackedExtent| NewExtent {
             at: extent.record.at,

@@ -46,9 +46,6 @@ pub enum OpenError {
     User(#[from] UserError),
 }
 
-/// The reserve for a full disk, in slots of the log.
-const BALLAST_SLOTS: u64 = 2;
-
 /// The state that facts tell, before it is a broker.
 #[derive(Debug, Default)]
 struct Recovered {
@@ -89,7 +86,6 @@ impl Recovered {
     fn add_extent(&mut self, queue: QueueId, at: Extent, gaps: RoaringBitmap) {
         let Some(queue) = self.queues.get_mut(&queue) else { return };
         let pack = self.packs.entry(at.pack).or_default();
-        pack.count += u64::from(at.count);
         queue.next_seq = queue.next_seq.max(at.last.after(1).counted());
         queue.body_bytes += at.body_bytes;
         queue.messages += u64::from(at.count);
@@ -170,13 +166,39 @@ struct Found {
     log: Log,
 }
 
+/// What a start does first when it has found no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remedy {
+    /// Nothing: it has not found any.
+    Nothing,
+    /// Files that nobody needs are removed before the log asks for room, and not beside everything else.
+    Sweep,
+    /// The reserve is given up as well.
+    GiveReserve,
+}
+
 impl Found {
+    /// Reads what is there. Where there is no room for the start, what nobody needs goes first, and then the reserve.
     fn read(disk: &Arc<dyn Disk>, log_options: LogOptions) -> Result<Self, StoreError> {
+        for remedy in [Remedy::Nothing, Remedy::Sweep] {
+            let found = Self::read_after(remedy, disk, log_options.clone());
+            if !found.as_ref().is_err_and(|error| error.is_full() && !error.lacks_descriptors()) {
+                return found;
+            }
+        }
+        Self::read_after(Remedy::GiveReserve, disk, log_options)
+    }
+
+    fn read_after(remedy: Remedy, disk: &Arc<dyn Disk>, log_options: LogOptions) -> Result<Self, StoreError> {
+        if remedy == Remedy::GiveReserve && Ballast::new(Arc::clone(disk), 0).release()? {
+            tracing::warn!("the disk is full: the reserve is used up for the start");
+        }
         let mut recovered = Recovered::default();
         let mut meta = Meta::open(Arc::clone(disk))?;
         let state = recovered.load(&mut meta)?;
         let shelf = Shelf::new(Arc::clone(disk));
         let highest_pack = shelf.doom_unknown(|number| recovered.packs.contains_key(&number))?;
+        while remedy != Remedy::Nothing && shelf.sweep()? {}
         let log = Log::open(Arc::clone(disk), log_options, state.replay, &mut |record| {
             recovered.apply(&record).map_err(|error| StoreError::Corrupt {
                 file: "log".to_owned(),
@@ -223,12 +245,7 @@ impl Broker {
         log_options: LogOptions,
         memory: Memory,
     ) -> Result<(Self, Checkpoint), OpenError> {
-        let ballast = Ballast::new(Arc::clone(&disk), BALLAST_SLOTS * log_options.slot_bytes);
-        let found = match Found::read(&disk, log_options.clone()) {
-            Err(error) if error.is_full() && ballast.release()? => Found::read(&disk, log_options)?,
-            found => found?,
-        };
-        let Found { recovered, meta, state, shelf, highest_pack, log } = found;
+        let Found { recovered, meta, state, shelf, highest_pack, log } = Found::read(&disk, log_options)?;
         let is_clean = state.clean == Some(log.recovered_end());
         let node = Arc::new(Node::new(config.limits.clone(), memory, log, disk, shelf));
         node.use_queue_ids_from(recovered.next_queue);
@@ -236,7 +253,7 @@ impl Broker {
         let broker = Self::with_node(config, node)?;
         let Recovered { definitions, queues, packs, .. } = recovered;
         broker.restore(&definitions, queues, is_clean).log(is_clean);
-        Ok((broker, Checkpoint::new(meta, packs, highest_pack + 1, ballast)))
+        Ok((broker, Checkpoint::new(meta, packs, highest_pack + 1)))
     }
 
     /// Makes what was defined, in the order in which it can be made.

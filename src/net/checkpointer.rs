@@ -53,7 +53,7 @@ impl Checkpointer {
         let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
             let mut rest = Duration::ZERO;
             while stopped.recv_timeout(rest) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                rest = match work(&broker, &mut checkpoint) {
+                rest = match checkpoint.turn(&broker) {
                     Ok(Progress::Working) => {
                         // As in evictions: a step is shorter than the time that the system would let it have.
                         thread::yield_now();
@@ -81,15 +81,6 @@ impl Checkpointer {
         drop(self.stop);
         self.thread.join().ok()
     }
-}
-
-/// One step of whatever there is to do.
-fn work(broker: &Broker, checkpoint: &mut Checkpoint) -> Result<Progress, StoreError> {
-    let progress = checkpoint.step(broker)?;
-    if progress == Progress::Working || broker.node.shelf.sweep()? || broker.node.log.prepare_slot()? {
-        return Ok(Progress::Working);
-    }
-    Ok(progress)
 }
 
 /// Lets go of message bytes when memory holds too many, for ever.

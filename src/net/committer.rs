@@ -105,7 +105,7 @@ fn commit(broker: &Broker) -> Result<(), StoreError> {
         // A batch that found no room is tried again, also when nobody appends anything more.
         let goes_on = if had_room { log.wait_for_work() } else { log.wait_for_room() };
         had_room = true;
-        match log.commit_once() {
+        match broker.commit() {
             Ok(Committed::Batch) => {}
             Ok(Committed::Nothing) if goes_on => {}
             Ok(Committed::Nothing) => return Ok(()),

@@ -486,7 +486,8 @@ impl Running {
             reason = node.alarms.reason();
         }
         let block = reason.is_some() && concerned;
-        let mut hold_back = node.log.is_congested() && (self.is_held_back || self.link.has_logged);
+        let is_concerned = self.is_held_back || self.link.has_logged || node.log.is_flooded();
+        let mut hold_back = node.log.is_congested() && is_concerned;
         if hold_back {
             node.alarms.held_back.add(&self.link.outbox);
             hold_back = node.log.is_congested();

@@ -474,6 +474,31 @@ fn publishers_wait_while_the_disk_is_short_or_the_log_behind() {
 }
 
 #[test]
+fn who_only_acknowledges_waits_as_well_when_the_log_takes_nothing_for_long() {
+    let broker = broker();
+    let mut consumer = Client::log_in(&broker, 0);
+    declare_durable(&mut consumer, "q");
+    consume(&mut consumer, "q");
+    for _ in 0..3 {
+        consumer.publish_persistent(b"q");
+    }
+    broker.node.log.hold();
+    let waiting = vec![0; 40 << 20];
+    let append = || broker.node.log.append().push_record(1, Class::Message, [], |sink| sink.put(&waiting));
+    let ack = |delivery_tag| Method::BasicAck(BasicAck { delivery_tag, multiple: false });
+    append();
+    consumer.say(1, &ack(1));
+    assert!(consumer.session.wants_input(), "what frees memory is taken while the log is only behind");
+    append();
+    consumer.say(1, &ack(2));
+    assert!(!consumer.session.wants_input());
+    broker.node.log.release();
+    assert!(consumer.has_work());
+    consumer.wake();
+    assert!(consumer.session.wants_input());
+}
+
+#[test]
 fn a_transaction_has_room_for_so_many_bytes() {
     let mut config = Config::default();
     config.limits.tx_bytes_max = 1000;

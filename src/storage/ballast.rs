@@ -26,6 +26,11 @@ impl Ballast {
         Self { disk, bytes, is_held: AtomicBool::new(false) }
     }
 
+    /// Whether this process has it.
+    pub fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
+    }
+
     /// Gives the room to whoever needs it. Whether there was any.
     ///
     /// # Errors
@@ -44,7 +49,7 @@ impl Ballast {
     /// # Errors
     /// What the disk says, unless it is full meanwhile.
     pub fn restore(&self) -> Result<(), StoreError> {
-        if self.is_held.load(Ordering::Relaxed) {
+        if self.is_held() {
             return Ok(());
         }
         let free = self.disk.free_bytes().map_err(StoreError::io("measure", "the data directory"))?;

@@ -1,9 +1,11 @@
 //! What must be true of a disk after a crash.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sluicemq::storage::check::{Check, Watch};
 use sluicemq::storage::disk::simulated::{CrashMode, SimulatedDisk};
 
 use crate::dice::Dice;
@@ -68,8 +70,15 @@ pub(crate) fn check(point: &Point, mode: CrashMode, world: &World) -> Result<(),
     while dice.chance(30) {
         disk = crash_while_starting(&disk, world, &mut dice);
     }
+    let checked = dice.chance(20).then(|| fold_without_a_broker(&disk));
     let mut survivor = start(&disk)?;
     let found = survivor.look(&shadow, dice.chance(30))?;
+    if let Some(checked) = checked {
+        let counts = found.state.queues.iter().map(|(name, messages)| (name.clone(), messages.len() as u64));
+        if checked != counts.collect() {
+            return Err(format!("a check finds {checked:?}, and a start {:?}", found.state.queues));
+        }
+    }
     let state = state_of(&found, &shadow, point.from, point.to)?;
     if !point.may_be_clean && !found.new.is_empty() {
         return Err(format!("messages come back and are not redelivered: {:?}", found.new));
@@ -102,6 +111,20 @@ fn expect(found: &Found, state: &State, when: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("after {when} there is something else:\n{}", state.difference(&found.state)))
+}
+
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn begin(&mut self, _part: &'static str, _bytes: u64) {}
+    fn advance(&mut self, _bytes: u64) {}
+}
+
+/// How many messages each queue has, as a check tells that knows no broker.
+fn fold_without_a_broker(disk: &SimulatedDisk) -> BTreeMap<String, u64> {
+    let checked = Check::run(Arc::new(disk.copy()), &mut Unwatched).expect("a check fails");
+    assert!(checked.report().is_clean(), "{:?}", checked.report());
+    checked.report().queues.iter().map(|queue| (queue.name.clone(), queue.messages)).collect()
 }
 
 /// A new message for each durable queue.

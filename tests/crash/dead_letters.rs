@@ -71,7 +71,7 @@ impl Chain {
     /// Does what somebody has a reason to do; whether anybody had.
     fn work(&mut self) -> Result<bool, StoreError> {
         let broker = Arc::clone(&self.life.broker);
-        let stored = self.life.commit()? | self.life.checkpoint()? | self.life.tidy()?;
+        let stored = self.life.commit()? | self.life.checkpoint()?;
         let mut worked = stored | self.life.read_ahead()? | self.client.work();
         if broker.node.deadlines.first().is_some_and(|first| first <= self.now.steady_ms) {
             broker.on_deadlines(self.now);
@@ -111,7 +111,6 @@ impl Chain {
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         self.life.broker.node.log.seal_open_slot()?;
         while self.life.commit()? | self.life.checkpoint()? {}
-        while self.life.tidy()? {}
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::shadow::Shadow;
 use crate::state::{Binding, DIRECT, Destination, FANOUT};
 
 /// By its first letter a name says whether it is durable.
-pub(crate) const QUEUES: [&str; 6] = ["d0", "d1", "d2", "d3", "t0", "t1"];
+pub(crate) const QUEUES: [&str; 9] = ["d0", "d1", "d2", "d3", "d4", "d5", "d6", "t0", "t1"];
 pub(crate) const EXCHANGES: [(&str, &str); 4] =
     [("dfan", FANOUT), ("ddir", DIRECT), ("tfan", FANOUT), ("dhop", FANOUT)];
 pub(crate) const KEYS: [&str; 3] = ["", "a", "b"];
@@ -133,9 +133,31 @@ impl Habits {
         }
     }
 
+    /// What is missing of an exchange that all durable queues are bound to: some messages are to have many.
+    fn fan_out(shadow: &Shadow) -> Option<Op> {
+        let (name, kind) = EXCHANGES[0];
+        if !shadow.exchanges.contains_key(name) {
+            return Some(Op::DeclareExchange { name: name.to_owned(), kind, durable: true });
+        }
+        let durable = QUEUES.into_iter().filter(|queue| is_durable(queue)).map(str::to_owned);
+        durable.into_iter().find_map(|queue| {
+            if !shadow.queues.contains_key(&queue) {
+                return Some(Op::Declare { queue, durable: true, passive: false });
+            }
+            let to = Destination::Queue(queue);
+            let binding = Binding { source: name.to_owned(), key: String::new(), to };
+            (!shadow.bindings.contains(&binding)).then_some(Op::Bind(binding))
+        })
+    }
+
     /// The next definition. When not all deliveries have been heard, only what counts no messages.
     pub(crate) fn definition(shadow: &Shadow, all_heard: bool, dice: &mut Dice) -> Option<Op> {
         let queue = (*dice.pick(&QUEUES)?).to_owned();
+        if dice.chance(50)
+            && let Some(op) = Self::fan_out(shadow)
+        {
+            return Some(op);
+        }
         let (exchange, kind) = *dice.pick(&EXCHANGES)?;
         let known = shadow.queues.contains_key(&queue);
         match dice.below(100) {
@@ -155,8 +177,8 @@ impl Habits {
             40..65 if !shadow.exchanges.contains_key(exchange) => {
                 Some(Op::DeclareExchange { name: exchange.to_owned(), kind, durable: is_durable(exchange) })
             }
-            65..70 => Some(Op::DeleteExchange { name: exchange.to_owned() }),
-            70..95 => Some(Op::Bind(binding(shadow, (exchange, kind), queue, dice)?)),
+            65..67 => Some(Op::DeleteExchange { name: exchange.to_owned() }),
+            67..97 => Some(Op::Bind(binding(shadow, (exchange, kind), queue, dice)?)),
             _ => Some(Op::Unbind(
                 shadow.bindings.iter().nth(dice.below(shadow.bindings.len() as u64) as usize)?.clone(),
             )),

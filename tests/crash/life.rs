@@ -2,8 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Instant;
 
 use sluicemq::broker::Broker;
+use sluicemq::broker::alarms::{HOLD, Level, Shortage};
 use sluicemq::broker::checkpoint::{Checkpoint, Progress};
 use sluicemq::broker::memory::Memory;
 use sluicemq::broker::recover::OpenError;
@@ -65,14 +67,36 @@ impl Life {
 
     /// A step of the thread that commits; whether it did anything.
     pub(crate) fn commit(&self) -> Result<bool, StoreError> {
-        Ok(self.broker.node.log.commit_once()? == Committed::Batch)
+        Ok(self.broker.commit()? == Committed::Batch)
     }
 
-    /// A step of the thread of checkpoints; whether there is more at once.
+    /// A turn of the thread of checkpoints; whether there is more at once.
     pub(crate) fn checkpoint(&self) -> Result<bool, StoreError> {
-        let progress = self.checkpoint.borrow_mut().step(&self.broker)?;
+        let progress = self.checkpoint.borrow_mut().turn(&self.broker)?;
         self.progress.set(progress);
         Ok(progress == Progress::Working)
+    }
+
+    /// The same while the alarm is on, of which no client is told.
+    pub(crate) fn checkpoint_in_alarm(&self) -> Result<bool, StoreError> {
+        self.broker.node.alarms.raise(Shortage::Disk);
+        let done = self.checkpoint();
+        self.end_alarm();
+        done
+    }
+
+    /// Ends the alarm, if there is one: clients of a workload are not to wait. Whether there was.
+    pub(crate) fn end_alarm(&self) -> bool {
+        let alarms = &self.broker.node.alarms;
+        if !alarms.is_raised(Shortage::Disk) {
+            return false;
+        }
+        let now = Instant::now();
+        for later in [now, now + HOLD] {
+            alarms.look(Shortage::Disk, Level::Plenty, later);
+        }
+        while alarms.wake_blocked() {}
+        true
     }
 
     /// Whether its next step cannot wait for a commit.
@@ -82,11 +106,6 @@ impl Life {
             Progress::WaitsForLog(position) => self.broker.node.log.durable() < position,
             Progress::Working => false,
         }
-    }
-
-    /// What the same thread does when no checkpoint is on its way.
-    pub(crate) fn tidy(&self) -> Result<bool, StoreError> {
-        Ok(self.broker.node.shelf.sweep()? || self.broker.node.log.prepare_slot()?)
     }
 
     /// Lets go of message bytes; whether there may be more to do.

@@ -186,8 +186,7 @@ impl World {
         self.now = self.now.later(Duration::from_millis(1));
         loop {
             let broker = Arc::clone(&self.life.broker);
-            let stored =
-                self.life.commit().unwrap() | self.life.checkpoint().unwrap() | self.life.tidy().unwrap();
+            let stored = self.life.commit().unwrap() | self.life.checkpoint().unwrap();
             let mut worked = stored | self.life.read_ahead().unwrap() | self.client.work();
             if broker.node.deadlines.first().is_some_and(|first| first <= self.now.steady_ms) {
                 broker.on_deadlines(self.now);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sluicemq::storage::disk::Disk;
 use sluicemq::storage::disk::simulated::{CrashMode, Fault, SimulatedDisk};
 
 use crate::life::Sizes;
@@ -137,12 +138,36 @@ fn a_checkpoint_that_finds_the_disk_full_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_spill_that_finds_the_disk_full_leaves_nothing_behind() {
+    for call in 0.. {
+        let mut script = Script::with(Sizes { cache_bytes: 1000, ..SIZES });
+        script.publish_these(20, false, 2000);
+        let life = &script.survivor.life;
+        let begins = script.disk.calls();
+        script.disk.fail_at(begins + call, Fault::NoSpace);
+        let spilled = life.evict();
+        if spilled.is_ok() && script.disk.calls() <= begins + call {
+            assert!(call > 2, "a spill of so few calls has done nothing");
+            return;
+        }
+        assert!(spilled.unwrap_err().is_full(), "no room at call {call}");
+        while life.checkpoint().unwrap() {}
+        assert!(life.broker.node.spills.is_empty());
+        let left = script.disk.list("spill").unwrap();
+        assert_eq!(left, Vec::<String>::new(), "no room at call {call}");
+        while life.evict().unwrap() {}
+        let found = script.survivor.look(&Shadow::knowing(&script.known), false).unwrap();
+        assert_eq!(found.state.queues[QUEUE], (0..20).collect::<Vec<u32>>(), "no room at call {call}");
+    }
+}
+
+#[test]
 fn what_was_spilled_before_a_crash_is_not_taken_for_what_is_spilled_after_it() {
     let mut script = Script::with(Sizes { cache_bytes: 1000, ..SIZES });
     script.spill(20);
     assert_eq!(script.crash_in(CrashMode::Kill), Vec::<u32>::new());
     script.spill(20);
-    while script.survivor.life.tidy().unwrap() {}
+    while script.survivor.life.checkpoint().unwrap() {}
     let found = script.survivor.look(&Shadow::knowing(&script.known), false).unwrap();
     assert_eq!(found.state.queues[QUEUE], (20..40).collect::<Vec<u32>>());
 }

@@ -237,7 +237,6 @@ impl Survivor {
         for _ in 0..3 {
             self.life.broker.node.log.seal_open_slot().map_err(failed)?;
             while self.life.commit().map_err(failed)? | self.life.checkpoint().map_err(failed)? {}
-            while self.life.tidy().map_err(failed)? {}
         }
         let disk = &self.life.broker.node.disk;
         let left = ["pack", "spill"].into_iter().flat_map(|dir| disk.list(dir).unwrap_or_default());

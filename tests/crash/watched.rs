@@ -98,7 +98,7 @@ impl Disk for WatchedDisk {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        tell(Kind::Other, "");
+        tell(Kind::Read, "");
         self.0.free_bytes()
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use sluicemq::broker::Broker;
 use sluicemq::clock::Now;
+use sluicemq::storage::disk::Disk;
 use sluicemq::storage::disk::simulated::{CrashMode, Fault, SimulatedDisk};
 use sluicemq::storage::error::StoreError;
 
@@ -30,10 +31,11 @@ use crate::watched::{Kind, WatchedDisk, watch};
 const CLIENTS: usize = 3;
 const LIVES: u64 = 3;
 const STEPS_PER_LIFE: [u64; 3] = [150, 300, 700];
-/// The steps in which a shortage begins and ends.
-const SHORTAGE: [u64; 2] = [60, 140];
 /// One in so many acts of a client is followed by the departure of one that has not heard of it yet.
 const DEPARTURE: u64 = 8;
+/// The step in which the first shortage begins, and how many pass before there is more room or less.
+const SHORTAGE_BEGINS: u64 = 60;
+const SHORTAGE_STEPS: u64 = 20;
 /// Others act while so many calls in a hundred last.
 const MEANWHILE: u64 = 20;
 
@@ -55,7 +57,6 @@ enum Doing {
     Alone,
     Committing,
     Checkpointing,
-    Tidying,
     Reading,
     Evicting,
     /// Any of these, and something else meanwhile.
@@ -174,8 +175,8 @@ impl World {
         self.start(number);
         let steps = STEPS_PER_LIFE[self.roll(3) as usize];
         for step in 0..steps {
-            if self.is_short && SHORTAGE.contains(&step) {
-                self.disk.borrow().set_capacity(if step == SHORTAGE[0] { 0 } else { u64::MAX });
+            if self.is_short && step >= SHORTAGE_BEGINS && step.is_multiple_of(SHORTAGE_STEPS) {
+                self.change_room();
             }
             self.step();
             if self.failure.borrow().is_some() {
@@ -186,6 +187,15 @@ impl World {
             self.disk.borrow().set_capacity(u64::MAX);
         }
         if self.roll(2) == 0 { self.stop() } else { self.crash() }
+    }
+
+    /// Somebody else takes room on the disk, or gives some back: none is left, or less than a slot, or there is plenty.
+    fn change_room(&self) {
+        let disk = self.disk.borrow();
+        disk.set_capacity(u64::MAX / 2);
+        let used = u64::MAX / 2 - disk.free_bytes().expect("a call that cannot fail");
+        let left = [0, 20_000, self.sizes.slot_bytes, 3 * self.sizes.slot_bytes, u64::MAX / 4, u64::MAX / 4];
+        disk.set_capacity(used + left[self.roll(left.len() as u64) as usize]);
     }
 
     /// Starts the next process, again and again if a fault keeps it from starting.
@@ -280,16 +290,15 @@ impl World {
         let done = match what {
             Doing::Checkpointing if outer == Doing::Committing && !life.checkpoints_alone() => Ok(false),
             Doing::Committing => life.commit(),
-            Doing::Checkpointing => match life.checkpoint() {
-                Ok(false) if outer == Doing::Alone => {
-                    self.doing.set(Doing::Tidying);
-                    life.tidy()
-                }
-                other => other,
-            },
+            // Nobody else acts meanwhile: clients would have to wait.
+            Doing::Checkpointing if outer == Doing::Alone && self.roll(4) == 0 => {
+                self.doing.set(Doing::Both);
+                life.checkpoint_in_alarm()
+            }
+            Doing::Checkpointing => life.checkpoint(),
             Doing::Reading => life.read_ahead(),
             Doing::Evicting => life.evict(),
-            Doing::Alone | Doing::Tidying | Doing::Both => Ok(false),
+            Doing::Alone | Doing::Both => Ok(false),
         };
         self.doing.set(outer);
         if life.broker.node.counters.damaged_messages.read() > 0 {
@@ -353,6 +362,9 @@ impl World {
 
     /// A client does something.
     fn act(&self) {
+        if self.life().end_alarm() {
+            self.rest();
+        }
         let at = self.roll(CLIENTS as u64 * 4 + 3) as usize;
         if at == CLIENTS * 4 {
             return self.reconnect();
@@ -564,7 +576,6 @@ impl World {
             Doing::Alone | Doing::Both => return,
             Doing::Committing => &[None, None, Some(Doing::Checkpointing)],
             Doing::Checkpointing => &[None, None, Some(Doing::Committing)],
-            Doing::Tidying => &[None, Some(Doing::Committing)],
             // A pack is opened under locks that others would wait for.
             Doing::Reading if kind != Kind::Read || self.opened.borrow().contains(name) => return,
             Doing::Reading | Doing::Evicting => &[None, Some(Doing::Committing), Some(Doing::Checkpointing)],

@@ -52,9 +52,14 @@ pub(crate) struct Desk {
 impl Desk {
     /// Opens the broker, logs in, opens a channel with confirms. `seed` must be another one at each opening.
     pub(crate) fn open(disk: Arc<dyn Disk>, seed: u64) -> Result<Self, OpenError> {
+        Self::open_with(disk, seed, WINDOW_SLOTS)
+    }
+
+    /// The same, and a checkpoint is due when so many slots are in use.
+    pub(crate) fn open_with(disk: Arc<dyn Disk>, seed: u64, window_slots: usize) -> Result<Self, OpenError> {
         let options = LogOptions {
             slot_bytes: SLOT_BYTES,
-            window_slots: WINDOW_SLOTS,
+            window_slots,
             epoch_seed: Some(seed),
             ..LogOptions::default()
         };
@@ -162,17 +167,26 @@ impl Desk {
         worked
     }
 
+    /// Who finds no room rests until somebody else has done something; the others go on.
     fn work_until_idle(&mut self, again: &mut Vec<Arc<Queue>>) -> Result<(), StoreError> {
+        let mut no_checkpoint = None;
         for _ in 0..TURNS_MAX {
             let mut idle = true;
-            while self.broker.node.log.commit_once()? == Committed::Batch {
-                idle = false;
-            }
-            while self.checkpoint.step(&self.broker)? == Progress::Working {
-                idle = false;
-            }
-            while self.broker.node.shelf.sweep()? {
-                idle = false;
+            let no_commit = loop {
+                match self.broker.commit() {
+                    Ok(Committed::Batch) => (idle, no_checkpoint) = (false, None),
+                    Ok(Committed::Nothing) => break None,
+                    Err(error) if error.is_full() => break Some(error),
+                    Err(error) => return Err(error),
+                }
+            };
+            while no_checkpoint.is_none() {
+                match self.checkpoint.turn(&self.broker) {
+                    Ok(Progress::Working) => idle = false,
+                    Ok(_) => break,
+                    Err(error) if error.is_full() => no_checkpoint = Some(error),
+                    Err(error) => return Err(error),
+                }
             }
             while let Some(queue) = self.broker.node.reads.take() {
                 idle = false;
@@ -186,7 +200,7 @@ impl Desk {
             }
             self.turn();
             if idle {
-                return Ok(());
+                return no_commit.or(no_checkpoint).map_or(Ok(()), Err);
             }
         }
         Err(StoreError::io("rest", "the broker")(io::ErrorKind::TimedOut.into()))

@@ -14,4 +14,5 @@ mod isolation;
 #[path = "../chaos/node.rs"]
 mod node;
 mod process;
+mod room;
 mod volume;

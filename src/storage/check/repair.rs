@@ -237,14 +237,8 @@ fn rewrite_pack(
         extents.sort_by_key(|extent| extent.at.first);
         for extent in extents {
             let read = packs::read(old.as_ref(), *queue, &extent.at)?;
-            for run in &read.runs {
-                for range in extent.live_ranges() {
-                    if let Some(part) = run.part(Seq(range.start), Seq(range.end)) {
-                        written += u64::from(part.count());
-                        writer.push(*queue, &part, None)?;
-                    }
-                }
-            }
+            let live = extent.live_ranges().into_iter().map(|range| (Seq(range.start), Seq(range.end)));
+            written += writer.copy(*queue, pack.number, &read, live, |_, _| false)?;
             // An extent of another pack may lie between this one and the next.
             writer.cut_extent()?;
         }

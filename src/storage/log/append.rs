@@ -292,8 +292,9 @@ impl Log {
         !pending.over
     }
 
-    /// There may be room again.
-    pub(super) fn tell_of_room(&self) {
+    /// There may be room again: what waits for it is tried at once.
+    pub fn tell_of_room(&self) {
+        self.lacks_room.store(false, Ordering::Relaxed);
         self.work.notify_all();
     }
 

@@ -84,8 +84,10 @@ impl Log {
             && let Err(error) = self.begin_slot(&mut committer, bytes)
         {
             committer.kept = Some(batch);
+            self.lacks_room.store(error.is_full(), Ordering::Relaxed);
             return Err(error);
         }
+        self.lacks_room.store(false, Ordering::Relaxed);
         self.write(&mut committer, &mut batch).map_err(|error| self.poison(&error))?;
         self.durable.store(batch.end_lsn(), Ordering::Release);
         self.counters.pending_bytes.sub(batch.payload_bytes);

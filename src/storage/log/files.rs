@@ -32,27 +32,45 @@ pub(super) fn truncate(file: &dyn DiskFile, from: u64, to: u64) -> Result<(), St
 }
 
 impl Log {
-    /// A file for the next slot, with room for a batch of `batch_bytes` and a durable name.
+    /// A file for the next slot, with room for a batch of `batch_bytes` and a durable name. Where there is no room for a
+    /// whole slot it is as short as that: what frees room has to be told to the log first.
     ///
     /// # Errors
     /// [`StoreError::is_full`] when there is no room for it.
     pub(super) fn take_file(&self, batch_bytes: u64) -> Result<SlotFile, StoreError> {
-        let len = self.options.slot_bytes.max(SLOT_HEADER_BYTES + batch_bytes);
+        let least = SLOT_HEADER_BYTES + batch_bytes;
+        let len = self.options.slot_bytes.max(least);
         let free = self.slots.lock().free.pop_back();
         let Some(mut file) = free else {
-            let file = self.make_file(len)?;
+            let file = or_shorter(len, least, |len| self.make_file(len))?;
             self.sync_names().map_err(|error| self.poison(&error))?;
             return Ok(file);
         };
-        if file.len < len {
-            if let Err(error) = file.file.allocate(len) {
-                let error = StoreError::io("allocate", file.file.name())(error);
+        match or_shorter(len, least, |len| lengthen(&file, len)) {
+            Ok(len) => file.len = len,
+            Err(error) => {
                 self.slots.lock().free.push_back(file);
                 return Err(error);
             }
-            file.len = len;
         }
         Ok(file)
+    }
+
+    /// Removes what is kept for later, but for one file: there is no room for it. Whether there was anything.
+    ///
+    /// # Errors
+    /// What the disk says: nothing is lost but room.
+    pub fn release_spares(&self) -> Result<bool, StoreError> {
+        let prepared = self.take_preparing();
+        let spare = {
+            let mut slots = self.slots.lock();
+            // The last one may say that it is the log's next slot.
+            if slots.free.len() > 1 { slots.free.pop_front() } else { None }
+        };
+        for file in prepared.iter().chain(&spare) {
+            self.remove_file(file)?;
+        }
+        Ok(prepared.is_some() || spare.is_some())
     }
 
     /// A new file of `len` bytes, whose name is not durable yet.
@@ -88,12 +106,32 @@ impl Log {
             self.slots.lock().free.push_front(file);
             return Ok(());
         }
+        self.remove_file(&file)
+    }
+
+    fn remove_file(&self, file: &SlotFile) -> Result<(), StoreError> {
         let name = name_of(file.number);
         truncate(&*file.file, file.len, 0)?;
         self.disk.unlink(&name).map_err(StoreError::io("remove", &name))?;
         self.slots.lock().numbers.remove(&file.number);
         Ok(())
     }
+}
+
+/// What is done with the usual length, or with the least one if there is no room for that.
+fn or_shorter<T>(len: u64, least: u64, does: impl Fn(u64) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    match does(len) {
+        Err(error) if error.is_full() && least < len => does(least),
+        done => done,
+    }
+}
+
+/// Gives a file room up to `len`; how long it is then.
+fn lengthen(file: &SlotFile, len: u64) -> Result<u64, StoreError> {
+    if file.len < len {
+        file.file.allocate(len).map_err(StoreError::io("allocate", file.file.name()))?;
+    }
+    Ok(file.len.max(len))
 }
 
 #[cfg(test)]

@@ -57,6 +57,9 @@ pub use crate::storage::log::recover::{OnRecord, ReplayFrom, Replayed};
 pub use crate::storage::log::retire::Retiring;
 pub use crate::storage::log::slots::{LoggedDefinition, SlotFacts};
 
+/// With so many times as much pending as holds publishers back, everybody is.
+const FLOODED_TIMES: u64 = 2;
+
 /// The directory of the slots.
 pub(in crate::storage) const LOG_DIR: &str = "log";
 
@@ -84,6 +87,8 @@ pub struct Log {
     slots: Mutex<Slots>,
     /// Why nothing becomes durable any more.
     poison: OnceLock<String>,
+    /// A batch waits for room, and nobody has told of any since it was refused.
+    lacks_room: AtomicBool,
     /// While set, an appender does not commit.
     held: AtomicBool,
     recovered_end: Lsn,
@@ -165,11 +170,29 @@ impl Log {
             || self.poison.get().is_some()
     }
 
+    /// Whether so much is pending that nobody should append anything more, not even what settles messages: the disk takes
+    /// nothing, and all of it is in memory.
+    pub fn is_flooded(&self) -> bool {
+        self.pending_bytes() > FLOODED_TIMES * self.options.pending_bytes_max
+    }
+
+    /// Whether a batch waits for room on the disk.
+    pub fn lacks_room(&self) -> bool {
+        self.lacks_room.load(Ordering::Relaxed)
+    }
+
     /// Whether a checkpoint is due: a window of slots is in use, and half of another while the disk has a burst to
-    /// take, which a checkpoint would slow down.
+    /// take, which a checkpoint would slow down; or the log has found no room for another slot.
     pub fn is_checkpoint_due(&self) -> bool {
         let window = self.window_slots();
-        self.is_filled(window + window / 2) || (self.is_filled(window) && self.pending_bytes() == 0)
+        self.is_filled(window + window / 2)
+            || (self.is_filled(window) && self.pending_bytes() == 0)
+            || self.lacks_room()
+    }
+
+    /// What a slot holds when nothing larger comes.
+    pub fn slot_bytes(&self) -> u64 {
+        self.options.slot_bytes
     }
 
     /// As many slots in use make a checkpoint due, when the disk has nothing else to do.

@@ -47,6 +47,11 @@ impl Log {
         }
     }
 
+    /// The slot on its way, which is not made any more.
+    pub(super) fn take_preparing(&self) -> Option<SlotFile> {
+        self.preparing.lock().take().map(|begun| begun.file)
+    }
+
     fn needs_spare(&self) -> bool {
         let slots = self.slots.lock();
         let has_large_batches = || {

@@ -164,6 +164,7 @@ impl Log {
             preparing: Mutex::default(),
             slots: Mutex::new(slots),
             poison: OnceLock::new(),
+            lacks_room: AtomicBool::new(false),
             held: AtomicBool::new(false),
             recovered_end: Lsn(end),
             counters: LogCounters::default(),

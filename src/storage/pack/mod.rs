@@ -5,9 +5,10 @@
 //! one sequential read. Packs of transient messages are the same, but never synced, in a directory of their own that a
 //! start empties.
 //!
-//! [`mod@format`] is what the bytes are, [`writer`] makes a pack, [`reader`] verifies and reads one, [`shelf`] keeps packs
-//! open, pinned while they are read, and removes those that nobody needs.
+//! [`mod@format`] is what the bytes are, [`writer`] makes a pack, [`reader`] verifies and reads one, [`copy`] brings what
+//! lives of one into another, [`shelf`] keeps packs open, pinned while they are read, and removes those that nobody needs.
 
+pub mod copy;
 pub mod format;
 pub mod reader;
 pub mod shelf;

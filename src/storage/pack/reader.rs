@@ -30,6 +30,9 @@ pub struct Pack {
 pub struct ExtentRead {
     /// The messages, numbered, ascending. Those settled since are among them.
     pub runs: Vec<Run>,
+    /// For each run where in the pack its block starts, if it is one that several queues have. Of the queue with which it
+    /// was written that is not known: there it is copied, once more than the others', when it moves.
+    pub shared: Vec<Option<u64>>,
     /// What could not be read, each with its place; its messages are in none of the runs.
     pub damaged: Vec<StoreError>,
 }
@@ -131,7 +134,10 @@ impl Pack {
             from += entry.bytes;
             expected = entry.prefix.first.after(entry.prefix.count);
             match self.read_entry(&entry, offset, gauge)? {
-                Ok(run) => read.runs.push(run),
+                Ok(run) => {
+                    read.runs.push(run);
+                    read.shared.push(entry.pointer.map(|pointer| pointer.offset));
+                }
                 Err(damage) => read.damaged.push(damage),
             }
         }

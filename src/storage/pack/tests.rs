@@ -17,7 +17,7 @@ use crate::storage::disk::simulated::{CrashMode, SimulatedDisk};
 use crate::storage::error::StoreError;
 use crate::storage::pack::reader::Pack;
 use crate::storage::pack::shelf::Shelf;
-use crate::storage::pack::writer::{PackSummary, PackWriter};
+use crate::storage::pack::writer::{Origin, PackSummary, PackWriter, Shared};
 use crate::storage::pack::{Kind, number_of};
 
 /// The messages of one queue: number and body.
@@ -88,7 +88,7 @@ proptest! {
                 let first = next + skipped;
                 let bodies: Vec<Vec<u8>> = sizes.iter().map(|&len| vec![len as u8; len]).collect();
                 let run = run(first, &bodies, *persistent);
-                writer.push(QueueId(queue as u64), &run, None).unwrap();
+                writer.push(QueueId(queue as u64), &run).unwrap();
                 written.extend((first..).zip(bodies));
                 next = run.end_seq().0;
             }
@@ -117,7 +117,7 @@ proptest! {
         let mut expected = Written::new();
         for first in (1..100).step_by(2) {
             let body = vec![first as u8; 9_000 * (1 + first as usize % 2)];
-            writer.push(QueueId(1), &run(first, std::slice::from_ref(&body), true), None).unwrap();
+            writer.push(QueueId(1), &run(first, std::slice::from_ref(&body), true)).unwrap();
             expected.push((first, body));
         }
         let summary = writer.finish(&disk).unwrap();
@@ -139,6 +139,90 @@ proptest! {
     }
 }
 
+fn push_shared(writer: &mut PackWriter, queue: u64, run: &Run, record: u64, live: &[(u64, u64)]) {
+    let shared = Shared { origin: Origin::Log(Lsn(record)), first: run.first_seq(), count: run.count() };
+    let live: Vec<_> = live.iter().map(|&(first, end)| (Seq(first), Seq(end))).collect();
+    writer.push_shared(QueueId(queue), shared, &live, || Ok(run.clone())).unwrap();
+}
+
+/// The numbers that the extents of a queue say are live.
+fn live_in(summary: &PackSummary, queue: u64) -> Vec<u64> {
+    let of_queue = summary.extents.iter().filter(|extent| extent.record.queue == QueueId(queue));
+    let live = of_queue.flat_map(|extent| {
+        let (first, last) = (extent.record.at.first.0, extent.record.at.last.0);
+        let live: Vec<u64> =
+            (first..=last).filter(|seq| !extent.gaps.contains((seq - first) as u32)).collect();
+        assert_eq!(live.len() as u32, extent.record.at.count);
+        live
+    });
+    live.collect()
+}
+
+/// What lives in a queue of a block of ten messages.
+fn parts_of(queue: u64, at: u64, shapes: u64) -> Vec<(u64, u64)> {
+    match (queue + at) % shapes {
+        0 => vec![(0, 10)],
+        1 => vec![(3, 5)],
+        2 => vec![(0, 2), (6, 9)],
+        other => vec![(other % 5, 5), (6, 7 + other % 4)],
+    }
+}
+
+#[test]
+fn a_block_of_many_queues_is_written_a_few_times_whatever_lives_of_it_in_each() {
+    for shapes in [1, 3, 15] {
+        let disk = SimulatedDisk::new();
+        let mut writer = PackWriter::create(&disk, Kind::Durable, 2).unwrap();
+        let blocks: Vec<Vec<Vec<u8>>> = (0..20).map(|at| (0..10).map(|_| vec![at; 100]).collect()).collect();
+        let first_of = |queue: u64, at: u64| 1 + queue + 10 * at;
+        for queue in 0..50u64 {
+            for (at, bodies) in (0..).zip(&blocks) {
+                let first = first_of(queue, at);
+                let parts =
+                    parts_of(queue, at, shapes).into_iter().map(|(low, high)| (first + low, first + high));
+                push_shared(&mut writer, queue, &run(first, bodies, true), at, &parts.collect::<Vec<_>>());
+            }
+        }
+        let summary = writer.finish(&disk).unwrap();
+        let few_times = 4 * 20 * 10 * 110;
+        let pointers = 2 * 50 * 20 * 48;
+        assert!(summary.bytes < few_times + pointers + 8192 + 100 * 76, "{}", summary.bytes);
+        let pack = Pack::open(&disk, Kind::Durable, 2).unwrap();
+        for queue in 0..50u64 {
+            let lives = |at: u64| {
+                let parts = parts_of(queue, at, shapes).into_iter();
+                parts.flat_map(move |(low, high)| low..high).map(move |part| first_of(queue, at) + part)
+            };
+            let expected: Vec<u64> = (0..20).flat_map(lives).collect();
+            assert_eq!(live_in(&summary, queue), expected, "{queue}");
+            let mut read = Written::new();
+            for extent in summary.extents.iter().filter(|extent| extent.record.queue == QueueId(queue)) {
+                let found = pack.read_extent(QueueId(queue), &extent.record.at, &Arc::default()).unwrap();
+                assert!(found.damaged.is_empty(), "{:?}", found.damaged);
+                read.extend(messages(&found.runs));
+            }
+            read.retain(|(seq, _)| expected.contains(seq));
+            let body = |seq: &u64| (*seq, vec![((seq - 1 - queue) / 10) as u8; 100]);
+            assert_eq!(read, expected.iter().map(body).collect::<Written>(), "{queue}");
+        }
+    }
+}
+
+#[test]
+fn an_extent_is_one_read_also_where_its_blocks_lie_elsewhere() {
+    let disk = SimulatedDisk::new();
+    let mut writer = PackWriter::create(&disk, Kind::Durable, 2).unwrap();
+    for queue in 0..3 {
+        for at in 0..1000 {
+            let run = run(1 + at, &[vec![1; 10_000]], true);
+            push_shared(&mut writer, queue, &run, at, &[(1 + at, 2 + at)]);
+        }
+    }
+    let summary = writer.finish(&disk).unwrap();
+    assert!(summary.bytes < 11_000_000, "{}", summary.bytes);
+    assert!(summary.extents.iter().all(|extent| extent.record.at.body_bytes < 1_100_000));
+}
+
 #[test]
 fn a_large_body_of_many_queues_is_written_once() {
     let disk = SimulatedDisk::new();
@@ -146,7 +230,7 @@ fn a_large_body_of_many_queues_is_written_once() {
     let body = vec![5; 300_000];
     for queue in 0..10 {
         let run = run(40 + queue, std::slice::from_ref(&body), true);
-        writer.push(QueueId(queue), &run, Some(Lsn(77))).unwrap();
+        push_shared(&mut writer, queue, &run, 77, &[(run.first_seq().0, run.end_seq().0)]);
     }
     let summary = writer.finish(&disk).unwrap();
     assert!(summary.bytes < 310_000);
@@ -164,7 +248,7 @@ fn small_neighbours_share_blocks_and_extents_stay_small() {
     let disk = SimulatedDisk::new();
     let mut writer = PackWriter::create(&disk, Kind::Durable, 3).unwrap();
     for first in 1..=40_000 {
-        writer.push(QueueId(1), &run(first, &[vec![1; 100]], true), None).unwrap();
+        writer.push(QueueId(1), &run(first, &[vec![1; 100]], true)).unwrap();
     }
     let summary = writer.finish(&disk).unwrap();
     assert!(summary.bytes < 40_000 * 122, "{}", summary.bytes);
@@ -179,7 +263,7 @@ fn a_finished_pack_survives_every_crash() {
     for mode in CrashMode::ALL {
         let disk = SimulatedDisk::new();
         let mut writer = PackWriter::create(&disk, Kind::Durable, 4).unwrap();
-        writer.push(QueueId(1), &run(1, &[vec![1; 10]], true), None).unwrap();
+        writer.push(QueueId(1), &run(1, &[vec![1; 10]], true)).unwrap();
         let summary = writer.finish(&disk).unwrap();
         let disk = disk.crash(mode, 1);
         let pack = Pack::open(&disk, Kind::Durable, 4).unwrap();
@@ -193,7 +277,7 @@ fn a_file_goes_when_nobody_reads_it() {
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     for (kind, number) in [(Kind::Durable, 1), (Kind::Durable, 2), (Kind::Spill, 3)] {
         let mut writer = PackWriter::create(&disk, kind, number).unwrap();
-        writer.push(QueueId(1), &run(1, &[vec![1; 10]], true), None).unwrap();
+        writer.push(QueueId(1), &run(1, &[vec![1; 10]], true)).unwrap();
         writer.finish(&disk).unwrap();
     }
     let shelf = Shelf::new(shared);

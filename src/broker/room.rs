@@ -1,0 +1,217 @@
+//! What to do with so much free space: whoever needs room on the disk, or finds none, asks here.
+//!
+//! ```text
+//!                | above the limit           | below it: the alarm         | a call was refused
+//! ---------------+---------------------------+-----------------------------+--------------------------------------
+//!  publishers    | go on                     | wait                        | wait
+//!  the log       | whole slots and a spare,  | what it has free goes, but  | a slot as short as its batch, then
+//!                | as many as a burst needed | for one                     | the reserve, then it waits for room
+//!  checkpoints   | half a window at once,    | slot by slot, all that is   | given up and tried again, with the
+//!                | when one is due           | sealed                      | reserve if the log needs the slots
+//!  merges        | of packs of which three   | of packs of which a quarter | given up, and tried again with twice as
+//!                | quarters are dead         | is                          | much free or when an alarm has come or gone
+//!  spills        | written                   | while twice the reserve     | given up: the messages stay in memory
+//!                |                           | is free                     |
+//!  the reserve   | taken                     | kept                        | given to the log, a checkpoint, a start
+//! ```
+//!
+//! A checkpoint and a merge are what gives room back, and so they come first, smallest first: each gives more than it
+//! took before the next one begins. What a step may write is bounded before it writes, and what it has written when it is
+//! given up goes at once.
+
+use std::sync::Arc;
+
+use crate::broker::alarms::{Alarms, Level, Shortage};
+use crate::storage::ballast::Ballast;
+use crate::storage::disk::Disk;
+use crate::storage::error::StoreError;
+
+/// The reserve, in slots of the log: one that the log goes on in, one for what lives in the slot that is taken over.
+const RESERVE_SLOTS: u64 = 2;
+/// And for what the tables grow by meanwhile.
+const RESERVE_TABLES_BYTES: u64 = 4 << 20;
+/// A disk alarm ends when this share of what is free would be enough, in tenths.
+const PLENTY_TENTHS: u64 = 9;
+/// A pack with less than this share of its messages alive is merged.
+const LIVE_SHARE_MIN: (u64, u64) = (1, 4);
+/// The same during an alarm.
+const LIVE_SHARE_MIN_SHORT: (u64, u64) = (3, 4);
+
+/// The room of a data directory.
+#[derive(Debug)]
+pub struct Room {
+    disk: Arc<dyn Disk>,
+    ballast: Ballast,
+    slot_bytes: u64,
+}
+
+/// What there is, and what may be done with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Means {
+    free_bytes: u64,
+    slot_bytes: u64,
+    is_short: bool,
+    /// The reserve is apart from what is free.
+    has_reserve: bool,
+}
+
+impl Room {
+    /// The room on a disk, for a log of such slots.
+    pub fn new(disk: Arc<dyn Disk>, slot_bytes: u64) -> Self {
+        let ballast = Ballast::new(Arc::clone(&disk), reserve_bytes(slot_bytes));
+        Self { disk, ballast, slot_bytes }
+    }
+
+    /// Looks how much is free.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn look(&self, alarms: &Alarms) -> Result<Means, StoreError> {
+        let free_bytes = self.disk.free_bytes().map_err(StoreError::io("measure", "the data directory"))?;
+        let is_short = alarms.is_raised(Shortage::Disk);
+        Ok(Means { free_bytes, slot_bytes: self.slot_bytes, is_short, has_reserve: self.ballast.is_held() })
+    }
+
+    /// Gives up the reserve if it was room on the disk that was refused. As [`Room::give_reserve`].
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn give_reserve_for(&self, refused: &StoreError, to: &'static str) -> Result<bool, StoreError> {
+        if refused.is_full() && !refused.lacks_descriptors() { self.give_reserve(to) } else { Ok(false) }
+    }
+
+    /// Gives up the reserve. Whether there was one: then what was refused is tried again at once.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn give_reserve(&self, to: &'static str) -> Result<bool, StoreError> {
+        let was_there = self.ballast.release()?;
+        if was_there {
+            tracing::warn!(to, "the disk is full: the reserve is used up");
+        }
+        Ok(was_there)
+    }
+
+    /// Takes the reserve again when there is plenty.
+    ///
+    /// # Errors
+    /// What the disk says, unless it is full meanwhile.
+    pub fn take_reserve(&self) -> Result<(), StoreError> {
+        self.ballast.restore()
+    }
+}
+
+impl Means {
+    /// Whether the alarm is on.
+    pub fn is_short(&self) -> bool {
+        self.is_short
+    }
+
+    /// How many slots a checkpoint takes over at once, when so many are in use. In portions: publishers that are held
+    /// back get some slots soon, and not all of them late.
+    pub fn slots_at_once(&self, in_use: usize, window: usize) -> usize {
+        if self.is_short { 1 } else { in_use.saturating_sub(window / 2).clamp(1, window.div_ceil(2)) }
+    }
+
+    /// What may be written now that need not be: it must leave to others what they cannot do without.
+    pub fn spare_bytes(&self) -> u64 {
+        if self.has_reserve { self.free_bytes } else { self.free_bytes / 2 }
+    }
+
+    /// The same, with the reserve given up.
+    #[must_use]
+    pub fn with_reserve(self) -> Self {
+        let reserve_bytes = if self.has_reserve { reserve_bytes(self.slot_bytes) } else { 0 };
+        Self { free_bytes: self.free_bytes + reserve_bytes, has_reserve: false, ..self }
+    }
+
+    /// What one merge takes of its packs, unless a single one has more: others wait for the thread that does it.
+    pub fn merge_bytes(&self) -> u64 {
+        self.spare_bytes().min(self.slot_bytes)
+    }
+
+    /// Whether a pack of which so many messages live is worth merging.
+    pub fn is_sparse(&self, live: u64, count: u64) -> bool {
+        let (share, of) = if self.is_short { LIVE_SHARE_MIN_SHORT } else { LIVE_SHARE_MIN };
+        live > 0 && u128::from(live) * u128::from(of) < u128::from(count) * u128::from(share)
+    }
+
+    /// Whether messages that no restart needs may be written.
+    pub fn lets_spill(&self) -> bool {
+        self.free_bytes >= 2 * reserve_bytes(self.slot_bytes)
+    }
+}
+
+fn reserve_bytes(slot_bytes: u64) -> u64 {
+    RESERVE_SLOTS * slot_bytes + RESERVE_TABLES_BYTES
+}
+
+/// How what is free compares with the limit below which publishers wait.
+pub fn level(free_bytes: u64, limit_bytes: u64) -> Level {
+    if free_bytes < limit_bytes {
+        Level::Short
+    } else if free_bytes / 10 * PLENTY_TENTHS >= limit_bytes {
+        Level::Plenty
+    } else {
+        Level::Between
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Means, level, reserve_bytes};
+    use crate::broker::alarms::Level;
+
+    const MEANS: Means = Means { free_bytes: 1000, slot_bytes: 100, is_short: false, has_reserve: true };
+    const SHORT: Means = Means { is_short: true, ..MEANS };
+
+    #[test]
+    fn less_of_a_pack_needs_to_be_dead_when_room_is_short() {
+        for (live, is_sparse, is_sparse_when_short) in [
+            (0, false, false),
+            (1, true, true),
+            (24, true, true),
+            (25, false, true),
+            (74, false, true),
+            (75, false, false),
+        ] {
+            assert_eq!(
+                (MEANS.is_sparse(live, 100), SHORT.is_sparse(live, 100)),
+                (is_sparse, is_sparse_when_short),
+                "{live}"
+            );
+        }
+    }
+
+    #[test]
+    fn half_of_what_is_free_is_left_to_others_when_there_is_no_reserve() {
+        assert_eq!(MEANS.spare_bytes(), 1000);
+        assert_eq!(Means { has_reserve: false, ..MEANS }.spare_bytes(), 500);
+        assert_eq!(MEANS.merge_bytes(), 100);
+        assert_eq!(Means { free_bytes: 60, ..MEANS }.merge_bytes(), 60);
+    }
+
+    #[test]
+    fn slots_are_taken_over_in_portions_and_one_by_one_when_room_is_short() {
+        for (in_use, at_once) in [(1, 1), (8, 4), (12, 4), (16, 4)] {
+            assert_eq!(MEANS.slots_at_once(in_use, 8), at_once, "{in_use}");
+            assert_eq!(SHORT.slots_at_once(in_use, 8), 1, "{in_use}");
+        }
+    }
+
+    #[test]
+    fn messages_are_spilled_while_twice_the_reserve_is_free() {
+        let twice = 2 * reserve_bytes(SHORT.slot_bytes);
+        assert!(Means { free_bytes: twice, ..SHORT }.lets_spill());
+        assert!(!Means { free_bytes: twice - 1, ..SHORT }.lets_spill());
+    }
+
+    #[test]
+    fn an_alarm_ends_well_above_the_limit() {
+        for (free, expected) in
+            [(99, Level::Short), (100, Level::Between), (119, Level::Between), (120, Level::Plenty)]
+        {
+            assert_eq!(level(free, 100), expected, "{free}");
+        }
+    }
+}
