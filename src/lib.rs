@@ -156,6 +156,8 @@
 //! * Pack blocks are checked whenever they are read, and all of them by `fsck`; nothing reads them in the background
 //!   for that alone. No hole is punched into a pack: those with little left in them are merged when the log
 //!   needs no slots back, and during an alarm before less is left.
+//! * What several queues have is in a pack once, as in the log, from five queues or 4 KiB on; where less than all of a
+//!   block lives in them, a few times.
 //! * What is done with how much free space is decided in one place ([`broker::room`]): publishers, spare slots, spills,
 //!   merges and the reserve. A start on a disk without room removes what nobody needs, then uses up the reserve
 //!   (`storage::ballast`), and checkpoints nothing before it is up; where even a short slot does not fit it is refused.

@@ -388,3 +388,6 @@ impl Checkpoint {
         self.meta.commit(&changes)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,8 +31,12 @@ const EXTENT_SPAN_MAX: u64 = 1 << 24;
 const JOINED_BYTES_MAX: usize = 16 * 1024;
 /// A block that two queues have is written once from this size on, and one that a single queue has is not joined.
 const SHARED_BYTES_MIN: usize = 4096;
+/// A smaller one is written so many times at most: copies of one queue lie together and are read at once.
+const COPIES_MAX: usize = 4;
 /// What lives of a block in so many different ways is written for each.
 const SHAPES_MAX: usize = 4;
+/// One that is hardly larger than what would stand in its place is always copied.
+const COPIED_BYTES_MAX: usize = 2 * (format::PREFIX_BYTES + format::POINTER_BYTES);
 
 /// A pack being written. Dropped before it is finished it leaves a file that nobody knows, which a start removes.
 #[derive(Debug)]
@@ -99,9 +103,10 @@ struct SharedBlock {
     body_bytes: u64,
 }
 
-/// Whether a block is to be written once for all its queues.
+/// Whether a block is to be written once for all its queues. What is not is copied a few times at most, so that a pack
+/// has no more than a few times the bytes of what it was made of.
 pub fn is_shared(bytes: usize, queues: usize) -> bool {
-    queues > 1 && bytes >= SHARED_BYTES_MIN
+    queues > 1 && (bytes >= SHARED_BYTES_MIN || (queues > COPIES_MAX && bytes > COPIED_BYTES_MAX))
 }
 
 /// An extent as it was written.
