@@ -91,6 +91,7 @@
 //! 8. Log before state, reserve before append. A hold of the log is there after a crash as a whole or not at all.
 //! 9. Pack durable, tables durable, places moved, readers gone, slots reused: in this order. The tables are never
 //!    ahead of the log. A failed write or sync of the log is final: nothing is durable after it, and the process ends.
+//!    So it does when a thread or task panics that the store depends on (`net::essential`).
 //! 10. What takes long (a password's hash, a disk) is asked for and answered by an input, never waited for.
 //! 11. No hold of a lock and no turn of a connection takes more than about a thousand steps (messages, runs, queues,
 //!     bindings, consumers), whatever a peer sends or how much waits: [`broker::wakes`] counts them, `session::work` cuts

@@ -1,7 +1,7 @@
 //! The thread that makes the log durable: it waits for work, commits, and reports what ends the store.
 //!
 //! It is a thread of its own because it spends its life in one system call after the other, and everybody waits for
-//! it. When it panics the process ends: nothing would ever be confirmed again.
+//! it. When it panics the process ends ([`crate::net::essential`]): nothing would ever be confirmed again.
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::broker::Broker;
 use crate::config::Durability;
+use crate::net::essential::{essential, essential_blocking};
 use crate::storage::error::StoreError;
 use crate::storage::log::Committed;
 
@@ -35,8 +36,7 @@ impl Committer {
         let (failed, failures) = mpsc::unbounded_channel();
         let (own, report) = (Arc::clone(&broker), failed.clone());
         let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
-            let _end = AbortOnPanic;
-            if let Err(error) = commit(&own) {
+            if let Err(error) = essential("the log's commits", || commit(&own)) {
                 let _nobody_listens_at_the_end = report.send(error);
             }
         })?;
@@ -67,8 +67,8 @@ impl Committer {
             loop {
                 tokio::time::sleep(interval).await;
                 let own = Arc::clone(&broker);
-                let synced = tokio::task::spawn_blocking(move || own.node.log.sync()).await;
-                if let Ok(Err(error)) = synced {
+                let synced = essential_blocking("the log's syncs", move || own.node.log.sync()).await;
+                if let Some(Err(error)) = synced {
                     let _nobody_listens_at_the_end = failed.send(error);
                     return;
                 }
@@ -119,20 +119,8 @@ fn commit(broker: &Broker) -> Result<(), StoreError> {
     }
 }
 
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            std::process::abort();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::Command;
     use std::time::Instant;
 
     use super::*;
@@ -140,7 +128,9 @@ mod tests {
     use crate::config::Config;
     use crate::message::fact::{Definition, Fact};
     use crate::message::place::QueueId;
+    use crate::net::essential::tests::check_ends_the_process;
     use crate::storage::disk::simulated::{CrashMode, Fault, SimulatedDisk};
+    use crate::storage::disk::watched::WatchedDisk;
     use crate::storage::log::{LogOptions, SyncMode};
 
     /// After this what did not happen never will.
@@ -229,24 +219,24 @@ mod tests {
         }
     }
 
-    /// The signal of an abort.
-    const ABORT: i32 = 6;
-    /// Set in the process that is to end.
-    const VARIABLE: &str = "SLUICEMQ_TEST_PANICS_IN_COMMIT";
-    const NAME: &str = "a_panic_in_the_thread_that_commits_ends_the_process";
-
     #[test]
     fn a_panic_in_the_thread_that_commits_ends_the_process() {
-        if std::env::var_os(VARIABLE).is_some() {
-            let thread = thread::spawn(|| {
-                let _end = AbortOnPanic;
-                panic!("injected");
-            });
-            let _not_reached = thread.join();
-            return;
-        }
-        let mut own = Command::new(std::env::current_exe().unwrap());
-        let output = own.arg(NAME).env(VARIABLE, "1").output().unwrap();
-        assert_eq!(output.status.signal(), Some(ABORT), "{output:?}");
+        check_ends_the_process("a_panic_in_the_thread_that_commits_ends_the_process", || {
+            let disk = WatchedDisk::default();
+            let memory = Memory::new(u64::MAX, u64::MAX);
+            let opened = Broker::open(
+                Arc::new(Config::default()),
+                Arc::new(disk.clone()),
+                LogOptions::default(),
+                memory,
+            );
+            let broker = Arc::new(opened.unwrap().0);
+            let _committer = Committer::start(Arc::clone(&broker)).unwrap();
+            disk.watch(|| panic!("injected"));
+            let (_, applying) =
+                broker.node.log.append_one(&Fact::Defined(Definition::QueueDeleted { queue: QueueId(1) }));
+            drop(applying);
+            wait_until("the process goes on", || false);
+        });
     }
 }

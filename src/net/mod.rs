@@ -2,12 +2,14 @@
 //!
 //! One task a connection drives one [`crate::session::Session`]: read, feed, write, wait. [`listener`] accepts,
 //! [`admission`] says who may come in, [`connection`] is the task, [`watermark`] how much memory there is,
-//! `committer` the one thread beside the runtime's, `store` the data directory.
+//! `committer` and `checkpointer` the threads beside the runtime's, `essential` what happens when one of them panics,
+//! `store` the data directory.
 
 pub mod admission;
 mod checkpointer;
 mod committer;
 pub mod connection;
+mod essential;
 pub mod listener;
 mod store;
 mod trim;
@@ -36,6 +38,7 @@ use crate::config::{Config, Endpoint, size};
 use crate::net::admission::Admission;
 use crate::net::checkpointer::Checkpointer;
 use crate::net::committer::Committer;
+use crate::net::essential::essential_task;
 use crate::net::store::Store;
 use crate::storage::error::StoreError;
 
@@ -169,22 +172,25 @@ impl Server {
         let mut checkpointer = None;
         if let Some(store) = &self.store {
             let started = Committer::start(Arc::clone(&self.broker)).map_err(ServeError::Thread)?;
-            background.spawn(started.syncing());
-            background.spawn(store::watch(Arc::clone(&self.broker), Arc::clone(store.directory.disk())));
-            background.spawn(checkpointer::evict(Arc::clone(&self.broker), started.failures()));
-            background.spawn(checkpointer::read_ahead(Arc::clone(&self.broker), started.failures()));
+            let broker = || Arc::clone(&self.broker);
+            let disk = Arc::clone(store.directory.disk());
+            background.spawn(essential_task("the log's syncs", started.syncing()));
+            background.spawn(essential_task("looks at the disk", store::watch(broker(), disk)));
+            background.spawn(essential_task("evictions", checkpointer::evict(broker(), started.failures())));
+            background
+                .spawn(essential_task("read-ahead", checkpointer::read_ahead(broker(), started.failures())));
             if let Some(checkpoint) = self.checkpoint {
-                let broker = Arc::clone(&self.broker);
-                let started = Checkpointer::start(broker, checkpoint, started.failures());
+                let started = Checkpointer::start(broker(), checkpoint, started.failures());
                 checkpointer = Some(started.map_err(ServeError::Thread)?);
             }
             committer = Some(started);
         }
-        background.spawn(watch_memory(Arc::clone(&self.broker)));
-        background.spawn(release(Arc::clone(&self.broker)));
-        background.spawn(work_off_remains(Arc::clone(&self.broker)));
-        background.spawn(watch_deadlines(Arc::clone(&self.broker)));
-        background.spawn(bury(Arc::clone(&self.broker)));
+        let broker = || Arc::clone(&self.broker);
+        background.spawn(essential_task("looks at memory", watch_memory(broker())));
+        background.spawn(essential_task("what ended connections left", release(broker())));
+        background.spawn(essential_task("what deleted queues left", work_off_remains(broker())));
+        background.spawn(essential_task("deadlines", watch_deadlines(broker())));
+        background.spawn(essential_task("dead letters", bury(broker())));
         background.spawn(trim::trim(Arc::clone(&self.broker)));
         let mut accepting = JoinSet::new();
         for listener in self.listeners {

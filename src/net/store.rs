@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::config::{Durability, Storage};
+use crate::net::essential::essential_blocking;
 use crate::net::wake_blocked;
 use crate::storage::directory::{Directory, NodeId};
 use crate::storage::disk::Disk;
@@ -68,14 +69,13 @@ pub(super) async fn watch(broker: Arc<Broker>, disk: Arc<dyn Disk>) {
     let limit_bytes = broker.config.storage.disk_free_limit_bytes();
     loop {
         let own = Arc::clone(&disk);
-        let free_bytes = match tokio::task::spawn_blocking(move || own.free_bytes()).await {
-            Ok(Ok(free_bytes)) => free_bytes,
-            Ok(Err(error)) => {
+        let free_bytes = match essential_blocking("looks at the disk", move || own.free_bytes()).await {
+            Some(Ok(free_bytes)) => free_bytes,
+            Some(Err(error)) => {
                 tracing::warn!(%error, "cannot tell how much is free on the disk");
                 u64::MAX
             }
-            // The runtime is going.
-            Err(_) => return,
+            None => return,
         };
         broker.look_at_disk(free_bytes, Now::read().instant);
         wake_blocked(&broker).await;
