@@ -4,6 +4,35 @@
 //! of packs. Transient ones are here only while they are spilled. Delivery never looks here: a checkpoint reads and
 //! moves it, settles cut it, and a message that is not in memory is found through it by its number.
 //!
+//! # Who knows where a message is
+//!
+//! Three say something of it, and none what another says:
+//!
+//! * The lane ([`crate::queue::lane`]) has the ready ones, in order, and knows whether their bytes are in memory: *here*
+//!   only, *kept* (the disk has them as well), or *away* (only the disk). Where on the disk it never knows. An away range
+//!   is numbers from and to: which of them are messages the ledger says.
+//! * The ledger has all that a disk holds, ready and in somebody's hands alike, and knows where: a record of the log, a
+//!   block of a spill pack, an extent of a pack. Whether their bytes are in memory, and who has them, it never knows.
+//! * An extent's state ([`crate::queue::extent`]) knows which numbers of one extent live, and counts them for the pack. It
+//!   is the ledger's own table for what lies there: a bit for each message instead of a range.
+//!
+//! ```text
+//!  what happens            lane             ledger                 extent
+//!  published, persistent   kept             in a record            -
+//!  published, transient    here             -                      -
+//!  evicted                 away             -                      -         (the disk had it)
+//!  spilled                 away             in a block             -
+//!  read back               kept             -                      -
+//!  a checkpoint            -                in an extent           lives     (its slot is used again, its pack goes)
+//!  delivered               not there        -                      -         (who has it, has the bytes or the number)
+//!  returned                kept or away     -                      -         (here, if no disk has it)
+//!  settled                 not there        not there              settled, and the next checkpoint saves that
+//!  a start                 away             as tables and log say  as the tables say, and the log since
+//! ```
+//!
+//! "-" is no change. Both change under the queue's lock, the log's fact before either; what a checkpoint moves stays
+//! readable at its old place until nobody reads there.
+//!
 //! A number lives in one place at a time, and extents of one queue never overlap, but for those to which messages are
 //! moving (`queue::moving`): these are apart until all have moved.
 
