@@ -1,13 +1,7 @@
-//! From what the disk holds to a broker that goes on: the fold of facts.
+//! From what the disk holds to a broker that goes on: the fold of facts ([`crate::storage::fold`]), and queues made of it
+//! whose messages are all ready and away. Only places are in memory, no bodies.
 //!
-//! ```text
-//! tables -> definitions, extents, what is settled in them
-//! log    -> every fact since the tables' replay position, applied over that
-//!        => queues whose messages are all ready and away: only places are in memory, no bodies
-//! ```
-//!
-//! Applying a fact to a state that reflects it already changes nothing: numbers are absolute, what is unknown is
-//! ignored. After a crash every message is marked as redelivered; after a clean stop those that had been handed out.
+//! After a crash every message is marked as redelivered; after a clean stop those that had been handed out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +16,7 @@ use crate::broker::node::Node;
 use crate::config::Config;
 use crate::message::definitions::Definitions;
 use crate::message::fact::Definition;
-use crate::message::fact_codec::{self, DecodedFact, FactError, Published, Target};
+use crate::message::fact_codec::{self, FactError, Target};
 use crate::message::place::{Extent, Lsn, Place, QueueId, Seq};
 use crate::queue::classic::Classic;
 use crate::queue::extent::NewExtent;
@@ -31,8 +25,9 @@ use crate::queue::ledger::Ledger;
 use crate::storage::ballast::Ballast;
 use crate::storage::disk::Disk;
 use crate::storage::error::StoreError;
-use crate::storage::log::{Log, LogOptions, Replayed};
-use crate::storage::meta::{Loaded, Meta, MetaState};
+use crate::storage::fold::{Fold, Messages};
+use crate::storage::log::{Log, LogOptions};
+use crate::storage::meta::{Meta, MetaState, QueueRow};
 use crate::storage::pack::shelf::Shelf;
 
 /// Why a broker cannot start on what is there.
@@ -46,15 +41,6 @@ pub enum OpenError {
     User(#[from] UserError),
 }
 
-/// The state that facts tell, before it is a broker.
-#[derive(Debug, Default)]
-struct Recovered {
-    definitions: Definitions,
-    queues: BTreeMap<QueueId, RecoveredQueue>,
-    packs: BTreeMap<u64, PackUse>,
-    next_queue: u64,
-}
-
 /// What is known of a queue's messages.
 #[derive(Debug, Default)]
 struct RecoveredQueue {
@@ -66,71 +52,36 @@ struct RecoveredQueue {
     messages: u64,
 }
 
-impl Recovered {
-    /// Reads the tables; where the log goes on from.
-    fn load(&mut self, meta: &mut Meta) -> Result<MetaState, StoreError> {
-        let state = meta.load(&mut |loaded| match loaded {
-            Loaded::Defined(definition) => self.define(&definition),
-            Loaded::Queue(row) => {
-                // The log may be about to define it.
-                let queue = self.queues.entry(row.queue).or_default();
-                queue.next_seq = row.next_seq;
-                queue.delivered_hi = row.delivered_hi;
-            }
-            Loaded::Extent { queue, at, settled, .. } => self.add_extent(queue, at, settled),
-        })?;
-        self.next_queue = self.next_queue.max(state.next_queue_id);
-        Ok(state)
+impl Messages for RecoveredQueue {
+    type Shared = BTreeMap<u64, PackUse>;
+
+    fn declare(&mut self, _vhost: &str, _name: &str) {}
+
+    fn restore(&mut self, row: &QueueRow) {
+        self.next_seq = row.next_seq;
+        self.delivered_hi = row.delivered_hi;
     }
 
-    fn add_extent(&mut self, queue: QueueId, at: Extent, gaps: RoaringBitmap) {
-        let Some(queue) = self.queues.get_mut(&queue) else { return };
-        let pack = self.packs.entry(at.pack).or_default();
-        queue.next_seq = queue.next_seq.max(at.last.after(1).counted());
-        queue.body_bytes += at.body_bytes;
-        queue.messages += u64::from(at.count);
-        queue.ledger.restore_extent(NewExtent { at, gaps, pack_live: Arc::clone(&pack.live) });
+    fn add_extent(&mut self, packs: &mut Self::Shared, _lane: u32, at: Extent, gaps: RoaringBitmap) {
+        let pack = packs.entry(at.pack).or_default();
+        self.next_seq = self.next_seq.max(at.last.after(1).counted());
+        self.body_bytes += at.body_bytes;
+        self.messages += u64::from(at.count);
+        self.ledger.restore_extent(NewExtent { at, gaps, pack_live: Arc::clone(&pack.live) });
     }
 
-    /// Applies one record of the log.
-    fn apply(&mut self, record: &Replayed) -> Result<(), FactError> {
-        match fact_codec::decode(record.kind, &record.body)? {
-            DecodedFact::Published(published) => self.publish(record.start, &published),
-            DecodedFact::Settled(settled) => {
-                if let Some(queue) = self.queues.get_mut(&settled.queue) {
-                    for (first, end) in settled.ranges() {
-                        queue.ledger.cut(first, end);
-                    }
-                }
-            }
-            DecodedFact::Defined(definition) => self.define(&definition),
+    fn publish(&mut self, &Target { first, count, .. }: &Target, record: Lsn, body_bytes: u64) {
+        let end = first.after(count);
+        self.next_seq = self.next_seq.max(end.counted());
+        if self.ledger.live_in(first, end) == 0 {
+            self.ledger.insert(first, end, Place::Log(record));
+            self.messages += u64::from(count);
+            self.body_bytes += body_bytes;
         }
-        Ok(())
     }
 
-    fn define(&mut self, definition: &Definition<'_>) {
-        match *definition {
-            Definition::QueueDeclared { queue, .. } => {
-                self.next_queue = self.next_queue.max(queue.0 + 1);
-                self.queues.entry(queue).or_default();
-            }
-            Definition::QueueDeleted { queue } => drop(self.queues.remove(&queue)),
-            _ => {}
-        }
-        self.definitions.apply(definition);
-    }
-
-    fn publish(&mut self, start: Lsn, published: &Published<'_>) {
-        for Target { queue, first, count } in published.targets() {
-            let Some(queue) = self.queues.get_mut(&queue) else { continue };
-            let end = first.after(count);
-            queue.next_seq = queue.next_seq.max(end.counted());
-            if queue.ledger.live_in(first, end) == 0 {
-                queue.ledger.insert(first, end, Place::Log(start));
-                queue.messages += u64::from(count);
-                queue.body_bytes += published.body_bytes;
-            }
-        }
+    fn settle(&mut self, first: Seq, end: Seq) {
+        self.ledger.cut(first, end);
     }
 }
 
@@ -158,7 +109,7 @@ impl RecoveredQueue {
 /// What a data directory holds, read and ready to go on.
 #[derive(Debug)]
 struct Found {
-    recovered: Recovered,
+    recovered: Fold<RecoveredQueue>,
     meta: Meta,
     state: MetaState,
     shelf: Shelf,
@@ -193,18 +144,21 @@ impl Found {
         if remedy == Remedy::GiveReserve && Ballast::new(Arc::clone(disk), 0).release()? {
             tracing::warn!("the disk is full: the reserve is used up for the start");
         }
-        let mut recovered = Recovered::default();
+        let mut recovered = Fold::<RecoveredQueue>::default();
         let mut meta = Meta::open(Arc::clone(disk))?;
-        let state = recovered.load(&mut meta)?;
+        let state = meta.load(&mut |loaded| recovered.load(loaded))?;
+        recovered.next_queue = recovered.next_queue.max(state.next_queue_id);
         let shelf = Shelf::new(Arc::clone(disk));
-        let highest_pack = shelf.doom_unknown(|number| recovered.packs.contains_key(&number))?;
+        let highest_pack = shelf.doom_unknown(|number| recovered.shared.contains_key(&number))?;
         while remedy != Remedy::Nothing && shelf.sweep()? {}
         let log = Log::open(Arc::clone(disk), log_options, state.replay, &mut |record| {
-            recovered.apply(&record).map_err(|error| StoreError::Corrupt {
+            let corrupt = |error: FactError| StoreError::Corrupt {
                 file: "log".to_owned(),
                 offset: record.start.0,
                 problem: error.to_string(),
-            })
+            };
+            recovered.apply(record.start, &fact_codec::decode(record.kind, &record.body).map_err(corrupt)?);
+            Ok(())
         })?;
         Ok(Self { recovered, meta, state, shelf, highest_pack, log })
     }
@@ -251,7 +205,7 @@ impl Broker {
         node.use_queue_ids_from(recovered.next_queue);
         node.spills.number_from(highest_pack + 1);
         let broker = Self::with_node(config, node)?;
-        let Recovered { definitions, queues, packs, .. } = recovered;
+        let Fold { definitions, queues, shared: packs, .. } = recovered;
         broker.restore(&definitions, queues, is_clean).log(is_clean);
         Ok((broker, Checkpoint::new(meta, packs, highest_pack + 1)))
     }
@@ -286,5 +240,149 @@ impl Broker {
         }
         self.vhosts.iter().for_each(|vhost| vhost.restore_delays());
         restored
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Strategy, any, prop_assert_eq, prop_oneof, proptest};
+
+    use super::RecoveredQueue;
+    use crate::message::block::BlockBuilder;
+    use crate::message::block_header::{Marks, Stamp};
+    use crate::message::fact::{Definition, Fact};
+    use crate::message::fact_codec;
+    use crate::message::names::Names;
+    use crate::message::place::{Lsn, QueueId, Seq};
+    use crate::message::record::Content;
+    use crate::message::run::Run;
+    use crate::queue::ledger::Where;
+    use crate::storage::fold::Fold;
+
+    const QUEUES: u64 = 4;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A queue of this name goes, if it is there, and another one comes.
+        Declare(u64),
+        Delete(u64),
+        /// So many messages for the queues whose bits are set.
+        Publish(u8, u32),
+        /// Some of the last numbers of a queue.
+        Settle(u64, u64, u32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let queue = 0..QUEUES;
+        let step = prop_oneof![
+            1 => queue.clone().prop_map(Step::Declare),
+            1 => queue.clone().prop_map(Step::Delete),
+            5 => (any::<u8>(), 1u32..5).prop_map(|(queues, count)| Step::Publish(queues, count)),
+            4 => (queue, 0u64..12, 1u32..6).prop_map(|(queue, back, count)| Step::Settle(queue, back, count)),
+        ];
+        proptest::collection::vec(step, 1..60)
+    }
+
+    fn run(count: u32) -> Run {
+        let mut builder = BlockBuilder::default();
+        (0..count)
+            .for_each(|_| builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" }));
+        let (block, count, body_bytes) =
+            builder.seal(Stamp { marks: Marks::of(true), received_ms: 0 }, &std::sync::Arc::default());
+        Run::of_block(block, count, body_bytes)
+    }
+
+    /// The facts of these steps, as the log has them.
+    fn history(steps: &[Step]) -> Vec<(u8, Vec<u8>)> {
+        let (mut queues, mut next_queue) = ([None::<(QueueId, u64)>; QUEUES as usize], 1);
+        let mut facts = Vec::new();
+        let mut tell = |fact: &Fact<'_>| {
+            let mut body = Vec::new();
+            fact_codec::encode(fact, &mut body);
+            facts.push((fact_codec::kind(fact), body));
+        };
+        for step in steps {
+            match *step {
+                Step::Declare(at) => {
+                    let queue = QueueId(next_queue);
+                    next_queue += 1;
+                    if let Some((old, _)) = queues[at as usize].replace((queue, 1)) {
+                        tell(&Fact::Defined(Definition::QueueDeleted { queue: old }));
+                    }
+                    let name = format!("q{at}");
+                    let (vhost, auto_delete, arguments) = ("/", false, &[][..]);
+                    let name = name.as_str();
+                    tell(&Fact::Defined(Definition::QueueDeclared {
+                        queue,
+                        vhost,
+                        name,
+                        auto_delete,
+                        arguments,
+                    }));
+                }
+                Step::Delete(at) => {
+                    if let Some((queue, _)) = queues[at as usize].take() {
+                        tell(&Fact::Defined(Definition::QueueDeleted { queue }));
+                    }
+                }
+                Step::Publish(bits, count) => {
+                    let mut targets = Vec::new();
+                    for (at, queue) in (0..).zip(&mut queues) {
+                        if let Some((queue, next)) = queue.as_mut().filter(|_| bits & 1 << at != 0) {
+                            targets.push((*queue, Seq(*next)));
+                            *next += u64::from(count);
+                        }
+                    }
+                    if !targets.is_empty() {
+                        tell(&Fact::Published { run: &run(count), targets: &targets });
+                    }
+                }
+                Step::Settle(at, back, count) => {
+                    if let Some((queue, next)) = queues[at as usize]
+                        && next > back + 1
+                    {
+                        let first = Seq(next - 1 - back);
+                        tell(&Fact::Settled { queue, ranges: &[(first, first.after(count).min(Seq(next)))] });
+                    }
+                }
+            }
+        }
+        facts
+    }
+
+    fn apply(fold: &mut Fold<RecoveredQueue>, facts: &[(u8, Vec<u8>)], from: usize) {
+        for (at, (kind, body)) in facts.iter().enumerate().skip(from) {
+            // A record's place is its number.
+            fold.apply(Lsn(at as u64), &fact_codec::decode(*kind, body).unwrap());
+        }
+    }
+
+    /// A queue, its next number, and where each of its messages is.
+    type Told = (QueueId, Seq, Vec<(u64, Option<Where>)>);
+
+    /// All that a broker makes of it: definitions, the next queue's number, and queues.
+    fn all(fold: &Fold<RecoveredQueue>) -> (Vec<String>, u64, Vec<Told>) {
+        let definitions = fold.definitions.iter().map(|definition| format!("{definition:?}")).collect();
+        let messages = |queue: &RecoveredQueue| {
+            let live =
+                queue.ledger.live_ranges(Seq(0), Seq(u64::MAX)).flat_map(|(first, end)| first.0..end.0);
+            live.map(|seq| (seq, queue.ledger.place(Seq(seq)))).collect()
+        };
+        let queues = fold.queues.iter().map(|(id, queue)| (*id, queue.next_seq, messages(queue))).collect();
+        (definitions, fold.next_queue, queues)
+    }
+
+    proptest! {
+        #[test]
+        fn a_history_that_is_folded_twice_comes_to_the_same(steps in steps(), again in any::<proptest::sample::Index>()) {
+            let facts = history(&steps);
+            let (mut once, mut twice) = (Fold::default(), Fold::default());
+            apply(&mut once, &facts, 0);
+            apply(&mut twice, &facts, 0);
+            prop_assert_eq!(all(&once), all(&twice));
+            // And so when a part of it is told to a state that reflects it already.
+            apply(&mut twice, &facts, again.index(facts.len() + 1));
+            prop_assert_eq!(all(&once), all(&twice));
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The state that tables and log tell, as far as a check must know it: which numbers of which queue live.
+//! The fold of facts ([`crate::storage::fold`]) as far as a check must know it: which numbers of which queue live; and what
+//! is wrong with what it reads.
 //!
 //! Numbers rise and are never used twice, so that what a hole of the log took shows as numbers that nobody names.
 //! Those may have been transient messages, which are never in the log: a hole tells which numbers may be gone, and
@@ -11,24 +12,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use roaring::{RoaringBitmap, RoaringTreemap};
 
-use crate::message::fact::Definition;
 use crate::message::fact_codec::{self, DecodedFact, Published, Target};
-use crate::message::place::{Extent, QueueId, Seq};
+use crate::message::place::{Extent, Lsn, QueueId, Seq};
 use crate::message::run::Run;
 use crate::stats::Gauge;
 use crate::storage::batch::{BATCH_HEADER_BYTES, CUT, LOST, records};
 use crate::storage::check::log::{Hole, Reader};
 use crate::storage::error::StoreError;
+use crate::storage::fold::{Fold, Messages};
 use crate::storage::log::Replayed;
 use crate::storage::log::recover::corrupt;
-use crate::storage::meta::{Loaded, QueueRow};
+use crate::storage::meta::QueueRow;
 
 /// All queues.
 #[derive(Debug, Default)]
-pub(super) struct Fold {
-    pub(super) queues: BTreeMap<QueueId, Folded>,
-    /// Queues below this have been, and may be gone.
-    pub(super) next_queue_id: u64,
+pub(super) struct Folding {
+    pub(super) fold: Fold<Folded>,
     /// Messages of queues whose declaration a hole took.
     pub(super) orphans: BTreeMap<QueueId, RoaringTreemap>,
     /// Blocks in whole batches that are damaged: written so.
@@ -43,6 +42,7 @@ pub(super) struct Fold {
 pub(super) struct Folded {
     pub(super) vhost: String,
     pub(super) name: String,
+    is_declared: bool,
     pub(super) extents: Vec<FoldedExtent>,
     /// Live numbers in the log.
     pub(super) live: RoaringTreemap,
@@ -133,7 +133,33 @@ impl Folded {
         (messages, bytes)
     }
 
-    fn publish(&mut self, target: &Target, body_bytes: u64) {
+    /// The log has ended: of what came after a hole nothing more is known.
+    fn close(&mut self) {
+        if let Some(Gap { hole, named, .. }) = self.gap.take() {
+            self.lost.extend(named.into_iter().map(|numbers| Lost { hole, numbers }));
+        }
+    }
+}
+
+impl Messages for Folded {
+    type Shared = ();
+
+    fn declare(&mut self, vhost: &str, name: &str) {
+        (self.vhost, self.name) = (vhost.to_owned(), name.to_owned());
+        self.is_declared = true;
+        self.next = self.next.max(Seq(1));
+    }
+
+    fn restore(&mut self, row: &QueueRow) {
+        self.next = row.next_seq;
+    }
+
+    fn add_extent(&mut self, (): &mut (), lane: u32, at: Extent, settled: RoaringBitmap) {
+        self.next = self.next.max(Seq(at.last.0.saturating_add(1)).counted());
+        self.extents.push(FoldedExtent { lane, at, settled });
+    }
+
+    fn publish(&mut self, target: &Target, _record: Lsn, body_bytes: u64) {
         let (first, end) = (target.first, target.first.after(target.count));
         if let Some(gap) = self.gap.take()
             && first > gap.from
@@ -148,60 +174,26 @@ impl Folded {
         }
     }
 
-    /// The log has ended: of what came after a hole nothing more is known.
-    fn close(&mut self) {
-        if let Some(Gap { hole, named, .. }) = self.gap.take() {
-            self.lost.extend(named.into_iter().map(|numbers| Lost { hole, numbers }));
-        }
+    fn settle(&mut self, first: Seq, end: Seq) {
+        self.live.remove_range(first.0..end.0);
+        self.extents.iter_mut().for_each(|extent| extent.settle(first, end));
     }
 }
 
-impl Fold {
-    /// Takes in what the tables hold.
-    pub(super) fn load(&mut self, loaded: Loaded<'_>) {
-        match loaded {
-            Loaded::Defined(definition) => self.define(&definition),
-            Loaded::Queue(QueueRow { queue, next_seq, .. }) => {
-                if let Some(queue) = self.queues.get_mut(&queue) {
-                    queue.next = next_seq;
-                }
-            }
-            Loaded::Extent { queue, lane, at, settled } => {
-                if let Some(queue) = self.queues.get_mut(&queue) {
-                    queue.next = queue.next.max(Seq(at.last.0.saturating_add(1)).counted());
-                    queue.extents.push(FoldedExtent { lane, at, settled });
-                }
-            }
-        }
-    }
-
-    fn define(&mut self, definition: &Definition<'_>) {
-        match *definition {
-            Definition::QueueDeclared { queue, vhost, name, .. } => {
-                self.next_queue_id = self.next_queue_id.max(queue.0.saturating_add(1));
-                let folded = self.queues.entry(queue).or_default();
-                (folded.vhost, folded.name) = (vhost.to_owned(), name.to_owned());
-                folded.next = folded.next.max(Seq(1));
-            }
-            Definition::QueueDeleted { queue } => drop(self.queues.remove(&queue)),
-            _ => {}
-        }
-    }
-
-    fn publish(&mut self, published: &Published<'_>, body: &Bytes) -> Result<(), String> {
+impl Folding {
+    /// Looks at the block of messages that came: those of queues that a hole took are nobody's, and those whose bytes are
+    /// damaged are counted so.
+    fn look_at(&mut self, published: &Published<'_>, body: &Bytes) -> Result<(), String> {
         let block = body.slice(published.block_range.clone());
         let whole = Run::from_disk(&block, &self.gauge);
         for target in published.targets() {
-            let Some(queue) = self.queues.get_mut(&target.queue) else {
-                if self.holes > 0 && target.queue.0 >= self.next_queue_id {
-                    let numbers = target.first.0..target.first.after(target.count).0;
+            let numbers = target.first.0..target.first.after(target.count).0;
+            match self.fold.queues.get_mut(&target.queue) {
+                Some(queue) if whole.is_err() => drop(queue.broken.insert_range(numbers)),
+                None if self.holes > 0 && target.queue.0 >= self.fold.next_queue => {
                     self.orphans.entry(target.queue).or_default().insert_range(numbers);
                 }
-                continue;
-            };
-            queue.publish(&target, published.body_bytes);
-            if whole.is_err() {
-                queue.broken.insert_range(target.first.0..target.first.after(target.count).0);
+                _ => {}
             }
         }
         whole.map(drop).map_err(|error| error.to_string())
@@ -209,7 +201,9 @@ impl Fold {
 
     /// All of the log was read.
     pub(super) fn close(&mut self) {
-        for queue in self.queues.values_mut() {
+        // Of some the tables have a row, and nothing defines them any more.
+        self.fold.queues.retain(|_, queue| queue.is_declared);
+        for queue in self.fold.queues.values_mut() {
             queue.close();
             queue.broken &= &queue.live;
         }
@@ -224,7 +218,7 @@ impl Fold {
                 continue;
             };
             for Target { queue, first, count } in published.targets() {
-                let gap = self.queues.get_mut(&queue).and_then(|queue| queue.gap.as_mut());
+                let gap = self.fold.queues.get_mut(&queue).and_then(|queue| queue.gap.as_mut());
                 if let Some(gap) = gap.filter(|gap| gap.from <= first) {
                     gap.named.push(first.0..first.after(count).0);
                 }
@@ -233,30 +227,21 @@ impl Fold {
     }
 }
 
-impl Reader for Fold {
+impl Reader for Folding {
     fn record(&mut self, record: &Replayed, file: &str, offset: u64) -> Result<(), StoreError> {
         self.records += 1;
         if [CUT, LOST].contains(&record.kind) {
             return Ok(());
         }
         let fact = fact_codec::decode(record.kind, &record.body);
-        match fact.map_err(|error| corrupt(file, offset, error.to_string()))? {
-            DecodedFact::Published(published) => {
-                if let Err(problem) = self.publish(&published, &record.body) {
-                    let queues: Vec<_> = published.targets().map(|target| target.queue.0).collect();
-                    let problem = format!("{problem}: messages of the queues numbered {queues:?}");
-                    self.broken.push(corrupt(file, offset, problem));
-                }
-            }
-            DecodedFact::Settled(settled) => {
-                if let Some(queue) = self.queues.get_mut(&settled.queue) {
-                    for (first, end) in settled.ranges() {
-                        queue.live.remove_range(first.0..end.0);
-                        queue.extents.iter_mut().for_each(|extent| extent.settle(first, end));
-                    }
-                }
-            }
-            DecodedFact::Defined(definition) => self.define(&definition),
+        let fact = fact.map_err(|error| corrupt(file, offset, error.to_string()))?;
+        self.fold.apply(record.start, &fact);
+        if let DecodedFact::Published(published) = &fact
+            && let Err(problem) = self.look_at(published, &record.body)
+        {
+            let queues: Vec<_> = published.targets().map(|target| target.queue.0).collect();
+            let problem = format!("{problem}: messages of the queues numbered {queues:?}");
+            self.broken.push(corrupt(file, offset, problem));
         }
         Ok(())
     }
@@ -264,7 +249,7 @@ impl Reader for Fold {
     fn hole(&mut self, _hole: &Hole, damaged: &[Vec<u8>]) {
         let hole = self.holes;
         self.holes += 1;
-        for queue in self.queues.values_mut() {
+        for queue in self.fold.queues.values_mut() {
             queue.gap.get_or_insert(Gap { hole, from: queue.next, named: Vec::new() });
         }
         damaged.iter().for_each(|bytes| self.name_lost(bytes));

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use roaring::RoaringTreemap;
 
 use crate::message::place::QueueId;
-use crate::storage::check::fold::{Fold, Folded};
+use crate::storage::check::fold::{Folded, Folding};
 use crate::storage::check::log::Survey;
 use crate::storage::check::packs::Packs;
 use crate::storage::disk::Disk;
@@ -94,7 +94,7 @@ pub struct Check {
     disk: Arc<dyn Disk>,
     meta: Option<Meta>,
     state: MetaState,
-    fold: Fold,
+    fold: Folding,
     survey: Survey,
     packs: Packs,
     report: Report,
@@ -108,11 +108,11 @@ impl Check {
     /// because without them nothing can be told.
     pub fn run(disk: Arc<dyn Disk>, watch: &mut dyn Watch) -> Result<Self, StoreError> {
         let mut meta = open_meta(&disk)?;
-        let mut fold = Fold::default();
+        let mut fold = Folding::default();
         let mut state = MetaState { replay: ReplayFrom::START, next_queue_id: 1, clean: None };
         if let Some(meta) = &mut meta {
-            state = meta.load(&mut |loaded| fold.load(loaded))?;
-            fold.next_queue_id = fold.next_queue_id.max(state.next_queue_id);
+            state = meta.load(&mut |loaded| fold.fold.load(loaded))?;
+            fold.fold.next_queue = fold.fold.next_queue.max(state.next_queue_id);
         }
         let mut survey = log::survey(&*disk, state.replay, &mut fold, watch)?;
         fold.close();
@@ -165,7 +165,7 @@ impl Report {
         self.damage.is_empty()
     }
 
-    fn new(fold: &Fold, survey: &Survey, packs: &Packs) -> Self {
+    fn new(fold: &Folding, survey: &Survey, packs: &Packs) -> Self {
         let mut report = Self {
             unknown_packs: packs.unknown.clone(),
             slots: survey.slots,
@@ -176,7 +176,8 @@ impl Report {
         };
         report.add_log(fold, survey);
         report.add_packs(fold, packs);
-        report.queues = fold.queues.iter().map(|(id, queue)| QueueReport::new(*id, queue, packs)).collect();
+        report.queues =
+            fold.fold.queues.iter().map(|(id, queue)| QueueReport::new(*id, queue, packs)).collect();
         report.queues.sort_by(|one, two| (&one.vhost, &one.name).cmp(&(&two.vhost, &two.name)));
         report
     }
@@ -185,7 +186,7 @@ impl Report {
         self.damage.push(Damage { problem, can_be_set_aside: true });
     }
 
-    fn add_log(&mut self, fold: &Fold, survey: &Survey) {
+    fn add_log(&mut self, fold: &Folding, survey: &Survey) {
         for lost in &survey.headers {
             let (file, sequence) = (&lost.file, lost.header.sequence);
             self.add(if lost.is_missing {
@@ -196,7 +197,7 @@ impl Report {
         }
         for (at, hole) in survey.holes.iter().enumerate() {
             let from = &hole.from;
-            let lost = fold.queues.values().filter_map(|queue| {
+            let lost = fold.fold.queues.values().filter_map(|queue| {
                 let lost = queue.lost.iter().filter(|lost| lost.hole == at);
                 let numbers: Vec<_> = lost.map(|lost| lost.numbers.clone()).collect();
                 (!numbers.is_empty()).then_some((queue, numbers))
@@ -226,14 +227,14 @@ impl Report {
         }
     }
 
-    fn add_packs(&mut self, fold: &Fold, packs: &Packs) {
+    fn add_packs(&mut self, fold: &Folding, packs: &Packs) {
         for pack in &packs.damaged {
             if let Some(unreadable) = &pack.unreadable {
                 self.add(format!("{unreadable}; a broker can read nothing of it"));
             }
             for damaged in &pack.extents {
                 let numbers = damaged.numbers();
-                let queue = fold.queues.get(&damaged.queue).map(|queue| (queue, ranges(&numbers)));
+                let queue = fold.fold.queues.get(&damaged.queue).map(|queue| (queue, ranges(&numbers)));
                 let problem = damaged.problems.first().map_or_else(
                     || {
                         format!(

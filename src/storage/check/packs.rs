@@ -10,7 +10,7 @@ use crate::message::place::{Extent, QueueId, Seq};
 use crate::message::run::Run;
 use crate::stats::Gauge;
 use crate::storage::check::Watch;
-use crate::storage::check::fold::{Fold, FoldedExtent};
+use crate::storage::check::fold::{FoldedExtent, Folding};
 use crate::storage::disk::Disk;
 use crate::storage::error::StoreError;
 use crate::storage::pack::reader::{ExtentRead, Pack};
@@ -51,9 +51,9 @@ pub(super) struct DamagedExtent {
 ///
 /// # Errors
 /// What the disk says; damage is in what is returned.
-pub(super) fn check(disk: &dyn Disk, fold: &Fold, watch: &mut dyn Watch) -> Result<Packs, StoreError> {
+pub(super) fn check(disk: &dyn Disk, fold: &Folding, watch: &mut dyn Watch) -> Result<Packs, StoreError> {
     let mut by_pack: BTreeMap<u64, Vec<(QueueId, &FoldedExtent)>> = BTreeMap::new();
-    for (queue, folded) in &fold.queues {
+    for (queue, folded) in &fold.fold.queues {
         for extent in &folded.extents {
             by_pack.entry(extent.at.pack).or_default().push((*queue, extent));
         }

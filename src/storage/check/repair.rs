@@ -18,7 +18,7 @@ use crate::message::place::{QueueId, Seq};
 use crate::storage::batch::{
     BATCH_HEADER_BYTES, BatchHeader, LOST, RECORD_HEADER_BYTES, RecordHeader, padded_bytes,
 };
-use crate::storage::check::fold::Fold;
+use crate::storage::check::fold::Folding;
 use crate::storage::check::log::{Hole, LostHeader, Spot, Survey};
 use crate::storage::check::packs::{self, DamagedExtent, DamagedPack};
 use crate::storage::check::{Check, quarantine, ranges, said};
@@ -219,7 +219,7 @@ fn rewrite_pack(
     meta: &mut Meta,
     pack: &DamagedPack,
     number: u64,
-    fold: &Fold,
+    fold: &Folding,
     changes: &mut Changes,
     done: &mut Vec<String>,
 ) -> Result<(), StoreError> {
@@ -231,7 +231,7 @@ fn rewrite_pack(
     let lost = if lost.is_empty() { "none".to_owned() } else { lost.join(", ") };
     let mut writer = PackWriter::create(disk, Kind::Durable, number)?;
     let mut written = 0;
-    for (queue, folded) in &fold.queues {
+    for (queue, folded) in &fold.fold.queues {
         let mut extents: Vec<_> =
             folded.extents.iter().filter(|extent| extent.at.pack == pack.number).collect();
         extents.sort_by_key(|extent| extent.at.first);
@@ -271,12 +271,12 @@ fn rewrite_pack(
 /// Settles messages that lie damaged in whole batches.
 fn settle_broken(
     disk: &Arc<dyn Disk>,
-    fold: &Fold,
+    fold: &Folding,
     survey: &Survey,
     replay: ReplayFrom,
     done: &mut Vec<String>,
 ) -> Result<(), StoreError> {
-    let broken: BTreeMap<QueueId, &RoaringTreemap> = (fold.queues.iter())
+    let broken: BTreeMap<QueueId, &RoaringTreemap> = (fold.fold.queues.iter())
         .filter(|(_, queue)| !queue.broken.is_empty())
         .map(|(id, queue)| (*id, &queue.broken))
         .collect();
