@@ -153,7 +153,7 @@ impl Habits {
     /// The next definition. When not all deliveries have been heard, only what counts no messages.
     pub(crate) fn definition(shadow: &Shadow, all_heard: bool, dice: &mut Dice) -> Option<Op> {
         let queue = (*dice.pick(&QUEUES)?).to_owned();
-        if dice.chance(50)
+        if dice.chance(25)
             && let Some(op) = Self::fan_out(shadow)
         {
             return Some(op);

@@ -15,7 +15,7 @@ use crate::world::{Point, World};
 const POINTS: u64 = 1400;
 const SEEDS: u64 = 20;
 /// A workload makes about so many calls: what a sample's density is computed from.
-const CALLS_PER_SEED: u64 = 500;
+const CALLS_PER_SEED: u64 = 1000;
 const MODES: u64 = CrashMode::ALL.len() as u64;
 
 #[test]
