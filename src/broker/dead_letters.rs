@@ -82,6 +82,12 @@ impl DeadLetters {
         self.state.lock().refused.pop_front()
     }
 
+    /// The log may take more again.
+    pub(super) fn go_on(&self) {
+        let waker = self.state.lock().waker.take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
     fn put_back_refused(&self, queue: Arc<Queue>, run: Run) {
         self.state.lock().refused.push_front((queue, run));
     }
@@ -112,7 +118,8 @@ struct Taken {
 
 impl Burials {
     /// Ready when [`Burials::step`] has something to do; otherwise the task will be woken. While the log takes no more
-    /// from publishers it takes nothing from here either.
+    /// from publishers it takes nothing from here either: more is durable then, or a checkpoint gives slots back
+    /// (`DeadLetters::go_on`).
     pub fn poll(&self, node: &Node, context: &mut Context<'_>) -> Poll<()> {
         if self.burst.is_handing_over() {
             return Poll::Ready(());

@@ -3,15 +3,15 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::config::{Config, size};
+use crate::config::size;
 use crate::net::ServeError;
 use crate::storage::error::StoreError;
 
-/// What a start takes beside a file of the log: tables, and a folder or two, in bytes.
+/// What a start takes: tables, a short file of the log, and a folder or two, in bytes.
 const START_BYTES: u64 = 4 << 20;
 
 /// The error, and what the person can do.
-pub(super) fn sentence(error: &ServeError, config: &Config) -> String {
+pub(super) fn sentence(error: &ServeError) -> String {
     let advice = match error {
         ServeError::Listen { error, .. } => match error.kind() {
             ErrorKind::AddrInUse => {
@@ -22,13 +22,13 @@ pub(super) fn sentence(error: &ServeError, config: &Config) -> String {
             }
             _ => "choose an address of this machine with --listen HOST:PORT".to_owned(),
         },
-        ServeError::Open { dir, error } => return of_directory(dir, error, config),
+        ServeError::Open { dir, error } => return of_directory(dir, error),
         ServeError::Thread(_) | ServeError::User(_) | ServeError::Store { .. } => return error.to_string(),
     };
     format!("{error}: {advice}")
 }
 
-fn of_directory(dir: &Path, error: &StoreError, config: &Config) -> String {
+fn of_directory(dir: &Path, error: &StoreError) -> String {
     let place = dir.display();
     match error {
         StoreError::InUse(_) => {
@@ -39,7 +39,7 @@ fn of_directory(dir: &Path, error: &StoreError, config: &Config) -> String {
             "the data directory {place}: {error}: raise the limit on open files (ulimit -n, or LimitNOFILE= of a service)"
         ),
         _ if error.is_full() => {
-            let needed = size(config.storage.slot_bytes.saturating_add(START_BYTES));
+            let needed = size(START_BYTES);
             let free =
                 free_bytes(dir).map_or_else(String::new, |bytes| format!(" and {} are free", size(bytes)));
             format!(

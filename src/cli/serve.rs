@@ -26,14 +26,13 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
     let runtime = runtime.context("cannot start the runtime")?;
     let served = runtime.block_on(async {
         let signals = Signals::new().context("cannot listen for signals")?;
-        let config = Arc::new(config);
-        match net::serve(Arc::clone(&config), signals.first()).await {
+        match net::serve(Arc::new(config), signals.first()).await {
             Ok(()) => Ok(()),
             Err(error @ ServeError::Store { .. }) => {
                 tracing::error!(%error, "the store failed: nothing more is confirmed, and the broker stops");
                 Err(Failure::Store)
             }
-            Err(error) => Err(anyhow::Error::msg(advice::sentence(&error, &config)).into()),
+            Err(error) => Err(anyhow::Error::msg(advice::sentence(&error)).into()),
         }
     });
     // What still runs then has had its time: do not wait for it.

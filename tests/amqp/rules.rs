@@ -11,7 +11,9 @@ use sluicemq::protocol::table::{ArrayBuf, Table, TableBuf};
 
 use crate::harness::broker::{only_here, unique};
 use crate::harness::client::{Client, NO_PROPERTIES};
+use crate::harness::content::{Arrival, content_frames};
 use crate::harness::methods::{consume, publish, queue_declare, queue_delete};
+use crate::harness::wire::method_frame;
 
 type Arguments<'a> = &'a [(&'a str, Field<'a>)];
 
@@ -570,4 +572,34 @@ fn what_comes_back_to_a_full_queue_that_refuses_is_kept() {
     client.requeue(held.tag());
     client.barrier();
     assert_eq!(client.take_all(&queue), ["a", "b"]);
+}
+
+#[test]
+fn what_a_consumer_waits_for_finds_room() {
+    let mut client = Client::open();
+    let limits = [("x-max-length", Field::I32(1)), ("x-overflow", Field::LongStr(b"reject-publish"))];
+    let queue = queue_with(&mut client, &limits);
+    client.consume_as(BasicConsume { no_ack: true, ..consume(&queue) });
+    client.open_channel(2);
+    client.on(2).select_confirms();
+    let mut burst = Vec::new();
+    for number in 0..10 {
+        burst.extend(method_frame(2, &Method::BasicPublish(publish("", &queue))));
+        burst.extend(content_frames(2, NO_PROPERTIES, number.to_string().as_bytes()));
+    }
+    client.wire.send_bytes(&burst);
+    let (mut delivered, mut confirmed) = (Vec::new(), 0);
+    while delivered.len() < 10 || confirmed < 10 {
+        let frame = client.wire.frame();
+        if let Method::BasicAck(ack) = frame.method() {
+            confirmed = ack.delivery_tag;
+            continue;
+        }
+        assert!(
+            matches!(frame.method(), Method::BasicDeliver(_)),
+            "neither an ack nor a delivery: {frame:?}"
+        );
+        delivered.push(Arrival::read(&mut client.wire, frame).text().to_owned());
+    }
+    assert_eq!(delivered, (0..10).map(|number| number.to_string()).collect::<Vec<_>>());
 }

@@ -150,7 +150,7 @@ fn a_directory_in_use() {
 fn a_disk_without_room() {
     let dir = tempfile::tempdir().expect("a directory");
     let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(dir.path()).status();
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"]).arg(dir.path()).status();
     if !mounted.is_ok_and(|status| status.success()) {
         println!("skipped: nothing can be mounted here");
         return;
@@ -158,7 +158,7 @@ fn a_disk_without_room() {
     let data = dir.path().join("data");
     let said = std::panic::catch_unwind(|| told(&mut serve(&data), 1));
     // What is needed by what is said is enough.
-    let remounted = Command::new("mount").args(["-o", "remount,size=68m"]).arg(dir.path()).status();
+    let remounted = Command::new("mount").args(["-o", "remount,size=4m"]).arg(dir.path()).status();
     let started = remounted.is_ok_and(|status| status.success()).then(|| {
         let mut broker = Broker::start(&mut serve(&data));
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -170,7 +170,7 @@ fn a_disk_without_room() {
     let place = data.display();
     assert!(said.starts_with(&format!("sluicemq: the data directory {place}: ")), "{said}");
     assert!(
-        said.contains("No space left on device (os error 28): a start needs up to 68.0 MiB and "),
+        said.contains("No space left on device (os error 28): a start needs up to 4.0 MiB and "),
         "{said}"
     );
     assert!(said.ends_with(" are free: make room, or choose another directory with --data-dir"), "{said}");

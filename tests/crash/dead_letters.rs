@@ -6,8 +6,10 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -36,8 +38,18 @@ struct Chain {
     life: Life,
     client: Client,
     burials: Burials,
+    /// Whether those were woken since they last had nothing to do.
+    woken: Arc<Flag>,
     now: Now,
     confirmed: u64,
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn name(queue: u32) -> String {
@@ -65,7 +77,14 @@ impl Chain {
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let life = Life::start(disk, SIZES, epoch_seed).map_err(|error| error.to_string())?;
         let client = Client::connect(&life.broker, now);
-        Ok(Self { life, client, burials: Burials::default(), now, confirmed: 0 })
+        Ok(Self {
+            life,
+            client,
+            burials: Burials::default(),
+            woken: Arc::new(Flag(AtomicBool::new(true))),
+            now,
+            confirmed: 0,
+        })
     }
 
     /// Does what somebody has a reason to do; whether anybody had.
@@ -77,11 +96,15 @@ impl Chain {
             broker.on_deadlines(self.now);
             worked = true;
         }
-        let context = &mut Context::from_waker(Waker::noop());
-        if self.burials.poll(&broker.node, context).is_ready() {
-            self.burials.step(&broker, self.now);
-            worked = true;
+        if self.woken.0.swap(false, Ordering::Relaxed) {
+            let waker = Waker::from(Arc::clone(&self.woken));
+            if self.burials.poll(&broker.node, &mut Context::from_waker(&waker)).is_ready() {
+                self.burials.step(&broker, self.now);
+                self.woken.0.store(true, Ordering::Relaxed);
+                worked = true;
+            }
         }
+        let context = &mut Context::from_waker(Waker::noop());
         if broker.poll_release(context).is_ready() {
             broker.release(self.now);
             worked = true;
@@ -133,9 +156,14 @@ impl Chain {
     }
 
     fn publish(&mut self, first: u32) {
+        self.publish_these(first..first + BURST, 100);
+    }
+
+    fn publish_these(&mut self, ids: Range<u32>, body_bytes: usize) {
         let mut bytes = BytesMut::new();
-        for id in first..first + BURST {
-            let message = Message { id, persistent: true, exchange: String::new(), key: name(0), bytes: 100 };
+        for id in ids {
+            let message =
+                Message { id, persistent: true, exchange: String::new(), key: name(0), bytes: body_bytes };
             message.encode(2, &mut bytes);
         }
         self.client.feed(bytes);
@@ -217,6 +245,21 @@ fn a_dead_letter_is_in_one_place_after_a_crash_at_any_call() {
     }
     println!("{crashes} crashes");
     assert!(crashes > 500, "the story has become too short: {crashes} crashes");
+}
+
+#[test]
+fn what_is_much_goes_on_when_a_checkpoint_gives_the_log_room() {
+    const MANY: u32 = 60;
+    let mut chain = Chain::start(SimulatedDisk::new(), 1, Now::read()).unwrap();
+    chain.declare_all().unwrap();
+    for first in 0..MANY {
+        chain.publish_these(first..first + 1, 20_000);
+        chain.rest().unwrap();
+    }
+    chain.wait().unwrap();
+    let vhost = chain.life.broker.vhost("/").unwrap();
+    let depths: Vec<u64> = (0..QUEUES).map(|queue| vhost.queue(&name(queue)).unwrap().depth().0).collect();
+    assert_eq!(depths, [0, 1, 0, 2, u64::from(MANY) - 3]);
 }
 
 #[test]

@@ -359,8 +359,9 @@ impl Checkpoint {
     fn retire(&mut self, broker: &Broker, retiring: Retiring) -> Result<Progress, StoreError> {
         match broker.node.log.try_retire(retiring)? {
             None => {
-                // Publishers that were held back for want of slots look again.
+                // Who was held back for want of slots looks again.
                 while broker.node.alarms.held_back.wake_some() {}
+                broker.node.dead_letters.go_on();
                 self.owes_merge = true;
                 self.try_all_again();
                 Ok(Progress::Working)

@@ -194,8 +194,12 @@ impl Queue {
     pub(in crate::broker) fn reserve(&self, run: &Run) -> Result<(), Refused> {
         let state = &mut *self.lock();
         let (count, bytes) = (u64::from(run.count()), run.body_bytes());
-        let messages = state.classic.ready_messages() + state.reserved.messages + count;
-        let all_bytes = state.classic.ready_bytes() + state.reserved.bytes + bytes;
+        // What a consumer waits for does not wait itself: it has come and gone before the next one.
+        let credit = state.classic.consumers.next().map_or(0, |turn| u64::from(turn.credit));
+        let before = state.classic.ready_messages() + state.reserved.messages;
+        let messages = before.saturating_sub(credit) + count;
+        let bytes_before = state.classic.ready_bytes() + state.reserved.bytes;
+        let all_bytes = if before <= credit { bytes } else { bytes_before + bytes };
         if state.settings.rejects()
             && state.settings.is_exceeded_by(messages, all_bytes)
             && !self.is_deleted()
