@@ -137,7 +137,8 @@
 //! * A quorum queue is a classic one that keeps all and counts what comes back: it gives that its old place, where
 //!   RabbitMQ's serves it first.
 //! * What dies is not taken out of the ledger before it is somewhere else, in the same hold of the log. So dead letters
-//!   of all kinds are as safe as RabbitMQ's at-least-once ones, and `x-dead-letter-strategy` changes nothing.
+//!   of all kinds survive a crash on their way. One that goes nowhere, or is refused where it goes, is gone, whatever
+//!   `x-dead-letter-strategy` says.
 //! * An alarm is raised by whoever sees it and cleared by a look, well below its limit and a second later: see
 //!   [`broker::alarms`]. During one a client is read up to its next message, or binding, which may repeat many:
 //!   acknowledgements and commits are what gives memory back. What open transactions hold raises none. A client that

@@ -12,6 +12,9 @@ use crate::queue::settings::QueueKind;
 /// The longest time an argument may name: ten years, in milliseconds.
 const EXPIRY_MS_MAX: i64 = 315_360_000_000;
 
+/// Routing keys are short strings on the wire.
+const ROUTING_KEY_BYTES_MAX: usize = 255;
+
 /// The arguments that must agree when a queue is declared again.
 pub const COMPARED_QUEUE_ARGUMENTS: [&str; 16] = [
     "x-expires",
@@ -334,7 +337,10 @@ fn queue_type(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
 }
 
 fn dead_letter_routing_key(value: Field<'_>, arguments: Table<'_>) -> Result<Support, String> {
-    text(value)?;
+    let key = text(value)?;
+    if key.len() > ROUTING_KEY_BYTES_MAX {
+        return Err(format!("{{value_too_large,{}}}", key.len()));
+    }
     match arguments.get("x-dead-letter-exchange") {
         Some(_) => Ok(Support::Accepted),
         None => Err("routing_key_but_no_dlx_defined".to_owned()),

@@ -42,7 +42,7 @@ use crate::queue::lane::Piece;
 use crate::queue::settings::DeadLetterTo;
 
 /// So many messages of a queue are taken before the next one's turn.
-const MESSAGES_AT_ONCE: u32 = 100;
+const MESSAGES_AT_ONCE: u32 = 20;
 
 /// Queues with dead letters.
 #[derive(Debug, Default)]
@@ -121,9 +121,6 @@ impl Burials {
     /// from publishers it takes nothing from here either: more is durable then, or a checkpoint gives slots back
     /// (`DeadLetters::go_on`).
     pub fn poll(&self, node: &Node, context: &mut Context<'_>) -> Poll<()> {
-        if self.burst.is_handing_over() {
-            return Poll::Ready(());
-        }
         let mut state = node.dead_letters.state.lock();
         state.waker = Some(context.waker().clone());
         if state.queues.is_empty() && state.refused.is_empty() {
@@ -132,7 +129,8 @@ impl Burials {
         drop(state);
         if node.log.is_congested() {
             node.log.wake_when_durable(Lsn::default(), context.waker());
-            return Poll::Pending;
+            // It may have caught up before anybody could be woken.
+            return if node.log.is_congested() { Poll::Pending } else { Poll::Ready(()) };
         }
         Poll::Ready(())
     }
@@ -149,8 +147,7 @@ impl Burials {
             let own = &queue.properties.vhost;
             *vhost.get_or_insert_with(|| Arc::clone(own)) != *own
         };
-        while !self.burst.is_handing_over()
-            && !wakes.is_turn_over()
+        while wakes.steps() < wakes.turn_steps() / 2
             && let Some((queue, run)) = node.dead_letters.take_refused()
         {
             if is_other(&queue) {
@@ -160,8 +157,7 @@ impl Burials {
             let to = queue.lock().settings.dead_letter.clone();
             self.publish_all(broker, &queue, &Taken { reason: Reason::MaxLen, run, to }, now, &mut wakes);
         }
-        while !self.burst.is_handing_over()
-            && !wakes.is_turn_over()
+        while !wakes.is_turn_over()
             && let Some(queue) = node.dead_letters.take()
         {
             wakes.count(1);
@@ -175,13 +171,15 @@ impl Burials {
                 node.dead_letters.put_back(queue);
             }
         }
-        if self.burst.hand_over(node, &mut self.settlements, &mut wakes).is_some() {
-            // No publisher waits where it is crowded: what is dead is in memory or on the disk already.
-            self.burst.take_crowded();
-            // Nor is anybody told that a dead letter was refused: it is gone.
-            self.burst.take_refused();
-            broker.releases.adopt(self.burst.take_undelivered());
+        // As a whole: whoever steps may be stopped between two steps. It is about as much as it took to collect.
+        while self.burst.hand_over(node, &mut self.settlements, &mut wakes).is_none() {
+            wakes.begin_turn(now.steady_ms);
         }
+        // No publisher waits where it is crowded: what is dead is in memory or on the disk already.
+        self.burst.take_crowded();
+        // Nor is anybody told that a dead letter was refused: it is gone.
+        self.burst.take_refused();
+        broker.releases.adopt(self.burst.take_undelivered());
         broker.releases.take_over(&mut wakes);
     }
 
@@ -332,8 +330,7 @@ impl Queue {
     /// asked for; the queue asks again then.
     fn take_dying(self: &Arc<Self>, count: u32, wakes: &mut Wakes) -> Option<Taken> {
         let state = &mut *self.lock();
-        let taken = (!self.is_deleted()).then(|| state.classic.take_dying(count)).flatten();
-        match taken {
+        match state.classic.take_dying(count) {
             Some((reason, Piece::Here(run))) => {
                 Some(Taken { reason, run, to: state.settings.dead_letter.clone() })
             }

@@ -89,7 +89,7 @@ impl Broker {
             if queue.on_deadline(&mut wakes)
                 && let Some(vhost) = self.vhost(&queue.properties.vhost)
             {
-                let removal = vhost.delete_unused_queue(&queue);
+                let removal = vhost.delete_expired_queue(&queue, now.steady_ms);
                 self.node.remains.bury(Box::new(Orphan { vhost, removal }), &mut wakes);
             }
         }

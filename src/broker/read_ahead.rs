@@ -191,12 +191,14 @@ impl Queue {
         let mut bytes = 0;
         let mut lease: Option<SlotLease> = None;
         let mut from = away.first;
+        // Dead letters lie apart, many of them in what one read brings.
+        let stop = if matches!(part, Part::Dying(_)) { Seq(u64::MAX) } else { away.end };
         while bytes < READ_BYTES
             && plan.pieces.len() < PLACES_MAX
-            && let Some((first, _)) = ledger.live_ranges(from, away.end).next()
+            && let Some((first, _)) = ledger.live_ranges(from, stop).next()
             && let Some((place, end)) = ledger.place_and_end(first)
         {
-            let end = end.min(away.end);
+            let end = end.min(stop);
             bytes += match place {
                 // Blocks that it shares with other queues lie elsewhere.
                 Where::In(at) => at.body_bytes.max(at.bytes.into()),

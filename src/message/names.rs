@@ -52,16 +52,20 @@ fn read_short(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(len))
 }
 
+/// What the length of a name can say.
+const NAME_BYTES_MAX: usize = 255;
+
 /// Names with a buffer of their own, kept from one message to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamesBuf(Vec<u8>);
 
 impl NamesBuf {
-    /// Replaces the names; each is at most 255 bytes, as short strings are.
+    /// Replaces the names; each is at most 255 bytes, as short strings are. Of a longer one the rest is left out.
     pub fn set(&mut self, exchange: &[u8], routing_key: &[u8]) {
         self.0.clear();
         for name in [exchange, routing_key] {
-            debug_assert!(name.len() <= 255, "names come from short strings");
+            debug_assert!(name.len() <= NAME_BYTES_MAX, "names come from short strings");
+            let name = name.get(..NAME_BYTES_MAX).unwrap_or(name);
             self.0.push(name.len() as u8);
             self.0.extend_from_slice(name);
         }

@@ -6,7 +6,6 @@
 //! ```
 //!
 //! Properties are kept as they came, from the flags word on: what the broker does not understand it relays.
-//! Flag bits 1 and 2 are kept for a priority and an expiry, decoded, so that no later reader parses properties.
 
 use bytes::Bytes;
 

@@ -41,6 +41,8 @@ pub struct Classic<C> {
     /// From here on nobody has seen whether messages that a start found away have an `expiration`; `None` when all were
     /// seen, or nobody asks.
     unseen: Option<Seq>,
+    /// Something came back that is to be looked at before what is being read.
+    is_unseen_behind: bool,
     /// How many were seen and had none.
     seen_in_vain: u64,
     /// It is not an `expiration` that counts, but a delay.
@@ -94,6 +96,7 @@ impl<C> Classic<C> {
             expiries: None,
             dying: None,
             unseen: None,
+            is_unseen_behind: false,
             seen_in_vain: 0,
             delays: false,
         }
@@ -242,6 +245,10 @@ impl<C> Classic<C> {
                 self.seen_in_vain += u64::from(run.count());
             }
         }
+        if std::mem::take(&mut self.is_unseen_behind) {
+            // Something came back before what was being read, meanwhile or just before.
+            return;
+        }
         let is_in_vain = self.expiries.is_none() && self.seen_in_vain >= SEEN_IN_VAIN_MAX;
         self.unseen =
             (!is_in_vain).then_some(end).filter(|end| self.ready.away_from(*end, &self.ledger).is_some());
@@ -276,6 +283,7 @@ impl<C> Classic<C> {
         if self.expiries.is_some() {
             // Perhaps they are to expire: when, nobody knows any more.
             self.unseen = Some(self.unseen.map_or(away.first, |unseen| unseen.min(away.first)));
+            self.is_unseen_behind = true;
         }
         self.ready.insert_away(away, &self.ledger);
     }
@@ -377,6 +385,16 @@ impl<C> Classic<C> {
     #[inline]
     pub fn has_dying(&self) -> bool {
         self.dying.as_ref().is_some_and(|dying| dying.next().is_some())
+    }
+
+    /// Takes over what is to be dead-lettered of a queue that is gone.
+    pub fn adopt_dying(&mut self, gone: &mut Self) {
+        self.dying = gone.dying.take();
+    }
+
+    /// The bodies of messages in memory that are to be dead-lettered, in bytes.
+    pub fn dying_here_bytes(&self) -> u64 {
+        self.dying.as_ref().map_or(0, |dying| dying.here_bytes())
     }
 
     /// How many messages are to be dead-lettered.

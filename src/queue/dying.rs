@@ -109,6 +109,11 @@ impl Dying {
         self.lanes.iter().map(Lane::messages).sum()
     }
 
+    /// The bodies of those that are in memory, in bytes.
+    pub fn here_bytes(&self) -> u64 {
+        self.lanes.iter().map(Lane::here_bytes).sum()
+    }
+
     /// What the lists cost beside the messages, in bytes.
     pub fn index_bytes(&self) -> u64 {
         self.lanes.iter().map(Lane::index_bytes).sum()

@@ -40,11 +40,12 @@ fn milliseconds(expiration: &[u8]) -> Option<u64> {
     text.strip_prefix('-').unwrap_or(text).parse().ok()
 }
 
-/// How many of the first `count` messages may be delivered at `now_ms`. What lives for no time at all may be as long as
-/// it is here: whoever takes it at once is to have it.
+/// How many of the first `count` messages may be delivered at `now_ms`. What lives for no time at all may be when it
+/// comes, and not when it comes back: whoever takes it at once is to have it.
 pub fn fresh(run: &Run, count: u32, ttl_ms: Option<u64>, now_ms: u64) -> u32 {
     let received_ms = run.header().stamp.received_ms;
-    let is_over = |life_ms: u64| life_ms > 0 && received_ms.saturating_add(life_ms) <= now_ms;
+    let lives = |life_ms: u64| life_ms == 0 && !run.is_redelivered();
+    let is_over = |life_ms: u64| !lives(life_ms) && received_ms.saturating_add(life_ms) <= now_ms;
     if !run.header().stamp.marks.expires {
         return if ttl_ms.is_some_and(is_over) { 0 } else { count };
     }
@@ -193,6 +194,9 @@ mod tests {
     fn what_lives_for_no_time_goes_to_whoever_takes_it_at_once() {
         let none = run(&[Some(0)]);
         assert_eq!((fresh(&none, 1, None, 5000), overdue(&none, 1, None, 1000)), (1, 1));
+        let mut again = none;
+        again.mark_redelivered();
+        assert_eq!(fresh(&again, 1, None, 5000), 0, "who took it did not want it");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::broker::wakes::HOLD_STEPS;
 use crate::clock::Now;
 use crate::session::refuse::Refusal;
 use crate::session::running::{Running, Slot};
@@ -11,6 +12,8 @@ use crate::session::running::{Running, Slot};
 /// How long is waited between two looks: a part of the shortest time a message may be held, within these.
 const LOOKS_IN_TIME: u32 = 10;
 const SHORTEST_REST: Duration = Duration::from_millis(50);
+/// Of each channel so many of the oldest deliveries are looked at, with very many channels.
+const ROWS_MIN: usize = 4;
 const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// When to look at what is held, and why.
@@ -57,18 +60,21 @@ impl Running {
             return;
         }
         let shortest_ms = self.link.overdue.shortest_ms;
-        if self.closing.is_some() {
+        // What was begun is finished first: a commit is not to be cut in two.
+        if self.closing.is_some() || !self.link.chores.is_empty() {
             return self.link.overdue.look_again(shortest_ms, now);
         }
         self.link.now = now;
         self.link.wakes.count(self.channels.len() as u32);
         self.link.overdue = Overdue::default();
+        let most = (HOLD_STEPS as usize / self.channels.len().max(1)).max(ROWS_MIN);
         let mut overdue = None;
         for (number, slot) in &self.channels {
             let Slot::Open(channel) = slot else { continue };
             if channel.holds_any() {
                 self.link.overdue.hold(shortest_ms, now);
-                overdue = overdue.or_else(|| Some((*number, channel.overdue(now.steady_ms, shortest_ms)?)));
+                overdue =
+                    overdue.or_else(|| Some((*number, channel.overdue(now.steady_ms, shortest_ms, most)?)));
             }
         }
         let Some((number, timeout_ms)) = overdue else { return };

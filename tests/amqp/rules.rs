@@ -603,3 +603,55 @@ fn what_a_consumer_waits_for_finds_room() {
     }
     assert_eq!(delivered, (0..10).map(|number| number.to_string()).collect::<Vec<_>>());
 }
+
+#[test]
+fn what_lives_for_no_time_has_no_second_chance() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let [exchange, key] = dead_letters_to(&dead);
+    let queue = queue_with(&mut client, &[exchange, key, ("x-message-ttl", Field::I32(0))]);
+    client.consume(&queue);
+    client.put(&queue, "m");
+    let tag = client.delivery().tag();
+    let taken = client.consume(&dead);
+    client.requeue(tag);
+    let letter = client.delivery();
+    let Method::BasicDeliver(deliver) = letter.method() else { unreachable!("it was checked") };
+    assert_eq!(deliver.consumer_tag, taken);
+    assert_eq!(story(letter.properties().headers().unwrap()), [(queue.as_str(), "expired", 1)]);
+}
+
+#[test]
+fn a_routing_key_of_dead_letters_is_no_longer_than_any() {
+    if !only_here("RabbitMQ takes it, and fails when a message dies") {
+        return;
+    }
+    let (queue, key) = (unique("long"), "k".repeat(256));
+    let arguments = table(&dead_letters_to(&key));
+    let declare = QueueDeclare { arguments: Table::unchecked(&arguments), ..queue_declare(&queue) };
+    let text = format!(
+        "PRECONDITION_FAILED - invalid arg 'x-dead-letter-routing-key' for queue '{queue}' in vhost '/': \
+         {{value_too_large,256}}"
+    );
+    Client::open().check_channel_close(&Method::QueueDeclare(declare), 406, &text);
+}
+
+#[test]
+fn what_was_rejected_goes_on_when_its_queue_is_deleted() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let queue = queue_with(&mut client, &dead_letters_to(&dead));
+    client.put_all(&queue, &["a", "b", "c"]);
+    client.barrier();
+    for _ in 0..3 {
+        client.get(&queue).unwrap();
+    }
+    client.consume(&dead);
+    let mut burst =
+        method_frame(1, &Method::BasicNack(BasicNack { delivery_tag: 0, multiple: true, requeue: false }));
+    let mut delete = queue_delete(&queue);
+    delete.nowait = true;
+    burst.extend(method_frame(1, &Method::QueueDelete(delete)));
+    client.wire.send_bytes(&burst);
+    assert_eq!(client.bodies(3), ["a", "b", "c"]);
+}

@@ -15,7 +15,7 @@ use crate::storage::meta::{Changes, QueueRow};
 use crate::storage::pack::Kind;
 use crate::storage::pack::writer::{PackSummary, PackWriter};
 
-/// Priorities will have lanes of their own.
+/// The one lane of a queue: tables have room for more, which nothing needs so far.
 const LANE: u32 = 0;
 /// Ranges that are captured in one hold of a queue's lock.
 const RANGES_PER_HOLD: usize = 1000;

@@ -87,18 +87,18 @@ impl Queue {
         wakes: &mut Wakes,
     ) -> bool {
         let classic = &mut state.classic;
-        let mut deliverable = classic.deliverable();
+        let deliverable = classic.deliverable();
         let (1.., Some(front)) = (deliverable, classic.front()) else { return false };
+        let Some(turn) = classic.consumers.next() else { return false };
+        let mut wanted = deliverable.min(if turn.is_alone { turn.credit } else { 1 });
         if state.has_rules || front.expires() {
-            let ttl_ms = state.settings.message_ttl_ms;
-            deliverable = expiry::fresh(front, deliverable, ttl_ms, wakes.now_ms());
-            if deliverable == 0 {
+            let most = wanted.min(HOLD_STEPS);
+            wanted = expiry::fresh(front, most, state.settings.message_ttl_ms, wakes.now_ms());
+            if wanted == 0 {
                 return self.drop_overdue(state, wakes);
             }
         }
-        let Some(turn) = classic.consumers.next() else { return false };
         let consumer = Arc::clone(turn.handle);
-        let wanted = deliverable.min(if turn.is_alone { turn.credit } else { 1 });
         let own_share = resumed.as_mut().filter(|(other, _)| Arc::ptr_eq(other, &consumer));
         let own_share = own_share.map(|(_, share)| share);
         let mut slot = consumer.outbox.lock();

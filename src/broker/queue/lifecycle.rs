@@ -133,7 +133,9 @@ impl Queue {
         let fact = Fact::Defined(Definition::QueueDeleted { queue: self.id });
         let logged = self.properties.durable.then(|| self.node.log.append_one(&fact));
         self.deleted.store(true, Ordering::Release);
-        let classic = std::mem::take(&mut state.classic);
+        let mut classic = std::mem::take(&mut state.classic);
+        // What is on its way elsewhere goes on: it left the queue before that ended.
+        state.classic.adopt_dying(&mut classic);
         let mut waiting: Vec<_> = std::mem::take(&mut state.getters).into_values().collect();
         waiting.append(&mut state.crowd.disband());
         self.note_index(0);

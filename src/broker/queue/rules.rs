@@ -16,6 +16,9 @@ use crate::queue::expiry;
 use crate::queue::lane::{Gone, Piece};
 use crate::queue::settings::{Overflow, QueueKind};
 
+/// With more dead letters in memory, in bytes, nothing more is read for them.
+const DYING_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// There is no place for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::broker) struct Refused {
@@ -24,10 +27,12 @@ pub(in crate::broker) struct Refused {
 }
 
 impl State {
-    /// Whether what is at the head is wanted in memory: by who takes it, or because it may have had its time.
+    /// Whether what is at the head is wanted in memory: by who takes it, or because it may have had its time. Not while
+    /// much that was read is still to be dead-lettered: a backlog that has expired would all be in memory.
     pub(in crate::broker) fn wants_head(&self) -> bool {
         let is_taken = !self.getters.is_empty() || self.classic.consumers.has_ready();
-        is_taken || self.settings.message_ttl_ms.is_some()
+        let is_wanted = is_taken || self.settings.message_ttl_ms.is_some();
+        is_wanted && self.classic.dying_here_bytes() <= DYING_BYTES_MAX
     }
 
     /// Whether consumers are ready for what is at the head and the log is not: it is theirs, then, and does not wait.
@@ -46,8 +51,10 @@ impl Queue {
             self.part_with(state, piece, Reason::Expired, &mut gone, wakes);
         }
         if !state.is_on_its_way() {
-            while steps > 0 && self.take_overdue(state, &mut gone, wakes) {
-                steps -= 1;
+            while steps > 0
+                && let taken @ 1.. = self.take_overdue(state, steps, &mut gone, wakes)
+            {
+                steps -= taken;
             }
             if state.settings.priority_max.is_some() {
                 self.take_overdue_behind(state, &mut steps, &mut gone, wakes);
@@ -73,21 +80,29 @@ impl Queue {
     /// What is at the head is known to have had its time: `true`, for there may be more behind it.
     pub(super) fn drop_overdue(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) -> bool {
         let mut gone = Vec::new();
-        self.take_overdue(state, &mut gone, wakes);
+        let taken = self.take_overdue(state, HOLD_STEPS, &mut gone, wakes);
+        wakes.count(taken);
         self.log_gone(&gone);
         true
     }
 
-    /// Takes messages that had their time off the front run, if it has such.
-    fn take_overdue(self: &Arc<Self>, state: &mut State, gone: &mut Vec<Gone>, wakes: &mut Wakes) -> bool {
-        let Some(front) = state.classic.front() else { return false };
-        let overdue = expiry::overdue(front, front.count(), state.settings.message_ttl_ms, wakes.now_ms());
+    /// Takes messages that had their time off the front run, if it has such, and at most so many; how many.
+    fn take_overdue(
+        self: &Arc<Self>,
+        state: &mut State,
+        most: u32,
+        gone: &mut Vec<Gone>,
+        wakes: &mut Wakes,
+    ) -> u32 {
+        let Some(front) = state.classic.front() else { return 0 };
+        let most = most.min(front.count());
+        let overdue = expiry::overdue(front, most, state.settings.message_ttl_ms, wakes.now_ms());
         if overdue == 0 {
-            return false;
+            return 0;
         }
-        let Some(piece) = state.classic.take_head(overdue) else { return false };
+        let Some(piece) = state.classic.take_head(overdue) else { return 0 };
         self.part_with(state, piece, Reason::Expired, gone, wakes);
-        true
+        overdue
     }
 
     /// Takes those that had their time though others of a higher priority go before them and did not.
@@ -267,6 +282,11 @@ impl Queue {
             state.used_ms = wakes.now_ms();
             self.note_deadline(state, wakes);
         }
+    }
+
+    /// Whether it has been unused for as long as it may.
+    pub(in crate::broker) fn has_expired(&self, now_ms: u64) -> bool {
+        self.is_lease_over(&self.lock(), now_ms)
     }
 
     fn is_lease_over(&self, state: &State, now_ms: u64) -> bool {

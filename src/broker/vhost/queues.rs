@@ -178,6 +178,15 @@ impl Vhost {
         self.end_queue(queue, true, false).map(|(_, removal)| removal).unwrap_or_default()
     }
 
+    /// Deletes a queue that has been unused for as long as it may, unless it was used meanwhile.
+    pub(in crate::broker) fn delete_expired_queue(&self, queue: &Arc<Queue>, now_ms: u64) -> Removal {
+        let _definitions = self.definitions.lock();
+        if !queue.has_expired(now_ms) {
+            return Removal::default();
+        }
+        self.end_queue(queue, true, false).map(|(_, removal)| removal).unwrap_or_default()
+    }
+
     /// Deletes a queue that belongs to a connection that ends.
     pub(super) fn delete_exclusive_queue(&self, name: &str, owner: ConnectionId) -> Removal {
         let _definitions = self.definitions.lock();

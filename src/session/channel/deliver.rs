@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::broker::consumer::Consumer;
 use crate::broker::outbox::Item;
-use crate::broker::wakes::HOLD_STEPS;
 use crate::message::names::Names;
 use crate::message::record::{BodyView, MessageView};
 use crate::message::run::Run;
@@ -84,8 +83,8 @@ impl Channel {
     }
 
     /// How long a message may be held that is held for longer, in milliseconds, if there is one.
-    pub fn overdue(&self, now_ms: u64, shortest_ms: u64) -> Option<u64> {
-        self.unacked.overdue(now_ms, shortest_ms, HOLD_STEPS as usize)
+    pub fn overdue(&self, now_ms: u64, shortest_ms: u64, most: usize) -> Option<u64> {
+        self.unacked.overdue(now_ms, shortest_ms, most)
     }
 
     /// Goes on letting go of what is held, with so many steps; whether all was gone through.
