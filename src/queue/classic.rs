@@ -481,10 +481,16 @@ impl<C> Classic<C> {
     }
 
     /// What the lists of messages cost beside their bytes, in bytes.
+    #[inline]
     pub fn index_bytes(&self) -> u64 {
-        let aside = self.expiries.as_ref().map_or(0, |expiries| expiries.bytes())
-            + self.dying.as_ref().map_or(0, |dying| dying.index_bytes());
-        self.ready.index_bytes() + self.ledger.index_bytes() + aside
+        let bytes = self.ready.index_bytes() + self.ledger.index_bytes();
+        if self.expiries.is_none() && self.dying.is_none() { bytes } else { bytes + self.bytes_aside() }
+    }
+
+    #[cold]
+    fn bytes_aside(&self) -> u64 {
+        let expiries = self.expiries.as_ref().map_or(0, |expiries| expiries.bytes());
+        expiries + self.dying.as_ref().map_or(0, |dying| dying.index_bytes())
     }
 }
 

@@ -188,7 +188,14 @@ impl<C> Consumers<C> {
         removed.slots.into_iter().map(|(_, consumer)| consumer.handle).collect()
     }
 
+    /// How many more messages the prefetch of the one allows whose turn it is; none when it is nobody's.
+    pub fn next_credit(&self) -> u32 {
+        let next = self.rota.first_key_value().and_then(|(_, slot)| self.slots.get(*slot));
+        next.map_or(0, Consumer::credit)
+    }
+
     /// The consumer whose turn it is.
+    #[inline]
     pub fn next(&self) -> Option<Turn<'_, C>> {
         let ((priority, _), slot) = self.rota.first_key_value()?;
         let consumer = self.slots.get(*slot)?;

@@ -119,10 +119,15 @@ impl Pending {
     }
 
     /// Parts its runs so that each has messages of one priority, if one of its queues numbers them by that.
+    #[inline]
     pub(super) fn part_by_priority(&mut self) {
-        if !self.targets.iter().any(|queue| queue.has_priorities()) {
-            return;
+        if self.targets.iter().any(|queue| queue.has_priorities()) {
+            self.part_all_by_priority();
         }
+    }
+
+    #[cold]
+    fn part_all_by_priority(&mut self) {
         let parted =
             std::mem::take(&mut self.runs).into_iter().flat_map(|Staged { run, mandatory, .. }| {
                 let parts = run.by_priority().into_iter();
@@ -132,6 +137,7 @@ impl Pending {
     }
 
     /// Whether the log must have it.
+    #[inline]
     pub(super) fn is_logged(&self) -> bool {
         let persistent = self.runs.iter().any(|staged| staged.run.is_persistent());
         self.targets.iter().any(|queue| queue.logs(persistent))

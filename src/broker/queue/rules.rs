@@ -210,7 +210,7 @@ impl Queue {
         let state = &mut *self.lock();
         let (count, bytes) = (u64::from(run.count()), run.body_bytes());
         // What a consumer waits for does not wait itself: it has come and gone before the next one.
-        let credit = state.classic.consumers.next().map_or(0, |turn| u64::from(turn.credit));
+        let credit = u64::from(state.classic.consumers.next_credit());
         let before = state.classic.ready_messages() + state.reserved.messages;
         let messages = before.saturating_sub(credit) + count;
         let bytes_before = state.classic.ready_bytes() + state.reserved.bytes;

@@ -95,6 +95,7 @@ pub(super) fn rewrite(
 }
 
 /// The properties with a header that says how often the message came back, as quorum queues tell it.
+#[cold]
 pub(super) fn with_delivery_count(properties: &[u8], count: u16) -> Vec<u8> {
     let before = Properties::unchecked(properties);
     let mut headers = TableBuf::new();

@@ -38,11 +38,7 @@ impl Channel {
             frame_max,
             consumer: &consumer,
             redelivered: run.is_redelivered(),
-            delivery_count: consumer
-                .source
-                .as_ref()
-                .and_then(|source| source.queue.delivery_count(&run))
-                .filter(|count| *count > 0),
+            delivery_count: run.returns(),
             head: &mut head,
             written_for: None,
         };
@@ -112,8 +108,8 @@ struct DeliveryWriter<'a> {
     frame_max: u32,
     consumer: &'a Consumer,
     redelivered: bool,
-    /// How often the messages came back, if they are to say so.
-    delivery_count: Option<u16>,
+    /// How often the messages came back, where that is counted: then they say so.
+    delivery_count: u16,
     head: &'a mut DeliveryHead,
     /// Names, properties and length of the body that the head was written for.
     written_for: Option<(Names<'a>, &'a [u8], usize)>,
@@ -126,10 +122,12 @@ impl<'a> DeliveryWriter<'a> {
             BodyView::Slice(body) if body.len() + FRAME_OVERHEAD <= self.frame_max as usize => {
                 if !self.is_written_for(message, body) {
                     let deliver = self.method(delivery_tag, message.names);
-                    let told =
-                        self.delivery_count.map(|count| with_delivery_count(message.properties, count));
-                    let properties = told.as_deref().unwrap_or(message.properties);
-                    self.head.set(self.channel, &deliver, properties, body.len() as u32);
+                    if self.delivery_count == 0 {
+                        self.head.set(self.channel, &deliver, message.properties, body.len() as u32);
+                    } else {
+                        let told = with_delivery_count(message.properties, self.delivery_count);
+                        self.head.set(self.channel, &deliver, &told, body.len() as u32);
+                    }
                     self.written_for = Some((message.names, message.properties, body.len()));
                 }
                 out.delivery(self.head.with_tag(delivery_tag), body);
@@ -137,9 +135,12 @@ impl<'a> DeliveryWriter<'a> {
             _ => {
                 let deliver = self.method(delivery_tag, message.names);
                 out.method(self.channel, &Method::BasicDeliver(deliver));
-                let told = self.delivery_count.map(|count| with_delivery_count(message.properties, count));
-                let properties = told.as_deref().unwrap_or(message.properties);
-                out.content(self.channel, &MessageView { properties, ..*message }, self.frame_max);
+                if self.delivery_count == 0 {
+                    out.content(self.channel, message, self.frame_max);
+                } else {
+                    let told = with_delivery_count(message.properties, self.delivery_count);
+                    out.content(self.channel, &MessageView { properties: &told, ..*message }, self.frame_max);
+                }
             }
         }
     }
