@@ -43,6 +43,8 @@ use crate::queue::settings::DeadLetterTo;
 
 /// So many messages of a queue are taken before the next one's turn.
 const MESSAGES_AT_ONCE: u32 = 20;
+/// What could not go and must not be lost is tried again after so many milliseconds.
+const RETRY_MS: u64 = 1000;
 
 /// Queues with dead letters.
 #[derive(Debug, Default)]
@@ -114,6 +116,8 @@ struct Taken {
     run: Run,
     /// Where they go; `None` when the queue no longer says.
     to: Option<DeadLetterTo>,
+    /// It is one message, which stays until all queues that it is for have a place for it.
+    is_kept: bool,
 }
 
 impl Burials {
@@ -155,7 +159,8 @@ impl Burials {
                 break;
             }
             let to = queue.lock().settings.dead_letter.clone();
-            self.publish_all(broker, &queue, &Taken { reason: Reason::MaxLen, run, to }, now, &mut wakes);
+            let taken = Taken { reason: Reason::MaxLen, run, to, is_kept: false };
+            self.publish_all(broker, &queue, &taken, now, &mut wakes);
         }
         while !wakes.is_turn_over()
             && let Some(queue) = node.dead_letters.take()
@@ -165,9 +170,11 @@ impl Burials {
                 node.dead_letters.put_back(queue);
                 break;
             }
-            if let Some(taken) = queue.take_dying(MESSAGES_AT_ONCE, &mut wakes) {
-                self.publish_all(broker, &queue, &taken, now, &mut wakes);
-                self.settlements.of(&queue).buried(&taken.run);
+            if let Some(taken) = queue.take_dying(&mut wakes) {
+                match self.publish_all(broker, &queue, &taken, now, &mut wakes) {
+                    true => self.settlements.of(&queue).buried(&taken.run),
+                    false => queue.keep_dying(taken, &mut wakes),
+                }
                 node.dead_letters.put_back(queue);
             }
         }
@@ -183,10 +190,18 @@ impl Burials {
         broker.releases.take_over(&mut wakes);
     }
 
-    fn publish_all(&mut self, broker: &Broker, queue: &Queue, taken: &Taken, now: Now, wakes: &mut Wakes) {
-        let Taken { reason, run, to } = taken;
+    /// Publishes what was taken. `false` when that is one message that stays, for it cannot go.
+    fn publish_all(
+        &mut self,
+        broker: &Broker,
+        queue: &Queue,
+        taken: &Taken,
+        now: Now,
+        wakes: &mut Wakes,
+    ) -> bool {
+        let Taken { reason, run, to, is_kept } = taken;
         wakes.count(1);
-        let Some(vhost) = broker.vhost(&queue.properties.vhost) else { return };
+        let Some(vhost) = broker.vhost(&queue.properties.vhost) else { return true };
         if let Some(exchange) = queue.delays_for() {
             for message in run.messages() {
                 wakes.count(1);
@@ -197,9 +212,13 @@ impl Burials {
             let death = Death { queue, reason: *reason, time_s, to };
             for message in run.messages() {
                 wakes.count(1);
-                self.publish(broker, &vhost, &death, &message, run, wakes);
+                let has_gone = self.publish(broker, &vhost, &death, &message, (run.marks(), *is_kept), wakes);
+                if *is_kept {
+                    return has_gone;
+                }
             }
         }
+        true
     }
 
     /// The delay of a message is over: the exchange that kept it back routes it now. Its header says so by its sign.
@@ -222,30 +241,31 @@ impl Burials {
         let Some(routed) = route_on(broker, vhost, &exchange, &keys, &content, message.body, wakes) else {
             return;
         };
-        self.hand_to_burst(broker, &routed.targets, &content, run.marks(), message.body, wakes);
+        self.hand_to_burst(broker, &routed.targets, &content, (run.marks(), false), message.body, wakes);
     }
 
-    /// One message goes on. Where there is no exchange, and where it would go round for ever, it is gone.
+    /// One message goes on. Whether it is on its way: not where there is no exchange, or it would go round for ever, or, if
+    /// it is kept otherwise, a queue that it is for has no place for it.
     fn publish(
         &mut self,
         broker: &Broker,
         vhost: &Arc<Vhost>,
         death: &Death<'_>,
         message: &MessageView<'_>,
-        run: &Run,
+        (marks, is_kept): (Marks, bool),
         wakes: &mut Wakes,
-    ) {
+    ) -> bool {
         let properties = death.properties(message.names, message.properties);
         let headers = properties.as_properties().headers().unwrap_or(Table::EMPTY);
         let keys = death.keys(message.names, headers);
-        let Some(exchange) = vhost.exchange(&death.to.exchange) else { return };
+        let Some(exchange) = vhost.exchange(&death.to.exchange) else { return false };
         let mut names = NamesBuf::default();
         let key = keys.first().copied().unwrap_or_default();
         names.set(death.to.exchange.as_bytes(), key);
         let properties = properties.as_properties();
         let content = Content { names: names.view(), properties: properties.as_bytes(), body: &[] };
         let Some(routed) = route_on(broker, vhost, &exchange, &keys, &content, message.body, wakes) else {
-            return;
+            return false;
         };
         let goes_round =
             |queue: &Arc<Queue>| death::is_in_cycle(headers, death.reason, &queue.properties.name);
@@ -253,8 +273,8 @@ impl Burials {
             true => routed.targets.iter().filter(|queue| !goes_round(queue)).cloned().collect(),
             false => routed.targets,
         };
-        let marks = Marks { expires: false, ..run.marks() };
-        self.hand_to_burst(broker, &targets, &content, marks, message.body, wakes);
+        let marks = Marks { expires: false, ..marks };
+        self.hand_to_burst(broker, &targets, &content, (marks, is_kept), message.body, wakes)
     }
 
     fn hand_to_burst(
@@ -262,22 +282,24 @@ impl Burials {
         broker: &Broker,
         targets: &Targets,
         content: &Content<'_>,
-        marks: Marks,
+        (marks, is_kept): (Marks, bool),
         body: BodyView<'_>,
         wakes: &mut Wakes,
-    ) {
+    ) -> bool {
         if targets.is_empty() {
-            return;
+            return false;
         }
-        let may_be_refused = targets.iter().any(|queue| queue.rejects());
+        let may_be_refused = is_kept || targets.iter().any(|queue| queue.rejects());
         if may_be_refused {
             self.burst.open(targets, Receipt { channel: 0, publish: 0 });
         }
         self.add(&broker.node, targets, content, marks, body);
+        let is_taken = !is_kept || self.burst.close_if_taken(&broker.node);
         if may_be_refused {
             self.burst.close();
         }
         wakes.count(self.burst.take_steps());
+        is_taken
     }
 
     fn add(
@@ -326,13 +348,15 @@ fn pieces_of(body: BodyView<'_>) -> Pieces {
 }
 
 impl Queue {
-    /// The next dead letters, at most `count`. `None` when there is none, or none before they were read back, which is
-    /// asked for; the queue asks again then.
-    fn take_dying(self: &Arc<Self>, count: u32, wakes: &mut Wakes) -> Option<Taken> {
+    /// The next dead letters. `None` when there is none, or none before they were read back, which is asked for; the queue
+    /// asks again then.
+    fn take_dying(self: &Arc<Self>, wakes: &mut Wakes) -> Option<Taken> {
         let state = &mut *self.lock();
-        match state.classic.take_dying(count) {
+        // What is left of a queue that is gone goes where it can.
+        let is_kept = state.settings.keeps_dead_letters && !self.is_deleted();
+        match state.classic.take_dying(if is_kept { 1 } else { MESSAGES_AT_ONCE }) {
             Some((reason, Piece::Here(run))) => {
-                Some(Taken { reason, run, to: state.settings.dead_letter.clone() })
+                Some(Taken { reason, run, to: state.settings.dead_letter.clone(), is_kept })
             }
             Some((_, Piece::Away(_))) => {
                 state.is_burying = false;
@@ -346,5 +370,13 @@ impl Queue {
                 None
             }
         }
+    }
+
+    /// A dead letter could not go: it is tried again a little later.
+    fn keep_dying(self: &Arc<Self>, taken: Taken, wakes: &mut Wakes) {
+        let state = &mut *self.lock();
+        state.classic.keep_dying(taken.reason, taken.run);
+        state.retry_ms.get_or_insert(wakes.now_ms() + RETRY_MS);
+        self.note_deadline(state, wakes);
     }
 }

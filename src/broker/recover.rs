@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::message::definitions::Definitions;
 use crate::message::fact::Definition;
 use crate::message::fact_codec::{self, FactError, Target};
-use crate::message::place::{Extent, Lsn, Place, QueueId, Seq};
+use crate::message::place::{Extent, Lsn, Place, QueueId, Returned, Seq};
 use crate::queue::classic::Classic;
 use crate::queue::extent::NewExtent;
 use crate::queue::lane::Away;
@@ -83,9 +83,30 @@ impl Messages for RecoveredQueue {
     fn settle(&mut self, first: Seq, end: Seq) {
         self.ledger.cut(first, end);
     }
+
+    fn restore_returns(&mut self, returned: Returned) {
+        self.ledger.restore_returns(returned);
+    }
+
+    fn note_returns(&mut self, returned: Returned) {
+        self.ledger.note_returns(returned);
+    }
 }
 
 impl RecoveredQueue {
+    /// The numbers `first..end` in ranges that came back equally often.
+    fn alike(&self, first: Seq, end: Seq) -> Vec<Returned> {
+        let mut ranges = Vec::new();
+        let mut from = first;
+        for returned in self.ledger.returns_in(first, end) {
+            ranges.push(Returned { first: from, end: returned.first, returns: 0 });
+            from = returned.end;
+            ranges.push(returned);
+        }
+        ranges.push(Returned { first: from, end, returns: 0 });
+        ranges
+    }
+
     /// The queue's messages as its state machine has them. After a crash all were perhaps handed out.
     fn into_classic<C>(self, is_clean: bool) -> (Classic<C>, Seq) {
         let bounds = self.ledger.bounds();
@@ -94,11 +115,13 @@ impl RecoveredQueue {
         let mut away = Vec::new();
         if let Some((first, end)) = bounds {
             for (first, end, redelivered) in [(first, end.min(hi), true), (first.max(hi), end, false)] {
-                let count = self.ledger.live_in(first, end);
-                if count > 0 {
-                    let body_bytes = count * usual_bytes;
-                    let returns = 0;
-                    away.push(Away { first, end, count, body_bytes, persistent: true, redelivered, returns });
+                for Returned { first, end, returns } in self.alike(first, end) {
+                    let count = self.ledger.live_in(first, end);
+                    if count > 0 {
+                        let body_bytes = count * usual_bytes;
+                        let persistent = true;
+                        away.push(Away { first, end, count, body_bytes, persistent, redelivered, returns });
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! they speak of, never "the next one", so that a replay over a state that already holds a part of them ends
 //! in the same state.
 
-use crate::message::place::{QueueId, Seq};
+use crate::message::place::{QueueId, Returned, Seq};
 use crate::message::run::Run;
 
 /// One durable change.
@@ -23,6 +23,13 @@ pub enum Fact<'a> {
         queue: QueueId,
         /// The ranges, in no order.
         ranges: &'a [(Seq, Seq)],
+    },
+    /// Messages of a queue that counts it came back.
+    Returned {
+        /// The queue.
+        queue: QueueId,
+        /// How often each has by now, in no order.
+        ranges: &'a [Returned],
     },
     /// A definition came, changed or went.
     Defined(Definition<'a>),

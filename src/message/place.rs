@@ -47,6 +47,17 @@ impl Seq {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(pub u64);
 
+/// Messages of a queue that came back equally often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Returned {
+    /// The first number.
+    pub first: Seq,
+    /// The number after the last; not all in between need be messages.
+    pub end: Seq,
+    /// How often, from their first delivery on.
+    pub returns: u16,
+}
+
 /// Where the log put a fact: the bytes `start..end` of its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logged {

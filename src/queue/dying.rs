@@ -2,12 +2,16 @@
 //! for whoever takes them elsewhere.
 //!
 //! The ledger still knows the persistent ones: until they are somewhere else in the same hold of the log, a start finds
-//! them where they were.
+//! them where they were. Those that could not go, and must not be lost, are kept to be tried again: a few, and then no
+//! more are tried.
 
 use crate::message::place::Seq;
 use crate::message::run::Run;
 use crate::queue::lane::{Away, Front, Lane, Piece};
 use crate::queue::ledger::Ledger;
+
+/// When so many could not go, the others wait as well.
+const KEPT_MAX: usize = 32;
 
 /// Why a message is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +47,8 @@ impl Reason {
 #[derive(Debug, Default)]
 pub struct Dying {
     lanes: [Lane; Reason::ALL.len()],
+    /// Could not go.
+    kept: Vec<(Reason, Run)>,
 }
 
 impl Dying {
@@ -58,13 +64,25 @@ impl Dying {
 
     /// The next ones, at most `count`, and why; of those whose bytes must be read back, where they are.
     pub fn take(&mut self, count: u32) -> Option<(Reason, Piece)> {
-        let reason = self.next()?;
+        let reason = self.next().filter(|_| self.kept.len() < KEPT_MAX)?;
         let lane = self.lane(reason);
         let piece = match lane.front()? {
             Front::Away(away) => Piece::Away(*away),
             Front::Here(_) => Piece::Here(lane.take_front(count)?),
         };
         Some((reason, piece))
+    }
+
+    /// These could not go.
+    pub fn keep(&mut self, reason: Reason, run: Run) {
+        self.kept.push((reason, run));
+    }
+
+    /// Those that could not go are tried again.
+    pub fn retry_kept(&mut self, ledger: &Ledger) {
+        for (reason, run) in std::mem::take(&mut self.kept) {
+            self.insert(reason, Piece::Here(run), ledger);
+        }
     }
 
     /// The next ones, when they must be read back.
@@ -101,17 +119,20 @@ impl Dying {
         if let Some(reason) = self.next() {
             self.lane(reason).purge(count, ledger);
         }
+        self.kept.clear();
         self.next().is_none()
     }
 
     /// How many there are.
     pub fn messages(&self) -> u64 {
-        self.lanes.iter().map(Lane::messages).sum()
+        let kept: u64 = self.kept.iter().map(|(_, run)| u64::from(run.count())).sum();
+        kept + self.lanes.iter().map(Lane::messages).sum::<u64>()
     }
 
     /// The bodies of those that are in memory, in bytes.
     pub fn here_bytes(&self) -> u64 {
-        self.lanes.iter().map(Lane::here_bytes).sum()
+        let kept: u64 = self.kept.iter().map(|(_, run)| run.body_bytes()).sum();
+        kept + self.lanes.iter().map(Lane::here_bytes).sum::<u64>()
     }
 
     /// What the lists cost beside the messages, in bytes.

@@ -22,5 +22,5 @@ pub mod expiry;
 pub mod extent;
 pub mod lane;
 pub mod ledger;
-mod moving;
+
 pub mod settings;

@@ -80,6 +80,8 @@ pub struct Settings {
     pub overflow: Overflow,
     /// Where messages go that nobody took.
     pub dead_letter: Option<DeadLetterTo>,
+    /// A dead letter is kept until all queues that it is for have a place for it.
+    pub keeps_dead_letters: bool,
     /// The highest priority; without it messages have none.
     pub priority_max: Option<u8>,
     /// Only one consumer is served at a time.
@@ -114,6 +116,10 @@ impl Settings {
             Some(b"reject-publish-dlx") if kind == QueueKind::Classic => Overflow::RejectPublishDeadLetter,
             _ => Overflow::DropHead,
         };
+        // As in RabbitMQ it is not to be had where the oldest make room for the newest.
+        let keeps_dead_letters = kind == QueueKind::Quorum
+            && text("x-dead-letter-strategy") == Some(b"at-least-once")
+            && overflow == Overflow::RejectPublish;
         Self {
             kind,
             message_ttl_ms: number("x-message-ttl"),
@@ -122,6 +128,7 @@ impl Settings {
             bytes_max: number("x-max-length-bytes"),
             overflow,
             dead_letter,
+            keeps_dead_letters,
             priority_max: number("x-max-priority")
                 .and_then(|max| u8::try_from(max).ok())
                 .filter(|max| *max > 0),

@@ -16,7 +16,7 @@ use roaring::RoaringBitmap;
 use crate::message::definitions::Definitions;
 use crate::message::fact::Definition;
 use crate::message::fact_codec::{DecodedFact, Published, Target};
-use crate::message::place::{Extent, Lsn, QueueId, Seq};
+use crate::message::place::{Extent, Lsn, QueueId, Returned, Seq};
 use crate::storage::meta::{Loaded, QueueRow};
 
 /// What one queue remembers.
@@ -34,6 +34,10 @@ pub trait Messages: Default {
     fn publish(&mut self, target: &Target, record: Lsn, body_bytes: u64);
     /// Messages went.
     fn settle(&mut self, first: Seq, end: Seq);
+    /// Messages have come back so often, as the tables say.
+    fn restore_returns(&mut self, returned: Returned);
+    /// Messages came back, so often by now.
+    fn note_returns(&mut self, returned: Returned);
 }
 
 /// The state that facts tell.
@@ -60,6 +64,11 @@ impl<M: Messages> Fold<M> {
                     queue.add_extent(&mut self.shared, lane, at, settled);
                 }
             }
+            Loaded::Returned { queue, returned } => {
+                if let Some(queue) = self.queues.get_mut(&queue) {
+                    queue.restore_returns(returned);
+                }
+            }
         }
     }
 
@@ -70,6 +79,11 @@ impl<M: Messages> Fold<M> {
             DecodedFact::Settled(settled) => {
                 if let Some(queue) = self.queues.get_mut(&settled.queue) {
                     settled.ranges().for_each(|(first, end)| queue.settle(first, end));
+                }
+            }
+            DecodedFact::Returned(returned) => {
+                if let Some(queue) = self.queues.get_mut(&returned.queue) {
+                    returned.ranges().for_each(|range| queue.note_returns(range));
                 }
             }
             DecodedFact::Defined(definition) => self.define(definition),

@@ -22,6 +22,7 @@ mod exchanges;
 mod framing;
 mod handshake;
 mod lifetime;
+mod quorum;
 mod routing;
 mod rules;
 mod semantics;

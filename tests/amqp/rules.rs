@@ -3,8 +3,8 @@
 
 use sluicemq::protocol::field::Field;
 use sluicemq::protocol::methods::{
-    BasicAck, BasicConsume, BasicGet, BasicNack, BasicPublish, BasicQos, BasicQosOk, BasicReject, Method,
-    QueueDeclare, TxCommit, TxSelect, TxSelectOk,
+    BasicAck, BasicConsume, BasicNack, BasicPublish, BasicReject, Method, QueueDeclare, TxCommit, TxSelect,
+    TxSelectOk,
 };
 use sluicemq::protocol::properties::PropertiesBuf;
 use sluicemq::protocol::table::{ArrayBuf, Table, TableBuf};
@@ -15,9 +15,9 @@ use crate::harness::content::{Arrival, content_frames};
 use crate::harness::methods::{consume, publish, queue_declare, queue_delete};
 use crate::harness::wire::method_frame;
 
-type Arguments<'a> = &'a [(&'a str, Field<'a>)];
+pub(crate) type Arguments<'a> = &'a [(&'a str, Field<'a>)];
 
-fn table(entries: Arguments<'_>) -> Vec<u8> {
+pub(crate) fn table(entries: Arguments<'_>) -> Vec<u8> {
     let mut table = TableBuf::new();
     for (name, value) in entries {
         table.insert(name, *value);
@@ -26,25 +26,15 @@ fn table(entries: Arguments<'_>) -> Vec<u8> {
 }
 
 /// A new queue that goes with the connection.
-fn queue_with(client: &mut Client, entries: Arguments<'_>) -> String {
+pub(crate) fn queue_with(client: &mut Client, entries: Arguments<'_>) -> String {
     let arguments = table(entries);
     let declare =
         QueueDeclare { exclusive: true, arguments: Table::unchecked(&arguments), ..queue_declare("") };
     client.declare(declare).queue
 }
 
-/// A new quorum queue, deleted when the test ends.
-fn quorum_queue_with(client: &mut Client, entries: Arguments<'_>) -> String {
-    let mut all = vec![("x-queue-type", Field::LongStr(b"quorum"))];
-    all.extend_from_slice(entries);
-    let (arguments, queue) = (table(&all), client.leave_queue(unique("quorum")));
-    let declare =
-        QueueDeclare { durable: true, arguments: Table::unchecked(&arguments), ..queue_declare(&queue) };
-    client.declare(declare).queue
-}
-
 /// Says that dead letters go to a queue.
-fn dead_letters_to(queue: &str) -> [(&str, Field<'_>); 2] {
+pub(crate) fn dead_letters_to(queue: &str) -> [(&str, Field<'_>); 2] {
     [
         ("x-dead-letter-exchange", Field::LongStr(b"")),
         ("x-dead-letter-routing-key", Field::LongStr(queue.as_bytes())),
@@ -81,14 +71,14 @@ fn deaths(headers: Table<'_>) -> Vec<Table<'_>> {
 }
 
 /// Queue, reason and count of each entry.
-fn story(headers: Table<'_>) -> Vec<(&str, &str, i64)> {
+pub(crate) fn story(headers: Table<'_>) -> Vec<(&str, &str, i64)> {
     let told = deaths(headers).into_iter().map(|death| {
         (text(death, "queue"), text(death, "reason"), death.get("count").unwrap().as_int().unwrap())
     });
     told.collect()
 }
 
-fn reject(client: &mut Client, delivery_tag: u64) {
+pub(crate) fn reject(client: &mut Client, delivery_tag: u64) {
     client.send(&Method::BasicReject(BasicReject { delivery_tag, requeue: false }));
 }
 
@@ -436,92 +426,6 @@ fn who_holds_a_message_for_too_long_loses_it() {
     client.expect_channel_close((0, 0), 406, text);
     let again = client.on(1).take(&queue);
     assert_eq!((again.text(), again.is_redelivered()), ("m", true));
-}
-
-#[test]
-fn what_comes_back_too_often_to_a_quorum_queue_is_given_up() {
-    let mut client = Client::open();
-    let dead = client.shared_queue("dead");
-    let [exchange, key] = dead_letters_to(&dead);
-    let queue = quorum_queue_with(&mut client, &[exchange, key, ("x-delivery-limit", Field::I32(2))]);
-    client.select_confirms();
-    client.put(&queue, "m");
-    client.expect_confirm(1);
-    client.consume(&dead);
-    client.open_channel(2);
-    client.on(2).consume(&queue);
-    for count in 0..3 {
-        let delivery = client.delivery();
-        let headers = delivery.properties().headers();
-        let told = headers.and_then(|headers| headers.get("x-delivery-count")?.as_int());
-        assert_eq!((delivery.is_redelivered(), told), (count > 0, (count > 0).then_some(count)));
-        client.requeue(delivery.tag());
-    }
-    let letter = client.on(1).delivery();
-    assert_eq!(story(letter.properties().headers().unwrap()), [(queue.as_str(), "delivery_limit", 1)]);
-}
-
-#[test]
-fn quorum_queues_say_what_they_cannot_be() {
-    let quorum = table(&[("x-queue-type", Field::LongStr(b"quorum"))]);
-    let queue = unique("quorum");
-    let durable =
-        QueueDeclare { durable: true, arguments: Table::unchecked(&quorum), ..queue_declare(&queue) };
-    let refused = |declare: QueueDeclare<'_>, text: &str| {
-        let text = format!("PRECONDITION_FAILED - {text}");
-        Client::open().check_channel_close(&Method::QueueDeclare(declare), 406, &text);
-    };
-    let property = |name: &str| format!("invalid property '{name}' for queue '{queue}' in vhost '/'");
-    refused(QueueDeclare { durable: false, ..durable }, &property("non-durable"));
-    refused(QueueDeclare { exclusive: true, ..durable }, &property("exclusive-owner"));
-    refused(QueueDeclare { auto_delete: true, ..durable }, &property("auto-delete"));
-    let nameless = "Cannot declare a server-named queue for type rabbit_quorum_queue";
-    refused(QueueDeclare { queue: "", ..durable }, nameless);
-    let mut client = Client::open();
-    let queue = quorum_queue_with(&mut client, &[]);
-    client.barrier();
-    let text = format!(
-        "NOT_IMPLEMENTED - cannot delete queue '{queue}' in vhost '/'. queue.delete operations with if-unused flag \
-         set are not supported by quorum queues"
-    );
-    let mut delete = queue_delete(&queue);
-    delete.if_unused = true;
-    Client::open().check_connection_close(&Method::QueueDelete(delete), 540, &text);
-    let mut other = Client::open();
-    let qos = BasicQos { prefetch_size: 0, prefetch_count: 3, global: true };
-    other.call(&Method::BasicQos(qos), &Method::BasicQosOk(BasicQosOk {}));
-    let text = format!("NOT_IMPLEMENTED - queue '{queue}' in vhost '/' does not support global qos");
-    other.check_connection_close(&Method::BasicConsume(consume(&queue)), 540, &text);
-}
-
-#[test]
-fn a_quorum_queue_with_a_single_active_consumer_is_not_asked_for_messages() {
-    let mut client = Client::open();
-    let queue = quorum_queue_with(&mut client, &[("x-single-active-consumer", Field::Bool(true))]);
-    let text = format!(
-        "RESOURCE_LOCKED - cannot obtain access to locked queue '{queue}' in vhost '/'. basic.get operations are not \
-         supported by quorum queues with single active consumer"
-    );
-    let get = BasicGet { queue: &queue, no_ack: false };
-    Client::open().check_channel_close(&Method::BasicGet(get), 405, &text);
-}
-
-#[test]
-fn an_argument_of_another_kind_of_queue_is_refused() {
-    let quorum = ("x-queue-type", Field::LongStr(b"quorum"));
-    for (arguments, name, kind) in [
-        (vec![quorum, ("x-max-priority", Field::I32(5))], "x-max-priority", "rabbit_quorum_queue"),
-        (vec![quorum, ("x-queue-mode", Field::LongStr(b"lazy"))], "x-queue-mode", "rabbit_quorum_queue"),
-        (vec![("x-delivery-limit", Field::I32(5))], "x-delivery-limit", "rabbit_classic_queue"),
-    ] {
-        let (queue, arguments) = (unique("other"), table(&arguments));
-        let declare =
-            QueueDeclare { durable: true, arguments: Table::unchecked(&arguments), ..queue_declare(&queue) };
-        let text = format!(
-            "PRECONDITION_FAILED - invalid arg '{name}' for queue '{queue}' in vhost '/' of queue type {kind}"
-        );
-        Client::open().check_channel_close(&Method::QueueDeclare(declare), 406, &text);
-    }
 }
 
 #[test]

@@ -17,18 +17,17 @@ use sluicemq::protocol::frame::{FRAME_END, put_body_head, put_header, put_method
 use sluicemq::protocol::methods::{
     BasicAck, BasicGet, BasicNack, BasicPublish, ConfirmSelect, Method, QueueDeclare, QueuePurge,
 };
-use sluicemq::protocol::properties::PropertiesBuf;
+use sluicemq::protocol::properties::{Properties, PropertiesBuf};
 use sluicemq::protocol::table::TableBuf;
 use sluicemq::storage::disk::Disk;
 use sluicemq::storage::disk::simulated::{CrashMode, SimulatedDisk};
 
-use crate::client::{Client, Heard};
+use crate::client::{Client, Delivery, Heard};
 use crate::life::{Life, Sizes};
 use crate::variable;
 
 const SEEDS: u64 = 30;
 const STEPS: usize = 150;
-const SIZES: Sizes = Sizes { slot_bytes: 64 << 10, window_slots: 1, cache_bytes: 0 };
 const QUEUE: &str = "q";
 const DEAD: &str = "dead";
 
@@ -40,6 +39,19 @@ struct Rules {
     priority_max: u8,
     is_quorum: bool,
     delivery_limit: u32,
+    cache_bytes: u64,
+}
+
+impl Rules {
+    /// What comes back to a quorum queue and has left memory goes to its old place, not before all others: what a client
+    /// holds leaves memory here when it may, and which does is nobody's business.
+    fn order_is_known(self) -> bool {
+        !self.is_quorum || self.cache_bytes > 0
+    }
+
+    fn sizes(self) -> Sizes {
+        Sizes { slot_bytes: 64 << 10, window_slots: 1, cache_bytes: self.cache_bytes }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +64,8 @@ struct Message {
 /// What must be there: the ready ones in their order, what the client has in hand by its tag, and the dead.
 #[derive(Debug, Default)]
 struct Model {
+    /// Those that came back to a quorum queue, which are the first to go again.
+    returned: usize,
     ready: Vec<Message>,
     held: Vec<(u64, Message)>,
     dead: BTreeSet<u32>,
@@ -61,13 +75,19 @@ impl Model {
     /// A message comes, or comes back, to its place: by priority, and then by when it was published.
     fn put(&mut self, message: Message, rules: Rules) {
         let place = |other: &Message| (u8::MAX - other.priority.min(rules.priority_max), other.id);
-        let at = self.ready.partition_point(|other| place(other) < place(&message));
-        self.ready.insert(at, message);
+        let at = self.ready[self.returned..].partition_point(|other| place(other) < place(&message));
+        self.ready.insert(self.returned + at, message);
+    }
+
+    fn take(&mut self, at: usize) -> Message {
+        self.returned -= usize::from(at < self.returned);
+        self.ready.remove(at)
     }
 
     fn shorten(&mut self, rules: Rules) {
         while rules.overflow == "drop-head" && rules.length_max.is_some_and(|max| self.ready.len() > max) {
-            self.dead.insert(self.ready.remove(0).id);
+            let oldest = self.take(0);
+            self.dead.insert(oldest.id);
         }
     }
 
@@ -88,10 +108,15 @@ impl Model {
         message.returns += 1;
         if rules.is_quorum && message.returns > rules.delivery_limit {
             self.dead.insert(message.id);
+            return;
+        }
+        if rules.is_quorum {
+            self.ready.insert(self.returned, message);
+            self.returned += 1;
         } else {
             self.put(message, rules);
-            self.shorten(rules);
         }
+        self.shorten(rules);
     }
 }
 
@@ -114,20 +139,30 @@ fn draw_rules(rng: &mut StdRng) -> Rules {
     let is_quorum = rng.random_bool(0.3);
     let overflows: &[&str] = &["drop-head", "reject-publish", "reject-publish-dlx"];
     let overflows = if is_quorum { &overflows[..2] } else { overflows };
+    let cache_bytes = if is_quorum && rng.random() { u64::MAX } else { 0 };
+    let is_limited = rng.random_bool(0.7) && !(is_quorum && cache_bytes == 0);
     Rules {
-        length_max: rng.random_bool(0.7).then(|| rng.random_range(0..8)),
+        length_max: is_limited.then(|| rng.random_range(0..8)),
         overflow: overflows.choose(rng).unwrap(),
         priority_max: if is_quorum || rng.random_bool(0.4) { 0 } else { rng.random_range(1..=10) },
         is_quorum,
         delivery_limit: rng.random_range(0..4),
+        cache_bytes,
     }
+}
+
+/// How often a message says that it came back.
+fn returns_of(delivery: &Delivery) -> u32 {
+    let headers = Properties::unchecked(&delivery.content.properties).headers();
+    let told = headers.and_then(|headers| headers.get("x-delivery-count")?.as_int());
+    told.map_or(0, |count| count.try_into().expect("a count"))
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let (rules, disk, now) = (draw_rules(&mut rng), SimulatedDisk::new(), Now::read());
-        let life = Life::start(Arc::new(disk.clone()) as Arc<dyn Disk>, SIZES, 1).unwrap();
+        let life = Life::start(Arc::new(disk.clone()) as Arc<dyn Disk>, rules.sizes(), 1).unwrap();
         let client = Client::connect(&life.broker, now);
         let story = vec![format!("seed {seed}: {rules:?}")];
         let (model, burials) = (Model::default(), Burials::default());
@@ -258,12 +293,16 @@ impl World {
 
     fn get(&mut self) {
         self.client.say(1, &Method::BasicGet(BasicGet { queue: QUEUE, no_ack: false }));
-        let expected = (!self.model.ready.is_empty()).then(|| self.model.ready.remove(0));
-        self.tell(format!("get {expected:?}"));
-        match (self.hear(), expected) {
-            (Heard::Answered { name: "basic.get-empty", .. }, None) => {}
-            (Heard::Delivered(delivery), Some(message)) => {
-                assert_eq!(delivery.content.id(), Some(message.id), "{}", self.story.join("\n"));
+        self.tell(format!("get {:?}", self.model.ready.first()));
+        match (self.hear(), self.model.ready.is_empty()) {
+            (Heard::Answered { name: "basic.get-empty", .. }, true) => {}
+            (Heard::Delivered(delivery), false) => {
+                let is_it = |message: &Message| delivery.content.id() == Some(message.id);
+                let at = self.model.ready.iter().position(is_it).expect("it is ready");
+                assert!(at == 0 || !self.rules.order_is_known(), "{at}\n{}", self.story.join("\n"));
+                let message = self.model.take(at);
+                let returns = if self.rules.is_quorum { message.returns } else { 0 };
+                assert_eq!(returns_of(&delivery), returns, "{}", self.story.join("\n"));
                 assert_eq!(delivery.tag, self.next_tag);
                 self.next_tag += 1;
                 self.model.held.push((delivery.tag, message));
@@ -302,6 +341,7 @@ impl World {
         let is_right = matches!(heard, Heard::Answered { messages: Some(count), .. } if count == purged);
         assert!(is_right, "{heard:?} instead of {purged}\n{}", self.story.join("\n"));
         self.model.ready.clear();
+        self.model.returned = 0;
     }
 
     fn checkpoint(&mut self) {
@@ -309,18 +349,19 @@ impl World {
         self.rest();
     }
 
-    /// The power goes, and comes back: what was held is there again, and how often it came back is forgotten.
+    /// The power goes, and comes back: what was held is in its place again, and how often it came back is still known.
     fn restart(&mut self) {
         self.tell("restart".to_owned());
         self.starts += 1;
         self.disk = self.disk.crash(CrashMode::AllKept, self.starts);
-        self.life = Life::start(Arc::new(self.disk.clone()) as Arc<dyn Disk>, SIZES, self.starts).unwrap();
+        let disk = Arc::new(self.disk.clone()) as Arc<dyn Disk>;
+        self.life = Life::start(disk, self.rules.sizes(), self.starts).unwrap();
         self.client = Client::connect(&self.life.broker, self.now);
         (self.burials, self.next_tag) = (Burials::default(), 1);
-        for (_, message) in std::mem::take(&mut self.model.held) {
-            self.model.put(message, self.rules);
-        }
-        self.model.ready.iter_mut().for_each(|message| message.returns = 0);
+        self.model.returned = 0;
+        let ready = std::mem::take(&mut self.model.ready);
+        let held = std::mem::take(&mut self.model.held).into_iter().map(|(_, message)| message);
+        ready.into_iter().chain(held).for_each(|message| self.model.put(message, self.rules));
         self.rest();
         self.model.shorten(self.rules);
         self.client.say(1, &Method::ConfirmSelect(ConfirmSelect { nowait: true }));
@@ -329,7 +370,7 @@ impl World {
     fn check(&self) {
         let vhost = self.life.broker.vhost("/").unwrap();
         let depth = |queue: &str| vhost.queue(queue).unwrap().depth();
-        let Model { ready, held, dead } = &self.model;
+        let Model { ready, held, dead, .. } = &self.model;
         let found = (depth(QUEUE), depth(DEAD).0);
         let expected = ((ready.len() as u64, held.len() as u64), dead.len() as u64);
         assert_eq!(found, expected, "{}", self.story.join("\n"));

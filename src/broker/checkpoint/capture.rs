@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::broker::Broker;
 use crate::broker::checkpoint::packs::Merge;
 use crate::broker::checkpoint::records::{Found, Records};
+use crate::broker::node::Node;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::store::DirtyExtent;
 use crate::message::place::{Lsn, QueueId, Seq};
@@ -36,6 +37,8 @@ pub(super) struct Capture {
     changes: Changes,
     /// Bitmaps that were captured: queue, first number of the extent, version.
     versions: Vec<(QueueId, Seq, u64)>,
+    /// Counts of returns that were captured: queue, first number, version.
+    returns: Vec<(QueueId, Seq, u64)>,
 }
 
 /// All that a checkpoint commits.
@@ -45,6 +48,7 @@ pub(super) struct Captured {
     pub(super) pack: Option<PackSummary>,
     pub(super) changes: Changes,
     pub(super) versions: Vec<(QueueId, Seq, u64)>,
+    pub(super) returns: Vec<(QueueId, Seq, u64)>,
     /// The log's end when the last queue had been captured.
     pub(super) seen: Lsn,
 }
@@ -95,6 +99,7 @@ impl Capture {
             records: Records::default(),
             changes,
             versions: Vec::new(),
+            returns: Vec::new(),
         }
     }
 
@@ -115,8 +120,23 @@ impl Capture {
                 None => self.changes.extents_forgotten.push((queue.id, LANE, first)),
             }
         }
+        self.capture_returns(&queue);
         self.changes.queues.push(row_of(&queue));
         Ok(Outcome::Captured)
+    }
+
+    /// How often messages came back: of few queues anything.
+    fn capture_returns(&mut self, queue: &Queue) {
+        let mut from = Some(Seq(0));
+        while let Some(seq) = from {
+            let unsaved = queue.unsaved_returns(seq);
+            from = unsaved.next;
+            self.changes.returns_forgotten.extend(unsaved.gone.into_iter().map(|first| (queue.id, first)));
+            for (returned, version) in unsaved.changed {
+                self.returns.push((queue.id, returned.first, version));
+                self.changes.returns.push((queue.id, returned));
+            }
+        }
     }
 
     /// What lives in packs that are merged. How it ended, if not well.
@@ -216,7 +236,7 @@ impl Capture {
 
     /// All is captured; of `dead` packs nothing lives.
     pub(super) fn finish(self, broker: &Broker, dead: Vec<u64>) -> Result<Captured, StoreError> {
-        let Self { retiring, merged, writer, mut changes, versions, .. } = self;
+        let Self { retiring, merged, writer, mut changes, versions, returns, .. } = self;
         let node = &broker.node;
         let pack = writer.map(|writer| writer.finish(&*node.disk)).transpose()?;
         if let Some(pack) = &pack {
@@ -224,7 +244,27 @@ impl Capture {
         }
         changes.packs_forgotten = dead.into_iter().chain(merged).collect();
         changes.next_queue_id = Some(node.peek_queue_id());
-        Ok(Captured { retiring, pack, changes, versions, seen: node.log.end() })
+        Ok(Captured { retiring, pack, changes, versions, returns, seen: node.log.end() })
+    }
+}
+
+impl Captured {
+    /// All is committed: the queues need not tell it again.
+    pub(super) fn tell_queues(&self, node: &Node) {
+        let tell = |id: QueueId, tell: &dyn Fn(&Queue)| {
+            if let Some(queue) = node.durable_queue(id) {
+                tell(&queue);
+            }
+        };
+        for &(id, first, version) in &self.versions {
+            tell(id, &|queue| queue.mark_saved(first, version));
+        }
+        for &(id, first, version) in &self.returns {
+            tell(id, &|queue| queue.mark_returns_saved(first, version));
+        }
+        for &(id, first) in &self.changes.returns_forgotten {
+            tell(id, &|queue| queue.mark_returns_gone(first));
+        }
     }
 }
 

@@ -299,15 +299,11 @@ impl Checkpoint {
             self.stage = Stage::Waiting(Box::new(captured));
             return Ok(Progress::WaitsForLog(seen));
         }
-        let Captured { retiring, pack, changes, versions, .. } = captured;
         // Where batches are not synced one by one, the tables must not be ahead of them.
         node.log.sync()?;
-        self.meta.commit(&changes)?;
-        for (id, first, version) in versions {
-            if let Some(queue) = node.durable_queue(id) {
-                queue.mark_saved(first, version);
-            }
-        }
+        self.meta.commit(&captured.changes)?;
+        captured.tell_queues(node);
+        let Captured { retiring, pack, changes, .. } = captured;
         let queues = pack.map(|pack| self.places_in(broker, pack)).unwrap_or_default();
         let forgotten = changes.packs_forgotten;
         self.stage = Stage::Moving(Moving { retiring, present: None, queues, forgotten });

@@ -162,6 +162,19 @@ impl Burst {
         self.open.clear();
     }
 
+    /// As [`Burst::close`], of a message that all of its queues are to have or none: whether each keeps a place for it now.
+    /// Otherwise it was not published.
+    pub fn close_if_taken(&mut self, node: &Node) -> bool {
+        self.open.clear();
+        let Some(pending) = self.pending.last_mut() else { return false };
+        pending.seal(node);
+        let is_taken = pending.reserve_all();
+        if !is_taken {
+            self.pending.pop();
+        }
+        is_taken
+    }
+
     /// Each run is handed to each target: that of several, which one message may cause, is counted beforehand.
     fn count_staged(&mut self, runs: usize, targets: &Targets) {
         let more = runs.saturating_mul(targets.len().saturating_sub(1));
@@ -215,7 +228,7 @@ impl Burst {
             if pending.is_logged() {
                 pending.drop_deleted();
             }
-            if pending.receipt.is_some() && pending.reserve(node, wakes) {
+            if pending.receipt.is_some() && !pending.is_reserved && pending.reserve(node, wakes) {
                 self.refused.extend(pending.receipt.as_deref());
             }
         }

@@ -25,6 +25,8 @@ pub(super) struct Pending {
     pub(super) is_closed: bool,
     /// Its one message may be refused by some of its queues, and who is told then.
     pub(super) receipt: Option<Box<Receipt>>,
+    /// Each of its queues keeps a place for it already.
+    pub(super) is_reserved: bool,
 }
 
 /// Who published a message that may be refused.
@@ -118,6 +120,18 @@ impl Pending {
         self.targets.len() < before
     }
 
+    /// Keeps a place for its one message in each of its queues, or in none; whether it did.
+    pub(super) fn reserve_all(&mut self) -> bool {
+        let Some(Staged { run, .. }) = self.runs.first() else { return false };
+        let takes = |queue: &&Arc<Queue>| !queue.is_deleted() && queue.reserve(run).is_ok();
+        let reserved = self.targets.iter().take_while(takes).count();
+        self.is_reserved = reserved == self.targets.len();
+        if !self.is_reserved {
+            self.targets.iter().take(reserved).for_each(|queue| queue.give_up_place(run));
+        }
+        self.is_reserved
+    }
+
     /// Parts its runs so that each has messages of one priority, if one of its queues numbers them by that.
     #[inline]
     pub(super) fn part_by_priority(&mut self) {
@@ -164,5 +178,6 @@ impl Pending {
         self.targets = Targets::default();
         self.is_closed = false;
         self.receipt = None;
+        self.is_reserved = false;
     }
 }

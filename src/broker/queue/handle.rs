@@ -99,6 +99,8 @@ pub(in crate::broker) struct State {
     pub(super) used_ms: u64,
     /// What is on its way in and has its place.
     pub(super) reserved: Reserved,
+    /// When dead letters that could not go are tried again.
+    pub(in crate::broker) retry_ms: Option<u64>,
 }
 
 /// Places of messages that are on their way into a queue that may refuse some.
@@ -110,7 +112,7 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
-    fn release(&mut self, run: &Run) {
+    pub(super) fn release(&mut self, run: &Run) {
         self.messages = self.messages.saturating_sub(u64::from(run.count()));
         self.bytes = self.bytes.saturating_sub(run.body_bytes());
     }
@@ -191,6 +193,7 @@ impl State {
     fn agree(&mut self) {
         if self.settings.kind == QueueKind::Quorum {
             self.classic.keep_all();
+            self.classic.serve_returned_first();
         }
         if self.settings.delays {
             self.classic.delay_all();
@@ -291,10 +294,16 @@ impl Queue {
         state.agree();
     }
 
+    /// Whether it counts how often messages come back, which the log then knows, and tells whoever gets them.
+    #[inline]
+    pub fn counts_returns(&self) -> bool {
+        self.kind == QueueKind::Quorum
+    }
+
     /// How often messages of this run came back, if whoever gets them is told so.
     #[inline]
     pub fn delivery_count(&self, run: &Run) -> Option<u16> {
-        (self.kind == QueueKind::Quorum).then(|| run.returns())
+        self.counts_returns().then(|| run.returns())
     }
 
     /// How long a message of it may be held, in milliseconds, where the consumer says nothing.

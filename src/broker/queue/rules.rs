@@ -14,7 +14,7 @@ use crate::queue::classic::Head;
 use crate::queue::dying::Reason;
 use crate::queue::expiry;
 use crate::queue::lane::{Gone, Piece};
-use crate::queue::settings::{Overflow, QueueKind};
+use crate::queue::settings::Overflow;
 
 /// With more dead letters in memory, in bytes, nothing more is read for them.
 const DYING_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -180,13 +180,15 @@ impl Queue {
         }
     }
 
-    /// Messages that were taken come back to the place they had, unless they did so too often.
-    pub(super) fn take_back(&self, state: &mut State, mut piece: Piece) {
-        if state.settings.kind == QueueKind::Quorum {
-            let returns = u64::from(piece.count_return());
-            if state.settings.delivery_limit.is_some_and(|limit| returns > limit) {
+    /// Messages that were taken come back, unless they did so too often.
+    pub(super) fn take_back(&self, state: &mut State, piece: Piece) {
+        if self.counts_returns() {
+            let counted = piece.counted();
+            let is_over = |limit| u64::from(counted.returns) > limit;
+            if state.settings.delivery_limit.is_some_and(is_over) {
                 return self.give_up(state, piece);
             }
+            state.classic.ledger.note_returns(counted);
         }
         match piece {
             Piece::Here(run) => state.classic.give_back(run),
@@ -227,8 +229,13 @@ impl Queue {
         Ok(())
     }
 
+    /// The message that a place was kept for does not come.
+    pub(in crate::broker) fn give_up_place(&self, run: &Run) {
+        self.lock().reserved.release(run);
+    }
+
     /// When to look again: earlier than was noted, perhaps. A later time is noted when the earlier one has come.
-    pub(super) fn note_deadline(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
+    pub(in crate::broker) fn note_deadline(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
         let by_ttl = match state.settings.message_ttl_ms {
             Some(ttl_ms) if !state.is_on_its_way() => {
                 let fronts = if state.settings.priority_max.is_some() { usize::MAX } else { 1 };
@@ -240,7 +247,8 @@ impl Queue {
             Some(expires_ms) if state.classic.consumers.is_empty() => Some(state.used_ms + expires_ms),
             _ => None,
         };
-        let next = [by_ttl, by_lease, state.classic.next_expiry()].into_iter().flatten().min();
+        let by_queue = [by_ttl, by_lease, state.retry_ms];
+        let next = by_queue.into_iter().chain([state.classic.next_expiry()]).flatten().min();
         if let Some(next) = next
             && state.deadline.is_none_or(|noted| next < noted)
         {
@@ -269,6 +277,11 @@ impl Queue {
         state.deadline = None;
         if state.used_ms == 0 {
             state.used_ms = wakes.now_ms();
+        }
+        if state.retry_ms.is_some_and(|retry_ms| retry_ms <= wakes.now_ms()) {
+            state.retry_ms = None;
+            state.classic.retry_kept();
+            self.ask_for_burial(state, wakes);
         }
         self.dispatch(state, wakes);
         self.note_deadline(state, wakes);

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::broker::queue::handle::{Queue, State};
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::fact::Fact;
-use crate::message::place::{Lsn, QueueId, Seq};
+use crate::message::place::{Lsn, QueueId, Returned, Seq};
 use crate::message::run::Run;
 use crate::queue::consumers::ConsumerKey;
 use crate::queue::dying::Reason;
@@ -170,14 +170,27 @@ impl Settlement {
         buried.push((run.first_seq(), run.end_seq()));
     }
 
-    /// The run's messages go back to where they were.
+    /// The run's messages go back to the queue.
     pub fn returned(&mut self, run: Run) {
-        self.changes.returned.push_back(Piece::Here(run));
+        self.take_back(Piece::Here(run));
     }
 
-    /// Messages whose bytes are on the disk only go back to where they were.
+    /// Messages whose bytes are on the disk only go back to the queue.
     pub fn returned_away(&mut self, away: Away) {
-        self.changes.returned.push_back(Piece::Away(away));
+        self.take_back(Piece::Away(away));
+    }
+
+    fn take_back(&mut self, mut piece: Piece) {
+        if self.queue.counts_returns() {
+            piece.count_return();
+        }
+        self.changes.returned.push_back(piece);
+    }
+
+    /// What comes back, where the log is to know how often it did.
+    fn counted(&self) -> impl Iterator<Item = Returned> {
+        let returned = self.queue.counts_returns().then_some(&self.changes.returned);
+        returned.into_iter().flatten().map(Piece::counted)
     }
 
     /// A consumer holds `count` messages less.
@@ -199,13 +212,19 @@ impl Settlement {
                 end = Some(log.push(&Fact::Settled { queue: self.queue.id, ranges }).end);
             }
         }
+        let ranges: Vec<_> = self.counted().collect();
+        if !ranges.is_empty() {
+            end = Some(log.push(&Fact::Returned { queue: self.queue.id, ranges: &ranges }).end);
+        }
         end
     }
 
     /// Whether the log must know.
     pub fn is_logged(&self) -> bool {
         let dead = self.changes.dead.as_ref();
-        !self.changes.logged.is_empty() || dead.is_some_and(|dead| !dead.buried_logged.is_empty())
+        !self.changes.logged.is_empty()
+            || dead.is_some_and(|dead| !dead.buried_logged.is_empty())
+            || self.counted().next().is_some()
     }
 
     /// Changes the queue, a part at a time, and with the last delivers what the credit allows, unless

@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use crate::broker::queue::handle::Queue;
 use crate::message::place::{Extent, Lsn, Seq};
 use crate::queue::extent::{ExtentState, NewExtent};
-use crate::queue::ledger::PlacedBefore;
+use crate::queue::ledger::{PlacedBefore, UnsavedReturns};
 
 /// Ranges and extents that are looked at in one hold of the lock.
 const RANGES_PER_HOLD: usize = 1000;
@@ -103,6 +103,24 @@ impl Queue {
             }
         });
         dirty
+    }
+
+    /// How often messages came back, as far as it is not saved, from `from` on: as much as one hold of the lock allows.
+    pub(in crate::broker) fn unsaved_returns(&self, from: Seq) -> UnsavedReturns {
+        let mut state = self.lock();
+        let unsaved = state.classic.ledger.unsaved_returns(from, RANGES_PER_HOLD);
+        MutexGuard::unlock_fair(state);
+        unsaved
+    }
+
+    /// The checkpoint has saved how often the messages from this number on came back, as it was at this version.
+    pub(in crate::broker) fn mark_returns_saved(&self, first: Seq, version: u64) {
+        self.lock().classic.ledger.mark_returns_saved(first, version);
+    }
+
+    /// The checkpoint has forgotten how often the messages from this number on came back.
+    pub(in crate::broker) fn mark_returns_gone(&self, first: Seq) {
+        self.lock().classic.ledger.mark_returns_gone(first);
     }
 
     /// The checkpoint has saved an extent's bitmap as it was at this version.

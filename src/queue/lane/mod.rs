@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 
 pub use self::leaving::{Evicted, ToSpill};
 use self::searched::Searched;
-use crate::message::place::Seq;
+use crate::message::place::{Returned, Seq};
 use crate::message::run::Run;
 use crate::queue::chunks::{Chunks, Spot};
 use crate::queue::ledger::Ledger;
@@ -103,17 +103,21 @@ pub struct Lane {
 }
 
 impl Piece {
-    /// Once more it has come back; how often by now.
-    pub fn count_return(&mut self) -> u16 {
+    /// Once more they have come back.
+    pub fn count_return(&mut self) {
+        match self {
+            Self::Here(run) => run.set_returns(run.returns().saturating_add(1)),
+            Self::Away(away) => away.returns = away.returns.saturating_add(1),
+        }
+    }
+
+    /// How often they came back.
+    pub fn counted(&self) -> Returned {
         match self {
             Self::Here(run) => {
-                run.set_returns(run.returns().saturating_add(1));
-                run.returns()
+                Returned { first: run.first_seq(), end: run.end_seq(), returns: run.returns() }
             }
-            Self::Away(away) => {
-                away.returns = away.returns.saturating_add(1);
-                away.returns
-            }
+            Self::Away(away) => Returned { first: away.first, end: away.end, returns: away.returns },
         }
     }
 
@@ -123,6 +127,13 @@ impl Piece {
             Self::Here(run) => u64::from(run.count()),
             Self::Away(away) => away.count,
         }
+    }
+}
+
+impl Gone {
+    /// All messages of a run.
+    pub fn of(run: &Run) -> Self {
+        Self { first: run.first_seq(), end: run.end_seq(), persistent: run.is_persistent() }
     }
 }
 
@@ -432,11 +443,7 @@ impl Lane {
         while left > 0 {
             if let Some(run) = self.take_front(u32::MAX) {
                 left = left.saturating_sub(u64::from(run.count()));
-                gone.push(Gone {
-                    first: run.first_seq(),
-                    end: run.end_seq(),
-                    persistent: run.is_persistent(),
-                });
+                gone.push(Gone::of(&run));
                 continue;
             }
             let Some(Resting::Away(away, _)) = self.list.front_mut() else { break };

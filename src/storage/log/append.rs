@@ -355,7 +355,9 @@ impl Append<'_> {
             Fact::Published { targets, .. } => {
                 self.push_record(kind, Class::Message, targets.iter().map(|(queue, _)| *queue), body)
             }
-            Fact::Settled { queue, .. } => self.push_record(kind, Class::Settle, [*queue], body),
+            Fact::Settled { queue, .. } | Fact::Returned { queue, .. } => {
+                self.push_record(kind, Class::Settle, [*queue], body)
+            }
             Fact::Defined(Definition::QueueDeleted { queue }) => {
                 self.push_record(kind, Class::Definition, [*queue], body)
             }

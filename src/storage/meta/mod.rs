@@ -18,7 +18,7 @@ use redb::Database;
 use roaring::RoaringBitmap;
 
 use crate::message::fact::Definition;
-use crate::message::place::{Extent, Lsn, QueueId, Seq};
+use crate::message::place::{Extent, Lsn, QueueId, Returned, Seq};
 use crate::storage::disk::Disk;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LOG_DIR, LoggedDefinition, ReplayFrom};
@@ -69,6 +69,13 @@ pub enum Loaded<'a> {
         /// Numbers from its first on.
         settled: RoaringBitmap,
     },
+    /// How often messages came back. Behind all extents, by queue and number.
+    Returned {
+        /// Whose.
+        queue: QueueId,
+        /// Which, and how often.
+        returned: Returned,
+    },
 }
 
 /// What is kept of a queue beside its extents.
@@ -98,6 +105,10 @@ pub struct Changes {
     pub extents: Vec<PackedExtent>,
     /// What is settled in extents that were there before.
     pub settled: Vec<(QueueId, u32, Seq, RoaringBitmap)>,
+    /// Counts of returns that go, by their first numbers.
+    pub returns_forgotten: Vec<(QueueId, Seq)>,
+    /// Counts of returns that came or changed. Those of a queue that is not defined then are ignored.
+    pub returns: Vec<(QueueId, Returned)>,
     /// Where the replay starts from now on, if that changes.
     pub replay: Option<ReplayFrom>,
     /// The first queue number that was never used, if it changes.

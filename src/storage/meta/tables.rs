@@ -9,17 +9,21 @@
 //! rows       queue              -> (next number, delivered up to)
 //! extents    (queue, lane, first number) -> (last, pack, offset, bytes, count, bytes of the bodies)
 //! settled    (queue, lane, first number) -> bitmap; none when nothing is settled
+//! returns    (queue, first number) -> (the number after the last, how often they came back)
 //! packs      (pack, queue, lane, first number): the extents of a pack
 //! ```
 //!
 //! A binding's body starts with its destination, so that those of a queue are neighbours.
 
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+    WriteTransaction,
+};
 use roaring::RoaringBitmap;
 
 use crate::message::fact::{Binding, Definition, Destination, Fact};
 use crate::message::fact_codec::{self, DecodedFact};
-use crate::message::place::{Extent, Lsn, QueueId, Seq};
+use crate::message::place::{Extent, Lsn, QueueId, Returned, Seq};
 use crate::storage::error::StoreError;
 use crate::storage::log::{LoggedDefinition, ReplayFrom};
 use crate::storage::meta::{Changes, Loaded, META_FILE, MetaState, QueueRow, damaged, failed};
@@ -40,6 +44,8 @@ const ROWS: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("queues"
 const EXTENTS: TableDefinition<'_, ExtentKey, ExtentValue> = TableDefinition::new("extents");
 const SETTLED: TableDefinition<'_, ExtentKey, &[u8]> = TableDefinition::new("settled");
 const PACKS: TableDefinition<'_, (u64, u64, u32, u64), ()> = TableDefinition::new("packs");
+/// Came with quorum queues: a directory may be without it until the next checkpoint.
+const RETURNS: TableDefinition<'_, (u64, u64), (u64, u16)> = TableDefinition::new("returns");
 
 const KEY_FORMAT: &str = "format";
 const KEY_REPLAY_SEQUENCE: &str = "replay_sequence";
@@ -120,6 +126,7 @@ pub(super) fn load(
         };
         on_loaded(Loaded::Extent { queue: QueueId(queue), lane, at, settled });
     }
+    load_returns(&transaction, on_loaded)?;
     let meta = transaction.open_table(META).map_err(failed)?;
     let replay = match (number(&meta, KEY_REPLAY_SEQUENCE)?, number(&meta, KEY_REPLAY_LSN)?) {
         (Some(sequence), Some(lsn)) => ReplayFrom { sequence, lsn: Lsn(lsn) },
@@ -130,6 +137,23 @@ pub(super) fn load(
         next_queue_id: number(&meta, KEY_NEXT_QUEUE_ID)?.unwrap_or(1),
         clean: number(&meta, KEY_CLEAN)?.map(Lsn),
     })
+}
+
+fn load_returns(
+    transaction: &ReadTransaction,
+    on_loaded: &mut dyn FnMut(Loaded<'_>),
+) -> Result<(), StoreError> {
+    let returns = match transaction.open_table(RETURNS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        opened => opened.map_err(failed)?,
+    };
+    for row in returns.iter().map_err(failed)? {
+        let (key, value) = row.map_err(failed)?;
+        let ((queue, first), (end, returns)) = (key.value(), value.value());
+        let returned = Returned { first: Seq(first), end: Seq(end), returns };
+        on_loaded(Loaded::Returned { queue: QueueId(queue), returned });
+    }
+    Ok(())
 }
 
 const NO_BINDING: Binding<'static> =
@@ -171,6 +195,7 @@ pub(super) fn commit(database: &Database, changes: &Changes) -> Result<(), Store
             tables.rows.insert(row.queue.0, (row.next_seq.0, row.delivered_hi.0)).map_err(failed)?;
         }
         tables.change_extents(changes)?;
+        tables.change_returns(changes)?;
         tables.change_node(changes)?;
     }
     transaction.commit().map_err(failed)
@@ -187,6 +212,7 @@ struct Tables<'a> {
     extents: Table<'a, ExtentKey, ExtentValue>,
     settled: Table<'a, ExtentKey, &'static [u8]>,
     packs: Table<'a, (u64, u64, u32, u64), ()>,
+    returns: Table<'a, (u64, u64), (u64, u16)>,
 }
 
 impl<'a> Tables<'a> {
@@ -201,6 +227,7 @@ impl<'a> Tables<'a> {
             extents: transaction.open_table(EXTENTS).map_err(failed)?,
             settled: transaction.open_table(SETTLED).map_err(failed)?,
             packs: transaction.open_table(PACKS).map_err(failed)?,
+            returns: transaction.open_table(RETURNS).map_err(failed)?,
         })
     }
 
@@ -284,7 +311,8 @@ impl<'a> Tables<'a> {
         for row in self.extents.range((queue.0, 0, 0)..=(queue.0, u32::MAX, u64::MAX)).map_err(failed)? {
             keys.push(row.map_err(failed)?.0.value());
         }
-        keys.into_iter().try_for_each(|key| self.forget_extent(key))
+        keys.into_iter().try_for_each(|key| self.forget_extent(key))?;
+        self.returns.retain_in((queue.0, 0)..=(queue.0, u64::MAX), |_, _| false).map_err(failed)
     }
 
     fn forget_extent(&mut self, key: ExtentKey) -> Result<(), StoreError> {
@@ -323,6 +351,18 @@ impl<'a> Tables<'a> {
         }
         for (queue, lane, first, settled) in &changes.settled {
             self.save_settled((queue.0, *lane, first.0), settled)?;
+        }
+        Ok(())
+    }
+
+    fn change_returns(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        for (queue, first) in &changes.returns_forgotten {
+            self.returns.remove((queue.0, first.0)).map_err(failed)?;
+        }
+        for (queue, Returned { first, end, returns }) in &changes.returns {
+            if self.is_defined(*queue)? {
+                self.returns.insert((queue.0, first.0), (end.0, *returns)).map_err(failed)?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,80 @@
+//! Messages that came back to a queue that gives them out again before all others, in the order in which they came: as
+//! quorum queues do.
+//!
+//! They are few, and stay in memory. What finds no room here returns to its old place among the ready ones, which is near
+//! the head as well.
+
+use std::collections::VecDeque;
+
+use crate::message::place::Seq;
+use crate::message::run::Run;
+
+/// So many runs, which are looked through for one that has had its time.
+const RUNS_MAX: usize = 1000;
+/// So much of their bodies, in bytes: no eviction takes it.
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Returned {
+    runs: VecDeque<Run>,
+    messages: u64,
+    body_bytes: u64,
+}
+
+impl Returned {
+    /// Takes in what came back last; gives it back when there is no room.
+    pub(super) fn push(&mut self, run: Run) -> Option<Run> {
+        if self.runs.len() == RUNS_MAX || self.body_bytes + run.body_bytes() > BYTES_MAX {
+            return Some(run);
+        }
+        self.messages += u64::from(run.count());
+        self.body_bytes += run.body_bytes();
+        self.runs.push_back(run);
+        None
+    }
+
+    pub(super) fn front(&self) -> Option<&Run> {
+        self.runs.front()
+    }
+
+    /// Takes up to `count` messages of the first run.
+    pub(super) fn take_front(&mut self, count: u32) -> Option<Run> {
+        let front = self.runs.front_mut()?;
+        let taken = if count < front.count() { front.split_front(count) } else { self.runs.pop_front()? };
+        self.count_out(&taken);
+        Some(taken)
+    }
+
+    /// Takes one message out from between others, if it is here, and counts the runs it has looked at.
+    pub(super) fn take_out(&mut self, seq: Seq, steps: &mut u32) -> Option<Run> {
+        let at = self.runs.iter().position(|run| run.first_seq() <= seq && seq < run.end_seq());
+        *steps = steps.saturating_sub(at.map_or(self.runs.len(), |at| at + 1) as u32);
+        let run = self.runs.remove(at?)?;
+        let parts = [(seq.after(1), run.end_seq()), (run.first_seq(), seq)];
+        for part in parts.into_iter().filter_map(|(first, end)| run.part(first, end)) {
+            self.runs.insert(at?, part);
+        }
+        let taken = run.part(seq, seq.after(1))?;
+        self.count_out(&taken);
+        Some(taken)
+    }
+
+    fn count_out(&mut self, run: &Run) {
+        self.messages -= u64::from(run.count());
+        self.body_bytes -= run.body_bytes();
+    }
+
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// The bodies, in bytes.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// What the list costs in memory, in bytes.
+    pub(super) fn index_bytes(&self) -> u64 {
+        (self.runs.len() * size_of::<Run>()) as u64
+    }
+}

@@ -1,0 +1,163 @@
+//! Queues that keep all, count what comes back and serve it first: quorum queues, as one node has them.
+
+use sluicemq::protocol::field::Field;
+use sluicemq::protocol::methods::{BasicGet, BasicQos, BasicQosOk, Method, QueueDeclare};
+use sluicemq::protocol::table::Table;
+
+use crate::harness::broker::{only_here, unique};
+use crate::harness::client::Client;
+use crate::harness::methods::{consume, queue_declare, queue_delete};
+use crate::rules::{Arguments, dead_letters_to, queue_with, reject, story, table};
+
+/// A new quorum queue, deleted when the test ends.
+fn quorum_queue_with(client: &mut Client, entries: Arguments<'_>) -> String {
+    let mut all = vec![("x-queue-type", Field::LongStr(b"quorum"))];
+    all.extend_from_slice(entries);
+    let (arguments, queue) = (table(&all), client.leave_queue(unique("quorum")));
+    let declare =
+        QueueDeclare { durable: true, arguments: Table::unchecked(&arguments), ..queue_declare(&queue) };
+    client.declare(declare).queue
+}
+
+#[test]
+fn what_comes_back_too_often_to_a_quorum_queue_is_given_up() {
+    let mut client = Client::open();
+    let dead = client.shared_queue("dead");
+    let [exchange, key] = dead_letters_to(&dead);
+    let queue = quorum_queue_with(&mut client, &[exchange, key, ("x-delivery-limit", Field::I32(2))]);
+    client.select_confirms();
+    client.put(&queue, "m");
+    client.expect_confirm(1);
+    client.consume(&dead);
+    client.open_channel(2);
+    client.on(2).consume(&queue);
+    for count in 0..3 {
+        let delivery = client.delivery();
+        let headers = delivery.properties().headers();
+        let told = headers.and_then(|headers| headers.get("x-delivery-count")?.as_int());
+        assert_eq!((delivery.is_redelivered(), told), (count > 0, (count > 0).then_some(count)));
+        client.requeue(delivery.tag());
+    }
+    let letter = client.on(1).delivery();
+    assert_eq!(story(letter.properties().headers().unwrap()), [(queue.as_str(), "delivery_limit", 1)]);
+}
+
+#[test]
+fn quorum_queues_say_what_they_cannot_be() {
+    let quorum = table(&[("x-queue-type", Field::LongStr(b"quorum"))]);
+    let queue = unique("quorum");
+    let durable =
+        QueueDeclare { durable: true, arguments: Table::unchecked(&quorum), ..queue_declare(&queue) };
+    let refused = |declare: QueueDeclare<'_>, text: &str| {
+        let text = format!("PRECONDITION_FAILED - {text}");
+        Client::open().check_channel_close(&Method::QueueDeclare(declare), 406, &text);
+    };
+    let property = |name: &str| format!("invalid property '{name}' for queue '{queue}' in vhost '/'");
+    refused(QueueDeclare { durable: false, ..durable }, &property("non-durable"));
+    refused(QueueDeclare { exclusive: true, ..durable }, &property("exclusive-owner"));
+    refused(QueueDeclare { auto_delete: true, ..durable }, &property("auto-delete"));
+    let nameless = "Cannot declare a server-named queue for type rabbit_quorum_queue";
+    refused(QueueDeclare { queue: "", ..durable }, nameless);
+    let mut client = Client::open();
+    let queue = quorum_queue_with(&mut client, &[]);
+    client.barrier();
+    let text = format!(
+        "NOT_IMPLEMENTED - cannot delete queue '{queue}' in vhost '/'. queue.delete operations with if-unused flag \
+         set are not supported by quorum queues"
+    );
+    let mut delete = queue_delete(&queue);
+    delete.if_unused = true;
+    Client::open().check_connection_close(&Method::QueueDelete(delete), 540, &text);
+    let mut other = Client::open();
+    let qos = BasicQos { prefetch_size: 0, prefetch_count: 3, global: true };
+    other.call(&Method::BasicQos(qos), &Method::BasicQosOk(BasicQosOk {}));
+    let text = format!("NOT_IMPLEMENTED - queue '{queue}' in vhost '/' does not support global qos");
+    other.check_connection_close(&Method::BasicConsume(consume(&queue)), 540, &text);
+}
+
+#[test]
+fn a_quorum_queue_with_a_single_active_consumer_is_not_asked_for_messages() {
+    let mut client = Client::open();
+    let queue = quorum_queue_with(&mut client, &[("x-single-active-consumer", Field::Bool(true))]);
+    let text = format!(
+        "RESOURCE_LOCKED - cannot obtain access to locked queue '{queue}' in vhost '/'. basic.get operations are not \
+         supported by quorum queues with single active consumer"
+    );
+    let get = BasicGet { queue: &queue, no_ack: false };
+    Client::open().check_channel_close(&Method::BasicGet(get), 405, &text);
+}
+
+#[test]
+fn an_argument_of_another_kind_of_queue_is_refused() {
+    let quorum = ("x-queue-type", Field::LongStr(b"quorum"));
+    for (arguments, name, kind) in [
+        (vec![quorum, ("x-max-priority", Field::I32(5))], "x-max-priority", "rabbit_quorum_queue"),
+        (vec![quorum, ("x-queue-mode", Field::LongStr(b"lazy"))], "x-queue-mode", "rabbit_quorum_queue"),
+        (vec![("x-delivery-limit", Field::I32(5))], "x-delivery-limit", "rabbit_classic_queue"),
+    ] {
+        let (queue, arguments) = (unique("other"), table(&arguments));
+        let declare =
+            QueueDeclare { durable: true, arguments: Table::unchecked(&arguments), ..queue_declare(&queue) };
+        let text = format!(
+            "PRECONDITION_FAILED - invalid arg '{name}' for queue '{queue}' in vhost '/' of queue type {kind}"
+        );
+        Client::open().check_channel_close(&Method::QueueDeclare(declare), 406, &text);
+    }
+}
+
+#[test]
+fn what_comes_back_to_a_quorum_queue_is_first_in_the_order_of_its_return() {
+    let mut client = Client::open();
+    let queue = quorum_queue_with(&mut client, &[]);
+    client.fill(&queue, &["a", "b", "c", "d"]);
+    let tags: Vec<_> = (0..3).map(|_| client.get(&queue).unwrap().tag()).collect();
+    for at in [2, 0, 1] {
+        client.requeue(tags[at]);
+        client.barrier();
+    }
+    assert_eq!(client.take_all(&queue), ["c", "a", "b", "d"]);
+}
+
+#[test]
+fn a_dead_letter_that_must_not_be_lost_waits_for_its_place() {
+    if !only_here("RabbitMQ tries again after three minutes") {
+        return;
+    }
+    let mut client = Client::open();
+    let one = [("x-max-length", Field::I32(1)), ("x-overflow", Field::LongStr(b"reject-publish"))];
+    let dead = queue_with(&mut client, &one);
+    let [exchange, key] = dead_letters_to(&dead);
+    let kept = ("x-dead-letter-strategy", Field::LongStr(b"at-least-once"));
+    let queue = quorum_queue_with(&mut client, &[exchange, key, kept, one[1]]);
+    client.fill(&queue, &["a", "b", "c"]);
+    for _ in 0..3 {
+        let tag = client.get(&queue).unwrap().tag();
+        reject(&mut client, tag);
+    }
+    client.consume(&dead);
+    for text in ["a", "b", "c"] {
+        let letter = client.delivery();
+        assert_eq!(letter.text(), text);
+        assert_eq!(story(letter.properties().headers().unwrap()), [(queue.as_str(), "rejected", 1)]);
+    }
+}
+
+#[test]
+fn a_dead_letter_that_must_not_be_lost_waits_for_its_queue() {
+    if !only_here("RabbitMQ tries again after three minutes") {
+        return;
+    }
+    let mut client = Client::open();
+    let dead = client.leave_queue(unique("dead"));
+    let [exchange, key] = dead_letters_to(&dead);
+    let kept = ("x-dead-letter-strategy", Field::LongStr(b"at-least-once"));
+    let refuses = ("x-overflow", Field::LongStr(b"reject-publish"));
+    let queue = quorum_queue_with(&mut client, &[exchange, key, kept, refuses]);
+    client.fill(&queue, &["m"]);
+    let tag = client.get(&queue).unwrap().tag();
+    reject(&mut client, tag);
+    client.barrier();
+    client.declare(queue_declare(&dead));
+    client.consume(&dead);
+    assert_eq!(client.delivery().text(), "m");
+}
