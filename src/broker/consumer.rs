@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::broker::line::Share;
+use crate::broker::memory::Memory;
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::Wakes;
 use crate::queue::consumers::ConsumerKey;
+use crate::stats::Charge;
 
 /// One consumer. Immutable but for its place: credit and turns are the queue's, delivery tags the channel's.
 #[derive(Debug)]
@@ -26,7 +28,12 @@ pub struct Consumer {
     pub timeout_ms: u64,
     /// Its number in a line of the outbox, or zero: written and read under the outbox's lock.
     pub(in crate::broker) place: AtomicU64,
+    /// What it takes, on the node's gauge.
+    _charge: Charge,
 }
+
+/// What a consumer takes in memory beside its tag, in bytes, at its queue and its channel.
+const CONSUMER_BYTES: usize = 640;
 
 impl Consumer {
     /// A consumer of a channel.
@@ -37,8 +44,11 @@ impl Consumer {
         outbox: Arc<Outbox>,
         source: Option<Source>,
         timeout_ms: u64,
+        memory: &Memory,
     ) -> Self {
-        Self { tag, channel, no_ack, outbox, source, timeout_ms, place: AtomicU64::new(0) }
+        let charge = Charge::new(&memory.consumers, (CONSUMER_BYTES + 2 * tag.len()) as u64);
+        let place = AtomicU64::new(0);
+        Self { tag, channel, no_ack, outbox, source, timeout_ms, place, _charge: charge }
     }
 
     /// It has waited in line and may go on, with its share of what there is.

@@ -24,6 +24,8 @@ const HISTORIES_OF_WATERMARK: u64 = 8;
 const HISTORIES_OF_CACHE: u64 = 4;
 /// Messages that go back may take this part of it unread before those to whom many go are not read any more.
 const RETURNS_OF_WATERMARK: u64 = 4;
+/// Consumers may take this part of it before there are no more.
+const CONSUMERS_OF_WATERMARK: u64 = 4;
 /// Who has less than this, in bytes, is not the one that takes up a share.
 const BLAMED_BYTES_MIN: u64 = 1024 * 1024;
 
@@ -42,8 +44,10 @@ pub struct Memory {
     pub routes: Arc<Gauge>,
     /// What connections remember of messages that wait for an acknowledgement, beside their bytes.
     pub unacked: Arc<Gauge>,
-    /// Bindings, and the names and arguments of queues.
+    /// Bindings, and queues without their messages.
     pub definitions: Arc<Gauge>,
+    /// Consumers.
+    pub consumers: Arc<Gauge>,
     /// Messages that go back to their publishers and are not read yet.
     pub returns: Arc<Gauge>,
     /// Direct replies that wait for their connections; [`Memory::messages`] counts them as well.
@@ -68,6 +72,7 @@ impl Memory {
             routes: Arc::default(),
             unacked: Arc::default(),
             definitions: Arc::default(),
+            consumers: Arc::default(),
             returns: Arc::default(),
             replies: Gauge::default(),
             histories: Arc::default(),
@@ -162,6 +167,11 @@ impl Memory {
         refuses(self.replies.read(), self.watermark_bytes / REPLIES_OF_WATERMARK, own_bytes)
     }
 
+    /// Whether consumers take so much that there may be no more.
+    pub fn refuses_consumers(&self) -> bool {
+        self.consumers.read() > self.watermark_bytes / CONSUMERS_OF_WATERMARK
+    }
+
     /// Whether what exchanges remember takes more than its share, for one that has this much of it.
     pub fn refuses_history(&self, own_bytes: u64) -> bool {
         let share = self.watermark_bytes / HISTORIES_OF_WATERMARK;
@@ -173,7 +183,8 @@ impl Memory {
     pub fn held_bytes(&self) -> u64 {
         let share = 2 * (self.watermark_bytes / TRANSACTIONS_OF_WATERMARK);
         let messages = self.messages.read().saturating_sub(self.transactions.read().min(share));
-        let counted = [&self.routes, &self.unacked, &self.definitions, &self.returns].map(Arc::as_ref);
+        let shared = [&self.routes, &self.unacked, &self.definitions, &self.consumers, &self.returns];
+        let counted = shared.map(Arc::as_ref);
         let parts = [&self.partial_bodies, &self.granted_bodies];
         let beside = parts.into_iter().chain([&self.index]).chain(counted);
         messages + beside.map(Gauge::read).sum::<u64>()

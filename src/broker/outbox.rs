@@ -473,6 +473,7 @@ mod tests {
 
     use super::Outbox;
     use crate::broker::consumer::Consumer;
+    use crate::broker::memory::Memory;
     use crate::broker::node::ConnectionId;
     use crate::broker::wakes::Wakes;
 
@@ -487,12 +488,12 @@ mod tests {
 
     #[test]
     fn a_signal_wakes_a_task_that_writes_and_an_item_only_one_that_is_idle() {
-        let outbox = Arc::new(Outbox::new(ConnectionId(1), 1000));
+        let (outbox, memory) = (Arc::new(Outbox::new(ConnectionId(1), 1000)), Memory::new(0, 0));
         let count = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&count));
         let mut context = Context::from_waker(&waker);
         let wakes = || count.0.load(Ordering::Relaxed);
-        let consumer = Arc::new(Consumer::new("".into(), 1, true, Arc::clone(&outbox), None, 0));
+        let consumer = Arc::new(Consumer::new("".into(), 1, true, Arc::clone(&outbox), None, 0, &memory));
         let push = || {
             let mut wakes = Wakes::default();
             outbox.lock().push_cancelled(&consumer, &mut wakes);

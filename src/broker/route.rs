@@ -75,13 +75,22 @@ fn search(
     properties: Properties<'_>,
     wakes: &mut Wakes,
 ) -> Result<Routed, BrokerError> {
-    let asked = search.ask_all(vhost, exchange, keys, properties);
+    let asked = search.ask_all(vhost, exchange, &distinct(keys), properties);
     wakes.count(u32::try_from(search.steps).unwrap_or(u32::MAX));
     asked?;
     // Tables are hashed, and hashes differ from run to run; what a seed plays must not.
     search.targets.sort_unstable_by_key(|queue| queue.id);
     let by_message = search.exchanges.iter().any(|exchange| exchange.is_by_message());
     Ok(Routed { targets: search.targets.as_slice().into(), by_message })
+}
+
+/// Each key once: the same again finds the same again.
+fn distinct<'k>(keys: &[&'k [u8]]) -> SmallVec<[&'k [u8]; 4]> {
+    if let [_] = keys {
+        return keys.into();
+    }
+    let mut known = HashSet::with_capacity_and_hasher(keys.len(), RandomState::default());
+    keys.iter().copied().filter(|key| known.insert(*key)).collect()
 }
 
 #[derive(Default)]
@@ -96,6 +105,8 @@ struct Search<'a> {
     known_exchanges: HashSet<ExchangeId, RandomState>,
     /// The targets again, once there are many.
     known_targets: HashSet<QueueId, RandomState>,
+    /// How many that were known were found again.
+    known: usize,
     steps: usize,
 }
 
@@ -148,6 +159,7 @@ impl Search<'_> {
             let bindings = self.pass(exchange, properties);
             let keys = if bindings.takes_first_key() { keys.get(..1).unwrap_or_default() } else { keys };
             for key in keys {
+                let known = self.known;
                 let steps = bindings.route(key, properties, budget, &mut |destination| {
                     // Bindings of what was deleted go one by one, and lead nowhere until then.
                     if destination.is_deleted() {
@@ -160,7 +172,8 @@ impl Search<'_> {
                     }
                 });
                 self.steps += steps.unwrap_or(MATCH_STEPS_MAX);
-                if steps.is_err() {
+                // What one key after the other, or one exchange after the other, finds again is as much work.
+                if steps.and_then(|_| budget.take(self.known - known)).is_err() {
                     let key = String::from_utf8_lossy(key).into_owned();
                     return Err(BrokerError::TooManyPatterns { exchange: exchange.resource(), key });
                 }
@@ -190,14 +203,16 @@ impl Search<'_> {
     }
 
     fn visit(&mut self, exchange: &Arc<Exchange>) {
-        if is_new(&self.exchanges, &mut self.known_exchanges, exchange, |exchange| exchange.id) {
-            self.exchanges.push(Arc::clone(exchange));
+        match is_new(&self.exchanges, &mut self.known_exchanges, exchange, |exchange| exchange.id) {
+            true => self.exchanges.push(Arc::clone(exchange)),
+            false => self.known += 1,
         }
     }
 
     fn add(&mut self, queue: &Arc<Queue>) {
-        if is_new(&self.targets, &mut self.known_targets, queue, |queue| queue.id) {
-            self.targets.push(Arc::clone(queue));
+        match is_new(&self.targets, &mut self.known_targets, queue, |queue| queue.id) {
+            true => self.targets.push(Arc::clone(queue)),
+            false => self.known += 1,
         }
     }
 }
@@ -345,8 +360,32 @@ mod tests {
         };
         assert_eq!(twice.unwrap_err(), refused);
         assert!(steps >= MATCH_STEPS_MAX, "what is refused was work, too");
-        let (twice, _) = place.route("first", &[key, key]);
+        let other = ["a.b.".repeat(62), "b.b.z".into()].concat();
+        let (twice, _) = place.route("first", &[key, other.as_bytes()]);
         assert!(twice.is_err());
+    }
+
+    #[test]
+    fn what_one_key_after_the_other_finds_is_as_much_work_as_patterns() {
+        let place = Place::new();
+        place.exchange("all", "fanout");
+        place.exchange("any", "topic");
+        for number in 0..1000 {
+            let queue = format!("q{number}");
+            place.queue(&queue);
+            place.bind("all", ResourceKind::Queue, &queue, "");
+            place.bind("any", ResourceKind::Queue, &queue, "#");
+        }
+        let keys: Vec<String> = (0..100).map(|number| format!("key {number}")).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        let (routed, steps) = place.route("all", &keys);
+        assert_eq!(routed.unwrap().targets.len(), 1000);
+        assert!(steps < 1100, "keys mean nothing to a fanout: {steps}");
+        assert!(place.route("any", &keys).0.is_err());
+        let (routed, steps) = place.route("any", &[&b"same"[..]; 100]);
+        assert_eq!(routed.unwrap().targets.len(), 1000);
+        assert!(steps < 3000, "{steps}");
+        assert!(place.route("any", &keys[..10]).0.is_ok(), "an honest message is not refused");
     }
 
     /// Half of nearly every key matches it, and the rest again: see the tests of [`crate::routing`].

@@ -65,6 +65,7 @@ impl Config {
         let done = match key {
             "LISTEN" => items(text).map(str::parse).collect::<Result<_, _>>().map(|all| self.listeners = all),
             "MGMT" => text.parse().map(|endpoint| self.mgmt = Some(endpoint)),
+            "DATA_DIR" if text.is_empty() => Err("expected a directory, found nothing".to_owned()),
             "DATA_DIR" => {
                 self.data_dir = Some(PathBuf::from(text));
                 Ok(())

@@ -312,7 +312,9 @@ impl<T: Clone + Eq + Hash + Member> Bindings<T> {
     /// Whether a message passes once, however many keys it has: with the first one.
     pub fn takes_first_key(&self) -> bool {
         match self {
-            Self::Direct(_) | Self::Fanout(_) | Self::Topic(_) | Self::Headers(_) => false,
+            Self::Direct(_) | Self::Topic(_) => false,
+            // To some keys mean nothing, and others choose once.
+            Self::Fanout(_) | Self::Headers(_) => true,
             Self::ConsistentHash(_) | Self::ModulusHash(_) | Self::Random(_) | Self::RecentHistory(_) => true,
         }
     }

@@ -31,14 +31,15 @@ impl Session {
     /// Tells the client why the connection is closed, and waits a while for its answer.
     pub(super) fn fail(&mut self, failure: &Failure, deaf: bool, now: Now) {
         let Failure { refusal, class_id, method_id } = failure;
-        if let Some(left_out) = self.broker.complaints.allow(now.instant) {
-            let (code, text) = (refusal.code.code(), &refusal.explanation);
-            tracing::warn!(code, text = ?text, left_out, "connection closed");
+        let (code, text) = (refusal.code.code(), refusal.text());
+        if self.is_visit() {
+            self.ends_for(|| format!("closed by the broker: {code} {text}"));
+        } else if let Some(left_out) = self.broker.complaints.allow(now.instant) {
+            tracing::warn!(code, ?text, left_out, "connection closed");
         }
-        self.ends_for(|| format!("closed by the broker: {} {}", refusal.code.code(), refusal.explanation));
         let close = ConnectionClose {
-            reply_code: refusal.code.code(),
-            reply_text: &refusal.text(),
+            reply_code: code,
+            reply_text: &text,
             class_id: *class_id,
             method_id: *method_id,
         };
@@ -82,7 +83,7 @@ impl Session {
             }
             Last::Close { frame, deaf } => {
                 self.put_last(&frame);
-                self.enter(Phase::Closing { deaf }, now);
+                self.enter(Phase::Closing { deaf, is_answered: false }, now);
             }
             Last::Nothing => self.fall_silent(),
         }

@@ -1,7 +1,7 @@
 //! What all channels of one connection share: who it is, what it has collected in this read chunk, and the bytes
 //! on their way out.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -17,7 +17,7 @@ use crate::broker::outbox::{Item, Outbox};
 use crate::broker::publish::{Burst, Receipt};
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::{Settlement, Settlements};
-use crate::broker::route::{self, Targets};
+use crate::broker::route::{self, Routed, Targets};
 use crate::broker::vhost::{Actor, Vhost};
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::clock::Now;
@@ -31,6 +31,7 @@ use crate::protocol::frame;
 use crate::protocol::methods::Method;
 use crate::protocol::properties::Properties;
 use crate::session::chore::Chore;
+use crate::session::exclusive::ExclusiveQueues;
 use crate::session::output::Output;
 use crate::session::overdue::Overdue;
 use crate::session::parked::Parked;
@@ -74,7 +75,7 @@ pub struct Link {
     /// The client can be told that the broker cancelled its consumer.
     pub notify_cancel: bool,
     /// Names of the queues that die with the connection.
-    pub exclusive_queues: BTreeSet<Box<str>>,
+    pub exclusive_queues: ExclusiveQueues,
     /// Wakes owed to other connections, and the steps that this turn has taken.
     pub wakes: Wakes,
     /// What methods have begun and no turn has finished yet: nothing more is taken from the client before that.
@@ -132,6 +133,8 @@ pub struct Route {
     pub targets: Targets,
     /// More than the names decides: the queues must be found for each message.
     pub by_message: bool,
+    /// One of the queues may refuse what is published: what decides that of a live queue must change definitions.
+    pub may_be_refused: bool,
 }
 
 #[derive(Debug)]
@@ -174,7 +177,7 @@ impl Link {
             parked: Parked::default(),
             waiting_get: None,
             notify_cancel: false,
-            exclusive_queues: BTreeSet::new(),
+            exclusive_queues: ExclusiveQueues::default(),
             wakes: Wakes::with_turns_of(broker.config.limits.turn_steps),
             chores: VecDeque::new(),
             handed_over: Lsn::default(),
@@ -539,7 +542,7 @@ impl Link {
                 None => return 0,
             },
         };
-        if route.by_message || route.targets.is_empty() || route.targets.iter().any(|queue| queue.rejects()) {
+        if route.by_message || route.targets.is_empty() || route.may_be_refused {
             return 0;
         }
         self.burst.received_at(self.now.steady_ms);
@@ -552,7 +555,9 @@ impl Link {
         let keys = [names.routing_key()];
         let routed = route::route(&self.vhost, &exchange, &keys, Properties::EMPTY, &mut self.wakes)?;
         let bytes = ROUTE_BYTES + names.as_bytes().len() + size_of_val(&*routed.targets);
-        let route = Arc::new(Route { exchange, targets: routed.targets, by_message: routed.by_message });
+        let Routed { targets, by_message } = routed;
+        let may_be_refused = targets.iter().any(|queue| queue.rejects());
+        let route = Arc::new(Route { exchange, targets, by_message, may_be_refused });
         let kept_bytes = self.routes.charge.bytes() + bytes as u64;
         if self.routes.by_names.len() >= CACHED_ROUTES_MAX || kept_bytes > CACHED_ROUTES_BYTES_MAX {
             self.forget_routes(self.routes.version);

@@ -20,6 +20,7 @@ pub mod channel;
 pub mod chore;
 mod cut;
 mod end;
+mod exclusive;
 mod express;
 pub mod handshake;
 pub mod heartbeat;
@@ -98,6 +99,8 @@ enum Phase {
     /// connection.close is sent; when `deaf`, not even an answer can be understood.
     Closing {
         deaf: bool,
+        /// The client has closed it as well, and was told that it may.
+        is_answered: bool,
     },
     /// The client's connection.close is answered: it is to end the connection.
     Leaving,
@@ -176,11 +179,11 @@ impl Session {
                 return false;
             }
             Phase::Ending(..) => return false,
-            Phase::Closing { deaf: true } | Phase::Leaving | Phase::Closed => {
+            Phase::Closing { deaf: true, .. } | Phase::Leaving | Phase::Closed => {
                 *at = input.len();
                 return false;
             }
-            Phase::Handshake(_) | Phase::Running(_) | Phase::Closing { deaf: false } => {}
+            Phase::Handshake(_) | Phase::Running(_) | Phase::Closing { deaf: false, .. } => {}
         }
         if let Some(channel) = self.cut.partial_channel() {
             return !self.waits_with(|| true)
@@ -313,7 +316,7 @@ impl Session {
             handshake::Step::Dropped(reason) => {
                 self.complain(now, reason);
                 let delay = self.broker.config.limits.auth_failure_delay_ms;
-                self.phase = Phase::Closing { deaf: true };
+                self.phase = Phase::Closing { deaf: true, is_answered: false };
                 self.phase_deadline = Some(now.instant + Duration::from_millis(delay));
             }
             handshake::Step::Closed => self.close_ok(now),
@@ -326,9 +329,18 @@ impl Session {
             return;
         }
         match Method::parse(frame.payload) {
-            Ok(Method::ConnectionClose(_)) => self.put_last(&end::close_ok()),
+            Ok(Method::ConnectionClose(_)) => self.answer_close(),
             Ok(Method::ConnectionCloseOk(_)) => self.enter(Phase::Closed, now),
             _ => {}
+        }
+    }
+
+    /// Once: whoever closes again and again reads no answer either.
+    fn answer_close(&mut self) {
+        if let Phase::Closing { is_answered, .. } = &mut self.phase
+            && !std::mem::replace(is_answered, true)
+        {
+            self.put_last(&end::close_ok());
         }
     }
 
@@ -423,17 +435,17 @@ impl Session {
     }
 
     /// Ready when [`Session::on_wake`] has something to do; otherwise its task will be woken. While output waits for the
-    /// socket, deliveries wait with it. Others wait for what this connection has published, and it for the end of an
+    /// socket, or much for the log, deliveries wait with it. Others wait for what this connection has published, and it for the end of an
     /// alarm, whether or not its client reads.
     pub fn poll_work(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.poll_durable(context).is_ready() {
             return Poll::Ready(());
         }
-        let out = match &self.phase {
-            Phase::Running(running) => &running.link.out,
-            _ => &self.out,
+        let takes_items = match &self.phase {
+            Phase::Running(running) => running.link.out.is_empty() && running.takes_deliveries(),
+            _ => self.out.is_empty(),
         };
-        if out.is_empty() { self.outbox.poll_work(context) } else { self.outbox.poll_signal(context) }
+        if takes_items { self.outbox.poll_work(context) } else { self.outbox.poll_signal(context) }
     }
 
     fn poll_durable(&self, context: &mut Context<'_>) -> Poll<()> {
@@ -499,17 +511,6 @@ impl Session {
     /// Whether an alarm is for this client, which is read no further than it must be.
     pub fn is_blocked(&self) -> bool {
         matches!(&self.phase, Phase::Running(running) if running.is_blocked())
-    }
-
-    /// Whether the client may not be read for long, until others have made room or it has read its replies: whether it is
-    /// still there must be looked for.
-    pub fn may_wait_long(&self) -> bool {
-        match &self.phase {
-            Phase::Running(running) => {
-                running.is_blocked() || running.is_in_line() || running.has_unread_replies()
-            }
-            _ => false,
-        }
     }
 
     /// Whether it is at work that can wait: others should have their turns first.

@@ -1,6 +1,7 @@
 //! Consumers that hold a message for too long: their channel is closed, and what it held goes to others.
 //!
-//! It is looked for now and then, not at the moment: a message may be held a tenth longer, or a minute.
+//! It is looked for now and then, not at the moment: a message may be held a tenth longer, or a minute, and a little more
+//! behind tens of thousands of others.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,9 @@ use crate::session::running::{Running, Slot};
 /// How long is waited between two looks: a part of the shortest time a message may be held, within these.
 const LOOKS_IN_TIME: u32 = 10;
 const SHORTEST_REST: Duration = Duration::from_millis(50);
+const LONGEST_REST: Duration = Duration::from_secs(60);
 /// Of each channel so many of the oldest deliveries are looked at, with very many channels.
 const ROWS_MIN: usize = 4;
-const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// When to look at what is held, and why.
 #[derive(Debug)]
@@ -45,6 +46,11 @@ impl Overdue {
         self.at = now.instant.checked_add(rest.clamp(SHORTEST_REST, LONGEST_REST));
     }
 
+    /// Not all that is held was looked at.
+    fn look_soon(&mut self, now: Now) {
+        self.at = now.instant.checked_add(SHORTEST_REST);
+    }
+
     /// When to look.
     pub fn at(&self) -> Option<Instant> {
         self.at
@@ -68,14 +74,20 @@ impl Running {
         self.link.wakes.count(self.channels.len() as u32);
         self.link.overdue = Overdue::default();
         let most = (HOLD_STEPS as usize / self.channels.len().max(1)).max(ROWS_MIN);
-        let mut overdue = None;
-        for (number, slot) in &self.channels {
+        let (mut overdue, mut is_cut_short) = (None, false);
+        for (number, slot) in &mut self.channels {
             let Slot::Open(channel) = slot else { continue };
             if channel.holds_any() {
                 self.link.overdue.hold(shortest_ms, now);
-                overdue =
-                    overdue.or_else(|| Some((*number, channel.overdue(now.steady_ms, shortest_ms, most)?)));
+                if overdue.is_none() {
+                    let (found, is_cut) = channel.overdue(now.steady_ms, shortest_ms, most);
+                    overdue = found.map(|timeout_ms| (*number, timeout_ms));
+                    is_cut_short |= is_cut;
+                }
             }
+        }
+        if is_cut_short {
+            self.link.overdue.look_soon(now);
         }
         let Some((number, timeout_ms)) = overdue else { return };
         let refusal = Refusal::precondition(format!(

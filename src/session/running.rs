@@ -402,13 +402,13 @@ impl Running {
 
     /// A channel begins to end for what it was refused.
     pub(super) fn close_refused(&mut self, number: u16, refusal: &Refusal, id: (u16, u16)) {
+        let (code, text) = (refusal.code.code(), refusal.text());
         if let Some(left_out) = self.link.broker.complaints.allow(self.link.now.instant) {
-            let (code, text) = (refusal.code.code(), &refusal.explanation);
-            tracing::info!(channel = number, code, text = ?text, left_out, "channel closed");
+            tracing::info!(channel = number, code, ?text, left_out, "channel closed");
         }
         let close = Method::ChannelClose(ChannelClose {
-            reply_code: refusal.code.code(),
-            reply_text: &refusal.text(),
+            reply_code: code,
+            reply_text: &text,
             class_id: id.0,
             method_id: id.1,
         });
@@ -436,11 +436,14 @@ impl Running {
         self.link.wakes.wake();
     }
 
+    /// Whether there is room for what waits in the outbox: not while as much waits to be written, or for the log.
+    pub fn takes_deliveries(&self) -> bool {
+        self.link.out.len() + self.link.parked.bytes() < OUTPUT_BYTES_MAX
+    }
+
     fn deliver(&mut self) {
         // What is skipped makes no output, and counts steps.
-        while self.link.out.len() + self.link.parked.bytes() < OUTPUT_BYTES_MAX
-            && self.link.wakes.steps() < HOLD_STEPS
-        {
+        while self.takes_deliveries() && self.link.wakes.steps() < HOLD_STEPS {
             if self.link.arriving.is_empty() {
                 let outbox = Arc::clone(&self.link.outbox);
                 outbox.drain_into(&mut self.link.arriving);

@@ -177,16 +177,20 @@ fn method(method: &Method<'_>) -> BytesMut {
     bytes
 }
 
-fn declare(queue: &str) -> Method<'_> {
-    Method::QueueDeclare(QueueDeclare {
+fn transient(queue: &str) -> QueueDeclare<'_> {
+    QueueDeclare {
         queue,
         passive: false,
-        durable: true,
+        durable: false,
         exclusive: false,
         auto_delete: false,
         nowait: false,
         arguments: Table::EMPTY,
-    })
+    }
+}
+
+fn declare(queue: &str) -> Method<'_> {
+    Method::QueueDeclare(QueueDeclare { durable: true, ..transient(queue) })
 }
 
 fn declare_durable(client: &mut Client, queue: &str) {
@@ -307,6 +311,32 @@ fn a_durable_declare_is_answered_when_it_is_durable_and_its_channel_stays_in_ord
     client.wake();
     assert_eq!(client.told(), ["queue.declare-ok", "confirm.select-ok"]);
     assert!(!client.has_work());
+}
+
+#[test]
+fn deliveries_that_wait_behind_a_reply_and_find_no_more_room_wake_nobody() {
+    let broker = broker();
+    let mut publisher = Client::log_in(&broker, 0);
+    let mut consumer = Client::log_in(&broker, 0);
+    publisher.say(1, &Method::QueueDeclare(transient("q")));
+    assert_eq!(publisher.told(), ["queue.declare-ok"]);
+    consume(&mut consumer, "q");
+    broker.node.log.hold();
+    consumer.say(1, &declare("durable"));
+    for _ in 0..4 {
+        publisher.feed(publish(b"q", &[7; 100_000]));
+        while consumer.has_work() {
+            let before = consumer.session.parked().bytes();
+            consumer.wake();
+            assert!(consumer.session.parked().bytes() > before, "it was woken for nothing");
+        }
+    }
+    assert!(consumer.bodies.is_empty());
+    broker.node.log.release();
+    while consumer.has_work() {
+        consumer.wake();
+    }
+    assert_eq!((consumer.told().first(), consumer.bodies.len()), (Some(&"queue.declare-ok"), 4));
 }
 
 #[test]

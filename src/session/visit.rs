@@ -29,6 +29,11 @@ impl Session {
         self.visit = Some(Visit { user: Arc::clone(user), vhost: Arc::clone(vhost), reason: None });
     }
 
+    /// Whether there will be a line with the reason why it ends.
+    pub(super) fn is_visit(&self) -> bool {
+        self.visit.is_some()
+    }
+
     /// Says why it ends.
     pub(super) fn ends_for(&mut self, reason: impl FnOnce() -> String) {
         if let Some(visit) = &mut self.visit {

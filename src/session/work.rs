@@ -340,7 +340,7 @@ impl Ending {
             return;
         }
         link.leave_undelivered();
-        let names = std::mem::take(&mut link.exclusive_queues).into_iter().collect();
+        let names = std::mem::take(&mut link.exclusive_queues).into_names();
         let removal = link.vhost.delete_exclusive_queues(link.actor.connection, names);
         link.chores.push_back(Chore::Remove { removal, answer: (0, BytesMut::new()) });
         self.is_over = true;

@@ -37,6 +37,8 @@ pub struct QueueProperties {
     pub arguments: Box<[u8]>,
 }
 
+/// What a queue takes in memory beside its name and arguments, in bytes.
+const QUEUE_BYTES: usize = 768;
 /// What queues are called that hold an exchange's delayed messages: no client declares one.
 pub(in crate::broker) const DELAYS_PREFIX: &str = "amq.delayed.";
 /// The argument that says for which.
@@ -210,7 +212,7 @@ impl State {
 impl Queue {
     /// An empty queue.
     pub fn new(id: QueueId, properties: QueueProperties, node: Arc<Node>) -> Self {
-        let bytes = properties.name.len() + 2 * properties.arguments.len();
+        let bytes = QUEUE_BYTES + properties.name.len() + 2 * properties.arguments.len();
         let charge = Charge::new(&node.memory.definitions, bytes as u64);
         let mut settings = Settings::of(Table::unchecked(&properties.arguments));
         let delays_for = properties.delays_for();

@@ -73,7 +73,7 @@ impl Queue {
             let Subscription { tag, channel, no_ack, outbox, terms, timeout_ms } = subscription;
             let timeout_ms = timeout_ms.unwrap_or_else(|| self.consumer_timeout_ms());
             let source = Some(Source { queue: Arc::clone(self), key, priority: terms.priority });
-            Arc::new(Consumer::new(tag, channel, no_ack, outbox, source, timeout_ms))
+            Arc::new(Consumer::new(tag, channel, no_ack, outbox, source, timeout_ms, &self.node.memory))
         };
         match state.classic.consumers.add(subscription.terms, make) {
             Ok(consumer) => Ok(Arc::clone(consumer)),

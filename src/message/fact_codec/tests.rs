@@ -154,6 +154,21 @@ proptest! {
     }
 
     #[test]
+    fn counts_of_returns_come_back(ranges in proptest::collection::vec((any::<u32>(), 1u64..9, any::<u16>()), 0..9)) {
+        let returned = |(first, count, returns)| {
+            let first = Seq(u64::from(first));
+            Returned { first, end: Seq(first.0 + count), returns }
+        };
+        let ranges: Vec<Returned> = ranges.into_iter().map(returned).collect();
+        let fact = Fact::Returned { queue: QueueId(4), ranges: &ranges };
+        let mut body = Vec::new();
+        encode(&fact, &mut body);
+        let Ok(DecodedFact::Returned(returned)) = decode(kind(&fact), &body) else { panic!("not as it was written") };
+        prop_assert_eq!(&returned.ranges().collect::<Vec<_>>(), &ranges);
+        prop_assert!(queues_named(kind(&fact), &body).eq([QueueId(4)]));
+    }
+
+    #[test]
     fn no_bytes_make_the_reader_panic(kind in 0u8..12, body in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(DecodedFact::Published(published)) = decode(kind, &body) {
             let _ = Run::from_disk(&Bytes::copy_from_slice(published.block), &Arc::default());

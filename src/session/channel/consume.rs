@@ -18,6 +18,7 @@ use crate::protocol::methods::{
     BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicGetOk, BasicQos,
     BasicQosOk, ConfirmSelectOk, Method,
 };
+use crate::protocol::reply::ReplyCode;
 use crate::queue::consumers::Terms;
 use crate::queue::settings::QueueKind;
 use crate::session::channel::Channel;
@@ -114,8 +115,8 @@ impl Channel {
             return Err(BrokerError::TagInUse(consume.consumer_tag.to_owned()).into());
         }
         let tag = self.tag_or_new(consume.consumer_tag);
-        let consumer =
-            Consumer::new(tag.clone(), self.number, true, Arc::clone(&link.outbox), None, u64::MAX);
+        let (outbox, memory) = (Arc::clone(&link.outbox), &link.node().memory);
+        let consumer = Consumer::new(tag.clone(), self.number, true, outbox, None, u64::MAX, memory);
         let consumer = Arc::new(consumer);
         self.reply_address = Some(link.broker.replies.register(Arc::clone(&consumer)));
         self.consumers.insert(tag.clone(), consumer);
@@ -229,6 +230,10 @@ impl Channel {
         let limit = link.node().limits.consumers_per_channel_max;
         if self.consumers.len() as u64 >= limit as u64 {
             return Err(BrokerError::TooManyConsumers(limit as u32).into());
+        }
+        if link.node().memory.refuses_consumers() {
+            let text = "the node has as many consumers as it has memory for";
+            return Err(Refusal::new(ReplyCode::ResourceError, text));
         }
         Ok(())
     }

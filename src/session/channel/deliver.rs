@@ -79,7 +79,7 @@ impl Channel {
     }
 
     /// How long a message may be held that is held for longer, in milliseconds, if there is one.
-    pub fn overdue(&self, now_ms: u64, shortest_ms: u64, most: usize) -> Option<u64> {
+    pub fn overdue(&mut self, now_ms: u64, shortest_ms: u64, most: usize) -> (Option<u64>, bool) {
         self.unacked.overdue(now_ms, shortest_ms, most)
     }
 

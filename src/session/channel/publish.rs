@@ -213,10 +213,12 @@ impl Publisher<'_> {
         let properties = rewritten.as_deref().unwrap_or(message.properties);
         let message = Content { properties, ..*message };
         let found;
+        let mut may_be_refused = route.may_be_refused;
         let targets = if route.by_message || !more_keys.is_empty() {
             let memory = Arc::clone(&link.node().memory);
             let remembered = || body.remember(&message, &memory);
             found = find_targets(link, &route.exchange, &message, &more_keys, parsed, &remembered)?;
+            may_be_refused = found.iter().any(|queue| queue.rejects());
             &found
         } else {
             &route.targets
@@ -228,7 +230,7 @@ impl Publisher<'_> {
         let taken = if !targets.is_empty() {
             let publish = self.confirms.as_ref().map_or(0, Confirms::published);
             let receipt = Receipt { channel: self.channel, publish };
-            let terms = Terms { mandatory, marks, receipt };
+            let terms = Terms { mandatory, marks, may_be_refused, receipt };
             return hand_to_burst(link, self.transaction, targets, &message, body, terms);
         } else if route.exchange.is_default() {
             reply(link, &message, &body)
@@ -247,7 +249,9 @@ impl Publisher<'_> {
 struct Terms {
     mandatory: bool,
     marks: Marks,
-    /// Who is told if a queue refuses it.
+    /// One of its queues may refuse it.
+    may_be_refused: bool,
+    /// Who is told then.
     receipt: Receipt,
 }
 
@@ -259,7 +263,7 @@ fn hand_to_burst(
     body: Body<'_>,
     terms: Terms,
 ) -> Result<(), Refusal> {
-    let Terms { mandatory, marks, receipt } = terms;
+    let Terms { mandatory, marks, may_be_refused, receipt } = terms;
     let received_ms = link.now.steady_ms;
     let (own, node) = link.burst();
     let burst = match transaction {
@@ -272,7 +276,6 @@ fn hand_to_burst(
         None => own,
     };
     burst.received_at(received_ms);
-    let may_be_refused = targets.iter().any(|queue| queue.rejects());
     if may_be_refused {
         burst.open(targets, receipt);
     }
@@ -391,7 +394,9 @@ pub(super) fn publish_again(link: &mut Link, targets: &Targets, message: &Rememb
     link.has_published = true;
     let marks = content::marks(&Properties::unchecked(&message.properties));
     // That a queue refuses it is told to nobody.
-    let terms = Terms { mandatory: false, marks, receipt: Receipt { channel: 0, publish: 0 } };
+    let may_be_refused = targets.iter().any(|queue| queue.rejects());
+    let receipt = Receipt { channel: 0, publish: 0 };
+    let terms = Terms { mandatory: false, marks, may_be_refused, receipt };
     let published = hand_to_burst(link, &mut None, targets, &content, body, terms);
     debug_assert!(published.is_ok(), "only a transaction refuses");
 }

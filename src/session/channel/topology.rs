@@ -112,8 +112,9 @@ impl Channel {
         if let Some(queue) = link.vhost.queue(&declared.name) {
             queue.renew_lease(&mut link.wakes);
         }
-        if declare.exclusive && !link.exclusive_queues.contains(declared.name.as_str()) {
-            link.exclusive_queues.insert(declared.name.as_str().into());
+        if declare.exclusive {
+            let is_there = |name: &str| link.vhost.queue(name).is_some();
+            link.exclusive_queues.insert(&declared.name, is_there);
         }
         let ok = QueueDeclareOk {
             queue: &declared.name,
@@ -129,7 +130,7 @@ impl Channel {
         let name = self.queue_or_last(delete.queue)?;
         let (unused, empty) = (delete.if_unused, delete.if_empty);
         let (removed, removal) = link.vhost.delete_queue(&link.actor, &name, unused, empty)?;
-        link.exclusive_queues.remove(name.as_str());
+        link.exclusive_queues.remove(&name);
         let message_count = u32::try_from(removed.messages).unwrap_or(u32::MAX);
         self.remove(link, removal, delete.nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count }));
         Ok(())

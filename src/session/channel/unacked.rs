@@ -70,6 +70,8 @@ pub struct Unacked {
     charge: Option<Charge>,
     /// How far [`Unacked::slim`] has got.
     slimmed_before: u64,
+    /// How far [`Unacked::overdue`] has got.
+    looked_before: u64,
 }
 
 impl Unacked {
@@ -89,14 +91,24 @@ impl Unacked {
         }
     }
 
-    /// How long the first of those may be held that are held for longer by now, in milliseconds. The oldest ones are
-    /// looked at, so many of them, as far as they are held for `shortest_ms`.
-    pub fn overdue(&self, now_ms: u64, shortest_ms: u64, most: usize) -> Option<u64> {
-        let is_old = |delivered: &&Delivered| delivered.since_ms.saturating_add(shortest_ms) <= now_ms;
-        let oldest = self.by_last_tag.values().take(most).take_while(is_old);
-        let mut timeouts = oldest.map(|delivered| (delivered.since_ms, delivered.holder.timeout_ms()));
-        let is_over = |(since_ms, timeout_ms): &(u64, u64)| since_ms.saturating_add(*timeout_ms) <= now_ms;
-        timeouts.find(is_over).map(|(_, timeout_ms)| timeout_ms)
+    /// Looks at the oldest ones, as far as they are held for `shortest_ms`, for one that is held for longer than it may: how
+    /// long that is, in milliseconds. So many are looked at; whether that was not all, and the next look goes on.
+    pub fn overdue(&mut self, now_ms: u64, shortest_ms: u64, most: usize) -> (Option<u64>, bool) {
+        for (looked, (&last_tag, delivered)) in self.by_last_tag.range(self.looked_before..).enumerate() {
+            if looked == most {
+                self.looked_before = last_tag;
+                return (None, true);
+            }
+            let (since_ms, timeout_ms) = (delivered.since_ms, delivered.holder.timeout_ms());
+            if since_ms.saturating_add(shortest_ms) > now_ms {
+                break;
+            }
+            if since_ms.saturating_add(timeout_ms) <= now_ms {
+                return (Some(timeout_ms), false);
+            }
+        }
+        self.looked_before = 0;
+        (None, false)
     }
 
     /// Whether none are outstanding.
@@ -268,12 +280,18 @@ mod tests {
     use crate::message::place::{QueueId, Seq};
     use crate::message::record::Content;
     use crate::message::run::Run;
+    use crate::protocol::field::Field;
+    use crate::protocol::table::TableBuf;
     use crate::stats::Gauge;
 
     const BODY: [u8; 100] = [7; 100];
     const PER_BLOCK: u32 = 40;
 
     fn queue(durable: bool) -> Arc<Queue> {
+        queue_with(durable, &TableBuf::new())
+    }
+
+    fn queue_with(durable: bool, arguments: &TableBuf) -> Arc<Queue> {
         let broker = Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap();
         let properties = QueueProperties {
             name: "q".into(),
@@ -281,7 +299,7 @@ mod tests {
             durable,
             auto_delete: false,
             exclusive_to: None,
-            arguments: Box::default(),
+            arguments: arguments.as_table().as_bytes().into(),
         };
         Arc::new(Queue::new(QueueId(1), properties, Arc::clone(&broker.node)))
     }
@@ -328,6 +346,21 @@ mod tests {
                 return (freed, turns);
             }
         }
+    }
+
+    #[test]
+    fn who_may_hold_for_long_hides_nobody_who_may_not() {
+        let mut arguments = TableBuf::new();
+        arguments.insert("x-consumer-timeout", Field::I32(1000));
+        let (gauge, patient, hasty) = (Arc::default(), queue(true), queue_with(true, &arguments));
+        let mut unacked = Unacked::default();
+        for block in 0..2500 {
+            let queue = if block == 2400 { &hasty } else { &patient };
+            unacked.push(delivered(queue, 1 + block * u64::from(PER_BLOCK), true, &gauge));
+        }
+        let mut look = || unacked.overdue(2000, 1000, 1000);
+        assert_eq!([look(), look(), look()], [(None, true), (None, true), (Some(1000), false)]);
+        assert_eq!(unacked.overdue(999, 1000, 1000), (None, false));
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! What a connection remembers is bounded by what is there, and counts.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 
 use super::{Client, broker, consume, method};
+use crate::broker::Broker;
+use crate::config::Config;
 use crate::protocol::frame;
 use crate::protocol::methods::{BasicCancel, BasicConsume, BasicPublish, Method, QueueBind, QueueDeclare};
 use crate::protocol::table::Table;
@@ -52,6 +56,32 @@ fn a_queue_that_went_with_its_consumer_is_forgotten_by_its_connection() {
     client.say(1, &declare("kept", true, false));
     consume(&mut client, "kept");
     assert_eq!(exclusive_queues(&client), 1);
+}
+
+#[test]
+fn consumers_have_a_share_of_memory() {
+    let config = Arc::new(Config::default());
+    let broker = Arc::new(Broker::new(config, 1024 * 1024, u64::MAX).unwrap());
+    let mut client = Client::log_in(&broker, 0);
+    client.say(1, &declare("q", false, false));
+    let mut count = 0;
+    while client.told.pop_front() != Some("connection.close") {
+        assert!(broker.node.memory.consumers.read() <= 1024 * 1024 / 4 + 1024);
+        let consume = BasicConsume {
+            queue: "q",
+            consumer_tag: "",
+            no_local: false,
+            no_ack: true,
+            exclusive: false,
+            nowait: false,
+            arguments: Table::EMPTY,
+        };
+        client.say(1, &Method::BasicConsume(consume));
+        count += 1;
+    }
+    assert!((300..500).contains(&count), "{count}");
+    client.session.abandon(client.now);
+    assert_eq!(broker.node.memory.consumers.read(), 0);
 }
 
 #[test]

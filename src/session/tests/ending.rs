@@ -142,3 +142,22 @@ fn what_was_on_its_way_to_a_client_that_is_gone_comes_back_as_redelivered() {
     other.wake();
     assert_eq!((other.bodies.len(), other.redelivered), (2, 2), "it may have seen what is behind them");
 }
+
+#[test]
+fn a_client_that_closes_again_and_again_is_answered_once() {
+    let broker = broker();
+    let now = Now::read();
+    let mut session = Session::new(broker, now);
+    session.on_bytes(&mut BytesMut::from(&PROTOCOL_HEADER[..]), now);
+    let mut too_early = BytesMut::new();
+    frame::put_method(&mut too_early, 1, &CLOSE);
+    session.on_bytes(&mut too_early, now);
+    let said = session.output().len();
+    for _ in 0..1000 {
+        let mut close = BytesMut::new();
+        frame::put_method(&mut close, 0, &CLOSE);
+        session.on_bytes(&mut close, now);
+    }
+    let answer = super::super::end::close_ok().len();
+    assert_eq!(session.output().len(), said + answer);
+}
