@@ -45,13 +45,19 @@ impl Death<'_> {
         let headers = before.headers().unwrap_or(Table::EMPTY);
         let deaths = self.deaths(names, headers, before.expiration());
         let mut after = TableBuf::new();
-        let is_own = |key: &[u8]| key == DEATHS.as_bytes() || key.starts_with(LAST.as_bytes());
+        // What a publisher says of deaths that were not is written over.
+        let is_first = headers.get(DEATHS).is_none();
+        let is_own = |key: &[u8]| {
+            key == DEATHS.as_bytes()
+                || key.starts_with(LAST.as_bytes())
+                || (is_first && key.starts_with(FIRST.as_bytes()))
+        };
         let loses_keys = |key: &[u8]| self.to.routing_key.is_some() && key == CC.as_bytes();
         for (key, value) in headers.iter().filter(|(key, _)| !is_own(key) && !loses_keys(key)) {
             after.insert_bytes(key, value);
         }
         after.insert(DEATHS, Field::Array(deaths.as_array()));
-        if headers.get(DEATHS).is_none() {
+        if is_first {
             self.summary(&mut after, FIRST, names);
         }
         self.summary(&mut after, LAST, names);
@@ -144,6 +150,9 @@ pub(super) fn is_in_cycle(headers: Table<'_>, reason: Reason, queue: &str) -> bo
 fn counted(entry: Table<'_>) -> TableBuf {
     let mut counted = TableBuf::new();
     let count = entry.get("count").and_then(|count| count.as_int()).unwrap_or(0);
+    if entry.get("count").is_none() {
+        counted.insert("count", Field::I64(1));
+    }
     for (key, value) in entry.iter() {
         let value = if key == b"count" { Field::I64(count.saturating_add(1)) } else { value };
         counted.insert_bytes(key, value);

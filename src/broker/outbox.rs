@@ -406,9 +406,9 @@ impl Slot<'_> {
         if fitting == 0 && self.state.bytes == 0 { count_max.min(1) } else { fitting }
     }
 
-    /// Whether no more than so many items wait; never when the connection is gone.
-    pub fn has_at_most(&self, items: usize) -> bool {
-        !self.state.closed && self.state.items.len() <= items
+    /// Whether the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.state.closed
     }
 
     /// How many bytes wait, or are on their way to the socket.

@@ -2,7 +2,7 @@
 //!
 //! A client consumes from `amq.rabbitmq.reply-to` and publishes requests with that as reply-to; the broker puts
 //! an address there that stands for the consumer. At most once: a consumer that is gone gets nothing, nor does one whose
-//! client leaves a great many replies unread. No queue keeps them for it, so they may wait beyond its outbox's room.
+//! client leaves more unread than memory has room for. No queue keeps them for it, so they may wait beyond its outbox's room.
 
 use std::sync::Arc;
 
@@ -16,9 +16,6 @@ use crate::message::run::Run;
 
 /// The name clients consume from, and the prefix of every address.
 pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
-
-/// So many items may wait for a connection before it is given no more replies.
-const WAITING_MAX: usize = 64 * 1024;
 
 /// What became of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +58,10 @@ impl ReplyConsumers {
             return Reply::Nobody;
         };
         let mut slot = consumer.outbox.lock();
-        if !slot.has_at_most(WAITING_MAX) || memory.refuses_reply(slot.bytes()) {
+        if slot.is_closed() {
+            return Reply::Nobody;
+        }
+        if memory.refuses_reply(slot.bytes()) {
             return Reply::Unread;
         }
         memory.replies.add(run.delivery_bytes());

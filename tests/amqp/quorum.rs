@@ -1,7 +1,7 @@
 //! Queues that keep all, count what comes back and serve it first: quorum queues, as one node has them.
 
 use sluicemq::protocol::field::Field;
-use sluicemq::protocol::methods::{BasicGet, BasicQos, BasicQosOk, Method, QueueDeclare};
+use sluicemq::protocol::methods::{BasicConsume, BasicGet, BasicQos, BasicQosOk, Method, QueueDeclare};
 use sluicemq::protocol::table::Table;
 
 use crate::harness::broker::{only_here, unique};
@@ -105,17 +105,52 @@ fn an_argument_of_another_kind_of_queue_is_refused() {
     }
 }
 
-#[test]
-fn what_comes_back_to_a_quorum_queue_is_first_in_the_order_of_its_return() {
+/// The order in which messages come that come back one after the other, and one that was published then.
+fn order_of_returns(entries: Arguments<'_>) -> Vec<String> {
     let mut client = Client::open();
-    let queue = quorum_queue_with(&mut client, &[]);
+    let queue = quorum_queue_with(&mut client, entries);
     client.fill(&queue, &["a", "b", "c", "d"]);
     let tags: Vec<_> = (0..3).map(|_| client.get(&queue).unwrap().tag()).collect();
     for at in [2, 0, 1] {
         client.requeue(tags[at]);
         client.barrier();
     }
-    assert_eq!(client.take_all(&queue), ["c", "a", "b", "d"]);
+    client.put(&queue, "e");
+    client.barrier();
+    client.take_all(&queue)
+}
+
+#[test]
+fn what_comes_back_to_a_queue_with_a_delivery_limit_is_first_in_the_order_of_its_return() {
+    assert_eq!(order_of_returns(&[("x-delivery-limit", Field::I32(5))]), ["c", "a", "b", "d", "e"]);
+}
+
+#[test]
+fn what_comes_back_to_a_queue_without_one_is_behind_what_is_there() {
+    assert_eq!(order_of_returns(&[]), ["d", "c", "a", "b", "e"]);
+}
+
+#[test]
+fn a_quorum_queue_has_no_exclusive_consumers() {
+    let mut client = Client::open();
+    let queue = quorum_queue_with(&mut client, &[]);
+    client.open_channel(2);
+    client.on(1).consume_as(BasicConsume { exclusive: true, ..consume(&queue) });
+    client.on(2).consume(&queue);
+}
+
+#[test]
+fn a_queue_type_that_was_said_is_compared_by_name() {
+    let mut client = Client::open();
+    let queue = quorum_queue_with(&mut client, &[]);
+    let classic = table(&[("x-queue-type", Field::LongStr(b"classic"))]);
+    let declare =
+        QueueDeclare { durable: true, arguments: Table::unchecked(&classic), ..queue_declare(&queue) };
+    let text = format!(
+        "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue '{queue}' in vhost '/': received 'classic' but \
+         current is 'quorum'"
+    );
+    Client::open().check_channel_close(&Method::QueueDeclare(declare), 406, &text);
 }
 
 #[test]

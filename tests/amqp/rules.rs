@@ -155,6 +155,39 @@ fn many_nacked_at_once_are_dead_lettered_in_order() {
 }
 
 #[test]
+fn dead_letters_come_in_the_order_in_which_messages_died() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let queue = queue_with(&mut client, &dead_letters_to(&dead));
+    let texts: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    texts.iter().for_each(|text| client.put(&queue, text));
+    client.barrier();
+    let tags: Vec<_> = (0..20).map(|_| client.get(&queue).unwrap().tag()).collect();
+    tags.into_iter().rev().for_each(|tag| reject(&mut client, tag));
+    client.consume(&dead);
+    let order: Vec<String> = (0..20).map(|_| client.delivery().text().to_owned()).collect();
+    assert!(order.iter().eq(texts.iter().rev()), "{order:?}");
+}
+
+#[test]
+fn what_a_publisher_says_of_deaths_that_were_not_is_written_over() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let queue = queue_with(&mut client, &dead_letters_to(&dead));
+    let mut headers = TableBuf::new();
+    headers.insert("x-first-death-reason", Field::LongStr(b"expired"));
+    let mut properties = PropertiesBuf::new();
+    properties.headers(headers.as_table());
+    client.publish_as(publish("", &queue), &properties.encode(), b"m");
+    client.barrier();
+    let tag = client.get(&queue).unwrap().tag();
+    reject(&mut client, tag);
+    client.consume(&dead);
+    let letter = client.delivery();
+    assert_eq!(text(letter.properties().headers().unwrap(), "x-first-death-reason"), "rejected");
+}
+
+#[test]
 fn a_queue_s_messages_expire() {
     let mut client = Client::open();
     let dead = client.queue();

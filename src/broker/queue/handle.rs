@@ -195,7 +195,6 @@ impl State {
     fn agree(&mut self) {
         if self.settings.kind == QueueKind::Quorum {
             self.classic.keep_all();
-            self.classic.serve_returned_first();
         }
         if self.settings.delays {
             self.classic.delay_all();

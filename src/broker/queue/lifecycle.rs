@@ -12,6 +12,7 @@ use crate::message::fact::{Definition, Fact};
 use crate::message::place::Logged;
 use crate::queue::classic::Classic;
 use crate::queue::consumers::{ConsumerKey, Terms};
+use crate::queue::settings::QueueKind;
 use crate::storage::log::Applying;
 
 /// A purge lets others in after this many messages.
@@ -64,11 +65,13 @@ impl Queue {
     ///
     /// # Errors
     /// [`BrokerError::InExclusiveUse`], or [`BrokerError::NotFound`] when the queue was deleted meanwhile.
-    pub fn subscribe(self: &Arc<Self>, subscription: Subscription) -> Result<Arc<Consumer>, BrokerError> {
+    pub fn subscribe(self: &Arc<Self>, mut subscription: Subscription) -> Result<Arc<Consumer>, BrokerError> {
         let mut state = self.lock();
         if self.is_deleted() {
             return Err(BrokerError::NotFound(self.resource()));
         }
+        // Quorum queues have no exclusive consumers, and say nothing of it, as in RabbitMQ.
+        subscription.terms.exclusive &= self.kind == QueueKind::Classic;
         let make = |key| {
             let Subscription { tag, channel, no_ack, outbox, terms, timeout_ms } = subscription;
             let timeout_ms = timeout_ms.unwrap_or_else(|| self.consumer_timeout_ms());

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::broker::queue::handle::{Queue, State};
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::fact::Fact;
+use crate::message::place::Seq;
 use crate::message::run::Run;
 use crate::queue::classic::Head;
 use crate::queue::dying::Reason;
@@ -189,6 +190,11 @@ impl Queue {
                 return self.give_up(state, piece);
             }
             state.classic.ledger.note_returns(counted);
+            if let Piece::Here(run) = piece {
+                // As in RabbitMQ: first where a limit ends it, and otherwise last of those that are there.
+                let before = if state.settings.delivery_limit.is_some() { Seq(0) } else { self.peek_seq() };
+                return state.classic.give_back_before(Some(before), run);
+            }
         }
         match piece {
             Piece::Here(run) => state.classic.give_back(run),

@@ -54,10 +54,9 @@ impl<C> Classic<C> {
     /// Takes up to `count` ready messages from the head that nobody is to have: they are for [`Classic::doom`] or
     /// [`Classic::drop_piece`].
     pub fn take_head(&mut self, count: u32) -> Option<Piece> {
-        let returned = self.returned.as_mut().and_then(|returned| returned.take_front(count));
-        let piece = match returned {
-            Some(run) => Piece::Here(run),
-            None => self.ready.take_piece(count, &self.ledger)?,
+        let piece = match self.first_returned().is_some() {
+            true => Piece::Here(self.returned.as_mut()?.take_front(count)?),
+            false => self.ready.take_piece(count, &self.ledger)?,
         };
         if let Piece::Here(run) = &piece {
             self.forget_expiry(run);
@@ -91,7 +90,7 @@ impl<C> Classic<C> {
     /// Messages that nobody has in hand are to be dead-lettered. The ledger knows the persistent ones until they are
     /// somewhere else.
     pub fn doom(&mut self, reason: Reason, piece: Piece) {
-        self.dying.get_or_insert_default().insert(reason, piece, &self.ledger);
+        self.dying.get_or_insert_default().insert(reason, piece);
     }
 
     /// Messages taken before are to be dead-lettered.
@@ -139,7 +138,7 @@ impl<C> Classic<C> {
     /// Those that could not be dead-lettered are tried again.
     pub fn retry_kept(&mut self) {
         if let Some(dying) = &mut self.dying {
-            dying.retry_kept(&self.ledger);
+            dying.retry_kept();
         }
     }
 
@@ -171,7 +170,7 @@ impl<C> Classic<C> {
 
     /// Drops about so many of the messages that were to be dead-lettered; `true` when none is left.
     pub fn shed_dying(&mut self, count: u64) -> bool {
-        self.dying.as_mut().is_none_or(|dying| dying.shed(count, &self.ledger))
+        self.dying.as_mut().is_none_or(|dying| dying.shed(count))
     }
 
     #[cold]

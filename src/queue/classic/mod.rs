@@ -35,7 +35,7 @@ pub struct Classic<C> {
     /// What the disk holds of the queue.
     pub ledger: Ledger,
     ready: Lane,
-    /// What came back and is ready before all others; `None` where it goes back to its place.
+    /// What came back and does not go to its old place; `None` when nothing did.
     returned: Option<Box<Returned>>,
     /// From which number on messages wait for which log position, in order of the numbers.
     undurable: VecDeque<(Seq, Lsn)>,
@@ -155,7 +155,8 @@ impl<C> Classic<C> {
 
     #[inline]
     fn first_returned(&self) -> Option<&Run> {
-        self.returned.as_ref()?.front()
+        let (before, run) = self.returned.as_ref()?.front()?;
+        self.ready.first_seq().is_none_or(|first| before <= first).then_some(run)
     }
 
     /// The first number that waits for the log.
@@ -192,8 +193,10 @@ impl<C> Classic<C> {
 
     #[inline]
     fn take_front(&mut self, count: u32) -> Option<Run> {
-        let returned = self.returned.as_mut().and_then(|returned| returned.take_front(count));
-        returned.or_else(|| self.ready.take_front(count))
+        if self.first_returned().is_some() {
+            return self.returned.as_mut()?.take_front(count);
+        }
+        self.ready.take_front(count)
     }
 
     /// Messages taken before are done with.
@@ -204,12 +207,18 @@ impl<C> Classic<C> {
         }
     }
 
-    /// Messages taken before return to the place they had, or before all others.
+    /// Messages taken before return to the place they had.
     pub fn give_back(&mut self, run: Run) {
+        self.give_back_before(None, run);
+    }
+
+    /// Messages taken before return: `before` the message of this number if there is room for them, and otherwise to the
+    /// place they had.
+    pub fn give_back_before(&mut self, before: Option<Seq>, run: Run) {
         self.unacked = self.unacked.saturating_sub(u64::from(run.count()));
         self.note_expiry(&run);
-        let run = match &mut self.returned {
-            Some(returned) => returned.push(run),
+        let run = match before {
+            Some(before) => self.returned.get_or_insert_default().push(before, run),
             None => Some(run),
         };
         let Some(run) = run else { return };
@@ -234,6 +243,7 @@ impl<C> Classic<C> {
     pub fn purge(&mut self, count: u64) -> Vec<Gone> {
         let mut gone = Vec::new();
         let mut left = count;
+        // All that is ready goes, in whatever order.
         while left > 0
             && let Some(run) = self.returned.as_mut().and_then(|returned| returned.take_front(u32::MAX))
         {
@@ -255,11 +265,6 @@ impl<C> Classic<C> {
     /// The ledger knows messages that their properties call transient: the queue keeps all.
     pub fn keep_all(&mut self) {
         self.has_spilled = true;
-    }
-
-    /// What comes back is given out again before all others.
-    pub fn serve_returned_first(&mut self) {
-        self.returned.get_or_insert_default();
     }
 
     /// The number after the highest that was ever handed out.

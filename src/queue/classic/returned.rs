@@ -1,5 +1,6 @@
-//! Messages that came back to a queue that gives them out again before all others, in the order in which they came: as
-//! quorum queues do.
+//! Messages that came back to a quorum queue, in the order in which they came. Where the queue limits how often, they are
+//! given out again before all others; where it does not, behind those that were there when they came back, so that one
+//! that nobody takes does not hold up the rest.
 //!
 //! They are few, and stay in memory. What finds no room here returns to its old place among the ready ones, which is near
 //! the head as well.
@@ -16,43 +17,45 @@ const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Returned {
-    runs: VecDeque<Run>,
+    /// Each with the number of the first message that it goes before: they ascend.
+    runs: VecDeque<(Seq, Run)>,
     messages: u64,
     body_bytes: u64,
 }
 
 impl Returned {
-    /// Takes in what came back last; gives it back when there is no room.
-    pub(super) fn push(&mut self, run: Run) -> Option<Run> {
+    /// Takes in what came back last, to go before the message `before`; gives it back when there is no room.
+    pub(super) fn push(&mut self, before: Seq, run: Run) -> Option<Run> {
         if self.runs.len() == RUNS_MAX || self.body_bytes + run.body_bytes() > BYTES_MAX {
             return Some(run);
         }
         self.messages += u64::from(run.count());
         self.body_bytes += run.body_bytes();
-        self.runs.push_back(run);
+        self.runs.push_back((before, run));
         None
     }
 
-    pub(super) fn front(&self) -> Option<&Run> {
-        self.runs.front()
+    /// The first run, and what it goes before.
+    pub(super) fn front(&self) -> Option<(Seq, &Run)> {
+        self.runs.front().map(|(before, run)| (*before, run))
     }
 
     /// Takes up to `count` messages of the first run.
     pub(super) fn take_front(&mut self, count: u32) -> Option<Run> {
-        let front = self.runs.front_mut()?;
-        let taken = if count < front.count() { front.split_front(count) } else { self.runs.pop_front()? };
+        let (_, front) = self.runs.front_mut()?;
+        let taken = if count < front.count() { front.split_front(count) } else { self.runs.pop_front()?.1 };
         self.count_out(&taken);
         Some(taken)
     }
 
     /// Takes one message out from between others, if it is here, and counts the runs it has looked at.
     pub(super) fn take_out(&mut self, seq: Seq, steps: &mut u32) -> Option<Run> {
-        let at = self.runs.iter().position(|run| run.first_seq() <= seq && seq < run.end_seq());
+        let at = self.runs.iter().position(|(_, run)| run.first_seq() <= seq && seq < run.end_seq());
         *steps = steps.saturating_sub(at.map_or(self.runs.len(), |at| at + 1) as u32);
-        let run = self.runs.remove(at?)?;
+        let (before, run) = self.runs.remove(at?)?;
         let parts = [(seq.after(1), run.end_seq()), (run.first_seq(), seq)];
         for part in parts.into_iter().filter_map(|(first, end)| run.part(first, end)) {
-            self.runs.insert(at?, part);
+            self.runs.insert(at?, (before, part));
         }
         let taken = run.part(seq, seq.after(1))?;
         self.count_out(&taken);
@@ -75,6 +78,6 @@ impl Returned {
 
     /// What the list costs in memory, in bytes.
     pub(super) fn index_bytes(&self) -> u64 {
-        (self.runs.len() * size_of::<Run>()) as u64
+        (self.runs.len() * size_of::<(Seq, Run)>()) as u64
     }
 }

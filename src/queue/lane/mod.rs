@@ -328,6 +328,12 @@ impl Lane {
         })
     }
 
+    /// The number of the first message, or one before it.
+    #[inline]
+    pub fn first_seq(&self) -> Option<Seq> {
+        self.list.front().map(Resting::first)
+    }
+
     /// The first messages on the disk only whose numbers are `from` or higher.
     pub fn away_from(&self, from: Seq, ledger: &Ledger) -> Option<Away> {
         let mut at = self.list.partition_point(|other| other.end() <= from);
