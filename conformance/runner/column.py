@@ -8,7 +8,8 @@ from . import processes
 from .drivers import Broken
 
 PASS, FAIL, LEFT_OUT = "pass", "FAIL", "left out"
-SHORT_OF_MEMORY = "short-of-memory"
+# What a case may need -> how a broker that was started here is brought there.
+NEEDS = {"short-of-memory": "short_of_memory", "short-consumer-timeout": "short_consumer_timeout"}
 
 
 @dataclass
@@ -52,7 +53,9 @@ def run(driver, broker, planned, progress):
     for number, (name, need, reason) in enumerate(planned, 1):
         progress.show(f"{driver.name} at {broker.name}: {number}/{len(planned)} {name}")
         result = Result(driver.name, broker.name, name, LEFT_OUT, detail=reason or "")
-        if reason is None and need == SHORT_OF_MEMORY and broker.short_of_memory is None:
+        if reason is None and need not in [None, *NEEDS]:
+            raise Broken(f"{name} needs {need}, which the runner does not know")
+        if reason is None and need and not hasattr(broker, NEEDS[need]):
             result.detail = "needs a broker that the runner started"
         elif reason is None:
             _run_case(driver, broker, result, need)
@@ -64,13 +67,11 @@ def run(driver, broker, planned, progress):
 
 def _run_case(driver, broker, result, need):
     started = time.monotonic()
-    if need == SHORT_OF_MEMORY:
-        with broker.short_of_memory() as (url, extra):
+    if need:
+        with getattr(broker, NEEDS[need])() as (url, extra):
             passed, output = driver.run_case(result.case, url, extra)
-    elif need is None:
-        passed, output = driver.run_case(result.case, broker.url, {})
     else:
-        raise Broken(f"{result.case} needs {need}, which the runner does not know")
+        passed, output = driver.run_case(result.case, broker.url, {})
     result.seconds = round(time.monotonic() - started, 2)
     result.outcome = PASS if passed else FAIL
     if not passed:

@@ -2,9 +2,7 @@
 
 
 class Given:
-    """Never started, never stopped, and never put under memory pressure."""
-
-    short_of_memory = None
+    """Never started, never stopped, never put under memory pressure, and never told another setting."""
 
     def __init__(self, url):
         self.name = "url"

@@ -8,9 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runner import wait
 
 LOAD = "--size 65536 --prefetch 0 --ack-every 65535 --max-waiting 1000000 --seconds 300"
 RAISED, CLEARED = "memory alarm: publishers wait", "memory alarm cleared"
@@ -31,13 +35,15 @@ def press(binary, url, folder):
     holder = subprocess.Popen([binary, "bench", "--url", url + "/%2f", *LOAD.split()], stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     (folder / "holder").write_text(str(holder.pid))
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until and holder.poll() is None:
-        is_raised, since = last_alarm(folder / "log")
-        if is_raised and datetime.now(timezone.utc) - since > STAYS:
-            return
-        time.sleep(0.05)
-    sys.exit("the alarm was not raised")
+    wait.until(lambda: holder.poll() is not None or stays(folder / "log"), PATIENCE, "the alarm is raised, and stays")
+    if holder.poll() is not None:
+        sys.exit("the consumer that never acknowledges is gone")
+
+
+def stays(log):
+    """Whether the alarm has outlived any that began with a backlog."""
+    is_raised, since = last_alarm(log)
+    return is_raised and datetime.now(timezone.utc) - since > STAYS
 
 
 def main():

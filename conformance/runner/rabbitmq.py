@@ -78,11 +78,30 @@ class RabbitMQ:
         if node.poll() is not None:
             raise Failed(f"rabbitmq did not start: {processes.last_line(self.log.read_text())}")
 
+    def _control(self):
+        return shlex.join(["env", *(f"{key}={value}" for key, value in self.settings.items()),
+                           self.control, "-q", "-n", self.node])
+
+    @contextmanager
+    def short_consumer_timeout(self):
+        """This broker, whose new channels give a consumer a second and look every 200 ms."""
+        self._evaluate("[application:set_env(rabbit, K, V) || {K, V} <- "
+                       "[{consumer_timeout, 1000}, {channel_tick_interval, 200}]].")
+        try:
+            yield self.url, {}
+        finally:
+            self._evaluate("[application:set_env(rabbit, K, V) || {K, V} <- "
+                           "[{consumer_timeout, 1800000}, {channel_tick_interval, 60000}]].")
+
+    def _evaluate(self, expression):
+        code, output = processes.run(f"{self._control()} eval {shlex.quote(expression)}", CONTROL_SECONDS)
+        if code != 0:
+            raise Failed(f"rabbitmq did not evaluate {expression}: {processes.last_line(output)}")
+
     @contextmanager
     def short_of_memory(self):
         """This broker, and the shell commands that put it under memory pressure and take it away."""
-        control = shlex.join(["env", *(f"{key}={value}" for key, value in self.settings.items()),
-                              self.control, "-q", "-n", self.node])
+        control = self._control()
         relieve = f"{control} set_vm_memory_high_watermark 0.4"
         try:
             yield self.url, {

@@ -46,6 +46,11 @@ class SluiceMQ:
             raise Failed(f"sluicemq did not start: {processes.last_line(self.log.read_text(errors='replace'))}")
 
     @contextmanager
+    def short_consumer_timeout(self):
+        """This broker: here a queue has a timeout of its own."""
+        yield self.url, {}
+
+    @contextmanager
     def short_of_memory(self):
         """A second broker with a low watermark, and the commands that press and relieve it."""
         broker = SluiceMQ(self.binary, LOW_WATERMARK)

@@ -2,7 +2,7 @@
 
 import pika
 import pika.exceptions as errors
-from setting import case, drain, get, ready, until, until_ready
+from setting import Inbox, case, channel_closed, drain, get, ready, still_usable, until, until_ready
 
 
 def dead_letters_to(queue, **more):
@@ -11,6 +11,15 @@ def dead_letters_to(queue, **more):
 
 def publish(channel, queue, body, **properties):
     channel.basic_publish("", queue, body, pika.BasicProperties(**properties))
+
+
+def told(channel, exchange, key, body):
+    """How a publish is confirmed."""
+    try:
+        channel.basic_publish(exchange, key, body)
+    except errors.NackError:
+        return "nack"
+    return "ack"
 
 
 def wait_for(channel, queue):
@@ -53,6 +62,19 @@ def message_ttl(world):
     assert (body, story(properties), ready(channel, queue)) == (b"too late", [(queue, "expired", 1)], 0)
 
 
+@case("queue.rules/message-ttl-zero")
+def message_ttl_zero(world):
+    channel = world.channel(confirms=True)
+    dead = world.queue(channel)
+    queue = world.queue(channel, arguments=dead_letters_to(dead, **{"x-message-ttl": 0}))
+    publish(channel, queue, b"nobody waits")
+    assert wait_for(channel, dead)[2] == b"nobody waits"
+    inbox = Inbox(channel, queue, auto_ack=True)
+    publish(channel, queue, b"somebody waits")
+    assert inbox.wait_for(1) == [b"somebody waits"]
+    assert ready(channel, dead) == 0
+
+
 @case("queue.rules/expiration")
 def expiration(world):
     channel = world.channel(confirms=True)
@@ -93,21 +115,71 @@ def max_length(world):
     assert drain(channel, dead) == [b"%d" % number for number in range(7)]
 
 
+@case("queue.rules/max-length-bytes")
+def max_length_bytes(world):
+    channel = world.channel(confirms=True)
+    dead = world.queue(channel)
+    queue = world.queue(channel, arguments=dead_letters_to(dead, **{"x-max-length-bytes": 100}))
+    bodies = [letter * size for letter, size in [(b"a", 60), (b"b", 30), (b"c", 10), (b"d", 1), (b"e", 101)]]
+    for body in bodies:
+        # Headers and keys are not counted.
+        publish(channel, queue, body, headers={"long": "x" * 500})
+    # `a` makes room for `d`, and one that alone is too much goes last, behind all that were before it.
+    until_ready(channel, dead, 5)
+    assert drain(channel, dead) == bodies
+
+
+@case("queue.rules/max-length-ready")
+def max_length_ready(world):
+    channel = world.channel(confirms=True)
+    dead = world.queue(channel)
+    queue = world.queue(channel, arguments=dead_letters_to(dead, **{"x-max-length": 2}))
+    publish(channel, queue, b"0")
+    publish(channel, queue, b"1")
+    held = [channel.basic_get(queue)[0].delivery_tag for _ in range(2)]
+    publish(channel, queue, b"2")
+    publish(channel, queue, b"3")
+    assert (ready(channel, queue), ready(channel, dead)) == (2, 0)
+    channel.basic_nack(held[1], multiple=True, requeue=True)
+    until_ready(channel, dead, 2)
+    assert (drain(channel, queue), drain(channel, dead)) == ([b"2", b"3"], [b"0", b"1"])
+
+
 @case("queue.rules/reject-publish")
 def reject_publish(world):
     channel = world.channel(confirms=True)
     queue = world.queue(channel, arguments={"x-max-length": 2, "x-overflow": "reject-publish"})
-    told = []
-    for number in range(4):
-        try:
-            publish(channel, queue, b"%d" % number)
-            told.append("ack")
-        except errors.NackError:
-            told.append("nack")
-    assert told == ["ack", "ack", "nack", "nack"]
+    answers = [told(channel, "", queue, b"%d" % number) for number in range(4)]
+    assert answers == ["ack", "ack", "nack", "nack"]
     assert get(channel, queue) == b"0"
     publish(channel, queue, b"4")
     assert drain(channel, queue) == [b"1", b"4"]
+
+
+@case("queue.rules/reject-publish-dlx")
+def reject_publish_dlx(world):
+    channel = world.channel(confirms=True)
+    dead = world.queue(channel)
+    limit = {"x-max-length": 1, "x-overflow": "reject-publish-dlx"}
+    queue = world.queue(channel, arguments=dead_letters_to(dead, **limit))
+    assert told(channel, "", queue, b"0") == "ack"
+    assert told(channel, "", queue, b"1") == "nack"
+    _, properties, body = wait_for(channel, dead)
+    assert (body, story(properties), drain(channel, queue)) == (b"1", [(queue, "maxlen", 1)], [b"0"])
+
+
+@case("queue.rules/reject-publish-fan-out")
+def reject_publish_fan_out(world):
+    channel = world.channel(confirms=True)
+    exchange = world.exchange(channel, "fanout")
+    full = world.queue(channel, bind_to=exchange, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+    others = [world.queue(channel, bind_to=exchange) for _ in range(2)]
+    assert told(channel, exchange, "", b"0") == "ack"
+    assert told(channel, exchange, "", b"1") == "nack"
+    assert drain(channel, full) == [b"0"]
+    for queue in others:
+        until_ready(channel, queue, 2)
+        assert drain(channel, queue) == [b"0", b"1"]
 
 
 @case("queue.rules/priorities")
@@ -156,6 +228,24 @@ def delivery_limit(world):
     until(worker.connection, lambda: len(counts) == 3, "it is delivered three times")
     _, properties, body = wait_for(channel, dead)
     assert (counts, body, story(properties)) == ([0, 1, 2], b"poison", [(queue, "delivery_limit", 1)])
+
+
+@case("queue.rules/consumer-timeout", need="short-consumer-timeout")
+def consumer_timeout(world):
+    channel = world.channel(confirms=True)
+    # RabbitMQ knows the argument since 3.12 and no other way to say it for one queue.
+    queue = world.queue(channel, durable=True, arguments={"x-consumer-timeout": 1000})
+    publish(channel, queue, b"held too long")
+    holder = world.connect()
+    held = Inbox(holder.channel(), queue)
+    held.wait_for(1)
+    with channel_closed(406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: "
+                             "1000 ms. This timeout value can be configured, see consumers doc guide to learn more"):
+        until(holder, lambda: held.channel.is_closed, "the channel is closed")
+        raise held.channel._closing_reason
+    still_usable(holder)
+    method, _, body = channel.basic_get(queue, auto_ack=True)
+    assert (method.redelivered, body) == (True, b"held too long")
 
 
 @case("story/retry")
