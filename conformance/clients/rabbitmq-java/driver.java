@@ -2,7 +2,7 @@
 //
 // needs:    javac java /usr/share/java/amqp-client.jar /usr/share/java/slf4j-nop.jar
 // apt:      default-jdk-headless librabbitmq-client-java libslf4j-java
-// build:    javac -encoding UTF-8 -cp /usr/share/java/amqp-client.jar -d "$WORK" "$FILE"
+// build:    javac -encoding UTF-8 -cp /usr/share/java/amqp-client.jar -d "$WORK" "$DIR"/*.java
 // run:      java -XX:TieredStopAtLevel=1 -cp "$WORK:/usr/share/java/amqp-client.jar:/usr/share/java/slf4j-api.jar:/usr/share/java/slf4j-nop.jar" Driver
 
 import com.rabbitmq.client.AMQP;
@@ -139,9 +139,13 @@ final class World {
     }
 
     String queue(Channel channel) throws Exception {
+        return queue(channel, false, null);
+    }
+
+    String queue(Channel channel, boolean durable, Map<String, Object> arguments) throws Exception {
         String name = name("queue");
         queues.add(name);
-        channel.queueDeclare(name, false, false, false, null);
+        channel.queueDeclare(name, durable, false, false, arguments);
         return name;
     }
 
@@ -280,6 +284,9 @@ class Driver {
         "channel.flow/inactive", "the client no longer offers channel.flow",
         "heartbeat/silent-dropped", "the client beats on its own thread and cannot be kept from it",
         "connection.update-secret/accepted", "this release has no update-secret");
+
+    static final Map<String, String> NEEDS = Map.of("connection.blocked/low-memory", "short-of-memory",
+        "queue.rules/consumer-timeout", "short-consumer-timeout");
 
     static final String IN_VHOST = "' in vhost '/'";
 
@@ -1022,6 +1029,7 @@ class Driver {
             }
         });
         CASES.put("story/checkout", Driver::checkout);
+        CASES.put("story/quorum-retry", QuorumRetry::run);
     }
 
     /** Strings as strings, tables and arrays as comparable ones. */
@@ -1083,9 +1091,11 @@ class Driver {
         settling();
         connections();
         content();
+        Rules.addTo(CASES);
+        Refusals.addTo(CASES);
         if (arguments[0].equals("cases")) {
             for (String name : CASES.keySet()) {
-                System.out.println("case " + name + (name.equals("connection.blocked/low-memory") ? " needs short-of-memory" : ""));
+                System.out.println("case " + name + (NEEDS.containsKey(name) ? " needs " + NEEDS.get(name) : ""));
             }
             WITHOUT.forEach((pattern, reason) -> System.out.println("without " + pattern + " " + reason));
             return;
