@@ -10,6 +10,7 @@ set -u
 # The tools have no way to say these.
 without() {
   cat <<LIST
+without queue.rules/* amqp-tools cannot give a queue arguments
 without tx/* amqp-tools have no transactions
 without confirm/* amqp-tools publish without confirms
 without basic.return/* amqp-publish cannot ask for mandatory
