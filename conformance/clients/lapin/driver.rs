@@ -10,6 +10,7 @@ mod connections;
 mod consuming;
 mod content;
 mod publishing;
+mod rules;
 mod topology;
 mod world;
 
@@ -60,6 +61,7 @@ cases! {
     "queue.declare/server-named" => topology::server_named,
     "queue.declare/passive-missing" => topology::passive_missing_queue,
     "queue.declare/inequivalent" => topology::inequivalent_queue,
+    "queue.declare/inequivalent-argument" => rules::inequivalent,
     "queue.declare/exclusive" => topology::exclusive_queue,
     "queue.purge/ready-only" => topology::purge,
     "queue.delete/count" => topology::delete_count,
@@ -100,6 +102,15 @@ cases! {
     "tx/rollback" => consuming::tx_rollback,
     "tx/not-selected" => consuming::tx_not_selected,
     "tx/confirm-channel" => consuming::tx_on_confirm,
+    "queue.rules/rejected-dead-letter" => rules::rejected,
+    "queue.rules/message-ttl" => rules::message_ttl,
+    "queue.rules/expiration" => rules::expiration,
+    "queue.rules/expires" => rules::expires,
+    "queue.rules/max-length" => rules::max_length,
+    "queue.rules/reject-publish" => rules::reject_publish,
+    "queue.rules/priorities" => rules::priorities,
+    "queue.rules/single-active-consumer" => rules::single_active_consumer,
+    "queue.rules/delivery-limit" => rules::delivery_limit,
     "rpc/direct-reply-to" => content::direct_reply_to,
     "body/empty" => content::empty_body,
     "body/frame-edges" => content::frame_edges,

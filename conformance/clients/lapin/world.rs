@@ -48,11 +48,18 @@ impl World {
     }
 
     pub async fn queue(&self, channel: &Channel) -> Result<String> {
+        self.queue_with(channel, QueueDeclareOptions::default(), FieldTable::default()).await
+    }
+
+    pub async fn queue_with(
+        &self,
+        channel: &Channel,
+        options: QueueDeclareOptions,
+        arguments: FieldTable,
+    ) -> Result<String> {
         let name = self.name("queue");
         self.queues.borrow_mut().push(name.clone());
-        channel
-            .queue_declare(name.as_str().into(), QueueDeclareOptions::default(), FieldTable::default())
-            .await?;
+        channel.queue_declare(name.as_str().into(), options, arguments).await?;
         Ok(name)
     }
 
