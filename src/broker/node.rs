@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use crate::broker::alarms::Alarms;
 use crate::broker::dead_letters::DeadLetters;
 use crate::broker::deadlines::Deadlines;
-use crate::broker::evict::Spills;
+use crate::broker::evict::{Largest, Spills};
 use crate::broker::exchange::ExchangeId;
 use crate::broker::memory::Memory;
 use crate::broker::queue::handle::Queue;
@@ -43,6 +43,8 @@ pub struct Node {
     pub reads: ReadRequests,
     /// Packs of messages that no restart needs.
     pub spills: Spills,
+    /// Queues that have much in memory.
+    pub largest: Largest,
     /// What is left of deleted objects.
     pub remains: Remains,
     /// Queues with dead letters.
@@ -89,6 +91,7 @@ impl Node {
             shelf,
             reads: ReadRequests::default(),
             spills: Spills::default(),
+            largest: Largest::default(),
             remains: Remains::default(),
             dead_letters: DeadLetters::default(),
             deadlines: Deadlines::default(),

@@ -31,8 +31,9 @@ use crate::storage::log::{LogReader, SlotLease};
 use crate::storage::pack::Kind;
 use crate::storage::pack::shelf::PackLease;
 
-/// How much one read brings back, about, by what is known of the bodies' sizes.
-const READ_BYTES: u64 = 1024 * 1024;
+/// How much one read brings back, about, by what is known of the bodies' sizes: less than an eviction leaves at a head that
+/// memory has room for.
+pub(super) const READ_BYTES: u64 = 1024 * 1024;
 /// How many places one read visits at most.
 const PLACES_MAX: usize = 1000;
 
@@ -152,7 +153,7 @@ impl Queue {
         let (plan, packs) = loop {
             let plan = {
                 let mut state = self.lock();
-                match self.plan_read(&state) {
+                match self.plan_read(&state, wakes.now_ms()) {
                     Some(plan) => plan,
                     None => {
                         state.is_reading = false;
@@ -183,8 +184,8 @@ impl Queue {
     }
 
     /// What to read; `None` when nothing is away at the head.
-    fn plan_read(&self, state: &State) -> Option<Plan> {
-        let (part, away) = state.classic.away_first(state.wants_head())?;
+    fn plan_read(&self, state: &State, now_ms: u64) -> Option<Plan> {
+        let (part, away) = state.classic.away_first(state.wants_head(now_ms))?;
         let ledger = &state.classic.ledger;
         let usual_bytes = away.body_bytes / away.count.max(1) + 1;
         let mut plan = Plan { part, first: away.first, end: away.first, pieces: Vec::new() };

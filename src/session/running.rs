@@ -228,7 +228,8 @@ impl Running {
         if !self.work() || !std::mem::take(&mut self.tries_get) {
             return Ok(Step::Continue);
         }
-        let Some(WaitingGet { channel: number, queue, no_ack, .. }) = self.link.waiting_get.take() else {
+        let Some(WaitingGet { channel: number, queue, no_ack, noted_at }) = self.link.waiting_get.take()
+        else {
             return Ok(Step::Continue);
         };
         let at = self.find(number).ok();
@@ -238,7 +239,10 @@ impl Running {
         let get = BasicGet { queue: &queue, no_ack };
         match channel.on_get(&mut self.link, &get) {
             Ok(()) => Ok(Step::Continue),
-            Err(refusal) => self.refuse(number, refusal, Method::BasicGet(get).id()),
+            Err(refusal) => {
+                noted_at.forget_getter(&self.link.outbox);
+                self.refuse(number, refusal, Method::BasicGet(get).id())
+            }
         }
     }
 

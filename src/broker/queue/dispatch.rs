@@ -61,7 +61,7 @@ impl Queue {
         self.let_go(state, wakes);
         self.note_index(state.classic.index_bytes());
         self.here_bytes.set(state.classic.here_bytes());
-        if !state.is_reading && self.wants_reading(state) {
+        if !state.is_reading && self.wants_reading(state, wakes.now_ms()) {
             state.is_reading = true;
             self.node.reads.ask(self, wakes);
         }
@@ -74,8 +74,8 @@ impl Queue {
     }
 
     /// Whether somebody waits for messages that must be read back first.
-    fn wants_reading(&self, state: &State) -> bool {
-        let is_head_wanted = matches!(state.classic.head(), Head::Away(_)) && state.wants_head();
+    fn wants_reading(&self, state: &State, now_ms: u64) -> bool {
+        let is_head_wanted = matches!(state.classic.head(), Head::Away(_)) && state.wants_head(now_ms);
         is_head_wanted || state.classic.has_unseen()
     }
 
@@ -143,6 +143,7 @@ impl Queue {
     pub fn take_one(self: &Arc<Self>, getter: &Arc<Outbox>, wakes: &mut Wakes) -> Taken {
         let state = &mut *self.lock();
         state.used_ms = wakes.now_ms();
+        state.called.remove(&getter.connection());
         state.classic.on_durable(self.node.log.durable());
         let mut dropped = 0;
         while dropped < HOLD_STEPS && self.is_front_overdue(state, wakes) {
@@ -170,6 +171,8 @@ impl Queue {
 
     /// The connection no longer waits for the head.
     pub fn forget_getter(&self, getter: &Arc<Outbox>) {
-        self.lock().getters.remove(&getter.connection());
+        let mut state = self.lock();
+        state.getters.remove(&getter.connection());
+        state.called.remove(&getter.connection());
     }
 }

@@ -1,6 +1,6 @@
 //! A queue as everyone else holds it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -83,6 +83,8 @@ pub(in crate::broker) struct State {
     pub(in crate::broker) classic: Classic<Arc<Consumer>>,
     /// Connections with a basic.get that found messages and none to be had yet.
     pub(in crate::broker) getters: BTreeMap<ConnectionId, Arc<Outbox>>,
+    /// Those of them that were told to try again and have not yet.
+    pub(super) called: BTreeSet<ConnectionId>,
     /// The head is being read back, or will be.
     pub(in crate::broker) is_reading: bool,
     /// Publishers that wait for its consumers.
@@ -97,6 +99,8 @@ pub(in crate::broker) struct State {
     pub(in crate::broker) is_burying: bool,
     /// When it is to be looked at again at the latest, if nothing happens before.
     pub(super) deadline: Option<u64>,
+    /// By its time to live nothing at the head goes before this, wherever that is by now; 0 is not known.
+    pub(super) fresh_until_ms: u64,
     /// When it was last used, for as long as it has no consumers; 0 is not known yet.
     pub(super) used_ms: u64,
     /// What is on its way in and has its place.
@@ -204,6 +208,7 @@ impl State {
 
     /// Asks those with a basic.get to try again.
     pub(super) fn wake_getters(&mut self, wakes: &mut Wakes) {
+        self.called.extend(self.getters.keys());
         wakes.owe_signals(std::mem::take(&mut self.getters).into_values());
     }
 }
@@ -292,6 +297,7 @@ impl Queue {
         self.traits.set(&settings);
         self.consumer_timeout_ms.store(settings.consumer_timeout_ms.unwrap_or(0), Ordering::Relaxed);
         state.settings = Arc::new(settings);
+        state.fresh_until_ms = 0;
         state.agree();
     }
 

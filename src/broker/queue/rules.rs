@@ -28,12 +28,29 @@ pub(in crate::broker) struct Refused {
 }
 
 impl State {
+    /// Whether somebody is about to take what is at the head.
+    pub(in crate::broker) fn is_head_awaited(&self) -> bool {
+        !self.getters.is_empty() || !self.called.is_empty() || self.classic.consumers.has_ready()
+    }
+
     /// Whether what is at the head is wanted in memory: by who takes it, or because it may have had its time. Not while
     /// much that was read is still to be dead-lettered: a backlog that has expired would all be in memory.
-    pub(in crate::broker) fn wants_head(&self) -> bool {
-        let is_taken = !self.getters.is_empty() || self.classic.consumers.has_ready();
-        let is_wanted = is_taken || self.settings.message_ttl_ms.is_some();
+    pub(in crate::broker) fn wants_head(&self, now_ms: u64) -> bool {
+        let may_be_over = self.settings.message_ttl_ms.is_some() && now_ms >= self.fresh_until_ms;
+        let is_wanted = self.is_head_awaited() || may_be_over;
         is_wanted && self.classic.dying_here_bytes() <= DYING_BYTES_MAX
+    }
+
+    /// What is at the head goes then by the queue's time to live. When it has left memory that is still known, and it is
+    /// not read back before. With priorities others come in front of it.
+    fn remember_ttl(&mut self, by_ttl: Option<u64>, now_ms: u64) -> Option<u64> {
+        if self.settings.priority_max.is_some() || self.classic.ready_messages() == 0 {
+            return by_ttl;
+        }
+        if let Some(time) = by_ttl {
+            self.fresh_until_ms = time;
+        }
+        by_ttl.or(Some(self.fresh_until_ms).filter(|time| *time > now_ms))
     }
 
     /// Whether consumers are ready for what is at the head and the log is not: it is theirs, then, and does not wait.
@@ -198,7 +215,11 @@ impl Queue {
         }
         match piece {
             Piece::Here(run) => state.classic.give_back(run),
-            Piece::Away(away) => state.classic.give_back_away(away),
+            Piece::Away(away) => {
+                state.classic.give_back_away(away);
+                // It may be at the head now, and older than what was there.
+                state.fresh_until_ms = 0;
+            }
         }
     }
 
@@ -249,6 +270,7 @@ impl Queue {
             }
             _ => None,
         };
+        let by_ttl = state.remember_ttl(by_ttl, wakes.now_ms());
         let by_lease = match state.settings.expires_ms {
             Some(expires_ms) if state.classic.consumers.is_empty() => Some(state.used_ms + expires_ms),
             _ => None,

@@ -3,7 +3,7 @@
 use crate::message::place::{Place, Seq};
 use crate::message::run::Run;
 use crate::queue::classic::{Classic, Head, Part};
-use crate::queue::lane::{Away, Evicted, ToSpill};
+use crate::queue::lane::{Allowance, Away, Evicted, ToSpill};
 
 /// After so many messages without an `expiration` the rest is not looked through for one.
 const SEEN_IN_VAIN_MAX: u64 = 10_000;
@@ -58,23 +58,22 @@ impl<C> Classic<C> {
             (!is_in_vain).then_some(end).filter(|end| self.ready.away_from(*end, &self.ledger).is_some());
     }
 
-    /// Lets go of the bytes of ready messages that are durable on the disk, from the far tail on, until
-    /// `bytes_wanted` of bodies went or only `keep_head_bytes` are left in memory; the very first stays if it
-    /// `spares_head`, for somebody may wait for it. Bounded work: ask again.
-    pub fn evict_tail(&mut self, bytes_wanted: u64, keep_head_bytes: u64, spares_head: bool) -> Evicted {
-        self.ready.evict_tail(bytes_wanted, keep_head_bytes, spares_head, self.barrier(), &self.ledger)
+    /// Lets go of the bytes of ready messages that are durable on the disk, from the far tail on, as many as may go.
+    /// Bounded work: ask again.
+    pub fn evict_tail(&mut self, allowance: Allowance) -> Evicted {
+        self.ready.evict_tail(allowance, self.barrier(), &self.ledger)
     }
 
     /// Runs at the far tail that must be written to a spill pack before they can go, newest first. Bounded work: ask
     /// again.
-    pub fn tail_to_spill(&mut self, bytes_wanted: u64) -> ToSpill {
-        self.ready.tail_to_spill(bytes_wanted)
+    pub fn tail_to_spill(&mut self, allowance: Allowance) -> ToSpill {
+        self.ready.tail_to_spill(allowance)
     }
 
     /// The numbers `first..end` of [`Classic::tail_to_spill`] were written to `place`: what is still ready of them
-    /// needs its bytes no longer.
-    pub fn on_spilled(&mut self, first: Seq, end: Seq, place: Place) -> Evicted {
-        let (evicted, ranges) = self.ready.evict_within(first, end, &self.ledger);
+    /// needs its bytes no longer, but for the very first if it `spares_head`.
+    pub fn on_spilled(&mut self, first: Seq, end: Seq, place: Place, spares_head: bool) -> Evicted {
+        let (evicted, ranges) = self.ready.evict_within(first, end, spares_head, &self.ledger);
         for (first, end) in ranges {
             self.has_spilled = true;
             self.ledger.insert(first, end, place);

@@ -287,6 +287,11 @@ impl<C> Classic<C> {
         self.ready.here_bytes()
     }
 
+    /// Of these those that need not be written first.
+    pub fn kept_bytes(&self) -> u64 {
+        self.ready.kept_bytes()
+    }
+
     /// Messages delivered and not yet settled.
     pub fn unacked_messages(&self) -> u64 {
         self.unacked

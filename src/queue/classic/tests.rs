@@ -10,6 +10,7 @@ use crate::message::names::Names;
 use crate::message::place::{Logged, Lsn, Place, Seq};
 use crate::message::record::Content;
 use crate::message::run::Run;
+use crate::queue::lane::Allowance;
 
 fn run(first: u64, count: u32) -> Run {
     run_of(first, count, true)
@@ -97,7 +98,7 @@ fn a_head_that_is_awaited_stays_however_much_is_to_go() {
         queue.enqueue(run_of(first, 1, true), ends_at(first));
     }
     queue.on_durable(Lsn(3));
-    queue.evict_tail(u64::MAX, 0, true);
+    queue.evict_tail(Allowance { wanted_bytes: u64::MAX, head_bytes: 0, spares_head: true });
     assert_eq!(queue.head(), Head::Ready(1));
     assert_eq!(queue.take(1).unwrap().first_seq(), Seq(1));
     assert!(matches!(queue.head(), Head::Away(away) if (away.first, away.end) == (Seq(2), Seq(4))));
@@ -118,10 +119,13 @@ enum Step {
     Settle(usize),
     Purge(u64),
     Evict {
-        bytes: u64,
-        keep: u64,
+        wanted_bytes: u64,
+        head_bytes: u64,
+        spares_head: bool,
     },
-    Spill,
+    Spill {
+        spares_head: bool,
+    },
     /// Reads the head back, so many numbers of it, after something else happened.
     Fill {
         count: u64,
@@ -138,8 +142,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<usize>().prop_map(Step::GiveBackAway),
         2 => any::<usize>().prop_map(Step::Settle),
         1 => (1u64..10).prop_map(Step::Purge),
-        3 => (1u64..30, 0u64..10).prop_map(|(bytes, keep)| Step::Evict { bytes, keep }),
-        1 => Just(Step::Spill),
+        3 => (1u64..30, 0u64..10, any::<bool>()).prop_map(|(wanted_bytes, head_bytes, spares_head)| {
+            Step::Evict { wanted_bytes, head_bytes, spares_head }
+        }),
+        1 => any::<bool>().prop_map(|spares_head| Step::Spill { spares_head }),
         4 => (1u64..15).prop_map(|count| Step::Fill { count }),
     ];
     proptest::collection::vec(step, 0..80)
@@ -187,17 +193,18 @@ impl World {
                     }
                 }
             }
-            Step::Evict { bytes, keep } => {
+            Step::Evict { wanted_bytes, head_bytes, spares_head } => {
                 let before = self.queue.here_bytes();
-                let evicted = self.queue.evict_tail(bytes, keep, false);
+                let evicted = self.queue.evict_tail(Allowance { wanted_bytes, head_bytes, spares_head });
                 assert_eq!(self.queue.here_bytes(), before - evicted.body_bytes);
             }
-            Step::Spill => {
-                let runs = self.queue.tail_to_spill(20).runs;
+            Step::Spill { spares_head } => {
+                let allowance = Allowance { wanted_bytes: 20, head_bytes: 0, spares_head };
+                let runs = self.queue.tail_to_spill(allowance).runs;
                 self.take(2);
                 for run in runs {
                     let place = Place::Pack { number: 1, offset: 0 };
-                    self.queue.on_spilled(run.first_seq(), run.end_seq(), place);
+                    self.queue.on_spilled(run.first_seq(), run.end_seq(), place, spares_head);
                 }
             }
             Step::Fill { count } => {

@@ -8,6 +8,17 @@ use crate::queue::ledger::Ledger;
 /// One eviction looks at no more runs and away ranges than this.
 pub(super) const EVICT_RUNS_MAX: u32 = 1000;
 
+/// What may leave memory, and what stays: whoever owns the messages says so.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// So much of bodies is to go, in bytes, and what is left of a run then.
+    pub wanted_bytes: u64,
+    /// So much stays that could go, at the head.
+    pub head_bytes: u64,
+    /// The very first run stays, however large it is: somebody waits for it.
+    pub spares_head: bool,
+}
+
 /// What an eviction did.
 #[derive(Debug, Default)]
 pub struct Evicted {
@@ -33,26 +44,24 @@ pub struct ToSpill {
 }
 
 impl Lane {
-    /// Turns runs at the far tail that the disk has into away ranges, until `bytes_wanted` of bodies are let go of, or
-    /// only `keep_head_bytes` are left in memory, or enough was looked at. What reaches over `barrier` stays.
-    pub fn evict_tail(
-        &mut self,
-        bytes_wanted: u64,
-        keep_head_bytes: u64,
-        spares_head: bool,
-        barrier: Option<Seq>,
-        ledger: &Ledger,
-    ) -> Evicted {
+    /// The sum of the waiting bodies in memory that the disk has, or will have when the log is durable, in bytes.
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
+    }
+
+    /// Turns runs at the far tail that the disk has into away ranges, as many as may go, until enough was looked at. What
+    /// reaches over `barrier` stays.
+    pub fn evict_tail(&mut self, allowance: Allowance, barrier: Option<Seq>, ledger: &Ledger) -> Evicted {
         let mut evicted = Evicted::default();
         let mut at = match barrier {
             Some(barrier) => self.list.partition_point(|resting| resting.end() <= barrier),
             None => self.list.end(),
         };
         let mut searched = None;
-        while evicted.body_bytes < bytes_wanted
-            && self.here_bytes > keep_head_bytes
+        while evicted.body_bytes < allowance.wanted_bytes
+            && self.kept_bytes > allowance.head_bytes
             && let Some(before) = self.list.before(at)
-            && !(spares_head && self.list.before(before).is_none())
+            && !(allowance.spares_head && self.list.before(before).is_none())
             && let Some(resting) = self.list.get_mut(before)
         {
             if self.without_kept.has(resting.first()) {
@@ -71,7 +80,7 @@ impl Lane {
             if let Resting::Kept(run) = resting {
                 evicted.body_bytes += run.body_bytes();
                 evicted.messages += u64::from(run.count());
-                self.here_bytes -= run.body_bytes();
+                self.kept_bytes -= run.body_bytes();
                 evicted.runs.extend(resting.let_go());
                 at = self.merge_next(before, ledger).unwrap_or(before);
             }
@@ -82,9 +91,10 @@ impl Lane {
         evicted
     }
 
-    /// Runs at the far tail that the disk does not have, at most `bytes_wanted` of bodies and a run more, newest
-    /// first: what must be written before it can go.
-    pub fn tail_to_spill(&mut self, bytes_wanted: u64) -> ToSpill {
+    /// Runs at the far tail that the disk does not have, as many as may go, newest first: what must be written before.
+    pub fn tail_to_spill(&mut self, allowance: Allowance) -> ToSpill {
+        let spare_bytes = self.here_bytes().saturating_sub(allowance.head_bytes);
+        let bytes_wanted = allowance.wanted_bytes.min(spare_bytes);
         let mut found = ToSpill::default();
         let mut bytes = 0;
         let mut at = self.list.end();
@@ -92,6 +102,7 @@ impl Lane {
         let mut looked_at = 0;
         while bytes < bytes_wanted
             && let Some(before) = self.list.before(at)
+            && !(allowance.spares_head && self.list.before(before).is_none())
             && let Some(resting) = self.list.get(before)
         {
             if self.without_here.has(resting.first()) {
@@ -120,11 +131,21 @@ impl Lane {
     }
 
     /// Turns runs that lie wholly within `first..end` and that only memory had into away ranges, and says which.
-    /// Whoever took some of them meanwhile has their bytes in hand. As many steps as runs lie there.
-    pub fn evict_within(&mut self, first: Seq, end: Seq, ledger: &Ledger) -> (Evicted, Vec<(Seq, Seq)>) {
+    /// Whoever took some of them meanwhile has their bytes in hand. The very first run stays if it `spares_head`. As many
+    /// steps as runs lie there.
+    pub fn evict_within(
+        &mut self,
+        first: Seq,
+        end: Seq,
+        spares_head: bool,
+        ledger: &Ledger,
+    ) -> (Evicted, Vec<(Seq, Seq)>) {
         let mut evicted = Evicted::default();
         let mut ranges = Vec::new();
         let mut at = self.list.partition_point(|other| other.end() <= first);
+        if spares_head && self.list.before(at).is_none() {
+            at = self.list.after(at);
+        }
         while let Some(resting) = self.list.get_mut(at)
             && resting.end() <= end
         {
@@ -143,7 +164,7 @@ impl Lane {
         if let Some(before) = self.list.before(at) {
             self.merge_next(before, ledger);
         }
-        self.here_bytes -= evicted.body_bytes;
+        self.unkept_bytes -= evicted.body_bytes;
         (evicted, ranges)
     }
 }

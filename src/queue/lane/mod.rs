@@ -19,7 +19,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
-pub use self::leaving::{Evicted, ToSpill};
+pub use self::leaving::{Allowance, Evicted, ToSpill};
 use self::searched::Searched;
 use crate::message::place::{Returned, Seq};
 use crate::message::run::Run;
@@ -94,8 +94,9 @@ pub struct Lane {
     list: Chunks<Resting>,
     messages: u64,
     body_bytes: u64,
-    /// The bodies of the runs alone.
-    here_bytes: u64,
+    /// The bodies of the runs that the disk has, and of those that it does not have.
+    kept_bytes: u64,
+    unkept_bytes: u64,
     /// Where no run is that the disk has.
     without_kept: Searched,
     /// Where no run is that the disk does not have.
@@ -241,7 +242,7 @@ impl Lane {
     /// knows its messages.
     pub fn insert(&mut self, run: Run, is_kept: bool, ledger: &Ledger) {
         let (first, end) = (run.first_seq(), run.end_seq());
-        self.count_in(&run);
+        self.count_in(&run, is_kept);
         let searched = if is_kept { &mut self.without_kept } else { &mut self.without_here };
         searched.reopen(first, end);
         let resting = if is_kept { Resting::Kept(run) } else { Resting::Here(run) };
@@ -402,10 +403,12 @@ impl Lane {
     /// Takes one message out from between others, if it is here.
     pub fn take_out(&mut self, seq: Seq, ledger: &Ledger) -> Option<Piece> {
         let at = self.list.partition_point(|other| other.end() <= seq);
-        let (piece, before, behind) = self.list.get(at)?.without(seq, ledger)?;
+        let resting = self.list.get(at)?;
+        let is_kept = matches!(resting, Resting::Kept(_));
+        let (piece, before, behind) = resting.without(seq, ledger)?;
         let (messages, body_bytes) = match &piece {
             Piece::Here(run) => {
-                self.here_bytes -= run.body_bytes();
+                *self.bytes_of(is_kept) -= run.body_bytes();
                 (u64::from(run.count()), run.body_bytes())
             }
             Piece::Away(away) => (away.count, away.body_bytes),
@@ -422,7 +425,11 @@ impl Lane {
     /// Takes the first `count` messages of the front run, or all of it when it has no more. `None` when what is next is
     /// not in memory.
     pub fn take_front(&mut self, count: u32) -> Option<Run> {
-        let Some(Resting::Here(front) | Resting::Kept(front)) = self.list.front_mut() else { return None };
+        let (front, is_kept) = match self.list.front_mut()? {
+            Resting::Here(front) => (front, false),
+            Resting::Kept(front) => (front, true),
+            Resting::Away(..) => return None,
+        };
         let taken = if count < front.count() {
             front.split_front(count)
         } else {
@@ -431,14 +438,18 @@ impl Lane {
         };
         self.messages -= u64::from(taken.count());
         self.body_bytes -= taken.body_bytes();
-        self.here_bytes -= taken.body_bytes();
+        *self.bytes_of(is_kept) -= taken.body_bytes();
         Some(taken)
     }
 
-    fn count_in(&mut self, run: &Run) {
+    fn count_in(&mut self, run: &Run, is_kept: bool) {
         self.messages += u64::from(run.count());
         self.body_bytes += run.body_bytes();
-        self.here_bytes += run.body_bytes();
+        *self.bytes_of(is_kept) += run.body_bytes();
+    }
+
+    fn bytes_of(&mut self, is_kept: bool) -> &mut u64 {
+        if is_kept { &mut self.kept_bytes } else { &mut self.unkept_bytes }
     }
 
     /// Removes up to about `count` messages from the head, wherever they are: so many steps. The ledger, which still
@@ -545,7 +556,7 @@ impl Lane {
                 run.mark_redelivered();
             }
             run.set_returns(was.returns);
-            self.count_in(&run);
+            self.count_in(&run, true);
             at = self.list.insert(at, Resting::Kept(run));
         }
         if next < end {
@@ -566,7 +577,7 @@ impl Lane {
 
     /// The sum of the waiting bodies that are in memory, in bytes.
     pub fn here_bytes(&self) -> u64 {
-        self.here_bytes
+        self.kept_bytes + self.unkept_bytes
     }
 
     /// What the list costs beside the bytes of the messages, in bytes.

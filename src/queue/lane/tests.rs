@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::leaving::EVICT_RUNS_MAX;
-use super::{Away, Lane};
+use super::{Allowance, Away, Lane};
 use crate::message::block::BlockBuilder;
 use crate::message::block_header::{Marks, Stamp};
 use crate::message::names::Names;
@@ -21,6 +21,11 @@ fn message(persistent: bool) -> Run {
     let (block, count, body_bytes) =
         builder.seal(Stamp { marks: Marks::of(persistent), received_ms: 0 }, &Arc::default());
     Run::of_block(block, count, body_bytes)
+}
+
+/// So much may go, wherever it is.
+fn all_of(wanted_bytes: u64) -> Allowance {
+    Allowance { wanted_bytes, head_bytes: 0, spares_head: false }
 }
 
 /// A lane of one-message runs, and a ledger that knows the persistent ones.
@@ -54,10 +59,10 @@ impl World {
     }
 
     /// How many evictions it takes until one is not cut short, and how many messages they let go of.
-    fn evict(&mut self, bytes_wanted: u64, barrier: Option<Seq>) -> (usize, u64) {
+    fn evict(&mut self, wanted_bytes: u64, barrier: Option<Seq>) -> (usize, u64) {
         let (mut calls, mut messages) = (0, 0);
         loop {
-            let evicted = self.lane.evict_tail(bytes_wanted, 0, false, barrier, &self.ledger);
+            let evicted = self.lane.evict_tail(all_of(wanted_bytes), barrier, &self.ledger);
             calls += 1;
             messages += evicted.messages;
             if !evicted.is_cut_short {
@@ -89,7 +94,8 @@ fn what_is_to_be_spilled_is_found_past_any_number_of_runs_with_gaps_between_them
     let mut world = World::new();
     (0..10).for_each(|seq| world.publish(seq, false));
     (0..3500).for_each(|seq| world.publish(1000 + 2 * seq, true));
-    let found = (0..5).map(|_| world.lane.tail_to_spill(u64::MAX)).find(|found| !found.runs.is_empty());
+    let found =
+        (0..5).map(|_| world.lane.tail_to_spill(all_of(u64::MAX))).find(|found| !found.runs.is_empty());
     assert_eq!(found.unwrap().runs.len(), 10);
 }
 
@@ -97,7 +103,7 @@ fn what_is_to_be_spilled_is_found_past_any_number_of_runs_with_gaps_between_them
 fn all_that_was_spilled_leaves_memory() {
     let mut world = World::new();
     (1..31).for_each(|seq| world.publish(seq, false));
-    let (evicted, ranges) = world.lane.evict_within(Seq(1), Seq(31), &world.ledger);
+    let (evicted, ranges) = world.lane.evict_within(Seq(1), Seq(31), false, &world.ledger);
     assert_eq!((evicted.messages, ranges.len()), (30, 30));
     assert_eq!(away_ranges(&world.lane.list), [(1, 31, 30)]);
 }
@@ -180,7 +186,7 @@ fn an_eviction_looks_at_no_run_twice_in_vain() {
     world.publish(MESSAGES + 2000, true);
     assert_eq!(world.evict(u64::MAX, None), (1, 1));
     let messages = world.lane.messages();
-    world.lane.evict_within(Seq(100), Seq(102), &world.ledger);
+    world.lane.evict_within(Seq(100), Seq(102), false, &world.ledger);
     world.ledger.insert(Seq(100), Seq(102), Place::Log(Lsn(1)));
     let read = [100, 101].map(|seq| world.persistent.numbered_from(Seq(seq)));
     world.lane.fill(Seq(100), Seq(102), read.into(), &world.ledger);
@@ -196,7 +202,7 @@ fn what_is_to_be_spilled_is_found_behind_any_number_of_messages_that_the_disk_ha
     (10..MESSAGES).for_each(|seq| world.publish(seq, true));
     let mut calls = 0;
     let found = loop {
-        let found = world.lane.tail_to_spill(5);
+        let found = world.lane.tail_to_spill(all_of(5));
         calls += 1;
         if !found.is_cut_short {
             break found;
@@ -204,7 +210,7 @@ fn what_is_to_be_spilled_is_found_behind_any_number_of_messages_that_the_disk_ha
         assert!(found.runs.is_empty());
     };
     assert_eq!((calls, found.runs.len()), (MESSAGES as usize / EVICT_RUNS_MAX as usize, 5));
-    assert!(!world.lane.tail_to_spill(5).is_cut_short, "it remembers where there was nothing");
+    assert!(!world.lane.tail_to_spill(all_of(5)).is_cut_short, "it remembers where there was nothing");
 }
 
 #[test]
