@@ -15,7 +15,8 @@ use crate::shadow::Shadow;
 use crate::state::State;
 use crate::survivor::{Found, Survivor};
 use crate::watched::{Kind, WatchedDisk, watch};
-use crate::world::{Ended, Point, World};
+use crate::world::lives::Ended;
+use crate::world::{Point, World};
 
 /// What a disk holds that nobody has touched since the world's process ended.
 pub(crate) fn find(disk: &SimulatedDisk, world: &World, ended: Ended) -> Result<Found, String> {

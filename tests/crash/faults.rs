@@ -10,13 +10,22 @@ use crate::dice::Dice;
 use crate::points::text_of;
 use crate::variable;
 use crate::watched::watch;
-use crate::world::World;
+use crate::world::{Death, World};
 
 /// Faults that a run tries that says nothing else.
 const FAULTS: u64 = 400;
 const SEEDS: u64 = 10;
 const KINDS: [Fault; 4] =
     [Fault::Error(ErrorKind::Other), Fault::NoSpace, Fault::ShortWrite, Fault::SyncFails];
+/// As many deaths of checkpoints are tried.
+const DEATHS: u64 = 200;
+const WAYS_TO_DIE: [Death; 5] = [
+    Death::Panics,
+    Death::Panics,
+    Death::Fails(Fault::Error(ErrorKind::Other)),
+    Death::Fails(Fault::ShortWrite),
+    Death::Fails(Fault::SyncFails),
+];
 
 #[test]
 fn whatever_call_fails_nothing_confirmed_is_lost() {
@@ -46,6 +55,32 @@ fn whatever_call_fails_nothing_confirmed_is_lost() {
         );
     }
     assert!(full > 0 && failed > 0, "the faults have missed what they were to hit");
+}
+
+#[test]
+fn checkpoints_that_die_at_any_call_while_the_log_goes_on_cost_nothing() {
+    if let (Some(seed), Some(call)) = (variable("CRASH_SEED"), variable("CRASH_DEATH")) {
+        for death in WAYS_TO_DIE {
+            println!("{death:?}");
+            play(seed, &format!("CRASH_DEATH={call}"), |world| world.with_death(call, death));
+        }
+        return;
+    }
+    let deaths = variable("CRASH_DEATHS").unwrap_or(DEATHS);
+    let seeds = SEEDS.max(deaths / 1000);
+    let mut died = 0;
+    for seed in 0..seeds {
+        let calls = play(seed, "", |world| world).checkpoint_calls.get();
+        let mut dice = Dice::new(seed);
+        for _ in 0..deaths / seeds {
+            let death = WAYS_TO_DIE[dice.below(WAYS_TO_DIE.len() as u64) as usize];
+            let call = dice.below(calls);
+            let world = play(seed, &format!("CRASH_DEATH={call}"), |world| world.with_death(call, death));
+            died += u64::from(world.died.get());
+        }
+    }
+    println!("{died} of {deaths} checkpoints died");
+    assert!(died > deaths / 2, "the calls of checkpoints were missed");
 }
 
 #[test]

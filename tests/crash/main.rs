@@ -12,7 +12,7 @@
 //!
 //! In reading order: [`op`] what clients do, [`draw`] how it is chosen, [`message`], [`client`] a session without a
 //! socket, [`conversation`] and [`party`] what a client knows, [`shadow`] and [`state`] what the broker must hold,
-//! [`life`] a process, [`watched`] the disk, [`world`] who moves next, [`survivor`] and [`check`] what must be true
+//! [`life`] a process, [`watched`] the disk, [`world`] who moves next, [`world::lives`] how processes end, [`survivor`] and [`check`] what must be true
 //! afterwards.
 //!
 //! ```text

@@ -4,19 +4,20 @@
 //! must hold. But others work while a call lasts: before some calls of the thread that commits, clients act and the
 //! thread of checkpoints makes a step, and so on, wherever the broker holds no lock that they would need.
 
+pub(crate) mod lives;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use sluicemq::broker::Broker;
 use sluicemq::clock::Now;
-use sluicemq::storage::disk::Disk;
-use sluicemq::storage::disk::simulated::{CrashMode, Fault, SimulatedDisk};
+use sluicemq::storage::disk::simulated::{Fault, SimulatedDisk};
 use sluicemq::storage::error::StoreError;
 
-use crate::check;
 use crate::client::{CHANNELS, Client, Heard};
 use crate::conversation::Channel;
 use crate::dice::Dice;
@@ -25,17 +26,15 @@ use crate::life::{Life, Sizes};
 use crate::op::Op;
 use crate::party::Party;
 use crate::shadow::Shadow;
-use crate::watched::{Kind, WatchedDisk, watch};
+use crate::watched::{Kind, watch};
 
 /// Clients that publish and consume; one more defines.
 const CLIENTS: usize = 3;
 const LIVES: u64 = 3;
-const STEPS_PER_LIFE: [u64; 3] = [150, 300, 700];
 /// One in so many acts of a client is followed by the departure of one that has not heard of it yet.
 const DEPARTURE: u64 = 8;
-/// The step in which the first shortage begins, and how many pass before there is more room or less.
-const SHORTAGE_BEGINS: u64 = 60;
-const SHORTAGE_STEPS: u64 = 20;
+/// A process whose checkpoints are dead is gone after fewer steps than this.
+const OUTLIVES_STEPS: u64 = 40;
 /// Others act while so many calls in a hundred last.
 const MEANWHILE: u64 = 20;
 
@@ -63,13 +62,12 @@ enum Doing {
     Both,
 }
 
-/// How a process has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    Crashed,
-    Stopped,
-    /// It stopped, and its last word may have failed; or it never came to serve anybody.
-    Unknown,
+/// How the thread of checkpoints dies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Death {
+    Panics,
+    /// It ends with an error.
+    Fails(Fault),
 }
 
 pub(crate) struct World {
@@ -84,6 +82,13 @@ pub(crate) struct World {
     /// All calls so far, those that only read among them.
     pub(crate) all_calls: Cell<u64>,
     fault: Option<(u64, Fault)>,
+    /// Calls of the thread of checkpoints so far, when that is all that goes on; at one of them it dies.
+    pub(crate) checkpoint_calls: Cell<u64>,
+    death: Option<(u64, Death)>,
+    /// So many steps are left to a process whose checkpoints are dead.
+    outlives: Cell<Option<u64>>,
+    /// Whether they died once.
+    pub(crate) died: Cell<bool>,
     /// In each life the disk is full for a while.
     is_short: bool,
     /// What ends the present life.
@@ -126,6 +131,10 @@ impl World {
             wants: Box::new(wants),
             all_calls: Cell::new(0),
             fault: None,
+            checkpoint_calls: Cell::new(0),
+            death: None,
+            outlives: Cell::new(None),
+            died: Cell::new(false),
             is_short: false,
             failure: RefCell::default(),
             failed: Cell::new(false),
@@ -151,6 +160,17 @@ impl World {
         self
     }
 
+    /// The same world, in which the thread of checkpoints dies at one of its calls.
+    pub(crate) fn with_death(mut self, call: u64, death: Death) -> Self {
+        self.death = Some((call, death));
+        self
+    }
+
+    /// Whether a thread may fail.
+    fn is_ill_fated(&self) -> bool {
+        self.fault.is_some() || self.death.is_some()
+    }
+
     /// The same world, whose disk is full for a while in each life.
     pub(crate) fn with_shortage(mut self) -> Self {
         self.is_short = true;
@@ -169,62 +189,6 @@ impl World {
 
     fn roll(&self, sides: u64) -> u64 {
         self.dice.borrow_mut().below(sides)
-    }
-
-    fn live(&self, number: u64) {
-        self.start(number);
-        let steps = STEPS_PER_LIFE[self.roll(3) as usize];
-        for step in 0..steps {
-            if self.is_short && step >= SHORTAGE_BEGINS && step.is_multiple_of(SHORTAGE_STEPS) {
-                self.change_room();
-            }
-            self.step();
-            if self.failure.borrow().is_some() {
-                return self.fail();
-            }
-        }
-        if self.is_short {
-            self.disk.borrow().set_capacity(u64::MAX);
-        }
-        if self.roll(2) == 0 { self.stop() } else { self.crash() }
-    }
-
-    /// Somebody else takes room on the disk, or gives some back: none is left, or less than a slot, or there is plenty.
-    fn change_room(&self) {
-        let disk = self.disk.borrow();
-        disk.set_capacity(u64::MAX / 2);
-        let used = u64::MAX / 2 - disk.free_bytes().expect("a call that cannot fail");
-        let left = [0, 20_000, self.sizes.slot_bytes, 3 * self.sizes.slot_bytes, u64::MAX / 4, u64::MAX / 4];
-        disk.set_capacity(used + left[self.roll(left.len() as u64) as usize]);
-    }
-
-    /// Starts the next process, again and again if a fault keeps it from starting.
-    fn start(&self, number: u64) {
-        for attempt in 0.. {
-            let disk = self.disk.borrow().clone();
-            if let Some((call, fault)) = self.fault
-                && call >= self.all_calls.get()
-            {
-                disk.fail_at(disk.calls() + call - self.all_calls.get(), fault);
-            }
-            let epochs = self.seed * 1000 + number * 100 + attempt;
-            match Life::start(Arc::new(WatchedDisk(disk.clone())), self.sizes, epochs) {
-                Ok(life) => {
-                    self.shadow.borrow_mut().started(life.broker.node.log.end().0);
-                    *self.life.borrow_mut() = Some(Rc::new(life));
-                    break;
-                }
-                Err(error) => {
-                    assert!(self.fault.is_some(), "the broker does not start: {error}");
-                    assert!(attempt < 3, "the broker does not start: {error}");
-                    self.find_again(disk.crash(CrashMode::Kill, self.roll(1000)));
-                }
-            }
-        }
-        let broker = self.broker();
-        for _ in 0..=CLIENTS {
-            self.parties.borrow_mut().push(self.connect(&broker));
-        }
     }
 
     fn connect(&self, broker: &Arc<Broker>) -> Party {
@@ -288,6 +252,7 @@ impl World {
             self.opened.borrow_mut().clear();
         }
         let done = match what {
+            Doing::Checkpointing if self.outlives.get().is_some() => Ok(false),
             Doing::Checkpointing if outer == Doing::Committing && !life.checkpoints_alone() => Ok(false),
             Doing::Committing => life.commit(),
             // Nobody else acts meanwhile: clients would have to wait.
@@ -295,7 +260,7 @@ impl World {
                 self.doing.set(Doing::Both);
                 life.checkpoint_in_alarm()
             }
-            Doing::Checkpointing => life.checkpoint(),
+            Doing::Checkpointing => self.checkpoint(&life),
             Doing::Reading => life.read_ahead(),
             Doing::Evicting => life.evict(),
             Doing::Alone | Doing::Both => Ok(false),
@@ -304,7 +269,7 @@ impl World {
         if life.broker.node.counters.damaged_messages.read() > 0 {
             let unread = std::io::Error::other("a pack could not be read");
             self.failure.borrow_mut().get_or_insert(StoreError::io("read", "a pack")(unread));
-            assert!(self.fault.is_some(), "messages are damaged");
+            assert!(self.is_ill_fated(), "messages are damaged");
         }
         match done {
             Ok(_) => {}
@@ -312,10 +277,29 @@ impl World {
                 self.full.set(self.full.get() + 1);
             }
             Err(error) => {
-                assert!(self.fault.is_some(), "{what:?} failed: {error}");
+                assert!(self.is_ill_fated(), "{what:?} failed: {error}");
                 self.failure.borrow_mut().get_or_insert(error);
             }
         }
+    }
+
+    /// A turn of the thread of checkpoints. When it dies the others go on for a while, until the process is gone.
+    fn checkpoint(&self, life: &Life) -> Result<bool, StoreError> {
+        match panic::catch_unwind(AssertUnwindSafe(|| life.checkpoint())) {
+            Ok(Err(error)) if self.death.is_some() && !error.is_full() => {
+                self.tell(|| format!("  checkpoints end: {error}"));
+            }
+            Ok(done) => return done,
+            Err(panic) if panic.is::<Death>() => {
+                self.tell(|| "  the thread of checkpoints panics".to_owned());
+                // The process aborts: what it was doing has no last word.
+                std::mem::forget(self.life());
+            }
+            Err(panic) => panic::resume_unwind(panic),
+        }
+        self.outlives.set(Some(self.roll(OUTLIVES_STEPS)));
+        self.died.set(true);
+        Ok(false)
     }
 
     /// Sessions do what they were woken for, until none was.
@@ -444,95 +428,6 @@ impl World {
         drop(party.client);
     }
 
-    /// The process stops by itself: everything is heard, clients go, the rest is written.
-    fn stop(&self) {
-        let life = self.life();
-        while matches!(life.commit(), Ok(true)) {
-            life.broker.release(self.now);
-            self.rest();
-        }
-        life.broker.release(self.now);
-        self.rest();
-        let mut parties = self.parties.take();
-        while let Some(party) = parties.pop() {
-            self.leave(party, &parties);
-        }
-        self.may_be_clean.set(true);
-        let stopped = life.stop();
-        if let Err(error) = &stopped {
-            assert!(self.fault.is_some(), "the stop failed: {error}");
-        }
-        self.end();
-        drop(life);
-        let disk = self.disk.borrow().clone();
-        self.find(disk, if stopped.is_ok() { Ended::Stopped } else { Ended::Unknown });
-    }
-
-    /// The machine or the process dies, at any moment.
-    fn crash(&self) {
-        let mode = CrashMode::ALL[self.roll(7) as usize];
-        let disk = self.disk.borrow().crash(mode, self.roll(1 << 32));
-        watch_nothing_while(|| {
-            self.end();
-        });
-        self.may_be_clean.set(false);
-        self.find(disk, Ended::Crashed);
-    }
-
-    /// A fault ended the process: nothing that the log had to hold may be heard any more.
-    fn fail(&self) {
-        let error = self.failure.take();
-        self.failed.set(true);
-        let life = self.life();
-        if let Some(StoreError::Poisoned(_)) = error {
-            let (durable, heard) = (life.broker.node.log.durable(), self.shadow.borrow().heard);
-            for _ in 0..10 {
-                self.act();
-                assert!(life.commit().is_err(), "a poisoned log commits");
-                self.rest();
-            }
-            assert_eq!(durable, life.broker.node.log.durable(), "a poisoned log becomes durable");
-            let shadow = self.shadow.borrow();
-            assert!(shadow.heard <= shadow.logged(durable.0).max(heard), "a poisoned log confirms");
-        }
-        drop(life);
-        self.crash();
-    }
-
-    /// The process is gone.
-    fn end(&self) {
-        self.tell(|| "the process is gone".to_owned());
-        let life = self.life.take().expect("a life");
-        self.packed.set(self.packed.get() + life.broker.node.counters.packed_messages.read());
-        self.evicted.set(self.evicted.get() + life.broker.node.counters.evicted_messages.read());
-        let durable = life.broker.node.log.durable().0;
-        let mut shadow = self.shadow.borrow_mut();
-        let state = shadow.durable(durable);
-        shadow.hear(state);
-        drop(shadow);
-        self.parties.take();
-        drop(life);
-    }
-
-    /// Which state the disk holds now is found out on a copy, and the shadow goes on from there.
-    fn find(&self, disk: SimulatedDisk, ended: Ended) {
-        let copy = disk.copy();
-        *self.disk.borrow_mut() = disk;
-        let found = watch_nothing_while(|| check::find(&copy, self, ended));
-        let found = found.unwrap_or_else(|why| panic!("{why}"));
-        self.shadow.borrow_mut().restart(&found.state, &found.new);
-    }
-
-    /// A start has failed: nothing is lost, but it may have used up the mark of a clean stop, and then whatever waits
-    /// may have been delivered.
-    fn find_again(&self, disk: SimulatedDisk) {
-        let mut shadow = self.shadow.borrow_mut();
-        let last = shadow.states.len() - 1;
-        shadow.hear(last);
-        drop(shadow);
-        self.find(disk, Ended::Unknown);
-    }
-
     fn on_call(&self, kind: Kind, name: &str) {
         if self.fault.is_some_and(|(call, _)| call == self.all_calls.get()) {
             self.tell(|| format!("  a call goes wrong: {kind:?} of {name}"));
@@ -545,11 +440,29 @@ impl World {
                 self.points.borrow_mut().push(self.point(call));
             }
         }
+        if self.doing.get() == Doing::Checkpointing && self.checkpoint_dies() {
+            return;
+        }
         if kind == Kind::Open {
             self.opened.borrow_mut().insert(name.to_owned());
         }
         if self.fault.is_none() || self.failure.borrow().is_none() {
             self.meanwhile(kind, name);
+        }
+    }
+
+    /// The thread of checkpoints makes a call. Whether that is its last one.
+    fn checkpoint_dies(&self) -> bool {
+        let call = self.checkpoint_calls.get();
+        self.checkpoint_calls.set(call + 1);
+        match self.death.filter(|(at, _)| *at == call) {
+            None => false,
+            Some((_, death @ Death::Panics)) => panic::resume_unwind(Box::new(death)),
+            Some((_, Death::Fails(fault))) => {
+                let disk = self.disk.borrow();
+                disk.fail_at(disk.calls(), fault);
+                true
+            }
         }
     }
 
