@@ -12,6 +12,8 @@ use crate::survivor::Survivor;
 
 const SIZES: Sizes = Sizes { slot_bytes: 64 << 10, window_slots: 1, cache_bytes: u64::MAX };
 const QUEUE: &str = "d0";
+/// More than is ever used.
+const LARGE: u64 = 1 << 40;
 
 /// A broker with one queue, and how it comes back.
 struct Script {
@@ -48,13 +50,31 @@ impl Script {
     }
 
     fn publish_these(&mut self, count: u32, persistent: bool, bytes: usize) {
+        self.try_to_publish(count, persistent, bytes).unwrap();
+    }
+
+    fn try_to_publish(&mut self, count: u32, persistent: bool, bytes: usize) -> Result<(), String> {
         let first = self.known.len() as u32;
         let (exchange, key) = (String::new(), QUEUE.to_owned());
         let new: Vec<Message> = (first..first + count)
             .map(|id| Message { id, persistent, exchange: exchange.clone(), key: key.clone(), bytes })
             .collect();
         self.known.extend(new.iter().cloned());
-        self.survivor.publish(&new).unwrap();
+        self.survivor.publish(&new)
+    }
+
+    /// Of the disk so much is free from now on.
+    fn leave_room(&self, bytes: u64) {
+        self.disk.set_capacity(LARGE);
+        let used = LARGE - self.disk.free_bytes().unwrap();
+        self.disk.set_capacity(used + bytes);
+    }
+
+    /// The length of the log's shortest file.
+    fn shortest_slot(&self) -> u64 {
+        let names = self.disk.list("log").unwrap();
+        let lens = names.iter().map(|name| self.disk.open(&format!("log/{name}")).unwrap().len().unwrap());
+        lens.min().unwrap()
     }
 
     /// Messages arrive, and go to a pack of their own.
@@ -170,4 +190,53 @@ fn what_was_spilled_before_a_crash_is_not_taken_for_what_is_spilled_after_it() {
     while script.survivor.life.checkpoint().unwrap() {}
     let found = script.survivor.look(&Shadow::knowing(&script.known), false).unwrap();
     assert_eq!(found.state.queues[QUEUE], (20..40).collect::<Vec<u32>>());
+}
+
+#[test]
+fn a_checkpoint_is_due_when_the_log_lacks_room_however_few_slots_are_in_use() {
+    let mut script = Script::with(Sizes { window_slots: 8, ..SIZES });
+    for _ in 0..8 {
+        script.publish_these(1, true, 20_000);
+    }
+    script.leave_room(0);
+    let full = script.try_to_publish(8, true, 20_000);
+    assert!(full.is_err(), "there is room for {} messages", script.known.len());
+    // There was room for a moment, of which nobody told the log, and the reserve was taken again.
+    let life = &script.survivor.life;
+    script.disk.set_capacity(LARGE);
+    life.broker.node.room.take_reserve().unwrap();
+    script.leave_room(SIZES.slot_bytes);
+    let log = &life.broker.node.log;
+    assert!(log.slots_in_use() < 6 && log.lacks_room(), "{} slots are in use", log.slots_in_use());
+    // No alarm is on, which would be another reason.
+    assert_eq!(life.broker.node.alarms.reason(), None);
+    while life.checkpoint().unwrap() {}
+    assert!(script.disk.open("meta.ballast").is_err() && !log.lacks_room(), "the log was given the reserve");
+    while life.commit().unwrap() | life.checkpoint().unwrap() {}
+    assert!(life.broker.node.counters.packed_messages.read() > 0, "nothing was moved for its slots");
+    assert_eq!(script.crash(), (0..16).collect::<Vec<u32>>());
+}
+
+#[test]
+fn slots_as_short_as_their_batches_are_made_before_the_reserve_is_used_and_found_after_a_crash() {
+    for mode in CrashMode::ALL {
+        let mut script = Script::with(Sizes { window_slots: 8, ..SIZES });
+        script.checkpoint();
+        script.leave_room(SIZES.slot_bytes / 2);
+        while script.shortest_slot() >= SIZES.slot_bytes {
+            assert!(script.known.len() < 200, "all slots are whole");
+            script.publish(1);
+        }
+        assert!(script.disk.open("meta.ballast").is_ok(), "the reserve is used");
+        script.disk.set_capacity(LARGE);
+        let all = script.known.len() as u32;
+        assert_eq!(script.crash_in(mode), (0..all).collect::<Vec<u32>>(), "{mode:?}");
+        // It is used again, with room for more than it had.
+        for _ in 0..100 {
+            script.checkpoint();
+            script.publish(1);
+        }
+        assert!(script.shortest_slot() >= SIZES.slot_bytes, "there is room for whole ones");
+        assert_eq!(script.crash_in(mode), (0..all + 100).collect::<Vec<u32>>(), "{mode:?}");
+    }
 }

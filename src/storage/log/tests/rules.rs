@@ -231,6 +231,30 @@ fn no_room_for_a_slot_is_told_and_tried_again() {
 }
 
 #[test]
+fn a_slot_is_as_short_as_its_batch_where_there_is_no_room_for_more_and_whole_when_it_is_used_again() {
+    let disk = SimulatedDisk::with_capacity(SLOT_BYTES + 3 * 4096);
+    let (log, _) = reopen(&disk, 1);
+    write(&log, 0..7, 100);
+    assert!(!log.is_checkpoint_due());
+    // A header, and a batch of two pages.
+    write(&log, [7], 5000);
+    assert_eq!(bytes_of(&disk, "log/slot-01.log").len(), 3 * 4096);
+    append(&log, [(8, 100)]);
+    assert!(log.commit_once().unwrap_err().is_full());
+    assert!(log.slots_in_use() < log.window_slots() && log.is_checkpoint_due(), "it lacks room");
+    log.tell_of_room();
+    assert!(!log.is_checkpoint_due());
+    disk.set_capacity(8 * SLOT_BYTES);
+    commit_all(&log).unwrap();
+    assert_eq!(reopen(&disk.crash(CrashMode::NothingUnsynced, 1), 2).1, (0..9).collect::<Vec<_>>());
+    let from = retire(&log, 2).unwrap();
+    write(&log, 9..30, 100);
+    assert!(slot_files(&disk).iter().all(|name| bytes_of(&disk, name).len() as u64 == SLOT_BYTES));
+    drop(log);
+    assert_eq!(ids(&open(&disk, 3, from).unwrap().1), (8..30).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_slot_is_prepared_once_and_taken_next() {
     let disk = SimulatedDisk::new();
     let (log, _) = reopen(&disk, 1);
