@@ -47,6 +47,10 @@ fn of_directory(dir: &Path, error: &StoreError) -> String {
                  directory with --data-dir"
             )
         }
+        StoreError::Io { error: told, .. } if is_none(told.kind()) => format!(
+            "the data directory {place} cannot be used: {error}: there is a file where a directory should be: choose \
+             another place with --data-dir"
+        ),
         StoreError::Io { error: told, .. } if is_refused(told.kind()) => format!(
             "the data directory {place} cannot be used: {error}: this user must be able to make it and write in it, or \
              choose another with --data-dir"
@@ -55,16 +59,14 @@ fn of_directory(dir: &Path, error: &StoreError) -> String {
     }
 }
 
+/// Whether the place, or one above it, is no directory.
+fn is_none(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotADirectory | ErrorKind::AlreadyExists)
+}
+
 /// Whether the place is none where this process can write.
 fn is_refused(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::NotADirectory
-            | ErrorKind::NotFound
-            | ErrorKind::AlreadyExists
-    )
+    matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound)
 }
 
 fn free_bytes(dir: &Path) -> Option<u64> {

@@ -27,6 +27,14 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// The port; 0 is any that is free.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Address(address) => address.port(),
+            Self::Name { port, .. } => *port,
+        }
+    }
+
     /// Whether only this machine reaches it. What a name stands for is not looked up.
     pub fn is_loopback(&self) -> bool {
         match self {

@@ -244,6 +244,13 @@ impl Config {
         if self.listeners.is_empty() {
             return Err(ConfigError::of_key("listeners", "expected at least one address and port"));
         }
+        for (place, listener) in self.listeners.iter().enumerate() {
+            let is_there = self.listeners.iter().take(place).any(|other| other == listener);
+            if is_there && listener.port() != 0 {
+                let message = format!("{listener} is there twice");
+                return Err(ConfigError::of_key(format!("listeners[{place}]"), message));
+            }
+        }
         self.storage.validate()?;
         if self.vhosts.is_empty() {
             return Err(ConfigError::of_key("vhosts", "expected at least one vhost"));

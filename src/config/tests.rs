@@ -112,6 +112,7 @@ fn a_mistake_is_told_with_its_line_and_key() {
         ),
         ("mgmt = \"15672\"", "line 1: mgmt: expected an address and port such as \"127.0.0.1:5672\""),
         ("listeners = []", "line 1: listeners: expected at least one address and port"),
+        ("listeners = [\"[::1]:5673\", \"[::1]:5673\"]", "line 1: listeners[1]: [::1]:5673 is there twice"),
         ("wholly = 1", "line 1: wholly: unknown key `wholly`, expected one of `listeners`"),
         ("\nlisteners = [\n  \"localhost\"]", "line 2: listeners: expected an address and port"),
         ("vhosts = []", "line 1: vhosts: expected at least one vhost"),

@@ -1,8 +1,10 @@
 //! Clients of other protocols on our port: what they speak, by the first bytes they send.
 
 /// What HTTP requests begin with.
-const HTTP: [&[u8]; 8] =
-    [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT "];
+const HTTP: [&[u8]; 9] =
+    [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"PRI * "];
+/// MQTT's name, behind a fixed header of two octets and a length.
+const MQTT: &[u8] = b"\0\x04MQTT";
 /// A TLS record of a handshake, of any version since SSL 3.
 const TLS: &[u8] = &[0x16, 3];
 /// AMQP 1.0, without or behind a layer of security.
@@ -21,6 +23,8 @@ pub(super) fn name(first_bytes: &[u8]) -> &'static str {
         "another version of AMQP: only 0-9-1 is spoken here"
     } else if first_bytes.starts_with(b"PROXY ") || first_bytes.starts_with(b"\r\n\r\n\0\r\nQUIT") {
         "PROXY protocol: it is not spoken here, and a proxy must be told to leave it out"
+    } else if first_bytes.get(2..).is_some_and(|rest| rest.starts_with(MQTT)) {
+        "MQTT: it is not spoken here"
     } else {
         "not AMQP"
     }
@@ -38,6 +42,8 @@ mod tests {
             (b"AMQP\x03\x01\x00\x00", "AMQP 1.0"),
             (b"AMQP\x01\x01\x08\x01", "another version"),
             (b"PROXY TCP4 ", "PROXY"),
+            (b"PRI * HTTP/2.0", "HTTP on"),
+            (b"\x10\x10\x00\x04MQTT", "MQTT"),
             (b"G", "not AMQP"),
             (b"", "not AMQP"),
         ] {
