@@ -127,6 +127,9 @@ impl Burials {
     pub fn poll(&self, node: &Node, context: &mut Context<'_>) -> Poll<()> {
         let mut state = node.dead_letters.state.lock();
         state.waker = Some(context.waker().clone());
+        if self.burst.is_handing_over() {
+            return Poll::Ready(());
+        }
         if state.queues.is_empty() && state.refused.is_empty() {
             return Poll::Pending;
         }
@@ -139,86 +142,97 @@ impl Burials {
         Poll::Ready(())
     }
 
-    /// One turn.
+    /// One turn. What was collected in one turn and is for very many queues is handed over in several.
     pub fn step(&mut self, broker: &Broker, now: Now) {
         let mut wakes = Wakes::with_turns_of(broker.config.limits.turn_steps);
         wakes.begin_turn(now.steady_ms);
-        let node = &*broker.node;
-        self.burst.received_at(now.steady_ms);
-        // A hold of the log is of one virtual host.
+        if !self.burst.is_handing_over() {
+            self.burst.received_at(now.steady_ms);
+            self.collect(broker, now, &mut wakes);
+        }
+        if self.burst.hand_over(&broker.node, &mut self.settlements, &mut wakes).is_some() {
+            // No publisher waits where it is crowded: what is dead is in memory or on the disk already.
+            self.burst.take_crowded();
+            // Nor is anybody told that a dead letter was refused: it is gone.
+            self.burst.take_refused();
+            broker.releases.adopt(self.burst.take_undelivered());
+        }
+        broker.releases.take_over(&mut wakes);
+    }
+
+    /// Takes what died, of one queue after the other, and what some refused. A hold of the log is of one virtual host.
+    fn collect(&mut self, broker: &Broker, now: Now, wakes: &mut Wakes) {
+        let letters = &broker.node.dead_letters;
         let mut vhost: Option<Arc<str>> = None;
         let mut is_other = |queue: &Queue| {
             let own = &queue.properties.vhost;
             *vhost.get_or_insert_with(|| Arc::clone(own)) != *own
         };
         while wakes.steps() < wakes.turn_steps() / 2
-            && let Some((queue, run)) = node.dead_letters.take_refused()
+            && let Some((queue, run)) = letters.take_refused()
         {
             if is_other(&queue) {
-                node.dead_letters.put_back_refused(queue, run);
+                letters.put_back_refused(queue, run);
                 break;
             }
             let to = queue.lock().settings.dead_letter.clone();
             let taken = Taken { reason: Reason::MaxLen, run, to, is_kept: false };
-            self.publish_all(broker, &queue, &taken, now, &mut wakes);
+            self.publish_some(broker, &queue, &taken, now, wakes);
         }
         while !wakes.is_turn_over()
-            && let Some(queue) = node.dead_letters.take()
+            && let Some(queue) = letters.take()
         {
             wakes.count(1);
             if is_other(&queue) {
-                node.dead_letters.put_back(queue);
+                letters.put_back(queue);
                 break;
             }
-            if let Some(taken) = queue.take_dying(&mut wakes) {
-                match self.publish_all(broker, &queue, &taken, now, &mut wakes) {
-                    true => self.settlements.of(&queue).buried(&taken.run),
-                    false => queue.keep_dying(taken, &mut wakes),
+            if let Some(taken) = queue.take_dying(wakes) {
+                let gone = self.publish_some(broker, &queue, &taken, now, wakes);
+                let (first, end) = (taken.run.first_seq(), taken.run.end_seq());
+                if let Some(gone) = taken.run.part(first, first.after(gone)) {
+                    self.settlements.of(&queue).buried(&gone);
                 }
-                node.dead_letters.put_back(queue);
+                if let Some(rest) = taken.run.part(first.after(gone), end) {
+                    queue.put_back_dying(Taken { run: rest, ..taken }, wakes);
+                }
+                letters.put_back(queue);
             }
         }
-        // As a whole: whoever steps may be stopped between two steps. It is about as much as it took to collect.
-        while self.burst.hand_over(node, &mut self.settlements, &mut wakes).is_none() {
-            wakes.begin_turn(now.steady_ms);
-        }
-        // No publisher waits where it is crowded: what is dead is in memory or on the disk already.
-        self.burst.take_crowded();
-        // Nor is anybody told that a dead letter was refused: it is gone.
-        self.burst.take_refused();
-        broker.releases.adopt(self.burst.take_undelivered());
-        broker.releases.take_over(&mut wakes);
     }
 
-    /// Publishes what was taken. `false` when that is one message that stays, for it cannot go.
-    fn publish_all(
+    /// Publishes what was taken, as far as this turn goes; how many messages are gone. What stays though it is its turn
+    /// cannot go.
+    fn publish_some(
         &mut self,
         broker: &Broker,
         queue: &Queue,
         taken: &Taken,
         now: Now,
         wakes: &mut Wakes,
-    ) -> bool {
+    ) -> u32 {
         let Taken { reason, run, to, is_kept } = taken;
         wakes.count(1);
-        let Some(vhost) = broker.vhost(&queue.properties.vhost) else { return true };
-        if let Some(exchange) = queue.delays_for() {
-            for message in run.messages() {
-                wakes.count(1);
+        let Some(vhost) = broker.vhost(&queue.properties.vhost) else { return run.count() };
+        let (name, time_s) = (&*queue.properties.name, now.unix_ms / 1000);
+        let death = to.as_ref().map(|to| Death { queue: name, reason: *reason, time_s, to });
+        let mut gone = 0;
+        for message in run.messages() {
+            wakes.count(1);
+            if let Some(exchange) = queue.delays_for() {
                 self.publish_delayed(broker, &vhost, exchange, &message, run, wakes);
-            }
-        } else if let Some(to) = to {
-            let (queue, time_s) = (&*queue.properties.name, now.unix_ms / 1000);
-            let death = Death { queue, reason: *reason, time_s, to };
-            for message in run.messages() {
-                wakes.count(1);
-                let has_gone = self.publish(broker, &vhost, &death, &message, (run.marks(), *is_kept), wakes);
-                if *is_kept {
-                    return has_gone;
+            } else if let Some(death) = &death {
+                let has_gone = self.publish(broker, &vhost, death, &message, (run.marks(), *is_kept), wakes);
+                if *is_kept && !has_gone {
+                    break;
                 }
             }
+            gone += 1;
+            if wakes.is_turn_over() {
+                break;
+            }
         }
-        true
+        gone
     }
 
     /// The delay of a message is over: the exchange that kept it back routes it now. Its header says so by its sign.
@@ -372,11 +386,85 @@ impl Queue {
         }
     }
 
-    /// A dead letter could not go: it is tried again a little later.
-    fn keep_dying(self: &Arc<Self>, taken: Taken, wakes: &mut Wakes) {
+    /// Dead letters could not go, and are tried again a little later, or it was not their turn any more.
+    fn put_back_dying(self: &Arc<Self>, taken: Taken, wakes: &mut Wakes) {
         let state = &mut *self.lock();
-        state.classic.keep_dying(taken.reason, taken.run);
-        state.retry_ms.get_or_insert(wakes.now_ms() + RETRY_MS);
-        self.note_deadline(state, wakes);
+        if taken.is_kept {
+            state.classic.keep_dying(taken.reason, taken.run);
+            state.retry_ms.get_or_insert(wakes.now_ms() + RETRY_MS);
+            self.note_deadline(state, wakes);
+        } else {
+            state.classic.put_back_dying(taken.reason, taken.run);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::{Context, Waker};
+
+    use super::Burials;
+    use crate::broker::Broker;
+    use crate::broker::error::ResourceKind;
+    use crate::broker::publish::Burst;
+    use crate::broker::queue::settle::Settlements;
+    use crate::broker::vhost::{Actor, BindingRequest, QueueRequest};
+    use crate::broker::wakes::{HOLD_STEPS, Wakes};
+    use crate::clock::Now;
+    use crate::config::Config;
+    use crate::message::block_header::Marks;
+    use crate::message::names::Names;
+    use crate::message::record::Content;
+    use crate::protocol::field::Field;
+    use crate::protocol::table::{Table, TableBuf};
+
+    const QUEUES: usize = 5000;
+
+    #[test]
+    fn dead_letters_for_very_many_queues_are_handed_over_in_turns() {
+        let broker = Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap();
+        let vhost = broker.vhost("/").unwrap();
+        let user = broker.users.get("guest").unwrap();
+        let actor = Actor { user, connection: broker.connect().connection() };
+        let declare = |name: &str, arguments: Table<'_>| {
+            let (durable, exclusive, auto_delete) = (false, false, false);
+            let request = QueueRequest { name, durable, exclusive, auto_delete, arguments };
+            vhost.declare_queue(&actor, &request).unwrap();
+            vhost.queue(name).unwrap()
+        };
+        let mut arguments = TableBuf::new();
+        arguments
+            .insert("x-dead-letter-exchange", Field::LongStr(b"amq.fanout"))
+            .insert("x-max-length", Field::I32(0));
+        let queue = declare("q", arguments.as_table());
+        let targets: Vec<_> =
+            (0..QUEUES).map(|number| declare(&format!("t{number}"), Table::EMPTY)).collect();
+        for target in &targets {
+            let (source, kind, destination) = ("amq.fanout", ResourceKind::Queue, &*target.properties.name);
+            let binding = BindingRequest { source, kind, destination, key: "", arguments: Table::EMPTY };
+            vhost.bind(&actor, &binding).unwrap();
+        }
+        let now = Now::read();
+        let mut burst = Burst::default();
+        for _ in 0..3 {
+            let content = Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" };
+            burst.publish(&broker.node, &[queue.clone()].into(), &content, Marks::default());
+        }
+        let mut wakes = Wakes::default();
+        wakes.begin_turn(now.steady_ms);
+        while burst.hand_over(&broker.node, &mut Settlements::default(), &mut wakes).is_none() {
+            wakes.begin_turn(now.steady_ms);
+        }
+        let arrived = || targets.iter().map(|target| target.depth().0).sum::<u64>();
+        let mut burials = Burials::default();
+        let (mut before, mut turns) = (0, 0);
+        while burials.poll(&broker.node, &mut Context::from_waker(Waker::noop())).is_ready() {
+            burials.step(&broker, now);
+            assert!(arrived() - before <= u64::from(2 * HOLD_STEPS), "{} in one turn", arrived() - before);
+            (before, turns) = (arrived(), turns + 1);
+        }
+        assert_eq!(arrived(), 3 * QUEUES as u64);
+        assert!(turns >= 3 * QUEUES / HOLD_STEPS as usize, "{turns}");
     }
 }

@@ -289,12 +289,14 @@ impl Checkpoint {
         let node = &broker.node;
         let seen = captured.seen;
         if node.log.durable() < seen {
-            if node.log.lacks_room() && captured.pack.is_some() {
-                if !node.room.give_reserve("the log")? {
-                    // Each would wait for the other: what is written of the pack is the log's room.
+            if node.log.lacks_room() {
+                // Each would wait for the other.
+                if node.room.give_reserve("the log")? {
+                    node.log.tell_of_room();
+                } else if captured.pack.is_some() {
+                    // What is written of the pack is the log's room.
                     return Err(StoreError::io("write", "log")(Error::from(ErrorKind::StorageFull)));
                 }
-                node.log.tell_of_room();
             }
             self.stage = Stage::Waiting(Box::new(captured));
             return Ok(Progress::WaitsForLog(seen));
