@@ -63,6 +63,21 @@ fn amqplib() {
 }
 
 #[test]
+fn celery() {
+    run("celery");
+}
+
+#[test]
+fn kombu() {
+    run("kombu");
+}
+
+#[test]
+fn librabbitmq() {
+    run("librabbitmq");
+}
+
+#[test]
 fn lapin() {
     run("lapin");
 }

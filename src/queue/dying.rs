@@ -87,10 +87,16 @@ impl Dying {
         Some(taken)
     }
 
+    /// These are the next ones again.
+    pub fn put_back(&mut self, reason: Reason, run: Run) {
+        let piece = Piece::Here(run);
+        self.count_in(&piece);
+        self.list.push_front((reason, piece));
+    }
+
     /// These could not go.
     pub fn keep(&mut self, reason: Reason, run: Run) {
-        let piece = Piece::Here(run.clone());
-        self.count_in(&piece);
+        self.count_in(&Piece::Here(run.clone()));
         self.kept.push((reason, run));
     }
 

@@ -127,3 +127,29 @@ def at_least_once(world):
             reject_next(channel, queue)
         _, properties, dead_body = wait_for(channel, dead)
         assert (dead_body, story(properties)) == (body, [(queue, reason, 1)])
+
+
+@case("queue.rules/dead-letter-order")
+def letters_in_order(world):
+    channel = world.channel(confirms=True)
+    dead = world.queue(channel)
+    queue = world.queue(channel, arguments=dead_letters_to(dead))
+    for number in range(20):
+        publish(channel, queue, b"%d" % number)
+    tags = [channel.basic_get(queue)[0].delivery_tag for _ in range(20)]
+    for tag in reversed(tags):
+        channel.basic_reject(tag, requeue=False)
+    until_ready(channel, dead, 20)
+    assert drain(channel, dead) == [b"%d" % number for number in reversed(range(20))]
+
+
+@case("queue.rules/first-death-is-written")
+def first_death(world):
+    channel = world.channel(confirms=True)
+    dead = world.queue(channel)
+    queue = world.queue(channel, arguments=dead_letters_to(dead))
+    publish(channel, queue, b"", headers={"x-first-death-reason": "mine", "x-first-death-queue": "mine"})
+    reject_next(channel, queue)
+    _, properties, _ = wait_for(channel, dead)
+    assert properties.headers["x-first-death-reason"] == "rejected", properties.headers
+    assert properties.headers["x-first-death-queue"] == queue

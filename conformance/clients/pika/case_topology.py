@@ -425,3 +425,14 @@ def queue_if_empty(world):
     channel.queue_purge(queue)
     channel.queue_delete(queue, if_empty=True)
     world.forget(queue)
+
+
+@case("queue.declare/inequivalent-type")
+def inequivalent_type(world):
+    connection = world.connect()
+    for current, asked in [("quorum", "classic"), ("classic", "quorum")]:
+        queue = world.queue(connection.channel(), durable=True, arguments={"x-queue-type": current})
+        text = f"inequivalent arg 'x-queue-type' for queue '{queue}' in vhost '/': received '{asked}' but current is '{current}'"
+        with channel_closed(406, f"PRECONDITION_FAILED - {text}"):
+            connection.channel().queue_declare(queue, durable=True, arguments={"x-queue-type": asked})
+    still_usable(connection)

@@ -130,6 +130,11 @@ impl<C> Classic<C> {
         self.dying.as_mut()?.take(count)
     }
 
+    /// Messages that were taken to be dead-lettered are the next ones again.
+    pub fn put_back_dying(&mut self, reason: Reason, run: Run) {
+        self.dying.get_or_insert_default().put_back(reason, run);
+    }
+
     /// Messages that were taken to be dead-lettered could not go, and are tried again later.
     pub fn keep_dying(&mut self, reason: Reason, run: Run) {
         self.dying.get_or_insert_default().keep(reason, run);
