@@ -278,6 +278,11 @@ impl Burials {
         names.set(death.to.exchange.as_bytes(), key);
         let properties = properties.as_properties();
         let content = Content { names: names.view(), properties: properties.as_bytes(), body: &[] };
+        if exchange.is_default() {
+            let message = MessageView { names: content.names, properties: content.properties, ..*message };
+            // At most once: nobody is told of a reply that is not taken.
+            broker.replies.deliver(&message, keys.iter().copied(), &broker.node.memory, wakes);
+        }
         let Some(routed) = route_on(broker, vhost, &exchange, &keys, &content, message.body, wakes) else {
             return false;
         };

@@ -2,12 +2,12 @@
 
 use sluicemq::protocol::field::Field;
 use sluicemq::protocol::methods::{
-    BasicConsume, BasicPublish, ExchangeDeclare, ExchangeUnbind, ExchangeUnbindOk, Method, QueueBind,
-    QueueDeclare, QueueUnbindOk, TxSelect, TxSelectOk,
+    BasicConsume, BasicPublish, BasicReject, ExchangeDeclare, ExchangeUnbind, ExchangeUnbindOk, Method,
+    QueueBind, QueueDeclare, QueueUnbindOk, TxSelect, TxSelectOk,
 };
 use sluicemq::protocol::table::{ArrayBuf, Table, TableBuf};
 
-use crate::harness::broker::{only_here, unique};
+use crate::harness::broker::{is_ours, only_here, unique};
 use crate::harness::client::{Client, NO_PROPERTIES};
 use crate::harness::content::properties;
 use crate::harness::methods::{
@@ -249,15 +249,134 @@ fn a_direct_reply_finds_its_way() {
     answerer.check_channel_close(&passive, 404, &format!("NOT_FOUND - no queue '{address}' in vhost '/'"));
 }
 
-#[test]
-fn direct_replies_that_are_read_later_all_arrive() {
-    let (mut asker, mut answerer) = (Client::open(), Client::open());
-    let queue = answerer.shared_queue("requests");
-    answerer.consume(&queue);
+/// A client that waits for direct replies, and the address of its consumer.
+fn asking() -> (Client, String) {
+    let mut asker = Client::open();
+    let queue = asker.queue();
     asker.consume_as(BasicConsume { no_ack: true, ..consume(REPLY_TO) });
     asker.publish_as(publish("", &queue), &properties(|p| _ = p.reply_to(REPLY_TO)), b"question");
-    let asked = answerer.delivery();
+    let asked = asker.take(&queue);
     let address = String::from_utf8(asked.properties().reply_to().unwrap().to_vec()).unwrap();
+    (asker, address)
+}
+
+/// Properties whose headers hold these keys.
+fn with_keys(header: &str, keys: &[&str]) -> Vec<u8> {
+    let mut array = ArrayBuf::new();
+    for key in keys {
+        array.push(Field::LongStr(key.as_bytes()));
+    }
+    let mut headers = TableBuf::new();
+    headers.insert(header, Field::Array(array.as_array()));
+    properties(|p| _ = p.headers(headers.as_table()))
+}
+
+#[test]
+fn a_direct_reply_finds_its_way_by_every_key() {
+    let ((mut one, first), (mut two, second)) = (asking(), asking());
+    let mut answerer = Client::open();
+    let (queue, nowhere) = (answerer.queue(), unique("nowhere"));
+    answerer.select_confirms();
+    let all = [first.as_str(), &second, &queue];
+    let cases: [(&str, &str, &[&str], [bool; 3]); 7] = [
+        (&nowhere, "CC", &all[..1], [true, false, false]),
+        (&nowhere, "BCC", &all[..1], [true, false, false]),
+        (&queue, "CC", &all[..1], [true, false, true]),
+        (&first, "BCC", &all[2..], [true, false, true]),
+        (&first, "CC", &all[1..2], [true, true, false]),
+        (&queue, "BCC", &all, [true, true, true]),
+        // Each key once, however often it is named.
+        (&first, "CC", &[&first, &first, &second, &second], [true, true, false]),
+    ];
+    for (number, (key, header, more, expected)) in (1..).zip(cases) {
+        let body = format!("{key} {header} {more:?}");
+        answerer.publish_as(publish("", key), &with_keys(header, more), body.as_bytes());
+        answerer.expect_confirm(number);
+        for (asker, _) in [&mut one, &mut two].into_iter().zip(expected).filter(|(_, expected)| *expected) {
+            let answer = asker.delivery();
+            assert_eq!(answer.text(), body);
+            let Method::BasicDeliver(deliver) = answer.method() else { panic!("{answer:?}") };
+            assert_eq!(deliver.routing_key, key.as_bytes());
+            assert_eq!(answer.properties().headers().unwrap().get("BCC"), None);
+        }
+        assert_eq!(answerer.take_all(&queue).len(), usize::from(expected[2]), "{body}");
+    }
+    one.barrier();
+    two.barrier();
+}
+
+#[test]
+fn an_address_is_one_for_the_default_exchange_alone() {
+    let (mut asker, address) = asking();
+    let mut answerer = Client::open();
+    for (key, header) in [(address.as_str(), "none"), ("none", "CC")] {
+        let publish = BasicPublish { mandatory: true, ..publish("amq.direct", key) };
+        answerer.publish_as(publish, &with_keys(header, &[&address]), b"back");
+        assert_eq!(answerer.returned().text(), "back");
+    }
+    asker.barrier();
+}
+
+#[test]
+fn a_direct_reply_does_not_wait_for_its_transaction() {
+    let (mut asker, address) = asking();
+    let mut answerer = Client::open();
+    answerer.call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+    answerer.put(&address, "by its key");
+    answerer.publish_as(publish("", &unique("none")), &with_keys("CC", &[&address]), b"by another");
+    assert_eq!(asker.bodies(2), ["by its key", "by another"]);
+}
+
+#[test]
+fn a_dead_letter_is_a_direct_reply_where_it_is_sent_to_an_address() {
+    let ((mut one, first), (mut two, second)) = (asking(), asking());
+    let mut client = Client::open();
+    let mut arguments = TableBuf::new();
+    arguments.insert("x-dead-letter-exchange", Field::LongStr(b""));
+    let mut to_first = arguments.clone();
+    to_first.insert("x-dead-letter-routing-key", Field::LongStr(first.as_bytes()));
+    for arguments in [&to_first, &arguments] {
+        let declare = QueueDeclare { exclusive: true, arguments: arguments.as_table(), ..queue_declare("") };
+        let queue = client.declare(declare).queue;
+        client.put(&queue, "late");
+        client.publish_as(publish("", &queue), &with_keys("CC", &[&second]), b"and its keys");
+        assert_eq!(two.delivery().text(), "and its keys", "as it is published");
+        for _ in 0..2 {
+            let tag = client.get(&queue).unwrap().tag();
+            client.send(&Method::BasicReject(BasicReject { delivery_tag: tag, requeue: false }));
+        }
+        client.barrier();
+    }
+    assert_eq!(one.bodies(2), ["late", "and its keys"]);
+    let again = two.delivery();
+    assert_eq!(again.text(), "and its keys");
+    assert!(again.properties().headers().unwrap().get("x-death").is_some());
+    one.barrier();
+    two.barrier();
+}
+
+#[test]
+fn a_mandatory_reply_that_is_delivered_is_not_returned() {
+    let (mut asker, address) = asking();
+    let mut answerer = Client::open();
+    answerer.select_confirms();
+    let nowhere = unique("nowhere");
+    for (number, (key, header)) in (1..).zip([(&address, "none"), (&nowhere, "CC")]) {
+        let publish = BasicPublish { mandatory: true, ..publish("", key) };
+        answerer.publish_as(publish, &with_keys(header, &[&address]), b"answer");
+        // RabbitMQ knows of queues only, and returns what it has delivered.
+        if !is_ours() {
+            assert_eq!(answerer.returned().text(), "answer");
+        }
+        answerer.expect_confirm(number);
+        assert_eq!(asker.delivery().text(), "answer");
+    }
+}
+
+#[test]
+fn direct_replies_that_are_read_later_all_arrive() {
+    let (mut asker, address) = asking();
+    let mut answerer = Client::open();
     answerer.select_confirms();
     let bodies = [vec![b'a'; 2_000_000], vec![b'b'; 2_000], vec![b'c'; 200_000]];
     for body in bodies.iter().cycle().take(30) {

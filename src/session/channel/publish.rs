@@ -7,18 +7,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::auth::permissions::Access;
+use crate::broker::Broker;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::Exchange;
 use crate::broker::history::Remembered;
 use crate::broker::memory::Memory;
 use crate::broker::publish::Receipt;
-use crate::broker::reply_to::{self, Reply};
 use crate::broker::route::{self, Targets};
-use crate::message::block::{Big, BlockBuilder, Pieces, SMALL_BODY_BYTES_MAX};
-use crate::message::block_header::{Marks, Stamp};
+use crate::message::block::{Big, Pieces, SMALL_BODY_BYTES_MAX};
+use crate::message::block_header::Marks;
 use crate::message::names::{Names, NamesBuf};
 use crate::message::record::{BodyView, Content, MessageView};
-use crate::message::run::Run;
 use crate::protocol::express::WholePublish;
 use crate::protocol::methods::BasicPublish;
 use crate::protocol::properties::Properties;
@@ -227,17 +226,15 @@ impl Publisher<'_> {
         if let Some(confirms) = &mut self.confirms {
             confirms.publish(1);
         }
-        let taken = if !targets.is_empty() {
+        let is_replied = route.exchange.is_default() && reply(link, &message, &more_keys, &body);
+        if !targets.is_empty() {
             let publish = self.confirms.as_ref().map_or(0, Confirms::published);
             let receipt = Receipt { channel: self.channel, publish };
             let terms = Terms { mandatory, marks, may_be_refused, receipt };
             return hand_to_burst(link, self.transaction, targets, &message, body, terms);
-        } else if route.exchange.is_default() {
-            reply(link, &message, &body)
-        } else {
-            false
-        };
-        if !taken && mandatory {
+        }
+        // RabbitMQ returns a reply as well that was delivered: see `broker::reply_to` for why this one does not.
+        if !is_replied && mandatory {
             return return_unroutable(link, self.transaction, self.channel, &message, body);
         }
         Ok(())
@@ -325,33 +322,17 @@ fn message_bytes(message: &Content<'_>, body: &Body<'_>) -> u64 {
     (head + body.view().len()) as u64
 }
 
-/// Hands an answer to the direct reply-to consumer that the routing key addresses. `false` when none takes it.
-fn reply(link: &mut Link, message: &Content<'_>, body: &Body<'_>) -> bool {
-    let key = message.names.routing_key();
-    if !reply_to::is_address(key) {
-        return false;
-    }
-    let gauge = &link.broker.node.memory.messages;
-    let run = match body {
-        Body::Slice(body) => {
-            let mut builder = BlockBuilder::default();
-            builder.push(&Content { body, ..*message });
-            let (block, count, body_bytes) = builder.seal(Stamp::default(), gauge);
-            Run::of_block(block, count, body_bytes)
-        }
-        Body::Pieces(pieces) => {
-            let pieces = pieces.clone();
-            Run::of_big(Big::new(message.names, message.properties, pieces, Stamp::default(), gauge))
-        }
-    };
-    let (address, memory) = (String::from_utf8_lossy(key), &link.broker.node.memory);
-    let reply = link.broker.replies.deliver(&address, run, memory, &mut link.wakes);
-    if reply == Reply::Unread
-        && let Some(left_out) = link.broker.complaints.allow(link.now.instant)
+/// Hands an answer to the direct reply-to consumers whose addresses are among its keys. Whether any takes it.
+fn reply(link: &mut Link, message: &Content<'_>, more_keys: &[Vec<u8>], body: &Body<'_>) -> bool {
+    let keys = std::iter::once(message.names.routing_key()).chain(more_keys.iter().map(Vec::as_slice));
+    let Broker { node, replies, complaints, .. } = &*link.broker;
+    let replied = replies.deliver(&view(message, body), keys, &node.memory, &mut link.wakes);
+    if replied.is_left_unread
+        && let Some(left_out) = complaints.allow(link.now.instant)
     {
         tracing::warn!(left_out, "a direct reply is dropped: its client leaves too many unread");
     }
-    reply == Reply::Taken
+    replied.is_taken
 }
 
 fn view<'a>(message: &Content<'a>, body: &'a Body<'_>) -> MessageView<'a> {
