@@ -191,7 +191,7 @@ limits! {
     close_timeout_ms: u64 = 3_000, Milliseconds, 1..=600_000;
     /// Time a failed login waits before its connection is closed, in milliseconds.
     auth_failure_delay_ms: u64 = 3_000, Milliseconds, 0..=60_000;
-    /// Most publishes and settles in one transaction.
+    /// Most messages in one transaction: those it publishes, and those it acknowledges, rejects or returns.
     tx_messages_max: usize = 100_000, Count, 1..=10_000_000;
     /// Most bytes of messages in one transaction, which goes to the disk in one piece.
     tx_bytes_max: u64 = 536_870_912, Bytes, 65_536..=2_147_483_648;

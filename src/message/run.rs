@@ -194,6 +194,15 @@ impl Run {
         front
     }
 
+    /// Each of its messages by itself, in order.
+    pub fn into_singles(self) -> impl Iterator<Item = Self> {
+        let mut rest = Some(self);
+        std::iter::from_fn(move || match &mut rest {
+            Some(run) if run.count > 1 => Some(run.split_front(1)),
+            _ => rest.take(),
+        })
+    }
+
     /// Those of its messages whose numbers lie within `first..end`.
     pub fn part(&self, first: Seq, end: Seq) -> Option<Self> {
         let (first, end) = (first.max(self.first_seq), end.min(self.end_seq()));

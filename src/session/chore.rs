@@ -2,7 +2,6 @@
 //!
 //! Nothing more is taken from the client before its chores are done, so that it sees everything in order.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -11,7 +10,7 @@ use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::Recalled;
 use crate::broker::vhost::removal::Removal;
 use crate::message::place::Lsn;
-use crate::session::unroutable::Unroutable;
+use crate::session::unroutable::Returns;
 
 /// What an acknowledgement decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +21,34 @@ pub enum Verdict {
     Reject,
     /// The messages go back to their queue.
     Return,
+}
+
+impl Verdict {
+    /// The method that says it of several messages, by its ids.
+    pub fn method_id(self) -> (u16, u16) {
+        match self {
+            Self::Done => (60, 80),
+            Self::Reject | Self::Return => (60, 120),
+        }
+    }
+}
+
+/// The channel to be answered, and the frame; empty when nobody waits for one.
+pub type Answer = (u16, BytesMut);
+
+/// A queue that is being emptied.
+#[derive(Debug)]
+pub struct Purge {
+    /// The channel to be answered.
+    pub channel: u16,
+    /// The queue.
+    pub queue: Arc<Queue>,
+    /// How many messages were there and are not removed yet.
+    pub left: u64,
+    /// How many were removed.
+    pub purged: u64,
+    /// Nobody waits for an answer.
+    pub nowait: bool,
 }
 
 /// Something begun.
@@ -47,8 +74,8 @@ pub enum Chore {
     Remove {
         /// What is left to do.
         removal: Removal,
-        /// The channel to be answered, and the frame, when it is done; empty when nobody waits for one.
-        answer: (u16, BytesMut),
+        /// What is said when it is done.
+        answer: Answer,
     },
     /// Something was bound to an exchange that remembers messages, and gets them.
     Recall {
@@ -56,22 +83,11 @@ pub enum Chore {
         recalled: Recalled,
         /// What the answer waits for.
         after: Lsn,
-        /// The channel to be answered, and the frame, when all are there; empty when nobody waits for one.
-        answer: (u16, BytesMut),
+        /// What is said when all are there.
+        answer: Answer,
     },
     /// queue.purge.
-    Purge {
-        /// The channel to be answered.
-        channel: u16,
-        /// The queue.
-        queue: Arc<Queue>,
-        /// How many messages were there and are not removed yet.
-        left: u64,
-        /// How many were removed.
-        purged: u64,
-        /// Nobody waits for an answer.
-        nowait: bool,
-    },
+    Purge(Purge),
     /// tx.commit: what was settled is collected, and nothing of it handed over before all is.
     Commit {
         /// The channel.
@@ -89,6 +105,6 @@ pub enum Chore {
         /// What the answer waits for; not known before all is handed over.
         after: Option<Lsn>,
         /// What goes back to the publisher before.
-        unroutable: VecDeque<Unroutable>,
+        returns: Returns,
     },
 }

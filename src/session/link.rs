@@ -14,7 +14,7 @@ use crate::broker::error::BrokerError;
 use crate::broker::exchange::Exchange;
 use crate::broker::node::Node;
 use crate::broker::outbox::{Item, Outbox};
-use crate::broker::publish::{Burst, Receipt};
+use crate::broker::publish::{Burst, Lost, Receipt};
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::{Settlement, Settlements};
 use crate::broker::route::{self, Routed, Targets};
@@ -25,7 +25,6 @@ use crate::message::block_header::Marks;
 use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
 use crate::message::record::{Content, MessageView};
-use crate::message::run::Run;
 use crate::protocol::delivery::DeliveryHead;
 use crate::protocol::frame;
 use crate::protocol::methods::Method;
@@ -294,10 +293,10 @@ impl Link {
 
     /// What a transaction has published is handed over with what was settled since, in one hold of the log: to the queues
     /// that have the names now which it was published to. Mandatory messages for which there are none come back.
-    pub fn commit(&mut self, burst: &mut Burst) -> Vec<Run> {
+    pub fn commit(&mut self, channel: u16, burst: &mut Burst) -> Vec<Lost> {
         let mut lost = Vec::new();
         let vhost = &self.vhost;
-        let steps = burst.look_up(&self.broker.node, |name| vhost.queue(name), &mut lost);
+        let steps = burst.look_up(&self.broker.node, channel, |name| vhost.queue(name), &mut lost);
         self.wakes.count(u32::try_from(steps).unwrap_or(u32::MAX));
         self.handed_over = Lsn::default();
         self.burst.adopt(burst);

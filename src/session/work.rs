@@ -17,16 +17,20 @@ use bytes::BytesMut;
 use crate::broker::outbox::Item;
 use crate::broker::publish::Receipt;
 use crate::broker::queue::handle::Queue;
+use crate::broker::vhost::Recalled;
+use crate::broker::vhost::removal::Removal;
 use crate::broker::wakes::HOLD_STEPS;
+use crate::message::place::Lsn;
 use crate::protocol::frame;
 use crate::protocol::methods::{BasicRecoverOk, Method, QueuePurgeOk, TxCommit, TxCommitOk, TxRollbackOk};
 use crate::session::channel::Channel;
 use crate::session::channel::recall::recall_some;
 use crate::session::channel::returns::return_some;
-use crate::session::chore::Chore;
+use crate::session::chore::{Answer, Chore, Purge, Verdict};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
 use crate::session::running::{Running, Slot};
+use crate::session::unroutable::Returns;
 
 /// A channel that ends: its consumers stop, then what it held goes back.
 #[derive(Debug)]
@@ -144,86 +148,112 @@ impl Running {
     /// Does a part of a chore; what is left of it.
     fn do_chore(&mut self, chore: Chore) -> Option<Chore> {
         match chore {
-            Chore::Settle { channel, through, verdict } => {
-                let settle =
-                    |channel: &mut Channel, link: &mut Link| channel.settle_through(link, through, verdict);
-                let is_done = self.with_channel(channel, settle).unwrap_or(true);
-                self.link.hold_back(!is_done);
-                (!is_done).then_some(Chore::Settle { channel, through, verdict })
-            }
-            Chore::Recover { channel, reply } => {
-                let is_done = self.with_channel(channel, Channel::return_unacked).unwrap_or(true);
-                self.link.hold_back(!is_done);
-                if !is_done || self.link.has_collected() {
-                    return Some(Chore::Recover { channel, reply });
-                }
-                if reply {
-                    self.link.send(channel, &Method::BasicRecoverOk(BasicRecoverOk {}));
-                }
-                None
-            }
-            Chore::Purge { channel, queue, left, purged, nowait } => {
-                let removed = queue.purge_some(left, &mut self.link.wakes);
-                self.link.wakes.count(u32::try_from(removed).unwrap_or(u32::MAX));
-                let (left, purged) = (left.saturating_sub(removed), purged + removed);
-                if removed > 0 && left > 0 {
-                    return Some(Chore::Purge { channel, queue, left, purged, nowait });
-                }
-                let message_count = u32::try_from(purged).unwrap_or(u32::MAX);
-                if !nowait {
-                    self.link.send(channel, &Method::QueuePurgeOk(QueuePurgeOk { message_count }));
-                }
-                None
-            }
-            Chore::Remove { mut removal, answer: (channel, frame) } => {
-                let link = &mut self.link;
-                let mut steps = link.wakes.turn_steps().saturating_sub(link.wakes.steps()).max(1);
-                let before = steps;
-                let is_done = removal.step(&link.vhost, &mut link.wakes, &mut steps);
-                link.wakes.count(before - steps);
-                if !is_done {
-                    return Some(Chore::Remove { removal, answer: (channel, frame) });
-                }
-                if !frame.is_empty() {
-                    link.send_frame_after(channel, removal.after(), &frame);
-                }
-                None
-            }
-            Chore::Recall { mut recalled, after, answer: (channel, frame) } => {
-                recall_some(&mut self.link, &mut recalled);
-                if !recalled.past.is_empty() || self.link.has_collected() {
-                    return Some(Chore::Recall { recalled, after, answer: (channel, frame) });
-                }
-                if !frame.is_empty() {
-                    self.link.send_frame_after(channel, after, &frame);
-                }
-                None
-            }
-            Chore::Commit { channel } => match self.with_channel(channel, Channel::collect_commit)? {
-                Some(unroutable) => Some(Chore::Committed { channel, after: None, unroutable }),
-                None => Some(Chore::Commit { channel }),
-            },
-            Chore::RollBack { channel } => {
-                if !self.with_channel(channel, Channel::take_back)? {
-                    return Some(Chore::RollBack { channel });
-                }
-                self.link.send(channel, &Method::TxRollbackOk(TxRollbackOk {}));
-                None
-            }
-            Chore::Committed { channel, after, mut unroutable } => {
-                let after = after.unwrap_or(self.link.handed_over);
-                if self.with_channel(channel, |channel, _| channel.take_partial()) == Some(true) {
-                    let partial = Refusal::precondition("partial tx completion");
-                    self.close_refused(channel, &partial, Method::TxCommit(TxCommit {}).id());
-                    return None;
-                }
-                if !return_some(&mut self.link, channel, &mut unroutable) {
-                    return Some(Chore::Committed { channel, after: Some(after), unroutable });
-                }
-                self.link.send_after(channel, after, &Method::TxCommitOk(TxCommitOk {}));
-                None
-            }
+            Chore::Settle { channel, through, verdict } => self.settle(channel, through, verdict),
+            Chore::Recover { channel, reply } => self.recover(channel, reply),
+            Chore::Purge(purge) => self.purge(purge),
+            Chore::Remove { removal, answer } => self.remove(removal, answer),
+            Chore::Recall { recalled, after, answer } => self.recall(recalled, after, answer),
+            Chore::Commit { channel } => self.commit(channel),
+            Chore::RollBack { channel } => self.roll_back(channel),
+            Chore::Committed { channel, after, returns } => self.answer_commit(channel, after, returns),
         }
+    }
+
+    fn settle(&mut self, channel: u16, through: u64, verdict: Verdict) -> Option<Chore> {
+        let settle = |channel: &mut Channel, link: &mut Link| channel.settle_through(link, through, verdict);
+        let is_done = match self.with_channel(channel, settle) {
+            Some(Ok(is_done)) => is_done,
+            Some(Err(refusal)) => {
+                self.close_refused(channel, &refusal, verdict.method_id());
+                true
+            }
+            None => true,
+        };
+        self.link.hold_back(!is_done);
+        (!is_done).then_some(Chore::Settle { channel, through, verdict })
+    }
+
+    fn recover(&mut self, channel: u16, reply: bool) -> Option<Chore> {
+        let is_done = self.with_channel(channel, Channel::return_unacked).unwrap_or(true);
+        self.link.hold_back(!is_done);
+        if !is_done || self.link.has_collected() {
+            return Some(Chore::Recover { channel, reply });
+        }
+        if reply {
+            self.link.send(channel, &Method::BasicRecoverOk(BasicRecoverOk {}));
+        }
+        None
+    }
+
+    fn purge(&mut self, mut purge: Purge) -> Option<Chore> {
+        let removed = purge.queue.purge_some(purge.left, &mut self.link.wakes);
+        self.link.wakes.count(u32::try_from(removed).unwrap_or(u32::MAX));
+        purge.left = purge.left.saturating_sub(removed);
+        purge.purged += removed;
+        if removed > 0 && purge.left > 0 {
+            return Some(Chore::Purge(purge));
+        }
+        let message_count = u32::try_from(purge.purged).unwrap_or(u32::MAX);
+        if !purge.nowait {
+            self.link.send(purge.channel, &Method::QueuePurgeOk(QueuePurgeOk { message_count }));
+        }
+        None
+    }
+
+    fn remove(&mut self, mut removal: Removal, (channel, frame): Answer) -> Option<Chore> {
+        let link = &mut self.link;
+        let mut steps = link.wakes.turn_steps().saturating_sub(link.wakes.steps()).max(1);
+        let before = steps;
+        let is_done = removal.step(&link.vhost, &mut link.wakes, &mut steps);
+        link.wakes.count(before - steps);
+        if !is_done {
+            return Some(Chore::Remove { removal, answer: (channel, frame) });
+        }
+        if !frame.is_empty() {
+            link.send_frame_after(channel, removal.after(), &frame);
+        }
+        None
+    }
+
+    fn recall(&mut self, mut recalled: Recalled, after: Lsn, (channel, frame): Answer) -> Option<Chore> {
+        recall_some(&mut self.link, &mut recalled);
+        if !recalled.past.is_empty() || self.link.has_collected() {
+            return Some(Chore::Recall { recalled, after, answer: (channel, frame) });
+        }
+        if !frame.is_empty() {
+            self.link.send_frame_after(channel, after, &frame);
+        }
+        None
+    }
+
+    fn commit(&mut self, channel: u16) -> Option<Chore> {
+        Some(match self.with_channel(channel, Channel::collect_commit)? {
+            Some(returns) => Chore::Committed { channel, after: None, returns },
+            None => Chore::Commit { channel },
+        })
+    }
+
+    fn roll_back(&mut self, channel: u16) -> Option<Chore> {
+        if !self.with_channel(channel, Channel::take_back)? {
+            return Some(Chore::RollBack { channel });
+        }
+        self.link.send(channel, &Method::TxRollbackOk(TxRollbackOk {}));
+        None
+    }
+
+    /// What comes back does before the publisher hears how it went, also when a queue has refused a part.
+    fn answer_commit(&mut self, channel: u16, after: Option<Lsn>, mut returns: Returns) -> Option<Chore> {
+        let after = after.unwrap_or(self.link.handed_over);
+        if !return_some(&mut self.link, channel, &mut returns) {
+            return Some(Chore::Committed { channel, after: Some(after), returns });
+        }
+        if self.with_channel(channel, |channel, _| channel.take_partial()) == Some(true) {
+            let partial = Refusal::precondition("partial tx completion");
+            self.close_refused(channel, &partial, Method::TxCommit(TxCommit {}).id());
+            return None;
+        }
+        self.link.send_after(channel, after, &Method::TxCommitOk(TxCommitOk {}));
+        None
     }
 
     /// `None` when the channel is not open.

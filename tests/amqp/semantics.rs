@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluicemq::protocol::methods::{
     BasicAck, BasicConsume, BasicGet, BasicPublish, ChannelCloseOk, ChannelOpen, ChannelOpenOk,
-    ConfirmSelect, Method, QueueDeclare, QueuePurge, TxSelect, TxSelectOk,
+    ConfirmSelect, Method, QueueDeclare, QueuePurge, TxCommit, TxCommitOk, TxSelect, TxSelectOk,
 };
 
 use crate::harness::broker::{OwnBroker, address, only_here, unique};
@@ -185,6 +185,46 @@ fn settling_without_end_in_a_transaction_is_406() {
     let text = "PRECONDITION_FAILED - transaction of more than 10 messages";
     client.expect_channel_close((60, 80), 406, text);
     assert_eq!(client.take_all(&queue).len(), 20, "all of them came back");
+}
+
+#[test]
+fn settling_many_at_once_in_a_transaction_counts_each() {
+    if !only_here("the limit is this broker's configuration") {
+        return;
+    }
+    let own = OwnBroker::start(|config| config.limits.tx_messages_max = 10);
+    let mut client = Client::at(own.address);
+    let queue = client.queue();
+    let text = "PRECONDITION_FAILED - transaction of more than 10 messages";
+    client.fill(&queue, &["held"; 30]);
+    for (ack, is_refused) in [(20, true), (11, true), (0, true), (10, false)] {
+        client.call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+        for _ in 0..20 {
+            client.get(&queue).unwrap();
+        }
+        client.ack_through(ack);
+        if is_refused {
+            client.expect_channel_close((60, 80), 406, text);
+            assert_eq!(client.counts(&queue), (30, 0), "all of them came back");
+        }
+    }
+    // It is full: there is no place for one more.
+    client.ack_through(11);
+    client.expect_channel_close((60, 80), 406, text);
+    assert_eq!(client.take_all(&queue).len(), 30, "all of them came back");
+
+    client.fill(&queue, &["held"; 30]);
+    client.call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+    let consumer = client.consume(&queue);
+    let first = client.delivery().tag();
+    assert_eq!(client.bodies(29).len(), 29);
+    client.cancel(&consumer);
+    client.put_all(&queue, &["published"; 8]);
+    client.ack_through(first + 1);
+    client.call(&Method::TxCommit(TxCommit {}), &Method::TxCommitOk(TxCommitOk {}));
+    client.requeue_through(first + 12);
+    client.expect_channel_close((60, 120), 406, text);
+    assert_eq!(client.take_all(&queue).len(), 28 + 8, "what was committed is done");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Acknowledgements and what comes back: tags, order, the redelivered flag, confirms, transactions.
 
+use sluicemq::protocol::field::Field;
 use sluicemq::protocol::methods::{
     BasicAck, BasicNack, BasicPublish, BasicRecover, BasicRecoverAsync, BasicRecoverOk, BasicReject, Method,
     QueueDeclare, TxCommit, TxCommitOk, TxRollback, TxRollbackOk, TxSelect, TxSelectOk,
 };
+use sluicemq::protocol::table::TableBuf;
 
 use crate::harness::broker::unique;
 use crate::harness::client::{Client, NO_PROPERTIES};
@@ -313,6 +315,124 @@ fn a_transaction_that_went_to_two_queues_is_in_the_one_that_is_left() {
     client.on(1).delete(queue_delete(&goes));
     commit(client.on(2));
     assert_eq!(client.on(1).take_all(&left), ["m"]);
+}
+
+/// Mandatory messages: a queue's name or another key, and the body.
+fn put_mandatory(client: &mut Client, messages: &[(&str, &str)]) {
+    for (key, body) in messages {
+        let publish = BasicPublish { mandatory: true, ..publish("", key) };
+        client.publish_as(publish, NO_PROPERTIES, body.as_bytes());
+    }
+    client.barrier();
+}
+
+#[test]
+fn a_transaction_returns_in_the_order_of_publishing() {
+    let mut client = Client::open();
+    let (first, second, kept) = (client.shared_queue("first"), client.shared_queue("second"), client.queue());
+    let nowhere = unique("nowhere");
+    client.open_channel(2);
+    select(&mut client);
+    let (first, second, nowhere) = (first.as_str(), second.as_str(), nowhere.as_str());
+    let keys = [first, nowhere, second, first, &kept, first, nowhere, second, second, first];
+    let bodies: Vec<String> = (0..keys.len()).map(|number| number.to_string()).collect();
+    let messages: Vec<_> = keys.into_iter().zip(bodies.iter().map(String::as_str)).collect();
+    put_mandatory(&mut client, &messages);
+    // One of those before is not wanted back, and what is large lies apart.
+    client.put(first, "gone");
+    let large = vec![b'x'; 200_000];
+    let publish = |key| BasicPublish { mandatory: true, ..publish("", key) };
+    client.publish_as(publish(first), NO_PROPERTIES, &large);
+    put_mandatory(&mut client, &[(nowhere, "last but one"), (first, "last")]);
+    client.on(1).delete(queue_delete(first));
+    client.delete(queue_delete(second));
+    client.on(2).send(&Method::TxCommit(TxCommit {}));
+    for body in ["0", "1", "2", "3", "5", "6", "7", "8", "9"] {
+        assert_eq!(client.returned().text(), body);
+    }
+    assert!(client.returned().body == large);
+    for body in ["last but one", "last"] {
+        assert_eq!(client.returned().text(), body);
+    }
+    client.expect(&Method::TxCommitOk(TxCommitOk {}));
+    assert_eq!(client.on(1).take_all(&kept), ["4"]);
+}
+
+/// Arguments of a queue that has a place for one message and refuses others.
+fn with_one_place() -> TableBuf {
+    let mut arguments = TableBuf::new();
+    arguments.insert("x-max-length", Field::I32(1)).insert("x-overflow", Field::LongStr(b"reject-publish"));
+    arguments
+}
+
+const COMMIT: (u16, u16) = (90, 20);
+const PARTIAL: &str = "PRECONDITION_FAILED - partial tx completion";
+
+#[test]
+fn a_transaction_that_is_refused_in_part_returns_before_it_says_so() {
+    let mut client = Client::open();
+    let arguments = with_one_place();
+    let full = QueueDeclare { exclusive: true, arguments: arguments.as_table(), ..queue_declare("") };
+    let (full, nowhere) = (client.declare(full).queue, unique("nowhere"));
+    client.open_channel(2);
+    select(&mut client);
+    put_mandatory(&mut client, &[(&nowhere, "a"), (&full, "b"), (&full, "c"), (&nowhere, "d"), (&full, "e")]);
+    client.send(&Method::TxCommit(TxCommit {}));
+    for body in ["a", "d"] {
+        assert_eq!(client.returned().text(), body);
+    }
+    client.expect_channel_close(COMMIT, 406, PARTIAL);
+    assert_eq!(client.on(1).take_all(&full), ["b"]);
+}
+
+#[test]
+fn a_transaction_keeps_the_limit_of_the_queue_that_has_the_name_when_it_commits() {
+    let arguments = with_one_place();
+    let full = |queue| QueueDeclare { arguments: arguments.as_table(), ..queue_declare(queue) };
+    let (mut client, queue) = published_to_what_went(false, &["a", "b", "c", "d", "e"]);
+    client.declare(full(&queue));
+    client.on(2).send(&Method::TxCommit(TxCommit {}));
+    client.expect_channel_close(COMMIT, 406, PARTIAL);
+    assert_eq!(client.on(1).take_all(&queue), ["a"]);
+
+    // What fits is taken, and what others have as well is refused by this one alone.
+    let (mut client, queue) = published_to_what_went(true, &["a"]);
+    client.declare(full(&queue));
+    commit(client.on(2));
+    assert_eq!(client.on(1).take_all(&queue), ["a"]);
+
+    let mut client = Client::open();
+    let (exchange, other, queue) = (client.exchange("fanout"), client.queue(), client.shared_queue("went"));
+    client.bind(&other, &exchange, "");
+    client.bind(&queue, &exchange, "");
+    client.open_channel(2);
+    select(&mut client);
+    for body in ["a", "b", "c"] {
+        client.publish(&exchange, "", body);
+    }
+    client.barrier();
+    client.on(1).delete(queue_delete(&queue));
+    client.declare(full(&queue));
+    client.on(2).send(&Method::TxCommit(TxCommit {}));
+    client.expect_channel_close(COMMIT, 406, PARTIAL);
+    assert_eq!(client.on(1).take_all(&queue), ["a"]);
+    assert_eq!(client.take_all(&other), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_transaction_has_no_limit_where_the_queue_that_has_the_name_has_none() {
+    let mut client = Client::open();
+    let arguments = with_one_place();
+    let queue = client.leave_queue(unique("one"));
+    client.declare(QueueDeclare { arguments: arguments.as_table(), ..queue_declare(&queue) });
+    client.open_channel(2);
+    select(&mut client);
+    client.put_all(&queue, &["a", "b", "c"]);
+    client.barrier();
+    client.on(1).delete(queue_delete(&queue));
+    client.declare(queue_declare(&queue));
+    commit(client.on(2));
+    assert_eq!(client.on(1).take_all(&queue), ["a", "b", "c"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::open_blocks::OpenBlocks;
-pub use self::pending::Receipt;
+pub use self::pending::{Lost, Receipt};
 use self::pending::{Pending, Terms};
 use crate::broker::node::Node;
 use crate::broker::queue::handle::Queue;
@@ -47,8 +47,9 @@ pub struct Burst {
     undelivered: VecDeque<(Lsn, Arc<Queue>)>,
     /// When what is published from now on was received, in milliseconds since 1970.
     received_ms: u64,
-    /// What is published from now on is wanted back if its queues are gone before it is handed over.
-    mandatory: bool,
+    /// The message that is published next is wanted back, under this number, if its queues are gone before it is handed
+    /// over.
+    returns_as: Option<u64>,
     /// A queue that is crowded since it was handed messages of ours.
     crowded: Option<Arc<Queue>>,
     /// What was refused by a queue since this was last asked.
@@ -85,10 +86,10 @@ impl Burst {
         self.received_ms = steady_ms;
     }
 
-    /// What is published from now on is wanted back if its queues are gone before it is handed over: see
-    /// [`Burst::look_up`].
-    pub fn set_mandatory(&mut self, mandatory: bool) {
-        self.mandatory = mandatory;
+    /// The message that is published next is wanted back, under this number, if its queues are gone before it is handed
+    /// over: see [`Burst::look_up`]. Numbers only rise.
+    pub fn returns_as(&mut self, number: Option<u64>) {
+        self.returns_as = number;
     }
 
     /// What the block headers of messages published now say.
@@ -117,10 +118,12 @@ impl Burst {
         bodies: impl Iterator<Item = &'a [u8]>,
     ) -> u64 {
         let mut count = 0;
-        let terms = Terms { stamp: self.stamp(marks), mandatory: self.mandatory };
+        let number = self.returns_as;
+        let terms = Terms { stamp: self.stamp(marks), mandatory: number.is_some() };
         let Some(pending) = self.pending_for(targets) else { return count };
         let staged = pending.runs.len();
         pending.agree(terms, node);
+        pending.numbers.extend(number);
         for body in bodies {
             let content = Content { body, ..*like };
             if pending.builder.is_full_for(&content) {
@@ -140,10 +143,11 @@ impl Burst {
 
     /// Adds a large message.
     pub fn publish_big(&mut self, node: &Node, targets: &Targets, big: Arc<Big>) {
-        let mandatory = self.mandatory;
+        let number = self.returns_as;
         let Some(pending) = self.pending_for(targets) else { return };
         pending.seal(node);
-        pending.terms.mandatory = mandatory;
+        pending.terms.mandatory = number.is_some();
+        pending.numbers.extend(number);
         pending.stage(Run::of_big(big));
         self.count_staged(1, targets);
     }
@@ -299,18 +303,28 @@ impl Burst {
     }
 
     /// Messages are for names: queues that are gone since these were routed make way for those that are called the same
-    /// now, which `find` knows. Mandatory messages that are for nobody any more are added to `lost`. The steps it took.
+    /// now, which `find` knows. Where one of those may refuse messages, the channel is told of each. Mandatory messages
+    /// that are for nobody any more are added to `lost`. The steps it took.
     pub fn look_up(
         &mut self,
         node: &Node,
+        channel: u16,
         find: impl Fn(&str) -> Option<Arc<Queue>>,
-        lost: &mut Vec<Run>,
+        lost: &mut Vec<Lost>,
     ) -> usize {
         let mut steps = 0;
-        for pending in &mut self.pending {
+        let routed = std::mem::take(&mut self.pending);
+        for mut pending in routed {
             steps += pending.targets.len();
             pending.seal(node);
-            pending.look_up(&find, lost);
+            let is_new = pending.look_up(&find, lost);
+            let before = self.pending.len();
+            if is_new && pending.receipt.is_none() && pending.targets.iter().any(|queue| queue.rejects()) {
+                self.pending.extend(pending.into_singles(Receipt { channel, publish: 0 }));
+            } else {
+                self.pending.push(pending);
+            }
+            steps += self.pending.len().saturating_sub(before + 1);
         }
         steps
     }

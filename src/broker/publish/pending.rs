@@ -1,5 +1,6 @@
 //! Messages for the same queues, on their way there.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,6 +28,17 @@ pub(super) struct Pending {
     pub(super) receipt: Option<Box<Receipt>>,
     /// Each of its queues keeps a place for it already.
     pub(super) is_reserved: bool,
+    /// The numbers of those of its messages that are mandatory, in order.
+    pub(super) numbers: Vec<u64>,
+}
+
+/// Mandatory messages whose queues are gone.
+#[derive(Debug)]
+pub struct Lost {
+    /// The messages.
+    pub run: Run,
+    /// Their numbers.
+    pub numbers: VecDeque<u64>,
 }
 
 /// Who published a message that may be refused.
@@ -79,11 +91,15 @@ impl Pending {
         self.runs.push(Staged { run, logged: None, mandatory, seqs: SmallVec::new() });
     }
 
-    /// Queues that are gone make way for those that have their names now. What is for nobody any more is dropped, or
-    /// added to `lost` when its publisher wants it back.
-    pub(super) fn look_up(&mut self, find: impl Fn(&str) -> Option<Arc<Queue>>, lost: &mut Vec<Run>) {
+    /// Queues that are gone make way for those that have their names now; whether any were. What is for nobody any more is
+    /// dropped, or added to `lost` when its publisher wants it back.
+    pub(super) fn look_up(
+        &mut self,
+        find: impl Fn(&str) -> Option<Arc<Queue>>,
+        lost: &mut Vec<Lost>,
+    ) -> bool {
         if !self.targets.iter().any(|queue| queue.is_deleted()) {
-            return;
+            return false;
         }
         let now = |queue: &Arc<Queue>| match queue.is_deleted() {
             true => find(&queue.properties.name),
@@ -91,8 +107,25 @@ impl Pending {
         };
         self.targets = self.targets.iter().filter_map(now).collect();
         if self.targets.is_empty() {
-            lost.extend(self.runs.drain(..).filter(|staged| staged.mandatory).map(|staged| staged.run));
+            let mut numbers = self.numbers.drain(..);
+            for Staged { run, .. } in self.runs.drain(..).filter(|staged| staged.mandatory) {
+                let numbers = numbers.by_ref().take(run.count() as usize).collect();
+                lost.push(Lost { run, numbers });
+            }
         }
+        true
+    }
+
+    /// Each of its messages by itself: queues may refuse some of them.
+    pub(super) fn into_singles(self, receipt: Receipt) -> impl Iterator<Item = Self> {
+        let targets = self.targets;
+        let runs = self.runs.into_iter().flat_map(|staged| staged.run.into_singles());
+        runs.map(move |run| {
+            let receipt = Some(Box::new(receipt));
+            let mut single = Self { targets: Arc::clone(&targets), receipt, ..Self::default() };
+            single.stage(run);
+            single
+        })
     }
 
     /// Drops the targets that are gone.
@@ -179,5 +212,6 @@ impl Pending {
         self.is_closed = false;
         self.receipt = None;
         self.is_reserved = false;
+        self.numbers = Vec::new();
     }
 }

@@ -34,8 +34,8 @@ use crate::session::refuse::Refusal;
 use crate::session::unroutable::Unroutable;
 use crate::stats::Charge;
 
-/// What each queue a message goes to takes of a transaction, in bytes.
-const TARGET_BYTES: u64 = 24;
+/// What each queue a message goes to takes of a transaction, in bytes, with the message's number.
+const TARGET_BYTES: u64 = 32;
 
 /// The properties of the last message that said nothing to the broker but its marks: those of the next one need no look
 /// when they are the same.
@@ -266,8 +266,8 @@ fn hand_to_burst(
     let burst = match transaction {
         Some(transaction) => {
             let bytes = message_bytes(message, &body) + targets.len() as u64 * TARGET_BYTES;
-            transaction.count(bytes, node)?;
-            transaction.burst.set_mandatory(mandatory);
+            let number = transaction.count_publish(bytes, node)?;
+            transaction.burst.returns_as(mandatory.then_some(number));
             &mut transaction.burst
         }
         None => own,
@@ -307,13 +307,13 @@ fn return_unroutable(
         return Ok(());
     };
     let bytes = message_bytes(message, &body);
-    transaction.count(bytes, link.node())?;
+    let number = transaction.count_publish(bytes, link.node())?;
     let mut names = NamesBuf::default();
     names.copy(message.names);
     let properties = message.properties.to_vec();
     let charge = Charge::new(&link.node().memory.messages, bytes);
     let unroutable = Unroutable::Never { names, properties, body: body.into_pieces(), charge };
-    transaction.unroutable.push_back(unroutable);
+    transaction.returns.insert(number, unroutable);
     Ok(())
 }
 

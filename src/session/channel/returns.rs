@@ -1,30 +1,24 @@
 //! basic.return: mandatory messages that nobody takes go back to their publisher.
 
-use std::collections::VecDeque;
-
+use crate::broker::publish::Lost;
 use crate::broker::wakes::HOLD_STEPS;
 use crate::message::record::{BodyView, MessageView};
 use crate::protocol::methods::{BasicReturn, Method};
 use crate::protocol::reply::ReplyCode;
 use crate::session::link::Link;
-use crate::session::unroutable::Unroutable;
+use crate::session::unroutable::{Returns, Unroutable};
 
 /// Sends some of these back, as far as this turn goes. `true` when that is all.
-pub fn return_some(link: &mut Link, channel: u16, unroutable: &mut VecDeque<Unroutable>) -> bool {
+pub fn return_some(link: &mut Link, channel: u16, returns: &mut Returns) -> bool {
     for _ in 0..HOLD_STEPS {
-        let Some(first) = unroutable.pop_front() else { return true };
+        let Some(first) = returns.take_first() else { return true };
         link.wakes.count(1);
         match first {
             Unroutable::Never { names, properties, body, charge: _charge } => {
                 let (names, body) = (names.view(), BodyView::Chunks(&body));
                 send_return(link, channel, &MessageView { names, properties: &properties, body });
             }
-            Unroutable::NoLonger(mut run) => {
-                if run.count() > 1 {
-                    let first = run.split_front(1);
-                    unroutable.push_front(Unroutable::NoLonger(run));
-                    run = first;
-                }
+            Unroutable::NoLonger(Lost { run, .. }) => {
                 run.messages().for_each(|message| send_return(link, channel, &message));
             }
         }

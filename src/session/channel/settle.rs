@@ -46,10 +46,10 @@ impl Channel {
         multiple: bool,
         verdict: Verdict,
     ) -> Result<(), Refusal> {
-        if let Some(transaction) = &mut self.transaction {
-            transaction.count(0, link.node())?;
-        }
         if !multiple {
+            if let Some(transaction) = &self.transaction {
+                transaction.check_count(1, link.node().limits.tx_messages_max)?;
+            }
             let one = self.unacked.take_row(tag, tag).ok_or_else(|| unknown_tag(tag))?;
             self.settle(link, one, verdict);
             self.unacked.charge(&link.node().memory.unacked);
@@ -59,7 +59,7 @@ impl Channel {
             return Err(unknown_tag(tag));
         }
         let through = if tag == 0 { u64::MAX } else { tag };
-        if !self.settle_through(link, through, verdict) {
+        if !self.settle_through(link, through, verdict)? {
             link.hold_back(true);
             link.chores.push_back(Chore::Settle { channel: self.number, through, verdict });
         }
@@ -67,16 +67,36 @@ impl Channel {
     }
 
     /// Settles every delivery up to and with this tag, as far as this turn goes. `true` when all are.
-    pub fn settle_through(&mut self, link: &mut Link, through: u64, verdict: Verdict) -> bool {
-        let next = |channel: &mut Self| channel.unacked.take_first_through(through);
-        self.for_each(link, next, |channel, link, delivered| channel.settle(link, delivered, verdict))
+    ///
+    /// # Errors
+    /// A transaction has no place for the next ones, which are left where they are.
+    pub fn settle_through(
+        &mut self,
+        link: &mut Link,
+        through: u64,
+        verdict: Verdict,
+    ) -> Result<bool, Refusal> {
+        let messages_max = link.node().limits.tx_messages_max;
+        let mut refused = Ok(());
+        let next = |channel: &mut Self| {
+            if let Some(transaction) = &channel.transaction {
+                let count = channel.unacked.count_first_through(through)?;
+                refused = transaction.check_count(count, messages_max);
+                refused.as_ref().ok()?;
+            }
+            channel.unacked.take_first_through(through)
+        };
+        let settle =
+            |channel: &mut Self, link: &mut Link, delivered| channel.settle(link, delivered, verdict);
+        let is_done = self.for_each(link, next, settle);
+        refused.map(|()| is_done)
     }
 
     /// Does something with a hold's worth of deliveries; `true` when there are no more.
     pub(super) fn for_each(
         &mut self,
         link: &mut Link,
-        next: impl Fn(&mut Self) -> Option<Delivered>,
+        mut next: impl FnMut(&mut Self) -> Option<Delivered>,
         mut settle: impl FnMut(&mut Self, &mut Link, Delivered),
     ) -> bool {
         let mut is_done = false;

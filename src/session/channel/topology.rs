@@ -15,7 +15,7 @@ use crate::protocol::methods::{
 use crate::protocol::reply::ReplyCode;
 use crate::protocol::table::Table;
 use crate::session::channel::Channel;
-use crate::session::chore::Chore;
+use crate::session::chore::{Chore, Purge};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
 
@@ -141,7 +141,7 @@ impl Channel {
         let queue = link.vhost.find_for_purge(&link.actor, &name)?;
         let (channel, left, nowait) = (self.number, queue.counts().0, purge.nowait);
         // A purge that a crash undoes is allowed to come undone: nothing waits for it.
-        link.chores.push_back(Chore::Purge { channel, queue, left, purged: 0, nowait });
+        link.chores.push_back(Chore::Purge(Purge { channel, queue, left, purged: 0, nowait }));
         Ok(())
     }
 

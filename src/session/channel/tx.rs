@@ -11,7 +11,7 @@ use crate::session::channel::unacked::Delivered;
 use crate::session::chore::{Chore, Verdict};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
-use crate::session::unroutable::Unroutable;
+use crate::session::unroutable::Returns;
 use crate::stats::Charge;
 
 /// What an acknowledgement takes.
@@ -21,11 +21,14 @@ const SETTLED_BYTES: u64 = size_of::<(Delivered, Verdict)>() as u64;
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     pub(super) burst: Burst,
-    messages: usize,
+    /// How many messages it has published, which is the number of the last one.
+    published: u64,
     /// What its messages take in memory and in the log.
     bytes: u64,
-    pub(super) unroutable: VecDeque<Unroutable>,
+    pub(super) returns: Returns,
     settled: VecDeque<(Delivered, Verdict)>,
+    /// How many messages that is.
+    settled_count: u64,
     consumed: u64,
     /// What it takes, on the node's gauge.
     charge: Option<Charge>,
@@ -34,22 +37,26 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    /// One more acknowledgement, or a message of so many bytes, if there is a place for it: a transaction goes to the log
-    /// as a whole.
-    pub(super) fn count(&mut self, bytes: u64, node: &Node) -> Result<(), Refusal> {
-        let (messages_max, bytes_max) = (node.limits.tx_messages_max, node.limits.tx_bytes_max);
-        self.messages += 1;
-        if self.messages > messages_max {
-            return Err(Refusal::precondition(format!("transaction of more than {messages_max} messages")));
-        }
+    /// One more message of so many bytes, if there is a place for it: a transaction goes to the log as a whole. Its number.
+    pub(super) fn count_publish(&mut self, bytes: u64, node: &Node) -> Result<u64, Refusal> {
+        self.check_count(1, node.limits.tx_messages_max)?;
+        self.published += 1;
         self.bytes += bytes;
+        let bytes_max = node.limits.tx_bytes_max;
         if self.bytes > bytes_max {
             return Err(Refusal::precondition(format!("transaction of more than {bytes_max} bytes")));
         }
-        let own_bytes = self.charge(bytes, node);
-        // An acknowledgement is what gives memory back.
-        if bytes > 0 && node.memory.refuses_in_transaction(own_bytes) {
+        if node.memory.refuses_in_transaction(self.charge(bytes, node)) {
             return Err(Refusal::precondition("open transactions take too much memory"));
+        }
+        Ok(self.published)
+    }
+
+    /// Whether there is a place for so many more messages, published or settled. Settling them is what gives memory back:
+    /// only their count is limited.
+    pub(super) fn check_count(&self, more: u32, messages_max: usize) -> Result<(), Refusal> {
+        if self.published + self.settled_count + u64::from(more) > messages_max as u64 {
+            return Err(Refusal::precondition(format!("transaction of more than {messages_max} messages")));
         }
         Ok(())
     }
@@ -63,6 +70,7 @@ impl Transaction {
 
     pub(super) fn settle(&mut self, delivered: Delivered, verdict: Verdict, node: &Node) {
         self.charge(SETTLED_BYTES, node);
+        self.settled_count += u64::from(delivered.count());
         self.consumed += delivered.consumed();
         self.settled.push_back((delivered, verdict));
     }
@@ -74,13 +82,14 @@ impl Transaction {
 
     pub(super) fn take_first_settled(&mut self) -> Option<(Delivered, Verdict)> {
         let (delivered, verdict) = self.settled.pop_front()?;
+        self.settled_count -= u64::from(delivered.count());
         self.consumed -= delivered.consumed();
         Some((delivered, verdict))
     }
 
     /// How many steps it takes to forget what it has published.
     pub(super) fn steps(&self) -> u32 {
-        u32::try_from(self.messages).unwrap_or(u32::MAX)
+        u32::try_from(self.published).unwrap_or(u32::MAX)
     }
 }
 
@@ -105,14 +114,15 @@ impl Channel {
 
     /// Collects what the transaction has settled, some at a time. When that is all, what it has published is to be handed
     /// over with it, and the messages that are to be returned come back.
-    pub fn collect_commit(&mut self, link: &mut Link) -> Option<VecDeque<Unroutable>> {
-        let Some(mut transaction) = self.transaction.take() else { return Some(VecDeque::new()) };
+    pub fn collect_commit(&mut self, link: &mut Link) -> Option<Returns> {
+        let Some(mut transaction) = self.transaction.take() else { return Some(Returns::default()) };
         for _ in 0..HOLD_STEPS {
             let Some((delivered, verdict)) = transaction.take_first_settled() else {
                 self.transaction = Some(Transaction::default());
-                let lost = link.commit(&mut transaction.burst);
-                transaction.unroutable.extend(lost.into_iter().map(Unroutable::NoLonger));
-                return Some(transaction.unroutable);
+                let lost = link.commit(self.number, &mut transaction.burst);
+                link.wakes.count(u32::try_from(lost.len()).unwrap_or(u32::MAX));
+                lost.into_iter().for_each(|lost| transaction.returns.add_lost(lost));
+                return Some(transaction.returns);
             };
             self.settle_now(link, delivered, verdict);
         }
@@ -125,9 +135,9 @@ impl Channel {
         if let Some(transaction) = &mut self.transaction {
             // Once: a channel that ends comes here in each turn.
             link.wakes.count(transaction.steps());
-            transaction.messages = 0;
+            transaction.published = 0;
             transaction.burst = Burst::default();
-            transaction.unroutable.clear();
+            transaction.returns = Returns::default();
         }
     }
 

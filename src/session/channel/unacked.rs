@@ -144,6 +144,13 @@ impl Unacked {
         self.find(tag).is_some()
     }
 
+    /// How many [`Unacked::take_first_through`] would take.
+    pub fn count_first_through(&self, tag: u64) -> Option<u32> {
+        let (&last_tag, first) = self.by_last_tag.first_key_value()?;
+        // Those of one run, which is no longer than its count says.
+        (first.first_tag <= tag).then(|| (last_tag.min(tag) - first.first_tag + 1) as u32)
+    }
+
     /// Takes the first run of deliveries, and of it no more than those up to and with this tag. `None` when there are
     /// none.
     pub fn take_first_through(&mut self, tag: u64) -> Option<Delivered> {

@@ -9,7 +9,7 @@ use super::{Broker, Client, PERSISTENT, consume, declare_durable, publish};
 use crate::config::Config;
 use crate::protocol::frame;
 use crate::protocol::methods::{
-    BasicAck, BasicPublish, BasicQos, ChannelClose, Method, TxCommit, TxRollback, TxSelect,
+    BasicAck, BasicPublish, BasicQos, ChannelClose, Method, QueueDelete, TxCommit, TxRollback, TxSelect,
 };
 
 const WATERMARK: u64 = 8_000_000;
@@ -193,4 +193,64 @@ fn a_channel_closes_whatever_its_transaction_has_published() {
         client.wake();
     }
     assert_eq!((client.told(), broker.node.memory.transactions.read()), (vec!["channel.close-ok"], 0));
+}
+
+#[test]
+fn what_is_too_much_to_settle_is_found_in_whichever_turn_and_all_of_it_comes_back() {
+    let mut config = Config::default();
+    config.limits.tx_messages_max = 2500;
+    let broker = Arc::new(Broker::new(Arc::new(config), WATERMARK, u64::MAX).unwrap());
+    let (mut client, mut other) = (Client::log_in(&broker, 0), Client::log_in(&broker, 0));
+    declare_durable(&mut client, "q");
+    consume(&mut client, "q");
+    for _ in 0..3500 {
+        other.feed(publish(b"q", b"m"));
+        client.wake();
+    }
+    client.say(1, &Method::TxSelect(TxSelect {}));
+    client.told();
+    client.say(1, &Method::BasicAck(BasicAck { delivery_tag: 0, multiple: true }));
+    let mut turns = 1;
+    while client.has_work() {
+        assert!(client.session.steps() <= 2000);
+        client.wake();
+        turns += 1;
+    }
+    assert!(turns >= 3, "{turns} turns");
+    assert_eq!((client.told(), broker.node.memory.transactions.read()), (vec!["channel.close"], 0));
+    assert_eq!(broker.vhost("/").unwrap().queue("q").unwrap().depth(), (3500, 0));
+}
+
+#[test]
+fn a_commit_that_takes_turns_returns_in_the_order_of_publishing() {
+    let (_broker, mut client) = setup();
+    declare_durable(&mut client, "r");
+    client.told();
+    let numbers = 0..3000u32;
+    for number in numbers.clone() {
+        let key = [&b"q"[..], b"nobody", b"r"][number as usize % 3];
+        let publish = BasicPublish { exchange: b"", routing_key: key, mandatory: true, immediate: false };
+        let mut bytes = BytesMut::new();
+        frame::put_method(&mut bytes, 1, &Method::BasicPublish(publish));
+        frame::put_header(&mut bytes, 1, 4, &PERSISTENT);
+        frame::put_body_head(&mut bytes, 1, 4);
+        bytes.extend_from_slice(&number.to_be_bytes());
+        bytes.extend_from_slice(&[frame::FRAME_END]);
+        client.feed(bytes);
+    }
+    for queue in ["q", "r"] {
+        client.say(
+            2,
+            &Method::QueueDelete(QueueDelete { queue, if_unused: false, if_empty: false, nowait: true }),
+        );
+    }
+    client.bodies.clear();
+    client.say(1, &Method::TxCommit(TxCommit {}));
+    while client.has_work() {
+        assert!(client.session.steps() <= 2000, "{} steps", client.session.steps());
+        client.wake();
+    }
+    assert_eq!(client.told().last(), Some(&"tx.commit-ok"));
+    let bodies: Vec<Vec<u8>> = numbers.map(|number| number.to_be_bytes().to_vec()).collect();
+    assert!(client.bodies == bodies, "in the order of publishing");
 }

@@ -38,9 +38,6 @@ impl Model {
             confirms.logged_behind.push_back(logged_behind);
         }
         if let Some(tx) = &mut channel.tx {
-            if queues.is_empty() && message.mandatory {
-                tx.unroutable.push(Rc::clone(message));
-            }
             tx.publishes.push((names, Rc::clone(message)));
             return;
         }
@@ -127,8 +124,7 @@ impl Model {
 
     pub(super) fn commit(&mut self, key: ChannelKey) {
         let tx = std::mem::take(self.channel(key).tx.as_mut().expect("a transaction is open"));
-        assert!(tx.unroutable.is_empty(), "returns come before commit-ok");
-        assert!(self.first_lost(&tx).is_empty(), "returns come before commit-ok");
+        assert!(self.next_returned(&tx).is_none(), "returns come before commit-ok");
         for (names, message) in &tx.publishes {
             let queues = self.look_up(names);
             let logged = self.logged(&queues, message).is_some();
@@ -146,17 +142,12 @@ impl Model {
         names.iter().filter_map(|name| self.names.get(name)).copied().collect()
     }
 
-    /// The mandatory messages of a transaction whose queues are gone, and which did not come back yet: of those to the
-    /// same queues the first.
-    pub(super) fn first_lost(&self, tx: &Tx) -> Vec<Rc<Message>> {
-        let mut first: BTreeMap<&[String], &Rc<Message>> = BTreeMap::new();
-        for (names, message) in &tx.publishes {
-            let is_lost = message.mandatory && !names.is_empty() && self.look_up(names).is_empty();
-            if is_lost && !tx.lost.contains(&message.id) {
-                first.entry(names).or_insert(message);
-            }
-        }
-        first.into_values().cloned().collect()
+    /// The first mandatory message of a transaction that had no queue, or has none any more, and did not come back yet.
+    pub(super) fn next_returned(&self, tx: &Tx) -> Option<Rc<Message>> {
+        let left = tx.publishes.iter().filter(|(_, message)| !tx.returned.contains(&message.id));
+        let mut mandatory = left.filter(|(_, message)| message.mandatory);
+        let (_, next) = mandatory.find(|(names, _)| self.look_up(names).is_empty())?;
+        Some(Rc::clone(next))
     }
 
     pub(super) fn roll_back(&mut self, key: ChannelKey) {

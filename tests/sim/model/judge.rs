@@ -376,14 +376,8 @@ impl Model {
             }
             Some((channel, Op::TxCommit)) if channel == key.1 => {
                 let mut tx = self.channel(key).tx.take().expect("a transaction is open");
-                let next = if tx.unroutable.is_empty() {
-                    let id = self.message(content).id;
-                    let lost = self.first_lost(&tx).into_iter().find(|message| message.id == id);
-                    tx.lost.insert(id);
-                    lost.unwrap_or_else(|| panic!("message {id} is not to be returned, or not yet"))
-                } else {
-                    tx.unroutable.remove(0)
-                };
+                let next = self.next_returned(&tx).expect("one is to be returned");
+                tx.returned.insert(next.id);
                 self.channel(key).tx = Some(tx);
                 next
             }

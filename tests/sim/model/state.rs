@@ -134,9 +134,8 @@ pub(super) struct Confirms {
 pub(super) struct Tx {
     /// With the names of the queues each goes to.
     pub(super) publishes: Vec<(Vec<String>, Rc<Message>)>,
-    pub(super) unroutable: Vec<Rc<Message>>,
-    /// Those that came back, for their queues are gone, since it is being committed.
-    pub(super) lost: BTreeSet<u64>,
+    /// Those that came back since it is being committed.
+    pub(super) returned: BTreeSet<u64>,
     pub(super) settled: Vec<(u64, Held, Verdict)>,
 }
 
