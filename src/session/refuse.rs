@@ -37,6 +37,16 @@ impl Refusal {
         Self::new(ReplyCode::UnexpectedFrame, explanation)
     }
 
+    /// 505: a part of a content that no basic.publish has begun.
+    pub fn unexpected_content() -> Self {
+        Self::unexpected_frame("expected method frame, got non method frame instead")
+    }
+
+    /// 503: a method that only the server sends, or an answer that nobody waits for.
+    pub fn unimplemented_method() -> Self {
+        Self::new(ReplyCode::CommandInvalid, "unimplemented method")
+    }
+
     /// 504: the channel or connection is not in a state for this method.
     pub fn channel_error(explanation: impl Into<String>) -> Self {
         Self::new(ReplyCode::ChannelError, explanation)

@@ -253,11 +253,9 @@ impl Running {
     pub fn on_frame(&mut self, frame: &FrameView<'_>) -> Result<Step, Failure> {
         match frame.kind {
             FrameKind::Heartbeat if frame.channel == 0 => Ok(Step::Continue),
-            FrameKind::Heartbeat => Err(Refusal::unexpected_frame("type 8, all octets = <<>>").into()),
+            FrameKind::Heartbeat => Err(out_of_place(frame)),
             FrameKind::Method => self.on_method_frame(frame),
-            FrameKind::Header | FrameKind::Body if frame.channel == 0 => {
-                Err(Refusal::unexpected_frame("content on channel 0").into())
-            }
+            FrameKind::Header | FrameKind::Body if frame.channel == 0 => Err(out_of_place(frame)),
             FrameKind::Header => {
                 let header = ContentHeader::parse(frame.payload)
                     .map_err(|error| Refusal::new(ReplyCode::FrameError, error.to_string()))?;
@@ -275,6 +273,9 @@ impl Running {
     /// As [`Running::on_frame`].
     pub fn on_shared_body(&mut self, number: u16, payload: Bytes) -> Result<Step, Failure> {
         let frame = FrameView { kind: FrameKind::Body, channel: number, payload: &payload.clone() };
+        if number == 0 {
+            return Err(out_of_place(&frame));
+        }
         self.on_content(&frame, |channel, link| channel.on_body(link, Piece::Shared(payload)))
     }
 
@@ -305,7 +306,7 @@ impl Running {
         match method {
             Method::ChannelOpen(_) => self.on_channel_open(frame.channel),
             Method::ChannelClose(_) => self.on_channel_close(frame),
-            Method::ChannelCloseOk(_) => self.on_channel_close_ok(frame),
+            Method::ChannelCloseOk(close_ok) => self.on_channel_close_ok(frame, close_ok),
             _ => {
                 let Some(at) = self.open_channel_or_discard(frame)? else { return Ok(Step::Continue) };
                 let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else {
@@ -341,6 +342,7 @@ impl Running {
     fn on_channel_open(&mut self, number: u16) -> Result<Step, Failure> {
         const ID: (u16, u16) = (20, 10);
         let Err(at) = self.find(number) else {
+            self.check_between_contents(number)?;
             return Err(Failure::new(Refusal::channel_error("second 'channel.open' seen"), ID));
         };
         let open = self.channels.len();
@@ -358,6 +360,7 @@ impl Running {
 
     fn on_channel_close(&mut self, frame: &FrameView<'_>) -> Result<Step, Failure> {
         let at = self.find(frame.channel).map_err(|_| expected_open(frame))?;
+        self.check_between_contents(frame.channel)?;
         let close_ok = Method::ChannelCloseOk(ChannelCloseOk {});
         if matches!(self.channels.get(at), Some((_, Slot::Open(_))))
             && let (_, Slot::Open(channel)) = self.channels.remove(at)
@@ -371,12 +374,29 @@ impl Running {
         Ok(Step::Continue)
     }
 
-    fn on_channel_close_ok(&mut self, frame: &FrameView<'_>) -> Result<Step, Failure> {
+    fn on_channel_close_ok(
+        &mut self,
+        frame: &FrameView<'_>,
+        close_ok: ChannelCloseOk,
+    ) -> Result<Step, Failure> {
         let at = self.find(frame.channel).map_err(|_| expected_open(frame))?;
-        if matches!(self.channels.get(at), Some((_, Slot::Closing))) {
-            self.channels.remove(at);
+        self.check_between_contents(frame.channel)?;
+        if matches!(self.channels.get(at), Some((_, Slot::Open(_)))) {
+            let id = Method::ChannelCloseOk(close_ok).id();
+            return Err(Failure::new(Refusal::unimplemented_method(), id));
         }
+        self.channels.remove(at);
         Ok(Step::Continue)
+    }
+
+    /// A content goes on before its channel is opened or closed.
+    fn check_between_contents(&self, number: u16) -> Result<(), Failure> {
+        match self.find(number).ok().and_then(|at| self.channels.get(at)) {
+            Some((_, Slot::Open(channel))) => {
+                channel.check_between_contents().map_err(|refusal| Failure::new(refusal, PUBLISH_ID))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where the frame's channel is, if it is open. Frames of one that is closing are dropped: its client may be in the
@@ -544,10 +564,18 @@ impl Running {
     }
 }
 
+/// A frame for a channel that is not open.
 fn expected_open(frame: &FrameView<'_>) -> Failure {
-    let id = match frame.kind {
-        FrameKind::Method => Method::peek_id(frame.payload).unwrap_or_default(),
-        _ => (0, 0),
-    };
-    Failure::new(Refusal::channel_error("expected 'channel.open'"), id)
+    match frame.kind {
+        FrameKind::Method => {
+            let id = Method::peek_id(frame.payload).unwrap_or_default();
+            Failure::new(Refusal::channel_error("expected 'channel.open'"), id)
+        }
+        _ => Refusal::unexpected_content().into(),
+    }
+}
+
+/// A frame that its channel's number does not allow.
+fn out_of_place(frame: &FrameView<'_>) -> Failure {
+    Refusal::unexpected_frame(frame.to_string()).into()
 }

@@ -2,12 +2,14 @@
 
 use sluicemq::broker::Broker;
 use sluicemq::protocol::field::Field;
-use sluicemq::protocol::methods::{BasicPublish, ChannelFlow, Method, QueueBind};
+use sluicemq::protocol::methods::{
+    BasicPublish, ChannelCloseOk, ChannelFlow, ChannelOpen, Method, QueueBind, TxSelect, TxSelectOk,
+};
 use sluicemq::protocol::properties::PropertiesBuf;
 use sluicemq::protocol::table::{Array, ArrayBuf, Table, TableBuf};
 
 use crate::harness::broker::{OwnBroker, expected_of, only_here, unique};
-use crate::harness::client::{Client, NO_PROPERTIES, assert_usable};
+use crate::harness::client::{CHANNEL_CLOSE, Client, NO_PROPERTIES, assert_usable};
 use crate::harness::content::{Arrival, content_frames, header_frame, properties};
 use crate::harness::methods::{publish, queue_bind};
 use crate::harness::wire::{method_frame, raw_frame};
@@ -50,6 +52,30 @@ fn a_header_without_a_publish_is_505() {
 fn a_body_without_a_header_is_505() {
     check_fatal(&[&raw_frame(3, 1, b"x")], (0, 0), 505, METHOD_EXPECTED);
     check_fatal(&[&publish_frame("q"), &raw_frame(3, 1, b"x")], PUBLISH, 505, HEADER_EXPECTED);
+}
+
+#[test]
+fn content_on_a_channel_that_is_not_open_is_505() {
+    let header = header_frame(9, 60, 0, 1, NO_PROPERTIES);
+    for frame in [header, raw_frame(3, 9, b"x"), raw_frame(3, 9, &[b'x'; 100_000])] {
+        check_fatal(&[&frame], (0, 0), 505, METHOD_EXPECTED);
+    }
+    let mut closed = Client::open();
+    closed.close_channel();
+    closed.wire.send_bytes(&raw_frame(3, 1, b"x"));
+    closed.expect_connection_close((0, 0), 505, METHOD_EXPECTED);
+}
+
+#[test]
+fn content_on_channel_0_is_505_and_shown() {
+    for (frame, shown) in [
+        (header_frame(0, 60, 0, 0, NO_PROPERTIES), "type 2, all octets = <<0,60,0,0,0,0,0,0,0,0,0,0,0,0>>"),
+        (raw_frame(3, 0, b"x"), "type 3, all octets = <<\"x\">>"),
+        (raw_frame(3, 0, &[b'x'; 17]), "type 3, first 16 octets = <<\"xxxxxxxxxxxxxxxx\">>"),
+        (raw_frame(3, 0, &[b'x'; 100_000]), "type 3, first 16 octets = <<\"xxxxxxxxxxxxxxxx\">>"),
+    ] {
+        check_fatal(&[&frame], (0, 0), 505, &format!("UNEXPECTED_FRAME - {shown}"));
+    }
 }
 
 #[test]
@@ -117,6 +143,20 @@ fn a_method_in_the_middle_of_a_body_is_505() {
     check_fatal(&[&publish_frame("q"), &header, &part, &flow], PUBLISH, 505, BODY_EXPECTED);
     check_fatal(&[&publish_frame("q"), &flow], PUBLISH, 505, HEADER_EXPECTED);
     check_fatal(&[&publish_frame("q"), &header, &header], PUBLISH, 505, BODY_EXPECTED);
+}
+
+#[test]
+fn no_channel_opens_or_ends_in_the_middle_of_a_content() {
+    let header = header_frame(1, 60, 0, 5, NO_PROPERTIES);
+    for method in [
+        Method::ChannelOpen(ChannelOpen {}),
+        Method::ChannelClose(CHANNEL_CLOSE),
+        Method::ChannelCloseOk(ChannelCloseOk {}),
+    ] {
+        let method = method_frame(1, &method);
+        check_fatal(&[&publish_frame("q"), &method], PUBLISH, 505, HEADER_EXPECTED);
+        check_fatal(&[&publish_frame("q"), &header, &method], PUBLISH, 505, BODY_EXPECTED);
+    }
 }
 
 /// What the broker holds of bodies that have not arrived whole.
@@ -335,18 +375,40 @@ fn an_expiration_out_of_range_is_406() {
 }
 
 #[test]
-fn any_delivery_mode_is_relayed() {
+fn a_delivery_mode_is_1_or_2() {
     for mode in [1, 2] {
         let properties = properties(|p| _ = p.delivery_mode(mode));
         assert_eq!(relay(&properties, b"").properties, properties);
     }
-    if !only_here("RabbitMQ 3.10 refuses other modes: {delivery_mode_unknown,0}") {
-        return;
+    let mut client = Client::open();
+    let queue = client.queue();
+    for mode in [0, 3, 9, 255] {
+        let text = format!("PRECONDITION_FAILED - invalid message: {{delivery_mode_unknown,{mode}}}");
+        let odd = properties(|p| _ = p.delivery_mode(mode));
+        // Also behind messages that are like it, and in a transaction that is never committed.
+        client.put_all(&queue, &["a", "b"]);
+        client.publish_as(publish("", &queue), &odd, b"odd");
+        client.expect_channel_close(PUBLISH, 406, &text);
+        client.call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+        client.publish_as(publish("", &queue), &odd, b"odd");
+        client.expect_channel_close(PUBLISH, 406, &text);
+        assert_eq!(client.take_all(&queue), ["a", "b"]);
     }
-    for mode in [0, 3, 255] {
-        let properties = properties(|p| _ = p.delivery_mode(mode));
-        assert_eq!(relay(&properties, b"").properties, properties);
-    }
+}
+
+#[test]
+fn of_several_faults_the_mode_is_named_last() {
+    let mut client = Client::open();
+    let late = properties(|p| _ = p.delivery_mode(9).expiration("soon"));
+    client.publish_as(publish("", "k"), &late, b"");
+    let text = "PRECONDITION_FAILED - invalid expiration 'soon': no_integer";
+    client.expect_channel_close(PUBLISH, 406, text);
+    let mut headers = TableBuf::new();
+    headers.insert("CC", Field::Bool(true));
+    let keyless = properties(|p| _ = p.delivery_mode(9).headers(headers.as_table()));
+    client.publish_as(publish("", "k"), &keyless, b"");
+    let text = "PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,\"CC\",bool}";
+    client.expect_channel_close(PUBLISH, 406, text);
 }
 
 #[test]

@@ -347,6 +347,10 @@ fn a_reply_consumer_keeps_its_rules() {
     client.publish_as(publish("", "k"), &properties(|p| _ = p.reply_to(REPLY_TO)), b"");
     let text = "PRECONDITION_FAILED - fast reply consumer does not exist";
     client.expect_channel_close((60, 40), 406, text);
+    // It is no queue, whoever waits there.
+    client.consume_as(BasicConsume { no_ack: true, ..consume(REPLY_TO) });
+    let get = Method::BasicGet(BasicGet { queue: REPLY_TO, no_ack: true });
+    client.check_channel_close(&get, 404, &format!("NOT_FOUND - no queue '{REPLY_TO}' in vhost '/'"));
 }
 
 #[test]

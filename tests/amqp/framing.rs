@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use sluicemq::protocol::frame::FRAME_END;
-use sluicemq::protocol::methods::{BasicAck, QueuePurge};
-use sluicemq::protocol::methods::{ChannelCloseOk, ChannelFlow, ChannelOpen, ConnectionTuneOk, Method};
+use sluicemq::protocol::methods::{
+    BasicAck, BasicCancelOk, ChannelCloseOk, ChannelFlow, ChannelFlowOk, ChannelOpen, ConnectionTuneOk,
+    Method, QueueDeleteOk, QueuePurge,
+};
 
 use crate::harness::broker::{expected_of, impatient, is_ours, unique};
 use crate::harness::client::{CHANNEL_CLOSE, Client, NO_PROPERTIES, assert_usable};
@@ -189,6 +191,18 @@ fn a_channel_that_is_not_open_is_504() {
     let mut closed = Client::open();
     closed.close_channel();
     closed.check_connection_close(&FLOW, 504, text);
+}
+
+#[test]
+fn an_answer_nobody_waits_for_is_503() {
+    for answer in [
+        Method::ChannelCloseOk(ChannelCloseOk {}),
+        Method::ChannelFlowOk(ChannelFlowOk { active: true }),
+        Method::BasicCancelOk(BasicCancelOk { consumer_tag: "t" }),
+        Method::QueueDeleteOk(QueueDeleteOk { message_count: 0 }),
+    ] {
+        Client::open().check_connection_close(&answer, 503, "COMMAND_INVALID - unimplemented method");
+    }
 }
 
 #[test]

@@ -82,9 +82,7 @@ impl Assembly {
 
     pub(super) fn on_header(&mut self, link: &Link, header: &ContentHeader<'_>) -> Result<(), Refusal> {
         match self.stage {
-            Stage::Idle => {
-                return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
-            }
+            Stage::Idle => return Err(Refusal::unexpected_content()),
             Stage::Body => return Err(self.unexpected_method()),
             Stage::Header if header.weight != 0 => return Err(self.unexpected_method()),
             Stage::Header => {}
@@ -121,9 +119,7 @@ impl Assembly {
     /// Takes a piece of the body; the slice comes back when it is all of a small body, which needs no copy here.
     pub(super) fn on_body<'a>(&mut self, link: &Link, piece: Piece<'a>) -> Result<Option<&'a [u8]>, Refusal> {
         match self.stage {
-            Stage::Idle => {
-                return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
-            }
+            Stage::Idle => return Err(Refusal::unexpected_content()),
             Stage::Header => return Err(self.unexpected_method()),
             Stage::Body => {}
         }

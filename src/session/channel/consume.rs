@@ -151,9 +151,6 @@ impl Channel {
     /// Answers with the queue's head. While that is not durable the connection waits, and takes nothing else.
     pub fn on_get(&mut self, link: &mut Link, get: &BasicGet<'_>) -> Result<(), Refusal> {
         let queue_name = self.queue_or_last(get.queue)?;
-        if queue_name == REPLY_TO {
-            return Err(Refusal::not_implemented(format!("basic.get not supported by '{REPLY_TO}'")));
-        }
         link.vhost.check_access(&link.actor, Access::Read, ResourceKind::Queue, &queue_name)?;
         let queue = link.vhost.find_queue(&queue_name, &link.actor)?;
         if queue.kind == QueueKind::Quorum && queue.is_single_active() {

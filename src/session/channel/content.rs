@@ -12,7 +12,8 @@ use crate::session::refuse::Refusal;
 pub(super) const BASIC_CLASS: u16 = 60;
 /// The longest expiration: ten years, in milliseconds.
 const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
-/// The delivery mode of messages that are to survive; every other one is transient.
+/// The delivery modes: of messages that need not survive, which is what those without one are, and of those that are to.
+const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
 /// Keys a message may be sent to beside its routing key.
 const MORE_KEYS_MAX: usize = 1000;
@@ -46,6 +47,16 @@ pub(super) fn check(properties: &Properties<'_>, user: &User) -> Result<(), Refu
     match properties.expiration() {
         Some(expiration) => check_expiration(expiration),
         None => Ok(()),
+    }
+}
+
+/// Asked last, as RabbitMQ does: of several faults one is named.
+pub(super) fn check_delivery_mode(properties: &Properties<'_>) -> Result<(), Refusal> {
+    match properties.delivery_mode() {
+        None | Some(TRANSIENT | PERSISTENT) => Ok(()),
+        Some(mode) => {
+            Err(Refusal::precondition(format!("invalid message: {{delivery_mode_unknown,{mode}}}")))
+        }
     }
 }
 

@@ -85,6 +85,14 @@ impl Channel {
         self.assembly.is_awaiting()
     }
 
+    /// Whether a method may come.
+    ///
+    /// # Errors
+    /// It would be in the middle of a content.
+    pub fn check_between_contents(&self) -> Result<(), Refusal> {
+        if self.awaits_content() { Err(self.assembly.unexpected_method()) } else { Ok(()) }
+    }
+
     /// Whether acknowledgements wait for tx.commit.
     pub fn is_transactional(&self) -> bool {
         self.transaction.is_some()
@@ -95,9 +103,7 @@ impl Channel {
     /// # Errors
     /// What the method is refused with; the session closes what the code says.
     pub fn on_method(&mut self, link: &mut Link, method: &Method<'_>) -> Result<(), Refusal> {
-        if self.awaits_content() {
-            return Err(self.assembly.unexpected_method());
-        }
+        self.check_between_contents()?;
         match method {
             Method::BasicPublish(publish) => self.on_publish(publish),
             Method::BasicAck(ack) => self.on_ack(link, ack.delivery_tag, ack.multiple),
@@ -108,8 +114,6 @@ impl Channel {
             Method::BasicQos(qos) => self.on_qos(link, qos),
             Method::BasicConsume(consume) => self.on_consume(link, consume),
             Method::BasicCancel(cancel) => self.on_cancel(link, cancel),
-            // The client agrees that its consumer is gone.
-            Method::BasicCancelOk(_) | Method::ChannelFlowOk(_) => Ok(()),
             Method::BasicGet(get) => self.on_get(link, get),
             Method::ConfirmSelect(select) => self.on_confirm_select(link, select.nowait),
             Method::TxSelect(_) => self.on_tx_select(link),

@@ -205,6 +205,7 @@ impl Publisher<'_> {
         let rewritten = content::rewrite(&parsed, self.reply_address)?;
         let headers = parsed.headers().unwrap_or(Table::EMPTY);
         let more_keys = content::more_keys(headers)?;
+        content::check_delivery_mode(&parsed)?;
         let marks = content::marks(&parsed);
         if rewritten.is_none() && more_keys.is_empty() {
             self.plain.remember(message.properties, marks);

@@ -63,7 +63,7 @@ impl Channel {
                 self.remove(link, removal, false, &Method::QueueUnbindOk(QueueUnbindOk {}));
                 Ok(())
             }
-            _ => Err(Refusal::new(ReplyCode::CommandInvalid, "unimplemented method")),
+            _ => Err(Refusal::unimplemented_method()),
         }
     }
 
