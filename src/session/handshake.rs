@@ -121,7 +121,7 @@ impl Handshake {
                 version_major: 0,
                 version_minor: 9,
                 server_properties: properties.as_table(),
-                mechanisms: b"PLAIN AMQPLAIN",
+                mechanisms: Mechanism::OFFERED.as_bytes(),
                 locales: b"en_US",
             }),
         );

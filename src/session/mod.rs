@@ -191,9 +191,12 @@ impl Session {
                 && self.is_ready_for_content(now)
                 && self.take_part(input, at, now);
         }
-        if self.take_express(input, at, now) {
-            return true;
-        }
+        self.take_express(input, at, now) || self.take_frame(input, at, now)
+    }
+
+    /// Handles the frame at `at`, or what has arrived of one that is not collected first. `false` when it must wait.
+    fn take_frame(&mut self, input: &mut BytesMut, at: &mut usize, now: Now) -> bool {
+        let rest = input.get(*at..).unwrap_or_default();
         match frame::peek(rest, self.frame_max) {
             Ok(None) if self.waits_with(|| FrameKind::is_content_octet(rest.first())) => false,
             Ok(None) => self.is_running() && self.cut.begin_part(input, at, self.frame_max),
