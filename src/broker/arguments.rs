@@ -46,6 +46,9 @@ enum Support {
 
 type Check = fn(Field<'_>, Table<'_>) -> Result<Support, String>;
 
+/// What happens when a consumer holds a message for too long: ours, of queues and of consumers.
+const TIMEOUT_ACTION: &str = "x-consumer-timeout-action";
+
 /// Kinds of queues that take an argument.
 const CLASSIC: &[QueueKind] = &[QueueKind::Classic];
 const QUORUM: &[QueueKind] = &[QueueKind::Quorum];
@@ -71,7 +74,7 @@ const QUEUE_ARGUMENTS: [(&str, &[QueueKind], Check); 30] = [
     ("x-single-active-consumer", BOTH, flag),
     ("x-delivery-limit", QUORUM, |value, _| integer(value).map(|_| Support::Accepted)),
     ("x-consumer-timeout", BOTH, |value, _| in_range(value, 0, i64::MAX, "")),
-    ("x-consumer-timeout-action", BOTH, |_, _| Ok(Support::Later)),
+    (TIMEOUT_ACTION, BOTH, timeout_action),
     ("x-quorum-initial-group-size", QUORUM, |value, _| in_range(value, 1, i64::MAX, "")),
     ("x-max-in-memory-length", QUORUM, |value, _| in_range(value, 0, i64::MAX, "")),
     ("x-max-in-memory-bytes", QUORUM, |value, _| in_range(value, 0, i64::MAX, "")),
@@ -155,6 +158,24 @@ pub fn consumer_timeout(arguments: Table<'_>, resource: &Resource) -> Result<Opt
     };
     in_range(value, 0, i64::MAX, "").map_err(invalid)?;
     Ok(value.as_int().and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0))
+}
+
+/// Whether basic.consume says that what is held for too long is taken back, and nothing else happens; `None` when it does
+/// not say.
+///
+/// # Errors
+/// As for the argument of a queue ([`check_queue_arguments`]).
+pub fn consumer_takes_back(arguments: Table<'_>, resource: &Resource) -> Result<Option<bool>, BrokerError> {
+    let Some(value) = arguments.get(TIMEOUT_ACTION) else { return Ok(None) };
+    let invalid = |reason| BrokerError::InvalidArgument {
+        argument: TIMEOUT_ACTION.to_owned(),
+        resource: resource.clone(),
+        reason,
+    };
+    match timeout_action(value, arguments).map_err(invalid)? {
+        Support::Later => Err(not_yet(&format!("argument '{TIMEOUT_ACTION}'"), value, resource)),
+        Support::Accepted => Ok(Some(value == Field::LongStr(b"requeue"))),
+    }
 }
 
 /// The `alternate-exchange` of exchange.declare.
@@ -324,6 +345,14 @@ fn flag(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
     match value {
         Field::Bool(_) => Ok(Support::Accepted),
         other => Err(unacceptable(other)),
+    }
+}
+
+fn timeout_action(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
+    match text(value)? {
+        b"requeue" | b"close" => Ok(Support::Accepted),
+        b"cancel" => Ok(Support::Later),
+        other => Err(format!("{{invalid_consumer_timeout_action,{}}}", String::from_utf8_lossy(other))),
     }
 }
 

@@ -24,8 +24,8 @@ pub struct Consumer {
     pub outbox: Arc<Outbox>,
     /// What it consumes from; `None` for a direct reply-to consumer, which no queue stands behind.
     pub source: Option<Source>,
-    /// How long it may hold a message, in milliseconds.
-    pub timeout_ms: u64,
+    /// How long it may hold a message.
+    pub timeout: Timeout,
     /// Its number in a line of the outbox, or zero: written and read under the outbox's lock.
     pub(in crate::broker) place: AtomicU64,
     /// What it takes, on the node's gauge.
@@ -43,12 +43,12 @@ impl Consumer {
         no_ack: bool,
         outbox: Arc<Outbox>,
         source: Option<Source>,
-        timeout_ms: u64,
+        timeout: Timeout,
         memory: &Memory,
     ) -> Self {
         let charge = Charge::new(&memory.consumers, (CONSUMER_BYTES + 2 * tag.len()) as u64);
         let place = AtomicU64::new(0);
-        Self { tag, channel, no_ack, outbox, source, timeout_ms, place, _charge: charge }
+        Self { tag, channel, no_ack, outbox, source, timeout, place, _charge: charge }
     }
 
     /// It has waited in line and may go on, with its share of what there is.
@@ -57,6 +57,20 @@ impl Consumer {
             source.queue.resume(self, source.key, share, wakes);
         }
     }
+}
+
+/// How long a message may be held, and what happens then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    /// In milliseconds.
+    pub ms: u64,
+    /// The message is taken back, and nothing else happens; otherwise the channel is closed.
+    pub takes_back: bool,
+}
+
+impl Timeout {
+    /// For ever.
+    pub const NEVER: Self = Self { ms: u64::MAX, takes_back: false };
 }
 
 /// A consumer's place at its queue.

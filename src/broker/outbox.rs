@@ -472,7 +472,7 @@ mod tests {
     use std::task::{Context, Poll, Wake, Waker};
 
     use super::Outbox;
-    use crate::broker::consumer::Consumer;
+    use crate::broker::consumer::{Consumer, Timeout};
     use crate::broker::memory::Memory;
     use crate::broker::node::ConnectionId;
     use crate::broker::wakes::Wakes;
@@ -493,7 +493,8 @@ mod tests {
         let waker = Waker::from(Arc::clone(&count));
         let mut context = Context::from_waker(&waker);
         let wakes = || count.0.load(Ordering::Relaxed);
-        let consumer = Arc::new(Consumer::new("".into(), 1, true, Arc::clone(&outbox), None, 0, &memory));
+        let consumer =
+            Arc::new(Consumer::new("".into(), 1, true, Arc::clone(&outbox), None, Timeout::NEVER, &memory));
         let push = || {
             let mut wakes = Wakes::default();
             outbox.lock().push_cancelled(&consumer, &mut wakes);

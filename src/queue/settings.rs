@@ -92,6 +92,8 @@ pub struct Settings {
     pub delays: bool,
     /// How long a consumer may hold a message, in milliseconds.
     pub consumer_timeout_ms: Option<u64>,
+    /// Only the message is taken back that is held for longer, and the channel is not closed.
+    pub takes_back_overdue: bool,
 }
 
 impl Settings {
@@ -136,6 +138,7 @@ impl Settings {
             delivery_limit: number("x-delivery-limit").filter(|_| kind == QueueKind::Quorum),
             delays: false,
             consumer_timeout_ms: number("x-consumer-timeout"),
+            takes_back_overdue: text("x-consumer-timeout-action") == Some(b"requeue"),
         }
     }
 

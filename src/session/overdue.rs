@@ -80,12 +80,14 @@ impl Running {
             if channel.holds_any() {
                 self.link.overdue.hold(shortest_ms, now);
                 if overdue.is_none() {
-                    let (found, is_cut) = channel.overdue(now.steady_ms, shortest_ms, most);
+                    let (found, is_cut) = channel.overdue(&mut self.link, shortest_ms, most);
                     overdue = found.map(|timeout_ms| (*number, timeout_ms));
                     is_cut_short |= is_cut;
                 }
             }
         }
+        // What was taken back is for others.
+        self.pump();
         if is_cut_short {
             self.link.overdue.look_soon(now);
         }

@@ -462,6 +462,28 @@ fn who_holds_a_message_for_too_long_loses_it() {
 }
 
 #[test]
+fn who_holds_a_message_for_too_long_may_lose_only_that() {
+    if !only_here("RabbitMQ closes the channel") {
+        return;
+    }
+    let mut client = Client::open();
+    let action = ("x-consumer-timeout-action", Field::LongStr(b"requeue"));
+    let queue = queue_with(&mut client, &[("x-consumer-timeout", Field::I32(100)), action]);
+    client.put_all(&queue, &["a", "b"]);
+    client.barrier();
+    client.open_channel(2);
+    let slow = client.on(2).get(&queue).unwrap();
+    client.on(1).consume_as(BasicConsume { no_ack: true, ..consume(&queue) });
+    assert_eq!(client.delivery().text(), "b");
+    let again = client.delivery();
+    assert_eq!((again.text(), again.is_redelivered()), ("a", true));
+    client.on(2).ack(slow.tag());
+    client.barrier();
+    client.ack(slow.tag());
+    client.expect_channel_close((60, 80), 406, "PRECONDITION_FAILED - unknown delivery tag 1");
+}
+
+#[test]
 fn what_nobody_rejected_does_not_go_round_for_ever() {
     let mut client = Client::open();
     let queue = client.leave_queue(unique("round"));

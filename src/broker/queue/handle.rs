@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::broker::consumer::Consumer;
+use crate::broker::consumer::{Consumer, Timeout};
 use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
@@ -133,6 +133,7 @@ impl Traits {
     const LEASED: u32 = 2;
     const REJECTS: u32 = 4;
     const PRIORITIES: u32 = 8;
+    const TAKES_BACK: u32 = 16;
     const PRIORITY_SHIFT: u32 = 8;
 
     fn set(&self, settings: &Settings) {
@@ -141,6 +142,7 @@ impl Traits {
             | has(settings.expires_ms.is_some(), Self::LEASED)
             | has(settings.rejects(), Self::REJECTS)
             | has(settings.priority_max.is_some(), Self::PRIORITIES)
+            | has(settings.takes_back_overdue, Self::TAKES_BACK)
             | u32::from(settings.priority_max.unwrap_or(0)) << Self::PRIORITY_SHIFT;
         self.0.store(bits, Ordering::Relaxed);
     }
@@ -313,12 +315,13 @@ impl Queue {
         self.counts_returns().then(|| run.returns())
     }
 
-    /// How long a message of it may be held, in milliseconds, where the consumer says nothing.
-    pub fn consumer_timeout_ms(&self) -> u64 {
-        match self.consumer_timeout_ms.load(Ordering::Relaxed) {
+    /// How long a message of it may be held, where the consumer says nothing.
+    pub fn consumer_timeout(&self) -> Timeout {
+        let ms = match self.consumer_timeout_ms.load(Ordering::Relaxed) {
             0 => self.node.limits.consumer_timeout_ms,
             own => own,
-        }
+        };
+        Timeout { ms, takes_back: self.traits.has(Traits::TAKES_BACK) }
     }
 
     /// Whether only one consumer is served at a time.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::broker::consumer::{Consumer, Source};
+use crate::broker::consumer::{Consumer, Source, Timeout};
 use crate::broker::error::BrokerError;
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::Queue;
@@ -29,6 +29,8 @@ pub struct Subscription {
     pub no_ack: bool,
     /// How long it may hold a message, in milliseconds; `None` is as long as the queue says.
     pub timeout_ms: Option<u64>,
+    /// Whether what it holds for longer is taken back; `None` is as the queue says.
+    pub takes_back: Option<bool>,
     /// Priority, prefetch, exclusivity.
     pub terms: Terms,
     /// Where deliveries go.
@@ -73,10 +75,14 @@ impl Queue {
         // Quorum queues have no exclusive consumers, and say nothing of it, as in RabbitMQ.
         subscription.terms.exclusive &= self.kind == QueueKind::Classic;
         let make = |key| {
-            let Subscription { tag, channel, no_ack, outbox, terms, timeout_ms } = subscription;
-            let timeout_ms = timeout_ms.unwrap_or_else(|| self.consumer_timeout_ms());
+            let Subscription { tag, channel, no_ack, outbox, terms, timeout_ms, takes_back } = subscription;
+            let usual = self.consumer_timeout();
+            let timeout = Timeout {
+                ms: timeout_ms.unwrap_or(usual.ms),
+                takes_back: takes_back.unwrap_or(usual.takes_back),
+            };
             let source = Some(Source { queue: Arc::clone(self), key, priority: terms.priority });
-            Arc::new(Consumer::new(tag, channel, no_ack, outbox, source, timeout_ms, &self.node.memory))
+            Arc::new(Consumer::new(tag, channel, no_ack, outbox, source, timeout, &self.node.memory))
         };
         match state.classic.consumers.add(subscription.terms, make) {
             Ok(consumer) => Ok(Arc::clone(consumer)),

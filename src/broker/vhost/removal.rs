@@ -505,6 +505,7 @@ mod tests {
                 channel: 1,
                 no_ack: true,
                 timeout_ms: None,
+                takes_back: None,
                 terms,
                 outbox: Arc::clone(&outbox),
             };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::permissions::Access;
 use crate::broker::arguments;
-use crate::broker::consumer::Consumer;
+use crate::broker::consumer::{Consumer, Timeout};
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::names;
 use crate::broker::queue::dispatch::Taken;
@@ -86,6 +86,7 @@ impl Channel {
         }
         let priority = arguments::consumer_priority(consume.arguments, &queue.resource(), queue.kind)?;
         let timeout_ms = arguments::consumer_timeout(consume.arguments, &queue.resource())?;
+        let takes_back = arguments::consumer_takes_back(consume.arguments, &queue.resource())?;
         let tag = self.tag_or_new(consume.consumer_tag);
         let prefetch = (self.prefetch > 0 && !consume.no_ack).then(|| u32::from(self.prefetch));
         let consumer = queue.subscribe(Subscription {
@@ -93,6 +94,7 @@ impl Channel {
             channel: self.number,
             no_ack: consume.no_ack,
             timeout_ms,
+            takes_back,
             terms: Terms { priority, prefetch, exclusive: consume.exclusive },
             outbox: Arc::clone(&link.outbox),
         })?;
@@ -116,7 +118,7 @@ impl Channel {
         }
         let tag = self.tag_or_new(consume.consumer_tag);
         let (outbox, memory) = (Arc::clone(&link.outbox), &link.node().memory);
-        let consumer = Consumer::new(tag.clone(), self.number, true, outbox, None, u64::MAX, memory);
+        let consumer = Consumer::new(tag.clone(), self.number, true, outbox, None, Timeout::NEVER, memory);
         let consumer = Arc::new(consumer);
         self.reply_address = Some(link.broker.replies.register(Arc::clone(&consumer)));
         self.consumers.insert(tag.clone(), consumer);

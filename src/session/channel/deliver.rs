@@ -13,6 +13,7 @@ use crate::protocol::methods::{BasicDeliver, Method};
 use crate::session::channel::Channel;
 use crate::session::channel::content::with_delivery_count;
 use crate::session::channel::unacked::{Delivered, Held, Holder};
+use crate::session::chore::Verdict;
 use crate::session::link::Link;
 use crate::session::output::Output;
 
@@ -64,7 +65,7 @@ impl Channel {
     /// Remembers what was delivered until it is settled. While memory holds too much, what the disk has is remembered
     /// without its bytes.
     pub(super) fn hold(&mut self, link: &mut Link, mut delivered: Delivered) {
-        link.overdue.hold(delivered.holder.timeout_ms(), link.now);
+        link.overdue.hold(delivered.holder.timeout().ms, link.now);
         if link.node().memory.is_above_cache() {
             delivered.let_go();
         }
@@ -78,9 +79,19 @@ impl Channel {
         !self.unacked.is_empty()
     }
 
-    /// How long a message may be held that is held for longer, in milliseconds, if there is one.
-    pub fn overdue(&mut self, now_ms: u64, shortest_ms: u64, most: usize) -> (Option<u64>, bool) {
-        self.unacked.overdue(now_ms, shortest_ms, most)
+    /// Takes back what is held for too long where it is to be; how long the first one may be held that closes the channel,
+    /// in milliseconds, and whether not all was looked at.
+    pub fn overdue(&mut self, link: &mut Link, shortest_ms: u64, most: usize) -> (Option<u64>, bool) {
+        for _ in 0..most {
+            match self.unacked.overdue(link.now.steady_ms, shortest_ms, most) {
+                (Some((first, timeout)), _) if timeout.takes_back => {
+                    let Some(taken) = self.unacked.take_back(first) else { break };
+                    self.settle_now(link, taken, Verdict::Return);
+                }
+                (found, is_cut_short) => return (found.map(|(_, timeout)| timeout.ms), is_cut_short),
+            }
+        }
+        (None, true)
     }
 
     /// Goes on letting go of what is held, with so many steps; whether all was gone through.

@@ -21,6 +21,10 @@ impl Channel {
     pub fn on_ack_row(&mut self, link: &mut Link, first: u64, last: u64) -> Result<(), Refusal> {
         let mut next = first;
         while next <= last {
+            if self.unacked.was_taken_back(next) {
+                next += 1;
+                continue;
+            }
             let delivered = self.unacked.take_row(next, last).ok_or_else(|| unknown_tag(next))?;
             next += u64::from(delivered.count());
             self.settle(link, delivered, Verdict::Done);
@@ -46,6 +50,10 @@ impl Channel {
         multiple: bool,
         verdict: Verdict,
     ) -> Result<(), Refusal> {
+        let was_taken_back = self.unacked.was_taken_back(tag);
+        if was_taken_back && !multiple {
+            return Ok(());
+        }
         if !multiple {
             if let Some(transaction) = &self.transaction {
                 transaction.check_count(1, link.node().limits.tx_messages_max)?;
@@ -55,7 +63,7 @@ impl Channel {
             self.unacked.charge(&link.node().memory.unacked);
             return Ok(());
         }
-        if tag != 0 && !self.unacked.contains(tag) {
+        if tag != 0 && !was_taken_back && !self.unacked.contains(tag) {
             return Err(unknown_tag(tag));
         }
         let through = if tag == 0 { u64::MAX } else { tag };

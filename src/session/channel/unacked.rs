@@ -9,7 +9,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::broker::consumer::Consumer;
+use roaring::RoaringTreemap;
+
+use crate::broker::consumer::{Consumer, Timeout};
 use crate::broker::queue::handle::Queue;
 use crate::message::run::Run;
 use crate::queue::lane::Away;
@@ -30,11 +32,11 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// How long it may hold a message, in milliseconds.
-    pub fn timeout_ms(&self) -> u64 {
+    /// How long it may hold a message.
+    pub fn timeout(&self) -> Timeout {
         match self {
-            Self::Consumer(consumer) => consumer.timeout_ms,
-            Self::Get(queue) => queue.consumer_timeout_ms(),
+            Self::Consumer(consumer) => consumer.timeout,
+            Self::Get(queue) => queue.consumer_timeout(),
         }
     }
 }
@@ -72,7 +74,12 @@ pub struct Unacked {
     slimmed_before: u64,
     /// How far [`Unacked::overdue`] has got.
     looked_before: u64,
+    /// Tags of what was held for too long and taken back: whoever acknowledges it too late is not to blame.
+    taken_back: RoaringTreemap,
 }
+
+/// So many tags of what was taken back are known.
+const TAKEN_BACK_MAX: u64 = 100_000;
 
 impl Unacked {
     /// Remembers deliveries; tags only rise.
@@ -91,24 +98,41 @@ impl Unacked {
         }
     }
 
-    /// Looks at the oldest ones, as far as they are held for `shortest_ms`, for one that is held for longer than it may: how
-    /// long that is, in milliseconds. So many are looked at; whether that was not all, and the next look goes on.
-    pub fn overdue(&mut self, now_ms: u64, shortest_ms: u64, most: usize) -> (Option<u64>, bool) {
+    /// Looks at the oldest ones, as far as they are held for `shortest_ms`, for one that is held for longer than it may: its
+    /// first tag, and how long that is. So many are looked at; whether that was not all, and the next look goes on.
+    pub fn overdue(&mut self, now_ms: u64, shortest_ms: u64, most: usize) -> (Option<(u64, Timeout)>, bool) {
         for (looked, (&last_tag, delivered)) in self.by_last_tag.range(self.looked_before..).enumerate() {
             if looked == most {
                 self.looked_before = last_tag;
                 return (None, true);
             }
-            let (since_ms, timeout_ms) = (delivered.since_ms, delivered.holder.timeout_ms());
+            let (since_ms, timeout) = (delivered.since_ms, delivered.holder.timeout());
             if since_ms.saturating_add(shortest_ms) > now_ms {
                 break;
             }
-            if since_ms.saturating_add(timeout_ms) <= now_ms {
-                return (Some(timeout_ms), false);
+            if since_ms.saturating_add(timeout.ms) <= now_ms {
+                return (Some((delivered.first_tag, timeout)), false);
             }
         }
         self.looked_before = 0;
         (None, false)
+    }
+
+    /// Takes the run of deliveries that begins with this tag, for it is held for too long.
+    pub fn take_back(&mut self, first: u64) -> Option<Delivered> {
+        let taken = self.take_row(first, u64::MAX)?;
+        self.taken_back.insert_range(first..=taken.last_tag());
+        while self.taken_back.len() > TAKEN_BACK_MAX
+            && let Some(oldest) = self.taken_back.min()
+        {
+            self.taken_back.remove(oldest);
+        }
+        Some(taken)
+    }
+
+    /// Whether what was delivered with this tag was taken back; that is forgotten.
+    pub fn was_taken_back(&mut self, tag: u64) -> bool {
+        self.taken_back.remove(tag)
     }
 
     /// Whether none are outstanding.
@@ -279,6 +303,7 @@ mod tests {
 
     use super::{Delivered, Held, Holder, Unacked};
     use crate::broker::Broker;
+    use crate::broker::consumer::Timeout;
     use crate::broker::queue::handle::{Queue, QueueProperties};
     use crate::config::Config;
     use crate::message::block::BlockBuilder;
@@ -366,7 +391,10 @@ mod tests {
             unacked.push(delivered(queue, 1 + block * u64::from(PER_BLOCK), true, &gauge));
         }
         let mut look = || unacked.overdue(2000, 1000, 1000);
-        assert_eq!([look(), look(), look()], [(None, true), (None, true), (Some(1000), false)]);
+        assert_eq!(
+            [look(), look(), look()],
+            [(None, true), (None, true), (Some((96_001, Timeout { ms: 1000, takes_back: false })), false)]
+        );
         assert_eq!(unacked.overdue(999, 1000, 1000), (None, false));
     }
 
