@@ -16,6 +16,7 @@ mod harness;
 
 mod consuming;
 mod contents;
+mod dead_letters;
 mod delays;
 mod errors;
 mod exchanges;

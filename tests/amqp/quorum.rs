@@ -4,11 +4,12 @@ use sluicemq::protocol::field::Field;
 use sluicemq::protocol::methods::{BasicConsume, BasicGet, BasicQos, BasicQosOk, Method, QueueDeclare};
 use sluicemq::protocol::table::Table;
 
+use crate::dead_letters::{dead_letters_to, reject, story};
 use crate::harness::broker::{only_here, unique};
 use crate::harness::client::Client;
 use crate::harness::content::Arrival;
 use crate::harness::methods::{consume, queue_declare, queue_delete};
-use crate::rules::{Arguments, dead_letters_to, queue_with, reject, story, table};
+use crate::rules::{Arguments, queue_with, table};
 
 /// A new quorum queue, deleted when the test ends.
 fn quorum_queue_with(client: &mut Client, entries: Arguments<'_>) -> String {

@@ -84,7 +84,10 @@ fn a_directory_that_cannot_be_made() {
     let file = fresh_dir();
     fs::write(&file, "a file").expect("a file");
     let told = told(&mut serve(&file), 1);
-    assert!(told.contains(text(&file)) && told.contains("choose another with --data-dir"), "{told}");
+    assert!(
+        told.contains(text(&file)) && told.contains("there is a file where a directory should be"),
+        "{told}"
+    );
     assert_eq!(fs::read_to_string(&file).expect("it is there still"), "a file");
 }
 
