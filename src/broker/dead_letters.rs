@@ -27,7 +27,7 @@ use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::Settlements;
 use crate::broker::route::{self, Routed, Targets};
 use crate::broker::vhost::Vhost;
-use crate::broker::wakes::Wakes;
+use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::clock::Now;
 use crate::message::block::{Big, Pieces};
 use crate::message::block_header::Marks;
@@ -41,7 +41,7 @@ use crate::queue::dying::Reason;
 use crate::queue::lane::Piece;
 use crate::queue::settings::DeadLetterTo;
 
-/// So many messages of a queue are taken before the next one's turn.
+/// So many messages of a run are taken before the next queue's turn.
 const MESSAGES_AT_ONCE: u32 = 20;
 /// What could not go and must not be lost is tried again after so many milliseconds.
 const RETRY_MS: u64 = 1000;
@@ -194,10 +194,21 @@ impl Burials {
                     self.settlements.of(&queue).buried(&gone);
                 }
                 if let Some(rest) = taken.run.part(first.after(gone), end) {
+                    if taken.is_kept {
+                        self.complain(broker, &queue, now);
+                    }
                     queue.put_back_dying(Taken { run: rest, ..taken }, wakes);
                 }
                 letters.put_back(queue);
             }
+        }
+    }
+
+    /// Dead letters of a queue wait: somebody should know.
+    fn complain(&self, broker: &Broker, queue: &Queue, now: Now) {
+        if let Some(left_out) = broker.complaints.allow(now.instant) {
+            let name = &queue.properties.name;
+            tracing::warn!(queue = ?name, left_out, "dead letters wait for a queue with a place for them");
         }
     }
 
@@ -278,11 +289,6 @@ impl Burials {
         names.set(death.to.exchange.as_bytes(), key);
         let properties = properties.as_properties();
         let content = Content { names: names.view(), properties: properties.as_bytes(), body: &[] };
-        if exchange.is_default() {
-            let message = MessageView { names: content.names, properties: content.properties, ..*message };
-            // At most once: nobody is told of a reply that is not taken.
-            broker.replies.deliver(&message, keys.iter().copied(), &broker.node.memory, wakes);
-        }
         let Some(routed) = route_on(broker, vhost, &exchange, &keys, &content, message.body, wakes) else {
             return false;
         };
@@ -293,7 +299,15 @@ impl Burials {
             false => routed.targets,
         };
         let marks = Marks { expires: false, ..marks };
-        self.hand_to_burst(broker, &targets, &content, (marks, is_kept), message.body, wakes)
+        let mut has_gone =
+            self.hand_to_burst(broker, &targets, &content, (marks, is_kept), message.body, wakes);
+        if exchange.is_default() && (has_gone || targets.is_empty()) {
+            let message = MessageView { names: content.names, properties: content.properties, ..*message };
+            // At most once: nobody is told of a reply that is not taken.
+            let replies = &broker.replies;
+            has_gone |= replies.deliver(&message, keys.iter().copied(), &broker.node.memory, wakes).is_taken;
+        }
+        has_gone
     }
 
     fn hand_to_burst(
@@ -355,7 +369,7 @@ fn route_on(
     let remembered =
         || Remembered::new(content.names, content.properties, pieces_of(body), &broker.node.memory);
     let routed = route::route_message(vhost, exchange, keys, properties, &remembered, wakes);
-    routed.inspect_err(|error| tracing::warn!(%error, "a dead letter is dropped")).ok()
+    routed.inspect_err(|error| tracing::warn!(%error, "a dead letter cannot be routed")).ok()
 }
 
 /// A body to be kept apart from the queue it was in.
@@ -371,8 +385,13 @@ impl Queue {
     /// asks again then.
     fn take_dying(self: &Arc<Self>, wakes: &mut Wakes) -> Option<Taken> {
         let state = &mut *self.lock();
-        // What is left of a queue that is gone goes where it can.
+        // What is left of a queue that is gone goes where it can, if it is in memory: nobody knows where on the disk it is.
         let is_kept = state.settings.keeps_dead_letters && !self.is_deleted();
+        let mut dropped = 0;
+        while self.is_deleted() && dropped < HOLD_STEPS && state.classic.drop_dying_away() {
+            dropped += 1;
+        }
+        wakes.count(dropped);
         match state.classic.take_dying(if is_kept { 1 } else { MESSAGES_AT_ONCE }) {
             Some((reason, Piece::Here(run))) => {
                 Some(Taken { reason, run, to: state.settings.dead_letter.clone(), is_kept })

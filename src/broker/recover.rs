@@ -96,12 +96,19 @@ impl Messages for RecoveredQueue {
 impl RecoveredQueue {
     /// The numbers `first..end` in ranges that came back equally often.
     fn alike(&self, first: Seq, end: Seq) -> Vec<Returned> {
-        let mut ranges = Vec::new();
+        let mut ranges: Vec<Returned> = Vec::new();
         let mut from = first;
         for returned in self.ledger.returns_in(first, end) {
-            ranges.push(Returned { first: from, end: returned.first, returns: 0 });
+            match ranges.last_mut() {
+                Some(last) if last.end == returned.first && last.returns == returned.returns => {
+                    last.end = returned.end;
+                }
+                _ => {
+                    ranges.push(Returned { first: from, end: returned.first, returns: 0 });
+                    ranges.push(returned);
+                }
+            }
             from = returned.end;
-            ranges.push(returned);
         }
         ranges.push(Returned { first: from, end, returns: 0 });
         ranges

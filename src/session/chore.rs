@@ -21,6 +21,8 @@ pub enum Verdict {
     Reject,
     /// The messages go back to their queue.
     Return,
+    /// So they do, for whoever had them is gone.
+    Leave,
 }
 
 impl Verdict {
@@ -28,7 +30,7 @@ impl Verdict {
     pub fn method_id(self) -> (u16, u16) {
         match self {
             Self::Done => (60, 80),
-            Self::Reject | Self::Return => (60, 120),
+            Self::Reject | Self::Return | Self::Leave => (60, 120),
         }
     }
 }

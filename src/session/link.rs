@@ -29,6 +29,7 @@ use crate::protocol::delivery::DeliveryHead;
 use crate::protocol::frame;
 use crate::protocol::methods::Method;
 use crate::protocol::properties::Properties;
+use crate::queue::lane::Piece;
 use crate::session::chore::Chore;
 use crate::session::exclusive::ExclusiveQueues;
 use crate::session::output::Output;
@@ -462,7 +463,7 @@ impl Link {
         let settlement = self.settlement(&source.queue);
         settlement.credit(source.key, run.count());
         run.mark_redelivered();
-        settlement.returned(run);
+        settlement.returned(Piece::Here(run), true);
         self.has_returns = true;
     }
 

@@ -438,8 +438,8 @@ impl Session {
     }
 
     /// Ready when [`Session::on_wake`] has something to do; otherwise its task will be woken. While output waits for the
-    /// socket, or much for the log, deliveries wait with it. Others wait for what this connection has published, and it for the end of an
-    /// alarm, whether or not its client reads.
+    /// socket, or much for the log, deliveries wait with it. Others wait for what this connection has published, and it for
+    /// the end of an alarm, whether or not its client reads.
     pub fn poll_work(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.poll_durable(context).is_ready() {
             return Poll::Ready(());

@@ -1,4 +1,5 @@
-//! Consumers that hold a message for too long: their channel is closed, and what it held goes to others.
+//! Consumers that hold a message for too long: their channel is closed, and what it held goes to others. Or only that
+//! message does, where queue or consumer say so.
 //!
 //! It is looked for now and then, not at the moment: a message may be held a tenth longer, or a minute, and a little more
 //! behind tens of thousands of others.
@@ -58,17 +59,17 @@ impl Overdue {
 }
 
 impl Running {
-    /// Closes a channel whose consumer holds a message for longer than it may, if it is time to look. There may be more:
-    /// then the next look is soon.
+    /// Takes back what consumers hold for longer than they may, or closes the channel of one, if it is time to look. There
+    /// may be more: then the next look is soon.
     pub(super) fn look_for_overdue(&mut self, now: Now) {
         let is_time = self.link.overdue.at().is_some_and(|at| at <= now.instant);
         if !is_time {
             return;
         }
         let shortest_ms = self.link.overdue.shortest_ms;
-        // What was begun is finished first: a commit is not to be cut in two.
-        if self.closing.is_some() || !self.link.chores.is_empty() {
-            return self.link.overdue.look_again(shortest_ms, now);
+        // What was begun is finished first: a commit is not to be cut in two, nor what is handed over to be added to.
+        if self.is_behind || self.closing.is_some() || !self.link.chores.is_empty() {
+            return self.link.overdue.look_soon(now);
         }
         self.link.now = now;
         self.link.wakes.count(self.channels.len() as u32);
@@ -80,7 +81,7 @@ impl Running {
             if channel.holds_any() {
                 self.link.overdue.hold(shortest_ms, now);
                 if overdue.is_none() {
-                    let (found, is_cut) = channel.overdue(&mut self.link, shortest_ms, most);
+                    let (found, is_cut) = channel.take_back_overdue(&mut self.link, shortest_ms, most);
                     overdue = found.map(|timeout_ms| (*number, timeout_ms));
                     is_cut_short |= is_cut;
                 }

@@ -234,6 +234,7 @@ impl Running {
         };
         let at = self.find(number).ok();
         let Some((_, Slot::Open(channel))) = at.and_then(|at| self.channels.get_mut(at)) else {
+            noted_at.forget_getter(&self.link.outbox);
             return Ok(Step::Continue);
         };
         let get = BasicGet { queue: &queue, no_ack };

@@ -42,6 +42,8 @@ pub(super) struct Closing {
     is_withdrawn: bool,
     /// Queues that lost their last consumer by it and go with that.
     unused: Vec<Arc<Queue>>,
+    /// Queues where another consumer may be served.
+    handed_on: Vec<Arc<Queue>>,
     /// The frame that says that it has ended; none when nobody listens.
     last: BytesMut,
 }
@@ -292,8 +294,8 @@ impl Running {
 
 impl Closing {
     fn new(channel: Box<Channel>, last: BytesMut) -> Self {
-        let (withdrawn, unused) = (VecDeque::new(), Vec::new());
-        Self { channel, stage: Stage::Consumers, withdrawn, is_withdrawn: false, unused, last }
+        let (withdrawn, unused, handed_on) = (VecDeque::new(), Vec::new(), Vec::new());
+        Self { channel, stage: Stage::Consumers, withdrawn, is_withdrawn: false, unused, handed_on, last }
     }
 
     /// Goes on, a part at a time; `true` when the channel has ended.
@@ -301,7 +303,7 @@ impl Closing {
         let link = &mut running.link;
         let number = self.channel.number();
         if self.stage == Stage::Consumers {
-            if !self.channel.stop(link, &mut self.unused) {
+            if !self.channel.stop(link, &mut self.unused, &mut self.handed_on) {
                 return false;
             }
             if !self.is_withdrawn {
@@ -330,6 +332,11 @@ impl Closing {
             let is_awaited = link.outbox.close_window(number);
             link.resume_room(is_awaited);
             self.stage = Stage::Unused;
+        }
+        if let Some(queue) = self.handed_on.pop() {
+            link.wakes.count(1);
+            queue.go_on(&mut link.wakes);
+            return false;
         }
         if let Some(queue) = self.unused.pop() {
             link.delete_unused(&queue);

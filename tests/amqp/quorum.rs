@@ -1,14 +1,17 @@
 //! Queues that keep all, count what comes back and serve it first: quorum queues, as one node has them.
 
 use sluicemq::protocol::field::Field;
-use sluicemq::protocol::methods::{BasicConsume, BasicGet, BasicQos, BasicQosOk, Method, QueueDeclare};
+use sluicemq::protocol::methods::{
+    BasicConsume, BasicGet, BasicNack, BasicQos, BasicQosOk, Method, QueueDeclare, QueueDelete,
+};
+use sluicemq::protocol::properties::PropertiesBuf;
 use sluicemq::protocol::table::Table;
 
 use crate::dead_letters::{dead_letters_to, reject, story};
 use crate::harness::broker::{only_here, unique};
 use crate::harness::client::Client;
 use crate::harness::content::Arrival;
-use crate::harness::methods::{consume, queue_declare, queue_delete};
+use crate::harness::methods::{consume, publish, queue_declare, queue_delete};
 use crate::rules::{Arguments, queue_with, table};
 
 /// A new quorum queue, deleted when the test ends.
@@ -133,6 +136,18 @@ fn what_comes_back_to_a_queue_without_one_is_behind_what_is_there() {
 }
 
 #[test]
+fn what_a_channel_held_that_ends_is_first_again() {
+    let mut client = Client::open();
+    let queue = quorum_queue_with(&mut client, &[]);
+    client.fill(&queue, &["a", "b", "c"]);
+    client.open_channel(2);
+    (0..2).for_each(|_| drop(client.on(2).get(&queue).unwrap()));
+    client.close_channel();
+    client.on(1).barrier();
+    assert_eq!(client.take_all(&queue), ["a", "b", "c"]);
+}
+
+#[test]
 fn a_quorum_queue_has_no_exclusive_consumers() {
     let mut client = Client::open();
     let queue = quorum_queue_with(&mut client, &[]);
@@ -199,4 +214,59 @@ fn a_dead_letter_that_must_not_be_lost_waits_for_its_queue() {
     client.declare(queue_declare(&dead));
     client.consume(&dead);
     assert_eq!(client.delivery().text(), "m");
+}
+
+#[test]
+fn dead_letters_that_wait_take_up_their_queues_limit() {
+    if !only_here("RabbitMQ counts them a moment later") {
+        return;
+    }
+    let mut client = Client::open();
+    let nowhere = unique("nowhere");
+    let [exchange, key] = dead_letters_to(&nowhere);
+    let kept = ("x-dead-letter-strategy", Field::LongStr(b"at-least-once"));
+    let refuses = ("x-overflow", Field::LongStr(b"reject-publish"));
+    let two = ("x-max-length", Field::I32(2));
+    let queue = quorum_queue_with(&mut client, &[exchange, key, kept, refuses, two]);
+    client.fill(&queue, &["a", "b"]);
+    for _ in 0..2 {
+        let tag = client.get(&queue).unwrap().tag();
+        reject(&mut client, tag);
+    }
+    client.select_confirms();
+    client.put(&queue, "c");
+    let nack = BasicNack { delivery_tag: 1, multiple: false, requeue: false };
+    client.expect(&Method::BasicNack(nack));
+    let delete = QueueDelete { if_empty: true, ..queue_delete(&queue) };
+    let text = format!(
+        "NOT_IMPLEMENTED - cannot delete queue '{queue}' in vhost '/'. queue.delete operations with if-empty flag set \
+         are not supported by quorum queues"
+    );
+    client.check_connection_close(&Method::QueueDelete(delete), 540, &text);
+}
+
+#[test]
+fn a_dead_letter_for_a_waiting_consumer_comes_once() {
+    if !only_here("RabbitMQ keeps it") {
+        return;
+    }
+    let mut client = Client::open();
+    client.consume_as(BasicConsume { no_ack: true, ..consume("amq.rabbitmq.reply-to") });
+    let asked = client.queue();
+    let mut properties = PropertiesBuf::new();
+    properties.reply_to("amq.rabbitmq.reply-to");
+    client.publish_as(publish("", &asked), &properties.encode(), b"?");
+    client.barrier();
+    let request = client.get(&asked).unwrap();
+    let address = request.properties().reply_to().unwrap().to_vec();
+    let kept = ("x-dead-letter-strategy", Field::LongStr(b"at-least-once"));
+    let refuses = ("x-overflow", Field::LongStr(b"reject-publish"));
+    let exchange = ("x-dead-letter-exchange", Field::LongStr(b""));
+    let key = ("x-dead-letter-routing-key", Field::LongStr(&address));
+    let queue = quorum_queue_with(&mut client, &[exchange, key, kept, refuses]);
+    client.fill(&queue, &["a", "b"]);
+    let tags: Vec<_> = (0..2).map(|_| client.get(&queue).unwrap().tag()).collect();
+    tags.into_iter().for_each(|tag| reject(&mut client, tag));
+    assert_eq!((client.delivery().text(), client.delivery().text()), ("a", "b"));
+    assert_eq!(client.counts(&queue), (0, 0));
 }

@@ -400,3 +400,36 @@ fn what_lives_for_no_time_has_no_second_chance() {
     assert_eq!(deliver.consumer_tag, taken);
     assert_eq!(story(letter.properties().headers().unwrap()), [(queue.as_str(), "expired", 1)]);
 }
+
+#[test]
+fn what_comes_back_and_is_too_much_makes_room_before_anybody_is_served() {
+    let mut client = Client::open();
+    let dead = client.queue();
+    let [exchange, key] = dead_letters_to(&dead);
+    let queue = queue_with(&mut client, &[exchange, key, ("x-max-length", Field::I32(0))]);
+    client.open_channel(2);
+    client.on(2).consume(&queue);
+    client.on(1).put(&queue, "m");
+    let tag = client.on(2).delivery().tag();
+    client.requeue(tag);
+    client.barrier();
+    client.on(1).consume(&dead);
+    let letter = client.delivery();
+    assert_eq!(story(letter.properties().headers().unwrap()), [(queue.as_str(), "maxlen", 1)]);
+}
+
+#[test]
+fn the_next_consumer_that_is_served_alone_begins_with_what_the_last_one_held() {
+    let mut client = Client::open();
+    let alone = table(&[("x-single-active-consumer", Field::Bool(true))]);
+    let queue = client.leave_queue(unique("alone"));
+    client.declare(QueueDeclare { arguments: Table::unchecked(&alone), ..queue_declare(&queue) });
+    let mut first = Client::open();
+    first.qos(2, false);
+    first.consume(&queue);
+    client.consume(&queue);
+    first.put_all(&queue, &["1", "2", "3"]);
+    assert_eq!(first.bodies(2), ["1", "2"]);
+    drop(first);
+    assert_eq!(client.bodies(3), ["1", "2", "3"]);
+}

@@ -1,5 +1,6 @@
 import com.rabbitmq.client.AMQP;
 import com.rabbitmq.client.Channel;
+import com.rabbitmq.client.ConfirmListener;
 import com.rabbitmq.client.Delivery;
 import com.rabbitmq.client.GetResponse;
 import com.rabbitmq.client.ShutdownSignalException;
@@ -156,8 +157,14 @@ final class Rules {
     }
 
     static boolean acked(Channel channel, String exchange, String key, String body) throws Exception {
+        // waitForConfirms may return between the two halves of a nack.
+        CompletableFuture<Boolean> told = new CompletableFuture<>();
+        ConfirmListener listener =
+            channel.addConfirmListener((tag, multiple) -> told.complete(true), (tag, multiple) -> told.complete(false));
         channel.basicPublish(exchange, key, null, body.getBytes());
-        return channel.waitForConfirms(Check.DEADLINE_SECONDS * 1000);
+        boolean acked = told.get(Check.DEADLINE_SECONDS, TimeUnit.SECONDS);
+        channel.removeConfirmListener(listener);
+        return acked;
     }
 
     private static void rejected(World world) throws Exception {

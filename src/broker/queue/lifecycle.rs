@@ -90,7 +90,9 @@ impl Queue {
         }
     }
 
-    /// Removes a consumer. `true` when it was the last one of a queue that goes with its consumers.
+    /// Removes a consumer. `true` when it was the last one of a queue that goes with its consumers. If that is a queue with a
+    /// single active consumer, the next one may be served: to be followed by [`Queue::go_on`], once what this one held is
+    /// back.
     pub fn unsubscribe(self: &Arc<Self>, key: ConsumerKey, wakes: &mut Wakes) -> bool {
         let mut state = self.lock();
         let is_removed = state.classic.consumers.remove(key).is_some();
@@ -100,10 +102,6 @@ impl Queue {
             self.note_deadline(&mut state, wakes);
         }
         self.ease_crowd(&mut state, wakes);
-        if state.settings.single_active {
-            // Another one may be served now.
-            self.dispatch(&mut state, wakes);
-        }
         is_removed && self.properties.auto_delete && state.classic.consumers.is_empty()
     }
 
@@ -136,14 +134,15 @@ impl Queue {
         if if_unused && !state.classic.consumers.is_empty() {
             return Err(BrokerError::InUse(self.resource()));
         }
-        if if_empty && state.classic.ready_messages() > 0 {
+        let kept = if state.settings.keeps_dead_letters { state.classic.dying_messages() } else { 0 };
+        if if_empty && state.classic.ready_messages() + kept > 0 {
             return Err(BrokerError::NotEmpty(self.resource()));
         }
         let fact = Fact::Defined(Definition::QueueDeleted { queue: self.id });
         let logged = self.properties.durable.then(|| self.node.log.append_one(&fact));
         self.deleted.store(true, Ordering::Release);
         let mut classic = std::mem::take(&mut state.classic);
-        // What is on its way elsewhere goes on: it left the queue before that ended.
+        // What is on its way elsewhere, and in memory, goes on: it left the queue before that ended.
         state.classic.adopt_dying(&mut classic);
         let mut waiting: Vec<_> = std::mem::take(&mut state.getters).into_values().collect();
         waiting.append(&mut state.crowd.disband());

@@ -38,7 +38,9 @@ impl State {
     pub(in crate::broker) fn wants_head(&self, now_ms: u64) -> bool {
         let may_be_over = self.settings.message_ttl_ms.is_some() && now_ms >= self.fresh_until_ms;
         let is_wanted = self.is_head_awaited() || may_be_over;
-        is_wanted && self.classic.dying_here_bytes() <= DYING_BYTES_MAX
+        // Those that cannot go hold up nobody but each other.
+        let is_much = self.classic.dying_here_bytes() > DYING_BYTES_MAX && !self.classic.is_dying_blocked();
+        is_wanted && !is_much
     }
 
     /// What is at the head goes then by the queue's time to live. When it has left memory that is still known, and it is
@@ -86,6 +88,17 @@ impl Queue {
         wakes.count(HOLD_STEPS - steps);
         self.note_deadline(state, wakes);
         steps == 0
+    }
+
+    /// What came back may be too much: as in RabbitMQ the first ones of a classic queue make room before anybody is served.
+    pub(super) fn make_room(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
+        if !state.has_rules || state.settings.overflow != Overflow::DropHead || self.counts_returns() {
+            return;
+        }
+        let (mut gone, mut steps) = (Vec::new(), HOLD_STEPS);
+        self.shorten(state, &mut steps, &mut gone, wakes);
+        self.log_gone(&gone);
+        wakes.count(HOLD_STEPS - steps);
     }
 
     /// Whether the message at the head may not be delivered any more.
@@ -198,8 +211,8 @@ impl Queue {
         }
     }
 
-    /// Messages that were taken come back, unless they did so too often.
-    pub(super) fn take_back(&self, state: &mut State, piece: Piece) {
+    /// Messages that were taken come back, unless they did so too often; `is_left` says that whoever had them is gone.
+    pub(super) fn take_back(&self, state: &mut State, piece: Piece, is_left: bool) {
         if self.counts_returns() {
             let counted = piece.counted();
             let is_over = |limit| u64::from(counted.returns) > limit;
@@ -208,8 +221,10 @@ impl Queue {
             }
             state.classic.ledger.note_returns(counted);
             if let Piece::Here(run) = piece {
-                // As in RabbitMQ: first where a limit ends it, and otherwise last of those that are there.
-                let before = if state.settings.delivery_limit.is_some() { Seq(0) } else { self.peek_seq() };
+                // As in RabbitMQ: first where a limit ends it or nobody refused them, and otherwise last of those that
+                // are there.
+                let is_first = is_left || state.settings.delivery_limit.is_some();
+                let before = if is_first { Seq(0) } else { self.peek_seq() };
                 return state.classic.give_back_before(Some(before), run);
             }
         }
@@ -240,9 +255,14 @@ impl Queue {
         let (count, bytes) = (u64::from(run.count()), run.body_bytes());
         // What a consumer waits for does not wait itself: it has come and gone before the next one.
         let credit = u64::from(state.classic.consumers.next_credit());
-        let before = state.classic.ready_messages() + state.reserved.messages;
+        // Those that must not be lost, and have not gone, are there still.
+        let (dying, dying_bytes) = match state.settings.keeps_dead_letters {
+            true => (state.classic.dying_messages(), state.classic.dying_bytes()),
+            false => (0, 0),
+        };
+        let before = state.classic.ready_messages() + state.reserved.messages + dying;
         let messages = before.saturating_sub(credit) + count;
-        let bytes_before = state.classic.ready_bytes() + state.reserved.bytes;
+        let bytes_before = state.classic.ready_bytes() + state.reserved.bytes + dying_bytes;
         let all_bytes = if before <= credit { bytes } else { bytes_before + bytes };
         if state.settings.rejects()
             && state.settings.is_exceeded_by(messages, all_bytes)
@@ -290,10 +310,26 @@ impl Queue {
         if state.settings.buries() {
             state.classic.look_through();
         }
+        self.give_up_restored(state);
         let is_awaited = state.has_rules && state.classic.ready_messages() > 0;
         if state.settings.expires_ms.is_some() || is_awaited || state.classic.has_unseen() {
             self.node.deadlines.note(self, state.deadline.replace(0), 0, &mut Wakes::default());
         }
+    }
+
+    /// What had come back too often when the process ended has done so still: nobody is to have it.
+    fn give_up_restored(self: &Arc<Self>, state: &mut State) {
+        let Some(limit) = state.settings.delivery_limit else { return };
+        let ledger = &state.classic.ledger;
+        let over = ledger.returns_in(Seq(0), Seq(u64::MAX)).filter(|range| u64::from(range.returns) > limit);
+        let over: Vec<_> = over.flat_map(|range| ledger.live_ranges(range.first, range.end)).collect();
+        let mut gone = Vec::new();
+        for seq in over.into_iter().flat_map(|(first, end)| first.0..end.0) {
+            if let Some(piece) = state.classic.take_out(Seq(seq)) {
+                self.part_with(state, piece, Reason::DeliveryLimit, &mut gone, &mut Wakes::default());
+            }
+        }
+        self.log_gone(&gone);
     }
 
     /// The time that was noted has come. Whether the queue has been unused for as long as it may.

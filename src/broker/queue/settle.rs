@@ -103,7 +103,8 @@ pub struct Settlement {
 struct Changes {
     logged: SmallVec<[(Seq, Seq); 1]>,
     transient: SmallVec<[(Seq, Seq); 1]>,
-    returned: VecDeque<Piece>,
+    /// Each with whether it was left by who had it.
+    returned: VecDeque<(Piece, bool)>,
     /// Rarely anything: settlements of many queues are many.
     dead: Option<Box<Dead>>,
     credits: SmallVec<[(ConsumerKey, u32); 2]>,
@@ -170,27 +171,18 @@ impl Settlement {
         buried.push((run.first_seq(), run.end_seq()));
     }
 
-    /// The run's messages go back to the queue.
-    pub fn returned(&mut self, run: Run) {
-        self.take_back(Piece::Here(run));
-    }
-
-    /// Messages whose bytes are on the disk only go back to the queue.
-    pub fn returned_away(&mut self, away: Away) {
-        self.take_back(Piece::Away(away));
-    }
-
-    fn take_back(&mut self, mut piece: Piece) {
+    /// Messages go back to the queue; `is_left` says that whoever had them is gone.
+    pub fn returned(&mut self, mut piece: Piece, is_left: bool) {
         if self.queue.counts_returns() {
             piece.count_return();
         }
-        self.changes.returned.push_back(piece);
+        self.changes.returned.push_back((piece, is_left));
     }
 
     /// What comes back, where the log is to know how often it did.
     fn counted(&self) -> impl Iterator<Item = Returned> {
         let returned = self.queue.counts_returns().then_some(&self.changes.returned);
-        returned.into_iter().flatten().map(Piece::counted)
+        returned.into_iter().flatten().map(|(piece, _)| piece.counted())
     }
 
     /// A consumer holds `count` messages less.
@@ -234,12 +226,16 @@ impl Settlement {
         if self.queue.is_deleted() {
             return true;
         }
+        let has_returns = !self.changes.returned.is_empty();
         let changed = self.changes.make_some(&self.queue, &mut state, HOLD_STEPS as usize);
         if state.classic.has_dying() {
             self.queue.ask_for_burial(&mut state, wakes);
         }
         wakes.count(changed);
         let is_done = self.changes.is_empty();
+        if has_returns {
+            self.queue.make_room(&mut state, wakes);
+        }
         if is_done && !more_comes {
             self.queue.dispatch(&mut state, wakes);
         }
@@ -291,8 +287,8 @@ impl Changes {
             // The first ones first: whoever publishes between two parts finds the head in its place.
             let returned = self.returned.len().min(left);
             left -= returned;
-            for piece in self.returned.drain(..returned) {
-                queue.take_back(state, piece);
+            for (piece, is_left) in self.returned.drain(..returned) {
+                queue.take_back(state, piece, is_left);
             }
         }
         if let Some(dead) = &mut self.dead {

@@ -94,7 +94,7 @@ impl<C> Classic<C> {
                 self.see(end, &runs);
                 Vec::new()
             }
-            Part::Dying(_) => self.dying.get_or_insert_default().fill((first, end), runs, &self.ledger),
+            Part::Dying(_) => self.dying.get_or_insert_default().fill((first, end), &runs, &self.ledger),
         }
     }
 }

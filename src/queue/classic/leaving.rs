@@ -90,7 +90,7 @@ impl<C> Classic<C> {
     /// Messages that nobody has in hand are to be dead-lettered. The ledger knows the persistent ones until they are
     /// somewhere else.
     pub fn doom(&mut self, reason: Reason, piece: Piece) {
-        self.dying.get_or_insert_default().insert(reason, piece);
+        self.dying.get_or_insert_default().insert(reason, piece, &self.ledger);
     }
 
     /// Messages taken before are to be dead-lettered.
@@ -156,11 +156,27 @@ impl<C> Classic<C> {
     /// Takes over what is to be dead-lettered of a queue that is gone.
     pub fn adopt_dying(&mut self, gone: &mut Self) {
         self.dying = gone.dying.take();
+        self.dying.iter_mut().for_each(|dying| dying.drop_kept());
     }
 
     /// The bodies of messages in memory that are to be dead-lettered, in bytes.
     pub fn dying_here_bytes(&self) -> u64 {
         self.dying.as_ref().map_or(0, |dying| dying.here_bytes())
+    }
+
+    /// Whether so many could not go that the others wait as well.
+    pub fn is_dying_blocked(&self) -> bool {
+        self.dying.as_ref().is_some_and(|dying| dying.is_blocked())
+    }
+
+    /// The bodies of messages that are to be dead-lettered, in bytes.
+    pub fn dying_bytes(&self) -> u64 {
+        self.dying.as_ref().map_or(0, |dying| dying.bytes())
+    }
+
+    /// The first ones that are to be dead-lettered are dropped if they are away: whether they were.
+    pub fn drop_dying_away(&mut self) -> bool {
+        self.dying.as_mut().is_some_and(|dying| dying.drop_away())
     }
 
     /// How many messages are to be dead-lettered.

@@ -1,6 +1,6 @@
-//! Messages that came back to a quorum queue, in the order in which they came. Where the queue limits how often, they are
-//! given out again before all others; where it does not, behind those that were there when they came back, so that one
-//! that nobody takes does not hold up the rest.
+//! Messages that came back to a quorum queue, in the order in which they came. Where the queue limits how often, or whoever
+//! had them is gone, they are given out again before all others; otherwise behind those that were there when they came
+//! back, so that one that nobody takes does not hold up the rest.
 //!
 //! They are few, and stay in memory. What finds no room here returns to its old place among the ready ones, which is near
 //! the head as well.
@@ -26,12 +26,13 @@ pub(super) struct Returned {
 impl Returned {
     /// Takes in what came back last, to go before the message `before`; gives it back when there is no room.
     pub(super) fn push(&mut self, before: Seq, run: Run) -> Option<Run> {
-        if self.runs.len() == RUNS_MAX || self.body_bytes + run.body_bytes() > BYTES_MAX {
+        if self.runs.len() >= RUNS_MAX || self.body_bytes + run.body_bytes() > BYTES_MAX {
             return Some(run);
         }
         self.messages += u64::from(run.count());
         self.body_bytes += run.body_bytes();
-        self.runs.push_back((before, run));
+        let at = self.runs.partition_point(|(other, _)| *other <= before);
+        self.runs.insert(at, (before, run));
         None
     }
 

@@ -182,20 +182,14 @@ impl Lane {
         }
     }
 
-    /// Puts messages of another lane where their numbers belong.
-    pub fn insert_piece(&mut self, piece: Piece, ledger: &Ledger) {
-        match piece {
-            Piece::Here(run) => {
-                let is_kept = ledger.place(run.first_seq()).is_some();
-                self.insert(run, is_kept, ledger);
-            }
-            Piece::Away(away) => {
-                self.messages += away.count;
-                self.body_bytes += away.body_bytes;
-                let at = self.make_room(away.first, away.end, ledger);
-                self.list.insert(at, Resting::Away(away, AWAY_RUNS_MAX));
-            }
-        }
+    /// All that is in it, in order.
+    pub fn into_pieces(mut self) -> impl Iterator<Item = Piece> {
+        std::iter::from_fn(move || {
+            Some(match self.list.pop_front()? {
+                Resting::Here(run) | Resting::Kept(run) => Piece::Here(run),
+                Resting::Away(away, _) => Piece::Away(away),
+            })
+        })
     }
 
     /// Takes up to `count` messages from the head, wherever they are, as far as they lie together.

@@ -72,6 +72,14 @@ impl Piece {
         }
     }
 
+    /// Their bodies, in bytes.
+    pub fn body_bytes(&self) -> u64 {
+        match self {
+            Self::Here(run) => run.body_bytes(),
+            Self::Away(away) => away.body_bytes,
+        }
+    }
+
     /// How many messages.
     pub fn count(&self) -> u64 {
         match self {
@@ -152,7 +160,7 @@ impl Away {
     }
 
     /// Takes in what follows, if it is of the same kind and nobody has a message in between in hand.
-    pub(super) fn merge(&mut self, next: &Self, ledger: &Ledger) -> bool {
+    pub fn merge(&mut self, next: &Self, ledger: &Ledger) -> bool {
         let kind = |away: &Self| (away.persistent, away.redelivered, away.returns);
         let alike = kind(self) == kind(next);
         let merges = alike && ledger.live_ranges(self.end, next.first).next().is_none();

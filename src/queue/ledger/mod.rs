@@ -103,11 +103,11 @@ impl Ledger {
 
     /// The numbers `first..end` are done with; those not known are ignored. How many were known.
     pub fn cut(&mut self, first: Seq, end: Seq) -> u64 {
-        if first >= end || self.messages == 0 {
-            return 0;
-        }
         if let Some(returns) = &mut self.returns {
             returns.forget(first, end);
+        }
+        if first >= end || self.messages == 0 {
+            return 0;
         }
         self.take_out(first, end)
     }

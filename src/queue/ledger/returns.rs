@@ -52,7 +52,13 @@ impl Returns {
     /// So often these have come back by now.
     pub(super) fn note(&mut self, Returned { first, end, returns }: Returned) {
         self.forget(first, end);
-        self.put(first, end, returns, false);
+        match self.rows.range(..first).next_back() {
+            Some((&start, row)) if row.end == first && row.returns == returns => {
+                let is_told = row.is_told;
+                self.put(start, end, returns, is_told);
+            }
+            _ => self.put(first, end, returns, false),
+        }
     }
 
     /// These are done with.

@@ -136,7 +136,12 @@ impl Channel {
                 self.close_reply_consumer(link);
                 None
             }
-            Some(consumer) => Self::stop_consumer(consumer, &mut link.wakes),
+            Some(consumer) => {
+                let unused = Self::stop_consumer(consumer, &mut link.wakes);
+                let source = consumer.source.as_ref().filter(|source| source.queue.is_single_active());
+                source.into_iter().for_each(|source| source.queue.go_on(&mut link.wakes));
+                unused
+            }
             None => None,
         };
         self.deliver_waiting(link);

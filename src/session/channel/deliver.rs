@@ -12,7 +12,7 @@ use crate::protocol::frame::FRAME_OVERHEAD;
 use crate::protocol::methods::{BasicDeliver, Method};
 use crate::session::channel::Channel;
 use crate::session::channel::content::with_delivery_count;
-use crate::session::channel::unacked::{Delivered, Held, Holder};
+use crate::session::channel::unacked::{Delivered, Held, Holder, Look};
 use crate::session::chore::Verdict;
 use crate::session::link::Link;
 use crate::session::output::Output;
@@ -79,19 +79,25 @@ impl Channel {
         !self.unacked.is_empty()
     }
 
-    /// Takes back what is held for too long where it is to be; how long the first one may be held that closes the channel,
-    /// in milliseconds, and whether not all was looked at.
-    pub fn overdue(&mut self, link: &mut Link, shortest_ms: u64, most: usize) -> (Option<u64>, bool) {
-        for _ in 0..most {
-            match self.unacked.overdue(link.now.steady_ms, shortest_ms, most) {
-                (Some((first, timeout)), _) if timeout.takes_back => {
-                    let Some(taken) = self.unacked.take_back(first) else { break };
+    /// Takes back what is held for too long where that is to be; how long the first one may be held that closes the
+    /// channel, in milliseconds, and whether not all was looked at.
+    pub fn take_back_overdue(
+        &mut self,
+        link: &mut Link,
+        shortest_ms: u64,
+        mut most: usize,
+    ) -> (Option<u64>, bool) {
+        loop {
+            match self.unacked.look(link.now.steady_ms, shortest_ms, &mut most) {
+                Look::Overdue(first, timeout) if timeout.takes_back => {
+                    let Some(taken) = self.unacked.take_back(first) else { return (None, true) };
                     self.settle_now(link, taken, Verdict::Return);
                 }
-                (found, is_cut_short) => return (found.map(|(_, timeout)| timeout.ms), is_cut_short),
+                Look::Overdue(_, timeout) => return (Some(timeout.ms), false),
+                Look::CutShort => return (None, true),
+                Look::Done => return (None, false),
             }
         }
-        (None, true)
     }
 
     /// Goes on letting go of what is held, with so many steps; whether all was gone through.

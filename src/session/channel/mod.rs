@@ -197,8 +197,14 @@ impl Channel {
     }
 
     /// The channel ends: an unfinished content is forgotten and consumers stop, as far as this turn goes. `true` when all
-    /// have; queues that lost their last one by it, and go with that, are added to `unused`.
-    pub fn stop(&mut self, link: &mut Link, unused: &mut Vec<Arc<Queue>>) -> bool {
+    /// have; queues that lost their last one by it, and go with that, are added to `unused`, and those where another one may
+    /// be served, once what this one held is back, to `handed_on`.
+    pub fn stop(
+        &mut self,
+        link: &mut Link,
+        unused: &mut Vec<Arc<Queue>>,
+        handed_on: &mut Vec<Arc<Queue>>,
+    ) -> bool {
         self.assembly.abandon(link);
         self.close_reply_consumer(link);
         self.forget_publishes(link);
@@ -207,6 +213,8 @@ impl Channel {
         {
             link.wakes.count(1);
             unused.extend(Self::stop_consumer(&consumer, &mut link.wakes));
+            let source = consumer.source.as_ref().filter(|source| source.queue.is_single_active());
+            handed_on.extend(source.map(|source| Arc::clone(&source.queue)));
         }
         self.consumers.is_empty()
     }

@@ -1,7 +1,7 @@
 //! Acknowledgements: ack, nack, reject, recover.
 
 use crate::broker::wakes::HOLD_STEPS;
-use crate::queue::lane::Away;
+use crate::queue::lane::{Away, Piece};
 use crate::session::channel::Channel;
 use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Held, Holder};
@@ -141,7 +141,7 @@ impl Channel {
             link.credit_window(self.number, count);
         }
         let Some(queue) = delivered.queue() else { return };
-        link.has_returns |= verdict == Verdict::Return;
+        link.has_returns |= matches!(verdict, Verdict::Return | Verdict::Leave);
         let settlement = link.settlement(queue);
         if let Holder::Consumer(consumer) = &delivered.holder
             && let Some(source) = &consumer.source
@@ -153,12 +153,13 @@ impl Channel {
             (Verdict::Done, Held::Away(away)) => settlement.settled_away(&away),
             (Verdict::Reject, Held::Here(run)) => settlement.rejected(run),
             (Verdict::Reject, Held::Away(away)) => settlement.rejected_away(away),
-            (Verdict::Return, Held::Here(mut run)) => {
+            (Verdict::Return | Verdict::Leave, Held::Here(mut run)) => {
                 run.mark_redelivered();
-                settlement.returned(run);
+                settlement.returned(Piece::Here(run), verdict == Verdict::Leave);
             }
-            (Verdict::Return, Held::Away(away)) => {
-                settlement.returned_away(Away { redelivered: true, ..away });
+            (Verdict::Return | Verdict::Leave, Held::Away(away)) => {
+                let away = Away { redelivered: true, ..away };
+                settlement.returned(Piece::Away(away), verdict == Verdict::Leave);
             }
         }
     }
@@ -174,23 +175,33 @@ impl Channel {
     /// Everything not acknowledged goes back, as far as this turn goes; what a transaction has acknowledged stays with
     /// it. `true` when all has.
     pub fn return_unacked(&mut self, link: &mut Link) -> bool {
-        self.return_all(link, |channel| channel.unacked.take_first_through(u64::MAX))
+        self.return_all(link, Verdict::Return, |channel| channel.unacked.take_first_through(u64::MAX))
     }
 
     /// As [`Channel::return_unacked`], for a channel that ends: what a transaction had acknowledged and did not commit
     /// goes back as well.
     pub fn return_held(&mut self, link: &mut Link) -> bool {
-        self.return_all(link, |channel| {
-            let in_transaction = |open: &mut Transaction| Some(open.take_first_settled()?.0);
-            let unacked = channel.unacked.take_first_through(u64::MAX);
-            unacked.or_else(|| channel.transaction.as_mut().and_then(in_transaction))
+        self.return_all(link, Verdict::Leave, |channel| {
+            let settled = channel.transaction.as_ref().and_then(Transaction::first_settled);
+            match (channel.unacked.first_tag(), settled) {
+                (Some(unacked), Some(settled)) if settled < unacked => channel.take_first_settled(),
+                (None, _) => channel.take_first_settled(),
+                _ => channel.unacked.take_first_through(u64::MAX),
+            }
         })
     }
 
-    fn return_all(&mut self, link: &mut Link, next: impl Fn(&mut Self) -> Option<Delivered>) -> bool {
-        self.for_each(link, next, |channel, link, delivered| {
-            channel.settle_now(link, delivered, Verdict::Return);
-        })
+    fn take_first_settled(&mut self) -> Option<Delivered> {
+        Some(self.transaction.as_mut()?.take_first_settled()?.0)
+    }
+
+    fn return_all(
+        &mut self,
+        link: &mut Link,
+        verdict: Verdict,
+        next: impl Fn(&mut Self) -> Option<Delivered>,
+    ) -> bool {
+        self.for_each(link, next, |channel, link, delivered| channel.settle_now(link, delivered, verdict))
     }
 }
 

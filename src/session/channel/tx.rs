@@ -80,6 +80,11 @@ impl Transaction {
         self.consumed
     }
 
+    /// The tag of the first delivery that it has settled.
+    pub(super) fn first_settled(&self) -> Option<u64> {
+        self.settled.front().map(|(delivered, _)| delivered.first_tag)
+    }
+
     pub(super) fn take_first_settled(&mut self) -> Option<(Delivered, Verdict)> {
         let (delivered, verdict) = self.settled.pop_front()?;
         self.settled_count -= u64::from(delivered.count());
@@ -157,6 +162,7 @@ impl Channel {
         let next = |channel: &mut Self| Some(channel.transaction.as_mut()?.take_first_settled()?.0);
         let is_done = self.for_each(link, next, |channel, link, delivered| {
             link.wakes.count(1);
+            link.overdue.hold(delivered.holder.timeout().ms, link.now);
             channel.unacked.push(delivered);
         });
         if is_done {

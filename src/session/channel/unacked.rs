@@ -63,6 +63,17 @@ pub struct Delivered {
     pub since_ms: u64,
 }
 
+/// What a look for what is held for too long came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The deliveries from this tag on, of one run, are held for longer than this.
+    Overdue(u64, Timeout),
+    /// None was found yet.
+    CutShort,
+    /// There is none.
+    Done,
+}
+
 /// The unacknowledged deliveries of one channel.
 #[derive(Debug, Default)]
 pub struct Unacked {
@@ -98,24 +109,26 @@ impl Unacked {
         }
     }
 
-    /// Looks at the oldest ones, as far as they are held for `shortest_ms`, for one that is held for longer than it may: its
-    /// first tag, and how long that is. So many are looked at; whether that was not all, and the next look goes on.
-    pub fn overdue(&mut self, now_ms: u64, shortest_ms: u64, most: usize) -> (Option<(u64, Timeout)>, bool) {
-        for (looked, (&last_tag, delivered)) in self.by_last_tag.range(self.looked_before..).enumerate() {
-            if looked == most {
+    /// Looks at the oldest ones, as far as they are held for `shortest_ms`, for one that is held for longer than it may. As
+    /// many are looked at as there are steps; the next look goes on.
+    pub fn look(&mut self, now_ms: u64, shortest_ms: u64, steps: &mut usize) -> Look {
+        for (&last_tag, delivered) in self.by_last_tag.range(self.looked_before..) {
+            if *steps == 0 {
                 self.looked_before = last_tag;
-                return (None, true);
+                return Look::CutShort;
             }
+            *steps -= 1;
             let (since_ms, timeout) = (delivered.since_ms, delivered.holder.timeout());
             if since_ms.saturating_add(shortest_ms) > now_ms {
                 break;
             }
             if since_ms.saturating_add(timeout.ms) <= now_ms {
-                return (Some((delivered.first_tag, timeout)), false);
+                self.looked_before = last_tag;
+                return Look::Overdue(delivered.first_tag, timeout);
             }
         }
         self.looked_before = 0;
-        (None, false)
+        Look::Done
     }
 
     /// Takes the run of deliveries that begins with this tag, for it is held for too long.
@@ -161,6 +174,11 @@ impl Unacked {
         }
         self.consumed -= taken.consumed();
         Some(taken)
+    }
+
+    /// The first tag that is outstanding.
+    pub fn first_tag(&self) -> Option<u64> {
+        self.by_last_tag.values().next().map(|delivered| delivered.first_tag)
     }
 
     /// Whether the tag is outstanding.
@@ -301,7 +319,7 @@ fn split_away(away: &mut Away, count: u32) -> Away {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Delivered, Held, Holder, Unacked};
+    use super::{Delivered, Held, Holder, Look, Unacked};
     use crate::broker::Broker;
     use crate::broker::consumer::Timeout;
     use crate::broker::queue::handle::{Queue, QueueProperties};
@@ -390,12 +408,10 @@ mod tests {
             let queue = if block == 2400 { &hasty } else { &patient };
             unacked.push(delivered(queue, 1 + block * u64::from(PER_BLOCK), true, &gauge));
         }
-        let mut look = || unacked.overdue(2000, 1000, 1000);
-        assert_eq!(
-            [look(), look(), look()],
-            [(None, true), (None, true), (Some((96_001, Timeout { ms: 1000, takes_back: false })), false)]
-        );
-        assert_eq!(unacked.overdue(999, 1000, 1000), (None, false));
+        let mut look = || unacked.look(2000, 1000, &mut 1000);
+        let found = Look::Overdue(96_001, Timeout { ms: 1000, takes_back: false });
+        assert_eq!([look(), look(), look()], [Look::CutShort, Look::CutShort, found]);
+        assert_eq!(unacked.look(999, 1000, &mut 1000), Look::Done);
     }
 
     #[test]
