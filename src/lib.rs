@@ -135,9 +135,12 @@
 //! * A queue with priorities has no lanes: the priority is in the upper bits of a message's number, so that the one list
 //!   in order of numbers, the ledger, packs and a restart have the right order and know of no priorities.
 //! * A quorum queue is a classic one that keeps all, counts what comes back and serves it in the order of its return: first
-//!   where there is a delivery limit, and otherwise behind what was there, as in RabbitMQ. What has left memory meanwhile,
-//!   or finds no room among a thousand others, returns to its old place. A start counts no return. Limits are exact.
+//!   where there is a delivery limit or its channel has ended, and otherwise behind what was there, as in RabbitMQ. What
+//!   has left memory meanwhile, or finds no room among a thousand others or four MiB of them, returns to its old place. A
+//!   start counts no return. Limits are exact.
 //!   Priorities it has none, as in RabbitMQ before 4.0.
+//! * A transaction's names are looked up again when it commits, but not those that had no queue when it published; and
+//!   times to live count from the publish.
 //! * What dies is not taken out of the ledger before it is somewhere else, in the same hold of the log. So dead letters
 //!   of all kinds survive a crash on their way. One that goes nowhere, or is refused where it goes, is gone; where
 //!   `x-dead-letter-strategy` is `at-least-once` it stays and is tried again each second. It goes to all of its queues

@@ -185,7 +185,7 @@ limits! {
     /// Share of memory that messages may take whose bodies have not arrived whole; beyond it they wait for each other.
     partial_bodies_fraction: f64 = 0.05, Share, 0..=1;
     /// Time a consumer may hold a message without acknowledging it, in milliseconds, where neither its queue
-    /// nor itself says otherwise: then its channel is closed.
+    /// nor itself says otherwise: then its channel is closed, or only that message goes back.
     consumer_timeout_ms: u64 = 1_800_000, Milliseconds, 1000..=315_360_000_000;
     /// Time a client has to answer connection.close before its socket is dropped, in milliseconds.
     close_timeout_ms: u64 = 3_000, Milliseconds, 1..=600_000;
