@@ -24,7 +24,7 @@ AVOIDED = {
                         "another event. Single active consumers of classic queues end with their channel.",
     "other-kind": "A channel of 3.10 that knows a queue fails with 541 when the queue is made anew as another kind.",
     "unchecked-limit": "3.10 takes an x-delivery-limit that is no number.",
-    "blind-copies": "3.10 keeps BCC's keys out of dead letters otherwise than SluiceMQ and 3.13 do.",
+    "blind-copies": "RabbitMQ sends dead letters by the keys of BCC, too, SluiceMQ does not.",
     "empty-type": "3.10 refuses x-queue-type \"\", later releases take it for none.",
     "races": "Dead letters of two queues that come to a third in one step come in either order. A queue has dead "
              "letters of one other at most, and one step reaches no two queues of the same chain. What goes round a "
