@@ -196,6 +196,10 @@ fn a_wrong_variable_is_told_by_name() {
     ] {
         assert_eq!(told(name, "1").to_string(), format!("environment variable SLUICEMQ_{name}: {expected}"));
     }
+    assert_eq!(
+        told("DATA_DIR", "").to_string(),
+        "environment variable SLUICEMQ_DATA_DIR: expected a directory, found nothing"
+    );
     for (text, expected) in [
         (
             "[{ name = \"a\", password = 12345 }]",

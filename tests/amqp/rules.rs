@@ -342,6 +342,42 @@ fn who_holds_a_message_for_too_long_may_lose_only_that() {
 }
 
 #[test]
+fn what_happens_after_too_long_is_one_of_three_and_one_is_not_there_yet() {
+    if !only_here("RabbitMQ has no such argument") {
+        return;
+    }
+    let name = "x-consumer-timeout-action";
+    let mut client = Client::open();
+    let there = client.queue();
+    for (value, reason) in [
+        (Field::LongStr(b"panic"), "{invalid_consumer_timeout_action,panic}"),
+        (Field::I32(1), "{unacceptable_type,signedint}"),
+    ] {
+        let (arguments, queue) = (table(&[(name, value)]), unique("action"));
+        let arguments = Table::unchecked(&arguments);
+        let text = |queue: &str| {
+            format!("PRECONDITION_FAILED - invalid arg '{name}' for queue '{queue}' in vhost '/': {reason}")
+        };
+        let declare = QueueDeclare { arguments, ..queue_declare(&queue) };
+        client.check_channel_close(&Method::QueueDeclare(declare), 406, &text(&queue));
+        let consume = BasicConsume { arguments, ..consume(&there) };
+        client.check_channel_close(&Method::BasicConsume(consume), 406, &text(&there));
+    }
+    let cancel = table(&[(name, Field::LongStr(b"cancel"))]);
+    let arguments = Table::unchecked(&cancel);
+    let text = |queue: &str| {
+        format!(
+            "NOT_IMPLEMENTED - argument '{name}' with value 'cancel' of queue '{queue}' in vhost '/' is not supported yet"
+        )
+    };
+    let queue = unique("action");
+    let declare = QueueDeclare { arguments, ..queue_declare(&queue) };
+    Client::open().check_connection_close(&Method::QueueDeclare(declare), 540, &text(&queue));
+    let consume = BasicConsume { arguments, ..consume(&there) };
+    client.check_connection_close(&Method::BasicConsume(consume), 540, &text(&there));
+}
+
+#[test]
 fn what_comes_back_to_a_full_queue_that_refuses_is_kept() {
     let mut client = Client::open();
     let limits = [("x-max-length", Field::I32(1)), ("x-overflow", Field::LongStr(b"reject-publish"))];

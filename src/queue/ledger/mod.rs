@@ -26,6 +26,7 @@
 //!  a checkpoint            -                in an extent           lives     (its slot is used again, its pack goes)
 //!  delivered               not there        -                      -         (who has it, has the bytes or the number)
 //!  returned                kept or away     -                      -         (here, if no disk has it)
+//!                                                                             (or apart: `queue::classic::returned`)
 //!  settled                 not there        not there              settled, and the next checkpoint saves that
 //!  a start                 away             as tables and log say  as the tables say, and the log since
 //! ```
