@@ -19,7 +19,7 @@
 //! 3. [`message`]: how messages lie in memory, the only room that knows. [`routing`]: tables from keys to targets.
 //! 4. [`queue`]: order, counts and turns as pure state machines. [`auth`]: who may do what. [`storage`]: the disk, the
 //!    log, packs and tables; the only user of files.
-//! 5. [`broker`]: virtual hosts, exchanges, the locks around queues, outboxes, credit.
+//! 5. [`broker`]: virtual hosts, exchanges, the locks around queues, outboxes, credit; and what administrators say.
 //! 6. [`session`]: one AMQP connection as a state machine, bytes in and bytes out.
 //! 7. [`net`]: sockets and tasks. [mod@bench]: a load tool for any AMQP broker.
 //! 8. [`cli`]: what a person types.
@@ -80,7 +80,7 @@
 //! 1. Only `net`, `bench`, `cli` and `main` name tokio; below `net` only `storage/disk/real.rs` touches a file, and only
 //!    `clock` reads a clock. (Backoff and heartbeats are told the time.)
 //! 2. A queue's state machine never calls a broker, a log or another queue: it answers, and its owner acts.
-//! 3. Locks: one virtual host's definitions, then one queue, then one leaf (an outbox, an exchange's history or the log).
+//! 3. Locks: who changes parameters, then one virtual host's definitions, then one queue, then one leaf (an outbox, an exchange's history or the log).
 //!    None is held across an await, and no registry's guard across a lock. Registries are not on the message path.
 //! 4. A broker's refusal becomes a reply code in one place, `session/refuse.rs`.
 //! 5. Every buffer, table, queue and loop has a named bound; nothing is allocated by a number that a peer declared.
@@ -123,6 +123,10 @@
 //!
 //! **A method, or an argument of one.** In the table of `protocol::methods`, which makes parser and encoder; in
 //! `session::channel`, in the file of its class; a refusal of a new kind in `session::refuse`.
+//!
+//! **What administrators say.** A parameter ([`broker::admin`]): a component of a virtual host or of the whole broker, whose
+//! value is a field table, so that log and tables need no new format. One that acts on queues is a key of policies
+//! (`broker::policy::keys`), which reaches them under the name of the argument with `x-` before it.
 //!
 //! **A setting.** A limit is a line of the table in [`config::limits`], which makes the reader, the variable, and what
 //! `sluicemq config` prints. Anything else is a field of [`config`], with its variable and its comment.
@@ -171,6 +175,9 @@
 //!   (`storage::ballast`), and checkpoints nothing before it is up; where even a short slot does not fit it is refused.
 //! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it. A broker
 //!   without a data directory runs the same code on a disk in memory that forgets.
+//! * Users and virtual hosts of the configuration are for an empty data directory only: from then on they are facts like
+//!   queues are. What a user may do is looked up for each method in one value that is swapped under all who are logged in;
+//!   what connections have cached about it is a part of their routes, and goes with them.
 //! * Facts carry no group, term and index: a replicated log's records will have kinds of their own.
 //! * The load tool is one process for both sides unless told otherwise, and a task for each connection.
 //! * Identity: `product` and `version` in the server properties say RabbitMQ 3.13, because client libraries decide

@@ -1,16 +1,17 @@
 //! Who a client is and what it may do. Knows nothing of connections, exchanges or queues beyond their names.
 //!
 //! [`sasl`] turns a response into credentials and checks them against [`users`]; [`password`] and
-//! [`permissions`] are what a user consists of; [`backoff`] slows down those who guess.
+//! [`permissions`] are what a user consists of, with [`topics`] for keys; [`backoff`] slows down those who guess.
 
 pub mod backoff;
 pub mod password;
 pub mod permissions;
 pub mod sasl;
+pub mod topics;
 pub mod users;
 
 pub use crate::auth::backoff::Backoff;
 pub use crate::auth::password::PasswordHash;
 pub use crate::auth::permissions::{Access, Permissions};
 pub use crate::auth::sasl::{AuthError, Credentials, Mechanism, SaslError, authenticate, parse_response};
-pub use crate::auth::users::{User, Users};
+pub use crate::auth::users::{Profile, User, Users};

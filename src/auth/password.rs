@@ -32,6 +32,12 @@ pub enum PasswordError {
     /// The operating system gave no random bytes for the salt.
     #[error("no random bytes for a salt: {0}")]
     Salt(String),
+    /// A function that is not one of [`Hashing`].
+    #[error("hashing algorithm {name:?} is not one of rabbit_password_hashing_sha256 and _sha512")]
+    Hashing {
+        /// Its name, cut where it is long.
+        name: String,
+    },
     /// The text is not the base64 of a salt and a digest.
     #[error("not a password hash of this kind: expected base64 of {expected_bytes} bytes")]
     Malformed {
@@ -111,6 +117,26 @@ impl fmt::Debug for PasswordHash {
 }
 
 impl Hashing {
+    /// As RabbitMQ writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "rabbit_password_hashing_sha256",
+            Self::Sha512 => "rabbit_password_hashing_sha512",
+        }
+    }
+
+    /// The one of this name; the first when it is empty.
+    ///
+    /// # Errors
+    /// Another one, MD5 among them.
+    pub fn from_name(name: &str) -> Result<Self, PasswordError> {
+        let known = [Self::Sha256, Self::Sha512].into_iter().find(|hashing| hashing.name() == name);
+        match known {
+            None if name.is_empty() => Ok(Self::Sha256),
+            known => known.ok_or_else(|| PasswordError::Hashing { name: name.chars().take(100).collect() }),
+        }
+    }
+
     fn digest_bytes(self) -> usize {
         match self {
             Self::Sha256 => 32,

@@ -105,8 +105,9 @@ impl Permissions {
     }
 }
 
+/// An expression that names are searched for with.
 #[derive(Clone, Debug)]
-enum Pattern {
+pub(super) enum Pattern {
     /// `.*`, by far the most common.
     Anything,
     /// The empty text, which RabbitMQ reads as `^$`.
@@ -115,7 +116,7 @@ enum Pattern {
 }
 
 impl Pattern {
-    fn new(pattern: &str) -> Result<Self, PatternError> {
+    pub(super) fn new(pattern: &str) -> Result<Self, PatternError> {
         let refused = |reason: String| PatternError { pattern: pattern.chars().take(100).collect(), reason };
         match pattern {
             ".*" => return Ok(Self::Anything),
@@ -137,7 +138,7 @@ impl Pattern {
         })
     }
 
-    fn matches(&self, name: &str) -> bool {
+    pub(super) fn matches(&self, name: &str) -> bool {
         match self {
             Self::Anything => true,
             Self::Nothing => name.is_empty(),

@@ -129,15 +129,18 @@ pub fn authenticate(
     peer_is_loopback: bool,
 ) -> Result<Arc<User>, AuthError> {
     let user = users.get(&credentials.user);
+    let profile = user.as_ref().map(|user| user.profile());
     let dummy = PasswordHash::dummy();
-    let hash = user.as_ref().and_then(|user| user.password.as_ref()).unwrap_or(&dummy);
+    let hash = profile.as_ref().and_then(|profile| profile.password.as_ref()).unwrap_or(&dummy);
     let verified = hash.verify(credentials.password.expose());
     let name = || credentials.user.clone();
-    let Some(user) = user else { return Err(AuthError::UnknownUser { user: name() }) };
+    let (Some(user), Some(profile)) = (user, profile) else {
+        return Err(AuthError::UnknownUser { user: name() });
+    };
     if !verified {
         return Err(AuthError::BadPassword { user: name() });
     }
-    if user.loopback_only && !peer_is_loopback {
+    if profile.loopback_only && !peer_is_loopback {
         return Err(AuthError::LoopbackOnly { user: name() });
     }
     Ok(user)
@@ -169,9 +172,10 @@ fn credentials(user: &[u8], password: &[u8]) -> Credentials {
 
 #[cfg(test)]
 mod tests {
+    use crate::auth::password::PasswordHash;
     use crate::auth::sasl::{AuthError, Credentials, Mechanism, SaslError, authenticate, parse_response};
-    use crate::auth::users::{User, Users};
-    use crate::config::{Config, Secret};
+    use crate::auth::users::{Profile, User, Users};
+    use crate::config::Secret;
     use crate::protocol::field::Field;
     use crate::protocol::table::TableBuf;
 
@@ -189,6 +193,12 @@ mod tests {
 
     fn opened(parsed: Result<Credentials, SaslError>) -> Result<(String, Vec<u8>), SaslError> {
         parsed.map(|found| (found.user, found.password.expose().to_vec()))
+    }
+
+    fn guest(password: Option<PasswordHash>) -> Users {
+        let users = Users::default();
+        users.put(User::new("guest", Profile { password, loopback_only: true, ..Profile::default() }));
+        users
     }
 
     fn login(users: &Users, user: &str, password: &str, loopback: bool) -> Result<String, AuthError> {
@@ -228,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_reason_of_a_refusal_is_for_the_log() {
-        let users = Users::from_config(&Config::default()).unwrap();
+        let users = guest(Some(PasswordHash::hash(b"guest").unwrap()));
         assert_eq!(login(&users, "guest", "guest", true), Ok("guest".to_owned()));
         let told =
             |user, password, loopback| login(&users, user, password, loopback).unwrap_err().to_string();
@@ -241,9 +251,7 @@ mod tests {
 
     #[test]
     fn a_user_without_a_hash_cannot_log_in_by_password() {
-        let users = Users::from_config(&Config::default()).unwrap();
-        let guest = users.get("guest").unwrap();
-        users.put(User { password: None, ..User::clone(&guest) });
+        let users = guest(None);
         assert!(login(&users, "guest", "guest", true).is_err());
         assert!(login(&users, "guest", "", true).is_err());
     }

@@ -1,160 +1,166 @@
-//! The users of the node: read by every login, changed seldom, so one snapshot is swapped for the next.
+//! The users of the node: looked up by every login, changed seldom.
 //!
-//! Knows nothing of connections. A session keeps the `Arc<User>` it logged in with.
+//! Knows nothing of connections. A session keeps the `Arc<User>` it logged in with, and sees at its next question what
+//! was changed since: what a user is and may do is one value that is swapped as a whole.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use thiserror::Error;
+use arc_swap::{ArcSwap, Guard};
+use dashmap::DashMap;
 
-use crate::auth::password::{PasswordError, PasswordHash};
+use crate::auth::password::PasswordHash;
 use crate::auth::permissions::{Access, Permissions};
-use crate::config::{Config, UserConfig};
+use crate::auth::topics::TopicPermissions;
+use crate::stats::Gauge;
 
-/// A user, as they are at one moment.
-#[derive(Clone, Debug)]
+/// A user.
+#[derive(Debug)]
 pub struct User {
     /// The name they log in with.
     pub name: String,
+    /// How many connections they have open.
+    pub connections: Arc<Gauge>,
+    /// How many channels they have open, in all of those.
+    pub channels: Arc<Gauge>,
+    profile: ArcSwap<Profile>,
+}
+
+/// What a user is and may do at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
     /// What their password is checked against; without one they cannot log in by password.
     pub password: Option<PasswordHash>,
     /// Tags such as `administrator`, `monitoring` or `impersonator`.
     pub tags: Vec<String>,
     /// Whether they may connect from this machine only.
     pub loopback_only: bool,
+    /// How many connections they may have; no limit without one.
+    pub connections_max: Option<u64>,
+    /// How many channels they may have in all of those.
+    pub channels_max: Option<u64>,
     /// What they may do, by vhost; a vhost that is missing is closed to them.
     pub permissions: HashMap<String, Permissions>,
+    /// With which keys they may do it, by vhost; where nothing is said with all.
+    pub topics: HashMap<String, TopicPermissions>,
 }
 
-impl User {
-    /// Whether the user may open this vhost at all.
-    pub fn may_open(&self, vhost: &str) -> bool {
-        self.permissions.contains_key(vhost)
-    }
-
-    /// What the user may do in this vhost.
-    pub fn permissions(&self, vhost: &str) -> Option<&Permissions> {
-        self.permissions.get(vhost)
-    }
-
-    /// Whether the access to a resource of this name in this vhost is allowed.
-    pub fn allows(&self, vhost: &str, access: Access, resource_name: &str) -> bool {
-        self.permissions(vhost).is_some_and(|permissions| permissions.allows(access, resource_name))
-    }
-
+impl Profile {
     /// Whether the user has this tag.
     pub fn has_tag(&self, tag: &str) -> bool {
         self.tags.iter().any(|own| own == tag)
     }
 }
 
-/// Why the users of the configuration could not be set up.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("user '{name}': {reason}")]
-pub struct UserError {
-    /// The user.
-    pub name: String,
-    /// What went wrong.
-    pub reason: PasswordError,
-}
+impl User {
+    /// A user with this profile.
+    pub fn new(name: impl Into<String>, profile: Profile) -> Self {
+        Self {
+            name: name.into(),
+            connections: Arc::default(),
+            channels: Arc::default(),
+            profile: ArcSwap::from_pointee(profile),
+        }
+    }
 
-type ByName = HashMap<String, Arc<User>>;
+    /// What they are and may do now.
+    pub fn profile(&self) -> Guard<Arc<Profile>> {
+        self.profile.load()
+    }
+
+    /// Whether the user may open this vhost at all.
+    pub fn may_open(&self, vhost: &str) -> bool {
+        self.profile().permissions.contains_key(vhost)
+    }
+
+    /// Whether the access to a resource of this name in this vhost is allowed.
+    pub fn allows(&self, vhost: &str, access: Access, resource_name: &str) -> bool {
+        let profile = self.profile();
+        profile.permissions.get(vhost).is_some_and(|permissions| permissions.allows(access, resource_name))
+    }
+
+    /// Whether the user may write to, or read from, this topic exchange with this key.
+    pub fn allows_topic(&self, vhost: &str, access: Access, exchange: &str, key: &str) -> bool {
+        self.profile().topics.get(vhost).is_none_or(|topics| topics.allows(access, exchange, key))
+    }
+
+    /// Whether the user has this tag.
+    pub fn has_tag(&self, tag: &str) -> bool {
+        self.profile().has_tag(tag)
+    }
+
+    /// Changes what they are and may do, for those as well who are logged in.
+    pub fn change(&self, change: impl Fn(&mut Profile)) {
+        self.profile.rcu(|profile| {
+            let mut profile = Profile::clone(profile);
+            change(&mut profile);
+            profile
+        });
+    }
+}
 
 /// All users by name.
 #[derive(Debug, Default)]
 pub struct Users {
-    snapshot: ArcSwap<ByName>,
+    by_name: DashMap<Box<str>, Arc<User>>,
 }
 
 impl Users {
-    /// The users of the configuration, each with every permission in their vhosts.
-    ///
-    /// # Errors
-    /// A password that cannot be hashed.
-    pub fn from_config(config: &Config) -> Result<Self, UserError> {
-        let users = Self::default();
-        for user in &config.users {
-            users.put(User::from_config(user, &config.loopback_users)?);
-        }
-        Ok(users)
-    }
-
     /// The user of this name.
     pub fn get(&self, name: &str) -> Option<Arc<User>> {
-        self.snapshot.load().get(name).cloned()
+        self.by_name.get(name).map(|user| Arc::clone(&user))
     }
 
     /// Every user, in no order.
     pub fn all(&self) -> Vec<Arc<User>> {
-        self.snapshot.load().values().cloned().collect()
+        self.by_name.iter().map(|user| Arc::clone(&user)).collect()
     }
 
     /// Adds a user, or takes the place of the one of that name.
     pub fn put(&self, user: User) {
-        let user = Arc::new(user);
-        self.change(|users| {
-            users.insert(user.name.clone(), Arc::clone(&user));
-        });
+        self.by_name.insert(user.name.as_str().into(), Arc::new(user));
     }
 
-    /// Removes a user; those logged in as them stay until they are closed.
+    /// Removes a user: those logged in as them may do nothing any more.
     pub fn remove(&self, name: &str) -> Option<Arc<User>> {
-        let user = self.get(name);
-        self.change(|users| {
-            users.remove(name);
-        });
-        user
-    }
-
-    fn change(&self, change: impl Fn(&mut ByName)) {
-        self.snapshot.rcu(|users| {
-            let mut users = ByName::clone(users);
-            change(&mut users);
-            users
-        });
-    }
-}
-
-impl User {
-    fn from_config(user: &UserConfig, loopback_users: &[String]) -> Result<Self, UserError> {
-        let refused = |reason| UserError { name: user.name.clone(), reason };
-        Ok(Self {
-            name: user.name.clone(),
-            password: Some(PasswordHash::hash(user.password.expose()).map_err(refused)?),
-            tags: user.tags.clone(),
-            loopback_only: loopback_users.contains(&user.name),
-            permissions: user.vhosts.iter().map(|vhost| (vhost.clone(), Permissions::all())).collect(),
-        })
+        let (_, user) = self.by_name.remove(name)?;
+        user.change(|profile| *profile = Profile::default());
+        Some(user)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::auth::permissions::{Access, Permissions};
-    use crate::auth::users::{User, Users};
-    use crate::config::Config;
+    use crate::auth::users::{Profile, User, Users};
 
-    #[test]
-    fn the_default_user_is_guest_on_the_default_vhost() {
-        let users = Users::from_config(&Config::default()).unwrap();
-        let guest = users.get("guest").unwrap();
-        assert!(guest.loopback_only && guest.has_tag("administrator"));
-        assert!(guest.may_open("/") && !guest.may_open("other"));
-        assert!(guest.allows("/", Access::Configure, "q") && !guest.allows("other", Access::Configure, "q"));
-        assert!(users.get("alice").is_none());
+    fn guest() -> User {
+        let permissions = [("/".to_owned(), Permissions::all())].into();
+        User::new(
+            "guest",
+            Profile { tags: vec!["administrator".to_owned()], permissions, ..Profile::default() },
+        )
     }
 
     #[test]
-    fn a_change_is_seen_by_the_next_login_only() {
-        let users = Users::from_config(&Config::default()).unwrap();
-        let before = users.get("guest").unwrap();
+    fn a_user_may_do_what_is_said_for_the_virtual_host() {
+        let guest = guest();
+        assert!(guest.has_tag("administrator") && !guest.has_tag("admin"));
+        assert!(guest.may_open("/") && !guest.may_open("other"));
+        assert!(guest.allows("/", Access::Configure, "q") && !guest.allows("other", Access::Configure, "q"));
+    }
+
+    #[test]
+    fn a_change_is_seen_by_those_who_are_logged_in() {
+        let users = Users::default();
+        users.put(guest());
+        let guest = users.get("guest").unwrap();
         let reader = Permissions::new("", "", ".*").unwrap();
-        users.put(User { permissions: [("/".to_owned(), reader)].into(), ..User::clone(&before) });
-        assert!(!users.get("guest").unwrap().allows("/", Access::Write, "q"));
-        assert!(before.allows("/", Access::Write, "q"));
+        guest.change(|profile| drop(profile.permissions.insert("/".to_owned(), reader.clone())));
+        assert!(!guest.allows("/", Access::Write, "q") && guest.allows("/", Access::Read, "q"));
         assert_eq!(users.all().len(), 1);
         assert!(users.remove("guest").is_some() && users.get("guest").is_none());
+        assert!(!guest.may_open("/") && !guest.has_tag("administrator"));
         assert!(users.remove("guest").is_none());
     }
 }

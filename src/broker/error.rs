@@ -89,6 +89,18 @@ pub enum BrokerError {
         /// Who tried.
         user: String,
     },
+    /// The user may not use this key.
+    #[error("{access} access to topic '{key}' in {exchange} refused for user '{user}'")]
+    TopicRefused {
+        /// `write` or `read`.
+        access: &'static str,
+        /// The routing key, or the binding's.
+        key: String,
+        /// Where it was tried.
+        exchange: Resource,
+        /// Who tried.
+        user: String,
+    },
     /// Clients may not publish to an internal exchange.
     #[error("cannot publish to internal {0}")]
     InternalExchange(Resource),

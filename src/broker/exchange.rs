@@ -5,11 +5,12 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::history::History;
 use crate::broker::memory::Memory;
+use crate::broker::policy::{Applied, Policies};
 use crate::broker::queue::handle::Queue;
 use crate::message::place::QueueId;
 use crate::protocol::table::Table;
@@ -30,7 +31,7 @@ pub struct ExchangeProperties {
     pub auto_delete: bool,
     /// Clients may not publish to it.
     pub internal: bool,
-    /// The exchange that gets what this one cannot route.
+    /// The exchange that gets what this one cannot route, by its arguments.
     pub alternate: Option<Box<str>>,
     /// Its arguments: a valid field table without its length.
     pub arguments: Box<[u8]>,
@@ -52,6 +53,8 @@ pub struct Exchange {
     pub history: Option<History>,
     /// Where its messages wait that are to be delayed, if it is of that kind.
     delays: OnceLock<Arc<Queue>>,
+    /// The policies that apply to it, and the alternate exchange by those.
+    policies: ArcSwapOption<(Applied, Option<Box<str>>)>,
     /// Set once, under the definitions lock, when it is gone. Its bindings go after it, in steps.
     pub(super) deleted: AtomicBool,
 }
@@ -75,6 +78,7 @@ impl Exchange {
             bindings: ArcSwap::from_pointee(bindings),
             history,
             delays: OnceLock::new(),
+            policies: ArcSwapOption::empty(),
             deleted: AtomicBool::new(false),
         }
     }
@@ -82,6 +86,27 @@ impl Exchange {
     /// Whether it was deleted; it sends nothing anywhere then, whatever its bindings say.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
+    }
+
+    /// The policies that apply to it.
+    pub fn policies(&self) -> Option<Applied> {
+        self.policies.load().as_deref().map(|(applied, _)| applied.clone())
+    }
+
+    /// What its virtual host's policies say now counts from now on.
+    pub(super) fn follow(&self, policies: &Policies) {
+        let applied = policies.for_exchange(&self.properties.name);
+        let alternate = applied.alternate();
+        self.policies.store((!applied.is_empty()).then(|| Arc::new((applied, alternate))));
+    }
+
+    /// Shows the name of the exchange that gets what this one cannot route: as it was declared, or else by policy.
+    pub(super) fn with_alternate<T>(&self, show: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        match (&self.properties.alternate, &*self.policies.load()) {
+            (Some(name), _) => show(name),
+            (None, Some(policies)) => show(policies.1.as_deref()?),
+            (None, None) => None,
+        }
     }
 
     /// Where its messages wait that are to be delayed.

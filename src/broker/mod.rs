@@ -6,11 +6,12 @@
 //! [`outbox`], [mod@line] and [`consumer`] (the way out), [`wakes`], [`deadlines`] (what time brings), [`dead_letters`]
 //! (where messages go that nobody took), [`release`] (for publishers that are gone), [`remains`] (of what was deleted),
 //! [`memory`], [`alarms`] (when publishers must wait), [`room`] (what else a disk that fills means) and [`uploads`] (when
-//! large messages must wait), [`reply_to`], [`arguments`], [`error`], [`names`], [`complaints`].
+//! large messages must wait), [`reply_to`], [`policy`] and [`admin`] (what administrators say), [`arguments`], [`error`], [`names`], [`complaints`].
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox, an exchange's history or the log). No lock is held while a wake is paid.
 
+pub mod admin;
 pub mod alarms;
 pub mod arguments;
 pub mod checkpoint;
@@ -30,6 +31,7 @@ pub mod memory;
 pub mod names;
 pub mod node;
 pub mod outbox;
+pub mod policy;
 pub mod publish;
 pub mod queue;
 pub mod read_ahead;
@@ -51,7 +53,8 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::auth::backoff::Backoff;
-use crate::auth::users::{UserError, Users};
+use crate::auth::users::Users;
+use crate::broker::admin::{Parameters, SeedError};
 use crate::broker::alarms::{Change, Shortage};
 use crate::broker::complaints::{Complaints, VISITS_MAX};
 use crate::broker::memory::Memory;
@@ -74,6 +77,8 @@ pub struct Broker {
     pub node: Arc<Node>,
     /// Who may log in.
     pub users: Users,
+    /// What administrators said.
+    pub parameters: Parameters,
     /// Who waits for direct replies.
     pub replies: ReplyConsumers,
     /// What ended connections left to be delivered.
@@ -99,18 +104,21 @@ impl Broker {
         config: Arc<Config>,
         watermark_bytes: u64,
         partial_bodies_max: u64,
-    ) -> Result<Self, UserError> {
+    ) -> Result<Self, SeedError> {
         let memory = Memory::new(watermark_bytes, partial_bodies_max);
         let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new());
         let shelf = Shelf::new(Arc::clone(&disk));
         let node = Node::new(config.limits.clone(), memory, Log::default(), disk, shelf);
-        Self::with_node(config, Arc::new(node))
+        let broker = Self::with_node(config, Arc::new(node));
+        broker.seed()?;
+        Ok(broker)
     }
 
-    /// A broker with the users and virtual hosts of the configuration, and nothing in them.
-    fn with_node(config: Arc<Config>, node: Arc<Node>) -> Result<Self, UserError> {
-        let broker = Self {
-            users: Users::from_config(&config)?,
+    /// A broker in which there is nothing.
+    fn with_node(config: Arc<Config>, node: Arc<Node>) -> Self {
+        Self {
+            users: Users::default(),
+            parameters: Parameters::new(&node.memory.definitions),
             replies: ReplyConsumers::default(),
             releases: Releases::default(),
             complaints: Complaints::default(),
@@ -120,15 +128,10 @@ impl Broker {
             node,
             vhosts: DashMap::new(),
             config,
-        };
-        for name in &broker.config.vhosts {
-            broker.vhost_or_new(name);
         }
-        Ok(broker)
     }
 
-    /// The virtual host of this name, made if it is not there: what is durable in it stays, also when the
-    /// configuration no longer names it.
+    /// The virtual host of this name, made if it is not there.
     fn vhost_or_new(&self, name: &str) -> Arc<Vhost> {
         let make = || Arc::new(Vhost::new(name, Arc::clone(&self.node)));
         Arc::clone(&self.vhosts.entry(name.into()).or_insert_with(make))

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use crate::auth::users::UserError;
 use crate::broker::Broker;
+use crate::broker::admin::SeedError;
 use crate::broker::checkpoint::{Checkpoint, PackUse};
 use crate::broker::memory::Memory;
 use crate::broker::node::Node;
@@ -38,7 +38,7 @@ pub enum OpenError {
     Store(#[from] StoreError),
     /// A configured user cannot be made.
     #[error(transparent)]
-    User(#[from] UserError),
+    Seed(#[from] SeedError),
 }
 
 /// What is known of a queue's messages.
@@ -234,9 +234,15 @@ impl Broker {
         let node = Arc::new(Node::new(config.limits.clone(), memory, log, disk, shelf));
         node.use_queue_ids_from(recovered.next_queue);
         node.spills.number_from(highest_pack + 1);
-        let broker = Self::with_node(config, node)?;
+        let broker = Self::with_node(config, node);
         let Fold { definitions, queues, shared: packs, .. } = recovered;
+        let was_seeded = broker.restore_parameters(&definitions);
         broker.restore(&definitions, queues, is_clean).log(is_clean);
+        if was_seeded {
+            broker.compare_with_seed();
+        } else {
+            broker.seed()?;
+        }
         Ok((broker, Checkpoint::new(meta, packs, highest_pack + 1)))
     }
 

@@ -179,10 +179,7 @@ impl Search<'_> {
                 }
             }
         }
-        if !matched
-            && let Some(alternate) =
-                exchange.properties.alternate.as_deref().and_then(|name| vhost.exchange(name))
-        {
+        if !matched && let Some(alternate) = exchange.with_alternate(|name| vhost.exchange(name)) {
             self.visit(&alternate);
         }
         Ok(())

@@ -23,7 +23,7 @@ pub(super) fn sentence(error: &ServeError) -> String {
             _ => "choose an address of this machine with --listen HOST:PORT".to_owned(),
         },
         ServeError::Open { dir, error } => return of_directory(dir, error),
-        ServeError::Thread(_) | ServeError::User(_) | ServeError::Store { .. } => return error.to_string(),
+        ServeError::Thread(_) | ServeError::Seed(_) | ServeError::Store { .. } => return error.to_string(),
     };
     format!("{error}: {advice}")
 }

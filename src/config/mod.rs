@@ -44,9 +44,9 @@ pub struct Config {
     pub mgmt: Option<Endpoint>,
     /// Directory of everything durable. The command line always has one; a broker without is for tests, and forgets.
     pub data_dir: Option<PathBuf>,
-    /// The vhosts that exist from the start; at least one.
+    /// The vhosts that an empty data directory begins with; at least one. Afterwards what is there counts.
     pub vhosts: Vec<String>,
-    /// The users that exist from the start.
+    /// The users that an empty data directory begins with. Afterwards what is there counts.
     pub users: Vec<UserConfig>,
     /// Names of users who may connect from this machine only.
     pub loopback_users: Vec<String>,

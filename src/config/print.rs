@@ -38,12 +38,15 @@ impl Display for Commented<'_> {
         let data_dir = config.data_dir.as_ref().map(|path| path.display().to_string());
         let unset = "\"/var/lib/sluicemq\"";
         optional(f, "Directory of everything durable.", "data_dir", data_dir, unset)?;
-        entry(f, "Vhosts that exist from the start.", "vhosts", &list(&config.vhosts))?;
+        entry(f, "Vhosts that an empty data directory begins with.", "vhosts", &list(&config.vhosts))?;
         let about = "Users who may connect from this machine only.";
         entry(f, about, "loopback_users", &list(&config.loopback_users))?;
         self.limits(f)?;
         self.sections(f)?;
-        f.write_str("# Users that exist from the start, with every permission in their vhosts.\n")?;
+        f.write_str(
+            "# Users that an empty data directory begins with, with every permission in their vhosts.\n",
+        )?;
+        f.write_str("# From then on users and vhosts are those of the data directory; the start says where they differ.\n")?;
         if config.users.is_empty() {
             f.write_str("# [[users]]\n")?;
         }

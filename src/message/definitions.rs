@@ -1,4 +1,4 @@
-//! The fold of definitions: which exchanges, queues and bindings there are, after facts about them.
+//! The fold of definitions: which parameters, exchanges, queues and bindings there are, after facts about them.
 //!
 //! Absolute and idempotent, as the facts are: what is declared twice is there once, what goes takes its bindings with
 //! it, and what was never there can go as well.
@@ -7,11 +7,11 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::message::fact::{Binding, Definition, Destination, Fact};
+use crate::message::fact::{Binding, Definition, Destination, Fact, Parameter};
 use crate::message::fact_codec::{self, DecodedFact};
 use crate::message::place::QueueId;
 
-/// Definitions in the order in which they can be made: a binding comes after its ends.
+/// Definitions in the order in which they can be made: what administrators said comes first, a binding after its ends.
 #[derive(Debug, Default)]
 pub struct Definitions {
     facts: BTreeMap<Key, Vec<u8>>,
@@ -21,6 +21,7 @@ pub struct Definitions {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
+    Parameter { vhost: Box<str>, component: Box<str>, name: Box<str> },
     Exchange { vhost: Box<str>, name: Box<str> },
     Queue(QueueId),
     Binding(Arc<BindingKey>),
@@ -73,6 +74,8 @@ impl Definitions {
                 self.put(Key::Binding(key), definition);
             }
             Definition::Unbound(binding) => self.unbind([Arc::new(BindingKey::of(&binding))]),
+            Definition::ParameterSet { parameter, .. } => self.put(Key::of(parameter), definition),
+            Definition::ParameterCleared { parameter } => drop(self.facts.remove(&Key::of(parameter))),
             Definition::QueueDeleted { queue } => {
                 self.facts.remove(&Key::Queue(queue));
                 self.unbind(self.bindings_to(&End::Queue(queue), ""));
@@ -122,7 +125,7 @@ impl Definitions {
         self.facts.insert(key, bytes);
     }
 
-    /// All of them: exchanges, then queues by number, then bindings.
+    /// All of them: parameters, exchanges, then queues by number, then bindings.
     pub fn iter(&self) -> impl Iterator<Item = Definition<'_>> {
         self.facts.values().filter_map(|bytes| {
             let (&kind, body) = bytes.split_first()?;
@@ -131,6 +134,12 @@ impl Definitions {
                 _ => None,
             }
         })
+    }
+}
+
+impl Key {
+    fn of(Parameter { vhost, component, name }: Parameter<'_>) -> Self {
+        Self::Parameter { vhost: vhost.into(), component: component.into(), name: name.into() }
     }
 }
 
@@ -158,7 +167,7 @@ impl BindingKey {
 #[cfg(test)]
 mod tests {
     use super::Definitions;
-    use crate::message::fact::{Binding, Definition, Destination};
+    use crate::message::fact::{Binding, Definition, Destination, Parameter};
     use crate::message::place::QueueId;
 
     fn exchange(name: &str) -> Definition<'_> {
@@ -184,6 +193,17 @@ mod tests {
 
     fn binding<'a>(source: &'a str, destination: Destination<'a>) -> Binding<'a> {
         Binding { vhost: "/", source, destination, key: "k", arguments: &[] }
+    }
+
+    #[test]
+    fn a_parameter_is_what_was_said_last_and_comes_before_all_else() {
+        let parameter = Parameter { vhost: "/", component: "policy", name: "p" };
+        let set = |value| Definition::ParameterSet { parameter, value };
+        let mut folded = Definitions::default();
+        [exchange("a"), set(&[1]), set(&[2])].iter().for_each(|fact| folded.apply(fact));
+        assert_eq!(folded.iter().collect::<Vec<_>>(), [set(&[2]), exchange("a")]);
+        folded.apply(&Definition::ParameterCleared { parameter });
+        assert_eq!(folded.iter().collect::<Vec<_>>(), [exchange("a")]);
     }
 
     #[test]

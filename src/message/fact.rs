@@ -82,6 +82,29 @@ pub enum Definition<'a> {
     Bound(Binding<'a>),
     /// A binding was removed.
     Unbound(Binding<'a>),
+    /// A parameter was set: what administrators say, from users to policies.
+    ParameterSet {
+        /// Which.
+        parameter: Parameter<'a>,
+        /// What it says, a field table without its length.
+        value: &'a [u8],
+    },
+    /// A parameter was cleared.
+    ParameterCleared {
+        /// Which.
+        parameter: Parameter<'a>,
+    },
+}
+
+/// A parameter by its identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// The virtual host it belongs to; empty for one of the whole broker.
+    pub vhost: &'a str,
+    /// What kind it is.
+    pub component: &'a str,
+    /// Its name among those.
+    pub name: &'a str,
 }
 
 /// A binding by its identity.

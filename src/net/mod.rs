@@ -27,8 +27,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::users::UserError;
 use crate::broker::Broker;
+use crate::broker::admin::SeedError;
 use crate::broker::checkpoint::Checkpoint;
 use crate::broker::dead_letters::Burials;
 use crate::broker::memory::Memory;
@@ -63,9 +63,9 @@ pub enum ServeError {
     /// The system has no thread to give.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// A configured user cannot be made.
+    /// A configured user or virtual host cannot be made.
     #[error("{0}")]
-    User(UserError),
+    Seed(SeedError),
     /// The broker cannot start on what is there; nothing was served.
     #[error("{}", of_directory(dir, error))]
     Open {
@@ -129,7 +129,7 @@ impl Server {
         let (broker, checkpoint) = match &store {
             None => {
                 let broker = Broker::new(config, watermark_bytes, partial_bodies_max);
-                (broker.map_err(ServeError::User)?, None)
+                (broker.map_err(ServeError::Seed)?, None)
             }
             Some(Store { directory, log_options }) => {
                 let cache_bytes = config.storage.cache_bytes(memory_bytes);
@@ -138,7 +138,7 @@ impl Server {
                 let opened = Broker::open(config, disk, log_options.clone(), memory);
                 let (broker, checkpoint) = opened.map_err(|error| match error {
                     OpenError::Store(error) => refused(error),
-                    OpenError::User(error) => ServeError::User(error),
+                    OpenError::Seed(error) => ServeError::Seed(error),
                 })?;
                 (broker, Some(checkpoint))
             }

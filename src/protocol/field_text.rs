@@ -17,7 +17,7 @@ impl Display for Field<'_> {
 }
 
 /// A field inside another one.
-struct Term<'a>(Field<'a>);
+pub(crate) struct Term<'a>(pub(crate) Field<'a>);
 
 impl Display for Term<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

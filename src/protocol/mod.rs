@@ -20,7 +20,7 @@ pub mod table;
 
 pub(crate) mod erlang;
 
-mod field_text;
+pub(crate) mod field_text;
 mod method_macro;
 mod properties_buf;
 mod table_buf;

@@ -238,9 +238,15 @@ impl Handshake {
         let Some(vhost) = broker.vhost(name) else {
             return Step::Refused(Refusal::not_allowed(format!("vhost {name} not found")));
         };
-        if user.permissions(name).is_none() {
+        if vhost.is_closing() {
+            return Step::Refused(Refusal::not_allowed(format!("vhost {name} not found")));
+        }
+        if !user.may_open(name) {
             let text = format!("access to vhost '{name}' refused for user '{}'", user.name);
             return Step::Refused(Refusal::not_allowed(text));
+        }
+        if let Some(refused) = check_limits(user, &vhost) {
+            return Step::Refused(Refusal::not_allowed(refused));
         }
         out.method(0, &Method::ConnectionOpenOk(ConnectionOpenOk {}));
         let (user, name) = (Arc::clone(user), self.name.clone());
@@ -281,6 +287,17 @@ fn name_of(properties: Table<'_>) -> String {
         _ => None,
     };
     text("connection_name").or_else(|| text("product")).unwrap_or_default()
+}
+
+/// Why there is no place for one more connection, if there is none.
+fn check_limits(user: &User, vhost: &Vhost) -> Option<String> {
+    let (name, profile, limits) = (vhost.name(), user.profile(), vhost.limits());
+    if let Some(limit) = limits.connections_max.filter(|limit| vhost.opened.read() >= *limit) {
+        let text = format!("access to vhost '{name}' refused for user '{}'", user.name);
+        return Some(format!("{text}: connection limit ({limit}) is reached"));
+    }
+    let limit = profile.connections_max.filter(|limit| user.connections.read() >= *limit)?;
+    Some(format!("Connection refused for user '{}': user connection limit ({limit}) is reached", user.name))
 }
 
 /// A frame that has no place before the connection is open.

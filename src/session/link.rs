@@ -101,6 +101,8 @@ pub struct Link {
     /// Messages that were rejected in this chunk will go back to their queues: before the next publish, so that
     /// they are there before it.
     pub has_returns: bool,
+    /// Its places among the connections of its user and of its virtual host.
+    pub seats: [Charge; 2],
     burst: Burst,
     settlements: Settlements,
     window_credits: SmallVec<[(u16, u32); 2]>,
@@ -165,6 +167,7 @@ impl Link {
         now: Now,
     ) -> Self {
         let routes = Routes::new(0, &broker.node);
+        let seats = [&actor.user.connections, &vhost.opened].map(|gauge| Charge::new(gauge, 1));
         Self {
             frame_max: broker.config.limits.frame_max_bytes,
             actor,
@@ -190,6 +193,7 @@ impl Link {
             has_logged: false,
             slimming: None,
             has_returns: false,
+            seats,
             burst: Burst::default(),
             settlements: Settlements::default(),
             window_credits: SmallVec::new(),
@@ -498,7 +502,7 @@ impl Link {
         self.outbox.shrink(ITEMS_KEPT);
     }
 
-    /// The route for these names, found once and kept until definitions change. `check` judges the exchange when
+    /// The route for these names, found once and kept until definitions change. `check` judges exchange and key when
     /// the route is found.
     ///
     /// # Errors
@@ -506,7 +510,7 @@ impl Link {
     pub fn route<E: From<BrokerError>>(
         &mut self,
         names: Names<'_>,
-        check: impl FnOnce(&Self, &[u8]) -> Result<Arc<Exchange>, E>,
+        check: impl FnOnce(&Self, Names<'_>) -> Result<Arc<Exchange>, E>,
     ) -> Result<Arc<Route>, E> {
         self.refresh_routes();
         if let Some((last, route)) = &self.routes.last
@@ -517,7 +521,7 @@ impl Link {
         let known = self.routes.by_names.get(names.as_bytes()).map(Arc::clone);
         let route = match known {
             Some(route) => route,
-            None => self.find_route(check(self, names.exchange())?, names)?,
+            None => self.find_route(check(self, names)?, names)?,
         };
         let mut last = self.routes.last.take().map(|(names, _)| names).unwrap_or_default();
         last.copy(names);

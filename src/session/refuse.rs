@@ -69,6 +69,7 @@ impl From<BrokerError> for Refusal {
             BrokerError::NotFound(_) | BrokerError::NoPreviousQueue => ReplyCode::NotFound,
             BrokerError::Locked(_) | BrokerError::SingleActive(_) => ReplyCode::ResourceLocked,
             BrokerError::AccessRefused { .. }
+            | BrokerError::TopicRefused { .. }
             | BrokerError::InternalExchange(_)
             | BrokerError::DefaultExchange
             | BrokerError::ReservedPrefix(..)

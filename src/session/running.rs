@@ -27,6 +27,7 @@ use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
 use crate::session::upload::Upload;
 use crate::session::work::{Closing, Ending};
+use crate::stats::Charge;
 
 /// A client that does not read its replies is not listened to. Deliveries do not count: their queues keep them when there
 /// is no room, and a client that is in the middle of a large publish may read them only when it is through.
@@ -354,7 +355,16 @@ impl Running {
             );
             return Err(Refusal::not_allowed(text).into());
         }
-        self.channels.insert(at, (number, Slot::Open(Box::new(Channel::new(number)))));
+        let user = &self.link.actor.user;
+        if let Some(limit) = user.profile().channels_max.filter(|limit| user.channels.read() >= *limit) {
+            let text = format!(
+                "number of channels opened for user '{}' has reached the maximum allowed user limit of ({limit})",
+                user.name
+            );
+            return Err(Refusal::not_allowed(text).into());
+        }
+        let seat = Charge::new(&user.channels, 1);
+        self.channels.insert(at, (number, Slot::Open(Box::new(Channel::new(number, seat)))));
         self.link.send(number, &Method::ChannelOpenOk(ChannelOpenOk {}));
         Ok(Step::Continue)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sluicemq::auth::password::PasswordHash;
 use sluicemq::auth::permissions::Permissions;
-use sluicemq::auth::users::User;
+use sluicemq::auth::users::{Profile, User};
 use sluicemq::config::Watermark;
 use sluicemq::protocol::frame::FrameKind;
 use sluicemq::protocol::methods::{
@@ -322,13 +322,14 @@ fn a_client_that_cannot_take_it_is_blocked_without_a_word() {
 fn with_limited_user() -> (OwnBroker, Client) {
     let own = OwnBroker::start(|_| {});
     let permissions = Permissions::new("^mine|^amq.gen", "^mine", "^mine").unwrap();
-    own.broker.users.put(User {
-        name: "limited".to_owned(),
-        password: Some(PasswordHash::hash(b"secret").unwrap()),
-        tags: Vec::new(),
-        loopback_only: false,
-        permissions: HashMap::from([("/".to_owned(), permissions)]),
-    });
+    own.broker.users.put(User::new(
+        "limited",
+        Profile {
+            password: Some(PasswordHash::hash(b"secret").unwrap()),
+            permissions: HashMap::from([("/".to_owned(), permissions)]),
+            ..Profile::default()
+        },
+    ));
     let login = Login { address: own.address, user: "limited", password: "secret", ..Login::default() };
     let client = login.connect();
     (own, client)

@@ -14,6 +14,7 @@
 
 mod harness;
 
+mod administration;
 mod consuming;
 mod contents;
 mod dead_letters;

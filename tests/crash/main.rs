@@ -23,6 +23,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod administration;
 mod check;
 mod client;
 mod conversation;

@@ -98,7 +98,7 @@ fn fsck_says_by_queue_what_is_damaged_and_repairs_it() {
     let mut client = Client::connect(node.address).unwrap();
     declare(&mut client, "orders").unwrap();
     select_confirms(&mut client).unwrap();
-    // Batch by batch: the first one is the declaration.
+    // Batch by batch: the first one is users and virtual hosts, the second the declaration.
     publish(&mut client, "orders", 0..4).unwrap();
     // Two processes on one directory.
     let (code, said, told) = text(&fsck(&data, true));
@@ -110,12 +110,12 @@ fn fsck_says_by_queue_what_is_damaged_and_repairs_it() {
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("everything is whole") && said.contains("orders         4"), "{said}");
     let slot = fs::OpenOptions::new().write(true).open(data.join("log/slot-00.log")).unwrap();
-    slot.write_all_at(b"rot", 4 * 4096 + 100).unwrap();
+    slot.write_all_at(b"rot", 5 * 4096 + 100).unwrap();
     let started = binary().args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(&data).output().unwrap();
     let (code, _, told) = text(&started);
     assert_eq!(code, 1, "{told}");
     assert!(
-        told.contains("log/slot-00.log at byte 16384") && told.contains("sluicemq fsck --repair"),
+        told.contains("log/slot-00.log at byte 20480") && told.contains("sluicemq fsck --repair"),
         "{told}"
     );
     for _ in 0..2 {
@@ -125,7 +125,7 @@ fn fsck_says_by_queue_what_is_damaged_and_repairs_it() {
     }
     let (code, said, told) = text(&fsck(&data, true));
     assert_eq!(code, 0, "{said}{told}");
-    assert!(said.contains("corrupt/log-slot-00.log-at-16384.bin"), "{said}");
+    assert!(said.contains("corrupt/log-slot-00.log-at-20480.bin"), "{said}");
     assert_eq!(text(&fsck(&data, true)).0, 0);
     let node = Node::start(&data, &SMALL).unwrap();
     let bodies = drain(&mut Client::connect(node.address).unwrap(), "orders").unwrap();

@@ -243,7 +243,10 @@ fn an_enqueue_looks_through_no_backlog_of_which_only_the_awaited_head_could_go()
 #[test]
 fn a_queue_whose_messages_expire_reads_its_head_back_when_that_has_had_its_time_and_not_before() {
     let mut world = World::new(1000);
-    world.queue.apply_settings(Settings { message_ttl_ms: Some(5000), ..Settings::default() });
+    world.queue.swap_settings(
+        &mut world.queue.lock(),
+        Settings { message_ttl_ms: Some(5000), ..Settings::default() },
+    );
     world.publish(true, 4 * MIB);
     world.publish(true, 4 * MIB);
     world.evict();

@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::broker::consumer::{Consumer, Timeout};
 use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
+use crate::broker::policy::Applied;
 use crate::broker::wakes::Wakes;
 use crate::message::place::{Logged, QueueId, Seq};
 use crate::message::run::Run;
@@ -71,6 +73,8 @@ pub struct Queue {
     traits: Traits,
     /// As its settings say; 0 when they do not.
     consumer_timeout_ms: AtomicU64,
+    /// The policies that apply to it. Written under the lock.
+    pub(super) policies: ArcSwapOption<Applied>,
     state: Mutex<State>,
     /// Its name and arguments, on the node's gauge.
     _charge: Charge,
@@ -238,9 +242,10 @@ impl Queue {
             flows: AtomicBool::new(false),
             traits: Traits::default(),
             consumer_timeout_ms: AtomicU64::new(0),
+            policies: ArcSwapOption::empty(),
             state: Mutex::default(),
         };
-        queue.apply_settings(settings);
+        queue.swap_settings(&mut queue.lock(), settings);
         queue
     }
 
@@ -293,8 +298,7 @@ impl Queue {
     }
 
     /// What it was told about its messages is this from now on, also for those that wait.
-    pub(in crate::broker) fn apply_settings(&self, settings: Settings) {
-        let mut state = self.lock();
+    pub(in crate::broker) fn swap_settings(&self, state: &mut State, settings: Settings) {
         state.has_rules = settings.message_ttl_ms.is_some() || settings.is_limited();
         self.traits.set(&settings);
         self.consumer_timeout_ms.store(settings.consumer_timeout_ms.unwrap_or(0), Ordering::Relaxed);

@@ -2,12 +2,14 @@
 //!
 //! [`handle`] is the boundary: what is immutable or atomic is outside, the state machine inside.
 //! [`dispatch`] hands messages to consumers, [`settle`] takes acknowledgements back, [`lifecycle`] is consumers
-//! coming and going, purging, and the end. `rules` lets go of what is too old or too much. [`crowd`] keeps publishers from running too far ahead of consumers.
+//! coming and going, purging, and the end. `rules` lets go of what is too old or too much, `policies` says when that has
+//! changed. [`crowd`] keeps publishers from running too far ahead of consumers.
 
 pub mod crowd;
 pub mod dispatch;
 pub mod handle;
 pub mod lifecycle;
+mod policies;
 pub(in crate::broker) mod rules;
 pub mod settle;
 pub(in crate::broker) mod store;

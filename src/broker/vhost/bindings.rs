@@ -304,7 +304,11 @@ impl Vhost {
         if is_default || request.source.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
-        self.check_access(actor, Access::Read, ResourceKind::Exchange, request.source)
+        self.check_access(actor, Access::Read, ResourceKind::Exchange, request.source)?;
+        match self.exchange(request.source) {
+            Some(source) => self.check_topic(actor, Access::Read, &source, request.key),
+            None => Ok(()),
+        }
     }
 
     fn destination(&self, request: &BindingRequest<'_>) -> Result<Destination, BrokerError> {

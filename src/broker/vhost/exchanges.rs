@@ -92,6 +92,7 @@ impl Vhost {
             check_same(&exchange, request)?;
             return Ok(self.answer_about(exchange.properties.durable));
         }
+        self.check_open()?;
         check_new_name(ResourceKind::Exchange, request.name)?;
         let limit = self.node.limits.exchanges_per_vhost_max as u64;
         let resource = self.resource(ResourceKind::Exchange, request.name);
@@ -131,6 +132,7 @@ impl Vhost {
             arguments: request.arguments.as_bytes().into(),
         };
         let exchange = Arc::new(self.new_exchange(properties));
+        exchange.follow(&self.policies());
         self.add_delays(&exchange);
         self.exchanges.insert(request.name.into(), exchange);
         self.routes_changed();

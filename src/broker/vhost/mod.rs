@@ -9,30 +9,36 @@
 mod bindings;
 mod delays;
 mod exchanges;
+mod policies;
 mod queues;
 pub mod removal;
 mod restore;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 pub use self::bindings::{BindingRequest, Bound, Recalled};
 pub use self::exchanges::ExchangeRequest;
+pub use self::policies::Following;
 pub use self::queues::{DeclaredQueue, QueueRequest};
 use crate::auth::permissions::Access;
 use crate::auth::users::User;
 use crate::broker::error::{BrokerError, Resource, ResourceKind};
 use crate::broker::exchange::Exchange;
 use crate::broker::node::{ConnectionId, Node};
+use crate::broker::policy::Policies;
 use crate::broker::queue::handle::Queue;
 use crate::broker::vhost::bindings::Definitions;
 use crate::broker::vhost::removal::Removal;
 use crate::message::fact::{Definition, Fact};
 use crate::message::place::Lsn;
-use crate::stats::Charge;
+use crate::queue::settings::QueueKind;
+use crate::routing::ExchangeKind;
+use crate::stats::{Charge, Gauge};
 use crate::storage::log::Applying;
 
 /// A virtual host.
@@ -46,6 +52,25 @@ pub struct Vhost {
     /// Where the last definition lies in the log. Raised under the definitions lock, before the change can be seen.
     last_definition: AtomicU64,
     definitions: Mutex<Definitions>,
+    /// What administrators say about its objects.
+    policies: ArcSwap<Policies>,
+    /// How much there may be in it.
+    limits: ArcSwap<VhostLimits>,
+    /// How many connections have opened it.
+    pub opened: Arc<Gauge>,
+    /// It is being deleted: nothing new comes in.
+    closing: AtomicBool,
+}
+
+/// What a virtual host is limited to, and its defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VhostLimits {
+    /// How many queues it may have.
+    pub queues_max: Option<u64>,
+    /// How many connections it may have.
+    pub connections_max: Option<u64>,
+    /// The kind of a queue that is declared without one.
+    pub default_queue_kind: QueueKind,
 }
 
 /// Who asks for something.
@@ -69,6 +94,10 @@ impl Vhost {
             version: AtomicU64::new(1),
             last_definition: AtomicU64::new(0),
             definitions: Mutex::new(Definitions::new(charge)),
+            policies: ArcSwap::default(),
+            limits: ArcSwap::default(),
+            opened: Arc::default(),
+            closing: AtomicBool::new(false),
         };
         vhost.declare_system_exchanges();
         vhost
@@ -131,12 +160,37 @@ impl Vhost {
         name: &str,
     ) -> Result<(), BrokerError> {
         let checked = if kind == ResourceKind::Exchange && name.is_empty() { "amq.default" } else { name };
-        if actor.user.permissions(&self.name).is_some_and(|permissions| permissions.allows(access, checked)) {
+        if actor.user.allows(&self.name, access, checked) {
             return Ok(());
         }
         Err(BrokerError::AccessRefused {
             access: access.name(),
             resource: self.resource(kind, name),
+            user: actor.user.name.to_string(),
+        })
+    }
+
+    /// Whether the user may use this key at this exchange, for which it matters where that routes by topics.
+    ///
+    /// # Errors
+    /// [`BrokerError::TopicRefused`].
+    pub fn check_topic(
+        &self,
+        actor: &Actor,
+        access: Access,
+        exchange: &Exchange,
+        key: &str,
+    ) -> Result<(), BrokerError> {
+        let name = &exchange.properties.name;
+        if exchange.properties.kind != ExchangeKind::Topic
+            || actor.user.allows_topic(&self.name, access, name, key)
+        {
+            return Ok(());
+        }
+        Err(BrokerError::TopicRefused {
+            access: access.name(),
+            key: key.to_owned(),
+            exchange: exchange.resource(),
             user: actor.user.name.to_string(),
         })
     }
@@ -178,7 +232,8 @@ impl Vhost {
         self.answer_about(durable || self.last_definition() > before)
     }
 
-    fn routes_changed(&self) {
+    /// Cached routes, and what users were found to be allowed, are asked again.
+    pub(in crate::broker) fn routes_changed(&self) {
         self.version.fetch_add(1, Ordering::Release);
     }
 }

@@ -11,9 +11,11 @@ use crate::broker::queue::handle::{Queue, QueueProperties};
 use crate::broker::queue::lifecycle::{Ended, Removed};
 use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_new_name, check_owner};
+use crate::broker::wakes::Wakes;
 use crate::message::fact::Definition;
 use crate::message::place::Lsn;
-use crate::protocol::table::Table;
+use crate::protocol::field::Field;
+use crate::protocol::table::{Table, TableBuf};
 use crate::queue::settings::QueueKind;
 
 /// What queue.declare asks for.
@@ -70,6 +72,11 @@ impl Vhost {
             check_new_name(ResourceKind::Queue, request.name)?;
             request.name
         };
+        let arguments = self.with_default_kind(request);
+        let request = &QueueRequest {
+            arguments: arguments.as_ref().map_or(request.arguments, TableBuf::as_table),
+            ..*request
+        };
         self.check_access(actor, Access::Configure, ResourceKind::Queue, name)?;
         let resource = self.resource(ResourceKind::Queue, name);
         if let Some(exchange) = arguments::dead_letter_exchange(request.arguments, &resource)? {
@@ -83,9 +90,11 @@ impl Vhost {
             check_same(&queue, actor, durable, request)?;
             return Ok(self.declared(&queue));
         }
+        self.check_open()?;
         let kind = arguments::check_queue_arguments(request.arguments, &resource)?;
         check_kind(kind, &resource, request)?;
         let limit = self.node.limits.queues_per_vhost_max as u64;
+        let limit = self.limits().queues_max.map_or(limit, |own| own.min(limit));
         if self.queues.len() as u64 >= limit {
             return Err(BrokerError::Precondition(format!(
                 "cannot declare queue '{name}': queue limit in vhost '{}' ({limit}) is reached",
@@ -93,6 +102,20 @@ impl Vhost {
             )));
         }
         Ok(self.declared(&self.insert_queue(name, actor, durable, request)))
+    }
+
+    /// The arguments with the virtual host's own kind of queue, where they name none and the queue can be of that kind.
+    fn with_default_kind(&self, request: &QueueRequest<'_>) -> Option<TableBuf> {
+        let kind = self.limits().default_queue_kind;
+        let QueueRequest { durable, exclusive, auto_delete, .. } = *request;
+        let can_be = durable && !exclusive && !auto_delete && !request.name.is_empty();
+        let is_told = request.arguments.get("x-queue-type").is_some();
+        if kind == QueueKind::Classic || is_told || !can_be {
+            return None;
+        }
+        let mut arguments = TableBuf::from(request.arguments);
+        arguments.insert("x-queue-type", Field::LongStr(kind.name().as_bytes()));
+        Some(arguments)
     }
 
     fn insert_queue(
@@ -121,6 +144,9 @@ impl Vhost {
             arguments: request.arguments.as_bytes().into(),
         };
         let queue = Arc::new(Queue::new(id, properties, Arc::clone(&self.node)));
+        if !self.policies().is_empty() {
+            queue.follow(&self.policies, &mut Wakes::default());
+        }
         if durable {
             self.node.register(&queue);
         }

@@ -8,6 +8,7 @@ use crate::broker::exchange::{Destination, ExchangeProperties};
 use crate::broker::queue::handle::{Queue, QueueProperties};
 use crate::broker::vhost::Vhost;
 use crate::broker::vhost::bindings::Label;
+use crate::broker::wakes::Wakes;
 use crate::message::fact::{self, Definition};
 use crate::message::place::{QueueId, Seq};
 use crate::protocol::table::Table;
@@ -34,7 +35,9 @@ impl Vhost {
             alternate: Table::parse(arguments).ok().and_then(arguments::declared_alternate).map(Into::into),
             arguments: arguments.into(),
         };
-        self.exchanges.insert(name.into(), Arc::new(self.new_exchange(properties)));
+        let exchange = self.new_exchange(properties);
+        exchange.follow(&self.policies());
+        self.exchanges.insert(name.into(), Arc::new(exchange));
     }
 
     /// Makes a durable queue with the messages it had.
@@ -56,6 +59,7 @@ impl Vhost {
         };
         let queue = Arc::new(Queue::restored(id, properties, Arc::clone(&self.node), messages, next_seq));
         self.node.register(&queue);
+        queue.follow(&self.policies, &mut Wakes::default());
         queue.look_soon();
         if let Some(exchange) = queue.delays_for().and_then(|name| self.exchange(name)) {
             exchange.set_delays(Arc::clone(&queue));

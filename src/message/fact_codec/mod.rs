@@ -19,7 +19,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::message::block_header::{BlockError, BlockHeader};
-use crate::message::fact::{Binding, Definition, Destination, Fact};
+use crate::message::fact::{Binding, Definition, Destination, Fact, Parameter};
 use crate::message::little_endian::Reader;
 use crate::message::place::{QueueId, Returned, Seq};
 
@@ -32,6 +32,8 @@ const QUEUE_DELETED: u8 = 6;
 const BOUND: u8 = 7;
 const UNBOUND: u8 = 8;
 const RETURNED: u8 = 9;
+const PARAMETER_SET: u8 = 10;
+const PARAMETER_CLEARED: u8 = 11;
 
 const AUTO_DELETE: u8 = 1;
 const INTERNAL: u8 = 2;
@@ -179,13 +181,15 @@ pub fn kind(fact: &Fact<'_>) -> u8 {
             Definition::QueueDeleted { .. } => QUEUE_DELETED,
             Definition::Bound(_) => BOUND,
             Definition::Unbound(_) => UNBOUND,
+            Definition::ParameterSet { .. } => PARAMETER_SET,
+            Definition::ParameterCleared { .. } => PARAMETER_CLEARED,
         },
     }
 }
 
 /// Whether facts of this kind are definitions.
 pub fn is_definition(kind: u8) -> bool {
-    (EXCHANGE_DECLARED..=UNBOUND).contains(&kind)
+    matches!(kind, EXCHANGE_DECLARED..=UNBOUND | PARAMETER_SET | PARAMETER_CLEARED)
 }
 
 /// Writes a fact, without its kind.
@@ -243,6 +247,11 @@ fn encode_definition(definition: &Definition<'_>, sink: &mut impl Sink) {
         }
         Definition::QueueDeleted { queue } => put_u64(sink, queue.0),
         Definition::Bound(binding) | Definition::Unbound(binding) => encode_binding(&binding, sink),
+        Definition::ParameterSet { parameter, value } => {
+            encode_parameter(parameter, sink);
+            put_long(sink, value);
+        }
+        Definition::ParameterCleared { parameter } => encode_parameter(parameter, sink),
     }
 }
 
@@ -266,6 +275,12 @@ fn encode_binding(binding: &Binding<'_>, sink: &mut impl Sink) {
         [binding.vhost.as_bytes(), binding.source.as_bytes(), binding.key.as_bytes(), binding.arguments]
     {
         put_long(sink, part);
+    }
+}
+
+fn encode_parameter(Parameter { vhost, component, name }: Parameter<'_>, sink: &mut impl Sink) {
+    for part in [vhost, component, name] {
+        put_long(sink, part.as_bytes());
     }
 }
 
@@ -366,8 +381,16 @@ fn decode_definition<'a>(kind: u8, reader: &mut Reader<'a>) -> Option<Definition
         QUEUE_DELETED => Definition::QueueDeleted { queue: QueueId(reader.u64()?) },
         BOUND => Definition::Bound(decode_binding(reader)?),
         UNBOUND => Definition::Unbound(decode_binding(reader)?),
+        PARAMETER_SET => {
+            Definition::ParameterSet { parameter: decode_parameter(reader)?, value: reader.long_bytes()? }
+        }
+        PARAMETER_CLEARED => Definition::ParameterCleared { parameter: decode_parameter(reader)? },
         _ => return None,
     })
+}
+
+fn decode_parameter<'a>(reader: &mut Reader<'a>) -> Option<Parameter<'a>> {
+    Some(Parameter { vhost: reader.text()?, component: reader.text()?, name: reader.text()? })
 }
 
 fn decode_binding<'a>(reader: &mut Reader<'a>) -> Option<Binding<'a>> {

@@ -6,7 +6,7 @@ use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, 
 use super::{DecodedFact, FactError, decode, encode, is_definition, kind, queues_named};
 use crate::message::block::{Big, BlockBuilder};
 use crate::message::block_header::{BlockError, Marks, Stamp};
-use crate::message::fact::{Binding, Definition, Destination, Fact};
+use crate::message::fact::{Binding, Definition, Destination, Fact, Parameter};
 use crate::message::names::NamesBuf;
 use crate::message::place::{QueueId, Returned, Seq};
 use crate::message::record::{BodyView, Content};
@@ -93,6 +93,9 @@ fn definitions_come_back_whole_or_not_at_all() {
         arguments: &[1, 2, 3],
     });
     check_definition(Definition::ExchangeDeleted { vhost: "/", name: "" });
+    let parameter = Parameter { vhost: "", component: "user", name: "guest" };
+    check_definition(Definition::ParameterSet { parameter, value: &[1, 2] });
+    check_definition(Definition::ParameterCleared { parameter });
     let queue = QueueId(u64::MAX);
     check_definition(Definition::QueueDeclared {
         queue,

@@ -36,7 +36,7 @@ pub(super) fn marks(properties: &Properties<'_>) -> Marks {
 pub(super) fn check(properties: &Properties<'_>, user: &User) -> Result<(), Refusal> {
     if let Some(claimed) = properties.user_id()
         && claimed != user.name.as_bytes()
-        && !user.tags.iter().any(|tag| tag == "impersonator")
+        && !user.has_tag("impersonator")
     {
         return Err(Refusal::precondition(format!(
             "user_id property set to '{}' but authenticated user was '{}'",

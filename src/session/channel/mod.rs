@@ -33,11 +33,14 @@ use crate::protocol::header::ContentHeader;
 use crate::protocol::methods::{AccessRequestOk, BasicAck, BasicNack, ChannelFlow, ChannelFlowOk, Method};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
+use crate::stats::Charge;
 
 /// A channel that is open.
 #[derive(Debug)]
 pub struct Channel {
     number: u16,
+    /// Its place among the channels of its user.
+    _seat: Charge,
     assembly: Assembly,
     plain: Plain,
     unacked: Unacked,
@@ -58,9 +61,10 @@ pub struct Channel {
 
 impl Channel {
     /// A fresh channel.
-    pub fn new(number: u16) -> Self {
+    pub fn new(number: u16, seat: Charge) -> Self {
         Self {
             number,
+            _seat: seat,
             assembly: Assembly::default(),
             plain: Plain::default(),
             unacked: Unacked::default(),

@@ -341,13 +341,15 @@ fn view<'a>(message: &Content<'a>, body: &'a Body<'_>) -> MessageView<'a> {
 }
 
 /// The exchange a client may publish to.
-fn check_exchange(link: &Link, name: &[u8]) -> Result<Arc<Exchange>, Refusal> {
-    let name = String::from_utf8_lossy(name);
+fn check_exchange(link: &Link, names: Names<'_>) -> Result<Arc<Exchange>, Refusal> {
+    let name = String::from_utf8_lossy(names.exchange());
     link.vhost.check_access(&link.actor, Access::Write, ResourceKind::Exchange, &name)?;
     let exchange = link.vhost.find_exchange(&name)?;
     if exchange.properties.internal {
         return Err(BrokerError::InternalExchange(exchange.resource()).into());
     }
+    let key = String::from_utf8_lossy(names.routing_key());
+    link.vhost.check_topic(&link.actor, Access::Write, &exchange, &key)?;
     Ok(exchange)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! meta       name -> number        format, replay position, next queue number, clean stop
+//! parameters (vhost, component, name) -> version, the fact's body
 //! exchanges  (vhost, name)      -> version, the fact's body
 //! queues     queue              -> version, the fact's body
 //! bindings   the fact's body    -> nothing: a binding is its own identity
@@ -21,7 +22,7 @@ use redb::{
 };
 use roaring::RoaringBitmap;
 
-use crate::message::fact::{Binding, Definition, Destination, Fact};
+use crate::message::fact::{Binding, Definition, Destination, Fact, Parameter};
 use crate::message::fact_codec::{self, DecodedFact};
 use crate::message::place::{Extent, Lsn, QueueId, Returned, Seq};
 use crate::storage::error::StoreError;
@@ -32,10 +33,13 @@ const FORMAT: u64 = 1;
 /// The version of definitions' values.
 const VALUE_VERSION: u8 = 1;
 
+type ParameterKey<'a> = (&'a str, &'a str, &'a str);
 type ExtentKey = (u64, u32, u64);
 type ExtentValue = (u64, u64, u64, u32, u32, u64);
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Came with administration: a directory may be without it until the next checkpoint.
+const PARAMETERS: TableDefinition<'_, ParameterKey<'static>, &[u8]> = TableDefinition::new("defs_parameters");
 const EXCHANGES: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("defs_exchanges");
 const QUEUES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("defs_queues");
 const BINDINGS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("defs_bindings");
@@ -89,6 +93,7 @@ pub(super) fn load(
     on_loaded: &mut dyn FnMut(Loaded<'_>),
 ) -> Result<MetaState, StoreError> {
     let transaction = database.begin_read().map_err(failed)?;
+    load_parameters(&transaction, on_loaded)?;
     let exchanges = transaction.open_table(EXCHANGES).map_err(failed)?;
     for row in exchanges.iter().map_err(failed)? {
         let (_, value) = row.map_err(failed)?;
@@ -137,6 +142,21 @@ pub(super) fn load(
         next_queue_id: number(&meta, KEY_NEXT_QUEUE_ID)?.unwrap_or(1),
         clean: number(&meta, KEY_CLEAN)?.map(Lsn),
     })
+}
+
+fn load_parameters(
+    transaction: &ReadTransaction,
+    on_loaded: &mut dyn FnMut(Loaded<'_>),
+) -> Result<(), StoreError> {
+    let parameters = match transaction.open_table(PARAMETERS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        opened => opened.map_err(failed)?,
+    };
+    for row in parameters.iter().map_err(failed)? {
+        let (_, value) = row.map_err(failed)?;
+        on_loaded(Loaded::Defined(decode_value(value.value())?));
+    }
+    Ok(())
 }
 
 fn load_returns(
@@ -204,6 +224,7 @@ pub(super) fn commit(database: &Database, changes: &Changes) -> Result<(), Store
 /// All tables, open for writing.
 struct Tables<'a> {
     meta: Table<'a, &'static str, u64>,
+    parameters: Table<'a, ParameterKey<'static>, &'static [u8]>,
     exchanges: Table<'a, (&'static str, &'static str), &'static [u8]>,
     queues: Table<'a, u64, &'static [u8]>,
     bindings: Table<'a, &'static [u8], ()>,
@@ -219,6 +240,7 @@ impl<'a> Tables<'a> {
     fn open(transaction: &'a WriteTransaction) -> Result<Self, StoreError> {
         Ok(Self {
             meta: transaction.open_table(META).map_err(failed)?,
+            parameters: transaction.open_table(PARAMETERS).map_err(failed)?,
             exchanges: transaction.open_table(EXCHANGES).map_err(failed)?,
             queues: transaction.open_table(QUEUES).map_err(failed)?,
             bindings: transaction.open_table(BINDINGS).map_err(failed)?,
@@ -251,6 +273,13 @@ impl<'a> Tables<'a> {
             Definition::QueueDeleted { queue } => self.delete_queue(queue)?,
             Definition::Bound(binding) => self.bind(&binding, body)?,
             Definition::Unbound(binding) => self.unbind(&binding, body)?,
+            Definition::ParameterSet { parameter: Parameter { vhost, component, name }, .. } => {
+                let value = encode_value(logged.kind, body);
+                self.parameters.insert((vhost, component, name), value.as_slice()).map_err(failed)?;
+            }
+            Definition::ParameterCleared { parameter: Parameter { vhost, component, name } } => {
+                self.parameters.remove((vhost, component, name)).map_err(failed)?;
+            }
         }
         Ok(())
     }

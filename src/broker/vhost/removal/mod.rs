@@ -92,6 +92,12 @@ impl Removal {
         self
     }
 
+    /// The answer waits for this position at least.
+    pub(super) fn waiting_for(mut self, after: Lsn) -> Self {
+        self.after = self.after.max(after);
+        self
+    }
+
     /// Something else is to be done as well, which the answer does not wait for.
     fn take_over(&mut self, mut other: Self) {
         self.remnants.append(&mut other.remnants);

@@ -1,0 +1,176 @@
+//! Users come, change and go.
+
+use std::sync::Arc;
+
+use crate::auth::password::{Hashing, PasswordError, PasswordHash};
+use crate::auth::users::{Profile, User};
+use crate::broker::Broker;
+use crate::broker::admin::parameters::{
+    self, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS, check_limits, limit, of_broker,
+};
+use crate::broker::admin::{AdminError, Undertaking, check_name};
+use crate::protocol::field::Field;
+use crate::protocol::table::{ArrayBuf, Table, TableBuf};
+
+/// A user has no more tags, and none is longer.
+const TAGS_MAX: usize = 100;
+
+const CONNECTIONS_MAX: &str = "max-connections";
+const CHANNELS_MAX: &str = "max-channels";
+
+/// What becomes of a user's password.
+#[derive(Clone, Debug)]
+pub enum PasswordChange {
+    /// It is this one, as a hash.
+    Set(PasswordHash),
+    /// There is none: the user cannot log in by password.
+    None,
+    /// It stays.
+    Keep,
+}
+
+/// How much a user may open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserLimits {
+    /// Connections.
+    pub connections_max: Option<u64>,
+    /// Channels in all of them.
+    pub channels_max: Option<u64>,
+}
+
+impl Broker {
+    /// Makes a user, or changes one: the tags, and the password as it says.
+    ///
+    /// # Errors
+    /// A name or tags that cannot be.
+    pub fn put_user(
+        &self,
+        name: &str,
+        password: &PasswordChange,
+        tags: &[String],
+    ) -> Result<Undertaking, AdminError> {
+        check_name(name)?;
+        if tags.len() > TAGS_MAX || tags.iter().any(|tag| check_name(tag).is_err()) {
+            return Err(AdminError::Invalid(format!("{TAGS_MAX} tags of 255 bytes at most")));
+        }
+        let mut changing = self.change_parameters();
+        let user = self.users.get(name);
+        let password = match password {
+            PasswordChange::Set(hash) => Some(hash.clone()),
+            PasswordChange::None => None,
+            PasswordChange::Keep => user.as_ref().and_then(|user| user.profile().password.clone()),
+        };
+        let value = user_to_table(password.as_ref(), tags);
+        Ok(changing.set(of_broker(USER, name), value.as_table(), || {
+            self.apply_user(name, password.as_ref(), tags);
+        }))
+    }
+
+    /// Deletes a user, with everything that was said about them. Those who are logged in as them may do nothing any more.
+    ///
+    /// # Errors
+    /// [`AdminError::NotFound`].
+    pub fn delete_user(&self, name: &str) -> Result<Undertaking, AdminError> {
+        let mut changing = self.change_parameters();
+        self.users.get(name).ok_or(AdminError::NotFound)?;
+        // The user goes last: a crash in between must not leave permissions for the next one of that name.
+        let of_user = format!("{name}\0");
+        for component in [PERMISSION, TOPIC_PERMISSION] {
+            for kept in self.parameters.of("", component, &of_user) {
+                changing.clear(of_broker(component, &kept.name), || {})?;
+            }
+        }
+        if self.parameters.get("", USER_LIMITS, name).is_some() {
+            changing.clear(of_broker(USER_LIMITS, name), || {})?;
+        }
+        changing.clear(of_broker(USER, name), || {
+            drop(self.users.remove(name));
+            self.permissions_changed();
+        })
+    }
+
+    /// Sets how much a user may open; `max-connections` and `max-channels`.
+    ///
+    /// # Errors
+    /// A limit that is not one of these or no number, or [`AdminError::NotFound`].
+    pub fn set_user_limits(&self, name: &str, limits: Table<'_>) -> Result<Undertaking, AdminError> {
+        check_limits(limits, &[CONNECTIONS_MAX, CHANNELS_MAX], "user-limits")?;
+        let mut changing = self.change_parameters();
+        let user = self.users.get(name).ok_or(AdminError::NotFound)?;
+        Ok(changing.set(of_broker(USER_LIMITS, name), limits, || apply_limits(&user, limits)))
+    }
+
+    /// A user has no limits any more.
+    ///
+    /// # Errors
+    /// [`AdminError::NotFound`] when there were none.
+    pub fn clear_user_limits(&self, name: &str) -> Result<Undertaking, AdminError> {
+        let mut changing = self.change_parameters();
+        let user = self.users.get(name).ok_or(AdminError::NotFound)?;
+        changing.clear(of_broker(USER_LIMITS, name), || apply_limits(&user, Table::EMPTY))
+    }
+
+    /// Makes what a user's parameter says.
+    pub(super) fn apply_user(&self, name: &str, password: Option<&PasswordHash>, tags: &[String]) {
+        let loopback_only = self.config.loopback_users.iter().any(|user| user == name);
+        if self.users.get(name).is_none() {
+            self.users.put(User::new(name, Profile::default()));
+        }
+        let Some(user) = self.users.get(name) else { return };
+        user.change(|profile| {
+            profile.password = password.cloned();
+            profile.tags = tags.to_vec();
+            profile.loopback_only = loopback_only;
+        });
+    }
+
+    pub(super) fn restore_user(&self, kept: &parameters::Kept) {
+        match user_from_table(kept.value()) {
+            Ok((password, tags)) => self.apply_user(&kept.name, password.as_ref(), &tags),
+            Err(error) => tracing::error!(user = ?kept.name, %error, "a user is left out"),
+        }
+    }
+
+    pub(super) fn restore_user_limits(&self, kept: &parameters::Kept) {
+        if let Some(user) = self.users.get(&kept.name) {
+            apply_limits(&user, kept.value());
+        }
+    }
+}
+
+fn apply_limits(user: &Arc<User>, limits: Table<'_>) {
+    user.change(|profile| {
+        profile.connections_max = limit(limits, CONNECTIONS_MAX);
+        profile.channels_max = limit(limits, CHANNELS_MAX);
+    });
+}
+
+fn user_to_table(password: Option<&PasswordHash>, tags: &[String]) -> TableBuf {
+    let hash = password.map(PasswordHash::to_base64).unwrap_or_default();
+    let hashing = password.map_or(Hashing::Sha256, PasswordHash::hashing);
+    let mut all = ArrayBuf::new();
+    for tag in tags {
+        all.push(Field::LongStr(tag.as_bytes()));
+    }
+    let mut table = TableBuf::new();
+    table
+        .insert("password_hash", Field::LongStr(hash.as_bytes()))
+        .insert("hashing_algorithm", Field::LongStr(hashing.name().as_bytes()))
+        .insert("tags", Field::Array(all.as_array()));
+    table
+}
+
+fn user_from_table(table: Table<'_>) -> Result<(Option<PasswordHash>, Vec<String>), PasswordError> {
+    let text = |key| match table.get(key) {
+        Some(Field::LongStr(text)) => String::from_utf8_lossy(text).into_owned(),
+        _ => String::new(),
+    };
+    let hashing = Hashing::from_name(&text("hashing_algorithm"))?;
+    let hash = text("password_hash");
+    let password = if hash.is_empty() { None } else { Some(PasswordHash::from_base64(hashing, &hash)?) };
+    let tags = match table.get("tags") {
+        Some(Field::Array(tags)) => tags.iter().map(|tag| tag.to_string()).collect(),
+        _ => Vec::new(),
+    };
+    Ok((password, tags))
+}

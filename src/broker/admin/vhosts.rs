@@ -1,0 +1,196 @@
+//! Virtual hosts come and go, and what they are limited to.
+
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::broker::admin::parameters::{
+    Kept, LIMITS, PERMISSION, TOPIC_PERMISSION, VHOST, VHOST_LIMITS, check_limits, check_value, limit,
+    of_broker,
+};
+use crate::broker::admin::{AdminError, Rest, Undertaking, check_name};
+use crate::broker::vhost::Vhost;
+use crate::broker::vhost::removal::Removal;
+use crate::broker::wakes::Wakes;
+use crate::message::fact::Parameter;
+use crate::message::place::Lsn;
+use crate::protocol::field::Field;
+use crate::protocol::table::{ArrayBuf, Table, TableBuf};
+use crate::queue::settings::QueueKind;
+
+const QUEUES_MAX: &str = "max-queues";
+const CONNECTIONS_MAX: &str = "max-connections";
+
+/// So many objects of a virtual host that goes are ended in one step.
+const ENDED_PER_STEP: usize = 100;
+
+/// What a virtual host is to be.
+#[derive(Clone, Debug, Default)]
+pub struct VhostRequest<'a> {
+    /// What it is for.
+    pub description: &'a str,
+    /// Words for those who look for it.
+    pub tags: Vec<String>,
+    /// The kind of a queue that is declared without one.
+    pub default_queue_type: Option<&'a str>,
+}
+
+/// A virtual host that is being deleted.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    vhost: Arc<Vhost>,
+    removal: Removal,
+}
+
+impl Broker {
+    /// Every virtual host, in order of their names.
+    pub fn all_vhosts(&self) -> Vec<Arc<Vhost>> {
+        let mut vhosts: Vec<_> = self.vhosts.iter().map(|vhost| Arc::clone(&vhost)).collect();
+        vhosts.sort_by(|one, other| one.name().cmp(other.name()));
+        vhosts
+    }
+
+    /// Makes a virtual host, or changes what is said about it.
+    ///
+    /// # Errors
+    /// A name, a tag or a kind of queue that cannot be, or that it is just being deleted.
+    pub fn put_vhost(&self, name: &str, request: &VhostRequest<'_>) -> Result<Undertaking, AdminError> {
+        check_name(name)?;
+        request.tags.iter().try_for_each(|tag| check_name(tag))?;
+        let kind = request.default_queue_type.unwrap_or_default();
+        let mut tags = ArrayBuf::new();
+        for tag in &request.tags {
+            tags.push(Field::LongStr(tag.as_bytes()));
+        }
+        let mut value = TableBuf::new();
+        value
+            .insert("description", Field::LongStr(request.description.as_bytes()))
+            .insert("tags", Field::Array(tags.as_array()))
+            .insert("default_queue_type", Field::LongStr(kind.as_bytes()));
+        check_value(value.as_table())?;
+        if !matches!(kind, "" | "classic" | "quorum" | "undefined") {
+            return Err(AdminError::Invalid(format!("unsupported queue type '{kind}'")));
+        }
+        let mut changing = self.change_parameters();
+        if self.vhost(name).is_some_and(|vhost| vhost.is_closing()) {
+            return Err(AdminError::Invalid(format!("vhost '{name}' is being deleted")));
+        }
+        Ok(changing
+            .set(of_broker(VHOST, name), value.as_table(), || self.apply_vhost(name, value.as_table())))
+    }
+
+    /// Deletes a virtual host with all that is in it, when all of the undertaking is done. Nothing new comes in from now
+    /// on.
+    ///
+    /// # Errors
+    /// [`AdminError::NotFound`].
+    pub fn delete_vhost(&self, name: &str) -> Result<Undertaking, AdminError> {
+        let vhost = self.vhost(name).ok_or(AdminError::NotFound)?;
+        let _changing = self.change_parameters();
+        vhost.close();
+        let leaving = Leaving { vhost, removal: Removal::default() };
+        Ok(Undertaking { rest: Some(Rest::Leaving(Box::new(leaving))), ..Undertaking::default() })
+    }
+
+    /// Sets how much there may be in a virtual host; `max-queues` and `max-connections`.
+    ///
+    /// # Errors
+    /// A limit that is not one of these or no number, or [`AdminError::NotFound`].
+    pub fn set_vhost_limits(&self, name: &str, limits: Table<'_>) -> Result<Undertaking, AdminError> {
+        check_limits(limits, &[QUEUES_MAX, CONNECTIONS_MAX], "limits")?;
+        let mut changing = self.change_parameters();
+        let vhost = self.vhost(name).ok_or(AdminError::NotFound)?;
+        Ok(changing.set(limits_of(name), limits, || apply_limits(&vhost, limits)))
+    }
+
+    /// A virtual host has no limits any more.
+    ///
+    /// # Errors
+    /// [`AdminError::NotFound`] when there were none.
+    pub fn clear_vhost_limits(&self, name: &str) -> Result<Undertaking, AdminError> {
+        let mut changing = self.change_parameters();
+        let vhost = self.vhost(name).ok_or(AdminError::NotFound)?;
+        changing.clear(limits_of(name), || apply_limits(&vhost, Table::EMPTY))
+    }
+
+    fn apply_vhost(&self, name: &str, value: Table<'_>) {
+        let kind = match value.get("default_queue_type") {
+            Some(Field::LongStr(b"quorum")) => QueueKind::Quorum,
+            _ => QueueKind::Classic,
+        };
+        self.vhost_or_new(name).change_limits(|limits| limits.default_queue_kind = kind);
+    }
+
+    pub(super) fn restore_vhost(&self, kept: &Kept) {
+        self.apply_vhost(&kept.name, kept.value());
+    }
+
+    pub(super) fn restore_vhost_limits(&self, vhost: &Vhost) {
+        if let Some(kept) = self.parameters.get(vhost.name(), VHOST_LIMITS, LIMITS) {
+            apply_limits(vhost, kept.value());
+        }
+    }
+}
+
+fn limits_of(vhost: &str) -> Parameter<'_> {
+    Parameter { vhost, component: VHOST_LIMITS, name: LIMITS }
+}
+
+fn apply_limits(vhost: &Vhost, value: Table<'_>) {
+    vhost.change_limits(|limits| {
+        limits.queues_max = limit(value, QUEUES_MAX);
+        limits.connections_max = limit(value, CONNECTIONS_MAX);
+    });
+}
+
+impl Leaving {
+    /// Ends some of what is in it, and when there is nothing more the virtual host itself. Whether it is gone.
+    pub(super) fn step(&mut self, broker: &Broker, wakes: &mut Wakes, after: &mut Lsn) -> bool {
+        while !wakes.is_turn_over() {
+            let mut steps = 1000;
+            let is_finished = self.removal.step(&self.vhost, wakes, &mut steps);
+            wakes.count(1000 - steps);
+            if !is_finished {
+                continue;
+            }
+            *after = (*after).max(self.removal.after());
+            match self.vhost.end_some(ENDED_PER_STEP) {
+                Some(removal) => self.removal = removal,
+                None => {
+                    *after = (*after).max(broker.forget_vhost(self.vhost.name()));
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+impl Broker {
+    /// The end of a virtual host in which nothing is left: what was said about it goes, and last it itself.
+    fn forget_vhost(&self, name: &str) -> Lsn {
+        let mut changing = self.change_parameters();
+        let of_vhost = self.parameters.of_vhosts().into_iter().filter(|kept| *kept.vhost == *name);
+        for kept in of_vhost {
+            let parameter = Parameter { vhost: name, component: &kept.component, name: &kept.name };
+            drop(changing.clear(parameter, || {}));
+        }
+        for component in [PERMISSION, TOPIC_PERMISSION] {
+            for kept in self.parameters.of("", component, "") {
+                let names = kept.names();
+                if names.get(1) != Some(&name) {
+                    continue;
+                }
+                drop(changing.clear(of_broker(component, &kept.name), || {
+                    if let Some(user) = names.first().and_then(|user| self.users.get(user)) {
+                        user.change(|profile| {
+                            profile.permissions.remove(name);
+                            profile.topics.remove(name);
+                        });
+                    }
+                }));
+            }
+        }
+        let gone = changing.clear(of_broker(VHOST, name), || drop(self.vhosts.remove(name)));
+        gone.map(|gone| gone.after).unwrap_or_default()
+    }
+}
