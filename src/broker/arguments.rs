@@ -15,8 +15,9 @@ const EXPIRY_MS_MAX: i64 = 315_360_000_000;
 /// Routing keys are short strings on the wire.
 const ROUTING_KEY_BYTES_MAX: usize = 255;
 
-/// The arguments that must agree when a queue is declared again.
-pub const COMPARED_QUEUE_ARGUMENTS: [&str; 16] = [
+/// The arguments that must agree when a classic queue is declared again, in the order in which they are compared: the
+/// first one that differs is named.
+const COMPARED_OF_CLASSIC: [&str; 14] = [
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -29,11 +30,36 @@ pub const COMPARED_QUEUE_ARGUMENTS: [&str; 16] = [
     "x-queue-version",
     "x-single-active-consumer",
     "x-queue-type",
-    "x-delivery-limit",
-    "x-dead-letter-strategy",
-    "x-quorum-initial-group-size",
+    "x-queue-master-locator",
     "x-queue-leader-locator",
 ];
+
+/// The same for a quorum queue.
+const COMPARED_OF_QUORUM: [&str; 15] = [
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-overflow",
+    "x-single-active-consumer",
+    "x-queue-type",
+    "x-quorum-initial-group-size",
+    "x-delivery-limit",
+    "x-message-ttl",
+    "x-queue-leader-locator",
+];
+
+/// The arguments that must agree when a queue of this kind is declared again.
+pub const fn compared_of(kind: QueueKind) -> &'static [&'static str] {
+    match kind {
+        QueueKind::Classic => &COMPARED_OF_CLASSIC,
+        QueueKind::Quorum => &COMPARED_OF_QUORUM,
+    }
+}
 
 /// Whether the broker acts on a valid argument.
 #[derive(Clone, Copy, PartialEq, Eq)]

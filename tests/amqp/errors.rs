@@ -3,8 +3,8 @@
 use sluicemq::protocol::field::Field;
 use sluicemq::protocol::methods::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicQos, BasicRecover, BasicReject,
-    ChannelFlow, ConfirmSelect, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, Method, QueueBind,
-    QueueDeclare, QueueDelete, QueuePurge, TxCommit, TxRollback, TxSelect, TxSelectOk,
+    ChannelCloseOk, ChannelFlow, ConfirmSelect, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, Method,
+    QueueBind, QueueDeclare, QueueDelete, QueuePurge, TxCommit, TxRollback, TxSelect, TxSelectOk,
 };
 use sluicemq::protocol::table::{Table, TableBuf};
 
@@ -105,6 +105,96 @@ fn a_queue_declared_again_with_other_flags_is_406() {
             (Method::QueueDeclare(auto_delete), 406, &unlike("auto_delete", "true", "false")),
         ],
     );
+}
+
+/// What is named, again and again, of arguments that all differ, when what was named before does not any more.
+fn named_one_after_the_other(kind: &str, arguments: &[(&str, [Field<'_>; 2])]) -> Vec<String> {
+    let mut client = Client::open();
+    let queue = client.leave_queue(unique("order"));
+    let mut named: Vec<String> = Vec::new();
+    for round in 0..=arguments.len() {
+        let mut declared = TableBuf::new();
+        declared.insert("x-queue-type", Field::LongStr(kind.as_bytes()));
+        for (name, [one, other]) in arguments {
+            let is_other = round > 0 && !named.iter().any(|named| named == name);
+            declared.insert(name, if is_other { *other } else { *one });
+        }
+        let declare = QueueDeclare { durable: true, arguments: declared.as_table(), ..queue_declare(&queue) };
+        client.send(&Method::QueueDeclare(declare));
+        if round == 0 {
+            client.declared();
+            continue;
+        }
+        let frame = client.next_method();
+        let Method::ChannelClose(close) = frame.method() else { panic!("{frame:?}") };
+        named.push(close.reply_text.split('\'').nth(1).unwrap().to_owned());
+        client.send(&Method::ChannelCloseOk(ChannelCloseOk {}));
+        client.open_channel(1);
+    }
+    named
+}
+
+#[test]
+fn of_arguments_that_differ_the_first_one_is_named() {
+    let text = |text: &'static str| Field::LongStr(text.as_bytes());
+    let numbers = [Field::I32(5), Field::I32(6)];
+    let both = [
+        ("x-expires", [Field::I32(3_600_000), Field::I32(3_600_001)]),
+        ("x-message-ttl", numbers),
+        ("x-dead-letter-exchange", [text("a"), text("b")]),
+        ("x-dead-letter-routing-key", [text("a"), text("b")]),
+        ("x-max-length", numbers),
+        ("x-max-length-bytes", numbers),
+        ("x-overflow", [text("drop-head"), text("reject-publish")]),
+        ("x-single-active-consumer", [Field::Bool(true), Field::Bool(false)]),
+    ];
+    let of_classic = [
+        ("x-max-priority", numbers),
+        ("x-queue-mode", [text("default"), text("lazy")]),
+        ("x-queue-version", [Field::I32(1), Field::I32(2)]),
+        ("x-queue-master-locator", [text("min-masters"), text("client-local")]),
+    ];
+    let expected = [
+        "x-expires",
+        "x-message-ttl",
+        "x-dead-letter-exchange",
+        "x-dead-letter-routing-key",
+        "x-max-length",
+        "x-max-length-bytes",
+        "x-max-priority",
+        "x-overflow",
+        "x-queue-mode",
+        "x-queue-version",
+        "x-single-active-consumer",
+        "x-queue-master-locator",
+    ];
+    assert_eq!(named_one_after_the_other("classic", &[&both[..], &of_classic].concat()), expected);
+
+    let of_quorum = [
+        ("x-dead-letter-strategy", [text("at-most-once"), text("at-least-once")]),
+        ("x-delivery-limit", numbers),
+        ("x-max-in-memory-length", numbers),
+        ("x-max-in-memory-bytes", numbers),
+        ("x-quorum-initial-group-size", [Field::I32(1), Field::I32(2)]),
+        ("x-queue-leader-locator", [text("client-local"), text("balanced")]),
+    ];
+    let expected = [
+        "x-dead-letter-exchange",
+        "x-dead-letter-routing-key",
+        "x-dead-letter-strategy",
+        "x-expires",
+        "x-max-length",
+        "x-max-length-bytes",
+        "x-max-in-memory-length",
+        "x-max-in-memory-bytes",
+        "x-overflow",
+        "x-single-active-consumer",
+        "x-quorum-initial-group-size",
+        "x-delivery-limit",
+        "x-message-ttl",
+        "x-queue-leader-locator",
+    ];
+    assert_eq!(named_one_after_the_other("quorum", &[&both[..], &of_quorum].concat()), expected);
 }
 
 #[test]

@@ -291,5 +291,5 @@ fn check_same(
     let same = Equivalence::of(queue.resource());
     same.check_flag("durable", durable, current.durable)?;
     same.check_flag("auto_delete", request.auto_delete, current.auto_delete)?;
-    same.check_arguments(&arguments::COMPARED_QUEUE_ARGUMENTS, request.arguments, &current.arguments)
+    same.check_arguments(arguments::compared_of(queue.kind), request.arguments, &current.arguments)
 }
