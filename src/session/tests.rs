@@ -6,6 +6,7 @@ mod crowd;
 mod ending;
 mod large_bodies;
 mod parked;
+mod promised;
 mod silent;
 mod slim;
 mod transactions;

@@ -455,6 +455,36 @@ fn what_comes_back_and_is_too_much_makes_room_before_anybody_is_served() {
 }
 
 #[test]
+fn what_expires_as_it_comes_and_is_too_much_by_itself_is_too_much() {
+    let none = ("x-message-ttl", Field::I32(0));
+    let own = ("x-expires", Field::I32(600_000));
+    for (limit, life, body, reason) in [
+        (("x-max-length", Field::I32(0)), none, "m", "maxlen"),
+        (("x-max-length", Field::I32(0)), own, "m", "maxlen"),
+        (("x-max-length", Field::I32(1)), none, "m", "expired"),
+        (("x-max-length-bytes", Field::I32(3)), none, "four", "maxlen"),
+        (("x-max-length-bytes", Field::I32(3)), none, "two", "expired"),
+    ] {
+        let mut client = Client::open();
+        let dead = client.queue();
+        let [exchange, key] = dead_letters_to(&dead);
+        let queue = queue_with(&mut client, &[exchange, key, limit, life]);
+        client.consume(&dead);
+        for _ in 0..3 {
+            put_expiring(&mut client, &queue, body, "0");
+        }
+        for _ in 0..3 {
+            let letter = client.delivery();
+            assert_eq!(
+                story(letter.properties().headers().unwrap())[0].1,
+                reason,
+                "{limit:?} {life:?} {body}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_next_consumer_that_is_served_alone_begins_with_what_the_last_one_held() {
     let mut client = Client::open();
     let alone = table(&[("x-single-active-consumer", Field::Bool(true))]);

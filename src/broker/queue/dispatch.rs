@@ -52,7 +52,9 @@ impl Queue {
             }
         }
         wakes.count(serves);
-        if state.has_rules || state.classic.next_expiry().is_some() {
+        let may_expire = state.has_rules || state.classic.next_expiry().is_some();
+        state.keep_promise(may_expire, wakes.now_ms());
+        if may_expire {
             is_unfinished |= self.keep_rules(state, is_unfinished, wakes);
         }
         if is_unfinished && !std::mem::replace(&mut state.is_unfinished, true) {
@@ -93,7 +95,8 @@ impl Queue {
         let mut wanted = deliverable.min(if turn.is_alone { turn.credit } else { 1 });
         if state.has_rules || front.expires() {
             let most = wanted.min(HOLD_STEPS);
-            wanted = expiry::fresh(front, most, state.settings.message_ttl_ms, wakes.now_ms());
+            let judged_ms = state.promised_ms.unwrap_or(wakes.now_ms());
+            wanted = expiry::fresh(front, most, state.settings.message_ttl_ms, judged_ms);
             if wanted == 0 {
                 return self.drop_overdue(state, wakes);
             }

@@ -105,6 +105,8 @@ pub(in crate::broker) struct State {
     pub(super) deadline: Option<u64>,
     /// By its time to live nothing at the head goes before this, wherever that is by now; 0 is not known.
     pub(super) fresh_until_ms: u64,
+    /// Since when its consumers are ready for what is at its head and the log is not: by then it had not had its time.
+    pub(super) promised_ms: Option<u64>,
     /// When it was last used, for as long as it has no consumers; 0 is not known yet.
     pub(super) used_ms: u64,
     /// What is on its way in and has its place.

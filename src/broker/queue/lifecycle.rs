@@ -96,6 +96,7 @@ impl Queue {
     pub fn unsubscribe(self: &Arc<Self>, key: ConsumerKey, wakes: &mut Wakes) -> bool {
         let mut state = self.lock();
         let is_removed = state.classic.consumers.remove(key).is_some();
+        state.keep_promise(true, wakes.now_ms());
         if state.classic.consumers.is_empty() {
             // It is unused from when that is seen: connections end at times that nobody tells.
             state.used_ms = 0;

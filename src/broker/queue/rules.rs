@@ -15,7 +15,7 @@ use crate::queue::classic::Head;
 use crate::queue::dying::Reason;
 use crate::queue::expiry;
 use crate::queue::lane::{Gone, Piece};
-use crate::queue::settings::Overflow;
+use crate::queue::settings::{Overflow, Settings};
 
 /// With more dead letters in memory, in bytes, nothing more is read for them.
 const DYING_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -59,6 +59,27 @@ impl State {
     fn is_on_its_way(&self) -> bool {
         self.classic.consumers.has_ready() && self.classic.head() == Head::NotDurable
     }
+
+    /// Looks whether what is at the head is on its way now, where messages may have their time.
+    #[inline]
+    pub(super) fn keep_promise(&mut self, may_expire: bool, now_ms: u64) {
+        let is_promised = may_expire && self.is_on_its_way();
+        self.promised_ms = is_promised.then(|| self.promised_ms.unwrap_or(now_ms));
+    }
+}
+
+/// Why the first of these messages, which had their time, go, and how many of them for the same reason. What is too much
+/// by itself, and expires as it comes, has been dropped before it could.
+fn reason_of_overdue(settings: &Settings, front: &Run, overdue: u32) -> (Reason, u32) {
+    let may_be_too_much = settings.length_max == Some(0) || settings.bytes_max.is_some();
+    if !may_be_too_much || settings.overflow != Overflow::DropHead {
+        return (Reason::Expired, overdue);
+    }
+    let first = front.messages().take(overdue as usize);
+    let mut are_too_much = first.map(|message| settings.is_exceeded_by(1, message.body.len() as u64));
+    let is_too_much = are_too_much.next().unwrap_or(false);
+    let reason = if is_too_much { Reason::MaxLen } else { Reason::Expired };
+    (reason, 1 + are_too_much.take_while(|other| *other == is_too_much).count() as u32)
 }
 
 impl Queue {
@@ -67,10 +88,14 @@ impl Queue {
     pub(super) fn keep_rules(self: &Arc<Self>, state: &mut State, goes_on: bool, wakes: &mut Wakes) -> bool {
         let mut gone = Vec::new();
         let mut steps = HOLD_STEPS;
-        while let Some(piece) = state.classic.take_expired(wakes.now_ms(), &mut steps) {
-            self.part_with(state, piece, Reason::Expired, &mut gone, wakes);
-        }
-        if !state.is_on_its_way() {
+        if state.promised_ms.is_none() {
+            while let Some(piece) = state.classic.take_expired(wakes.now_ms(), &mut steps) {
+                let reason = match &piece {
+                    Piece::Here(run) => reason_of_overdue(&state.settings, run, 1).0,
+                    Piece::Away(_) => Reason::Expired,
+                };
+                self.part_with(state, piece, reason, &mut gone, wakes);
+            }
             while steps > 0
                 && let taken @ 1.. = self.take_overdue(state, steps, &mut gone, wakes)
             {
@@ -131,9 +156,10 @@ impl Queue {
         if overdue == 0 {
             return 0;
         }
-        let Some(piece) = state.classic.take_head(overdue) else { return 0 };
-        self.part_with(state, piece, Reason::Expired, gone, wakes);
-        overdue
+        let (reason, alike) = reason_of_overdue(&state.settings, front, overdue);
+        let Some(piece) = state.classic.take_head(alike) else { return 0 };
+        self.part_with(state, piece, reason, gone, wakes);
+        alike
     }
 
     /// Takes those that had their time though others of a higher priority go before them and did not.
@@ -147,10 +173,11 @@ impl Queue {
         let ttl_ms = state.settings.message_ttl_ms;
         while *steps > 0 {
             let is_overdue = |run: &&Run| expiry::overdue(run, 1, ttl_ms, wakes.now_ms()) > 0;
-            let Some(seq) = state.classic.fronts().find(is_overdue).map(Run::first_seq) else { break };
+            let Some(front) = state.classic.fronts().find(is_overdue) else { break };
+            let (seq, (reason, _)) = (front.first_seq(), reason_of_overdue(&state.settings, front, 1));
             let Some(piece) = state.classic.take_out(seq) else { break };
             *steps -= 1;
-            self.part_with(state, piece, Reason::Expired, gone, wakes);
+            self.part_with(state, piece, reason, gone, wakes);
         }
     }
 
@@ -284,7 +311,7 @@ impl Queue {
     /// When to look again: earlier than was noted, perhaps. A later time is noted when the earlier one has come.
     pub(in crate::broker) fn note_deadline(self: &Arc<Self>, state: &mut State, wakes: &mut Wakes) {
         let by_ttl = match state.settings.message_ttl_ms {
-            Some(ttl_ms) if !state.is_on_its_way() => {
+            Some(ttl_ms) if state.promised_ms.is_none() => {
                 let fronts = if state.settings.priority_max.is_some() { usize::MAX } else { 1 };
                 state.classic.fronts().take(fronts).map(|front| expiry::time_of(front, ttl_ms)).min()
             }
@@ -296,7 +323,8 @@ impl Queue {
             _ => None,
         };
         let by_queue = [by_ttl, by_lease, state.retry_ms];
-        let next = by_queue.into_iter().chain([state.classic.next_expiry()]).flatten().min();
+        let by_own = state.classic.next_expiry().filter(|_| state.promised_ms.is_none());
+        let next = by_queue.into_iter().chain([by_own]).flatten().min();
         if let Some(next) = next
             && state.deadline.is_none_or(|noted| next < noted)
         {
