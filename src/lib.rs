@@ -143,8 +143,6 @@
 //!   has left memory meanwhile, or finds no room among a thousand others or four MiB of them, returns to its old place. A
 //!   start counts no return. Limits are exact.
 //!   Priorities it has none, as in RabbitMQ before 4.0.
-//! * A transaction's names are looked up again when it commits, but not those that had no queue when it published; and
-//!   times to live count from the publish.
 //! * What dies is not taken out of the ledger before it is somewhere else, in the same hold of the log. So dead letters
 //!   of all kinds survive a crash on their way. One that goes nowhere, or is refused where it goes, is gone; where
 //!   `x-dead-letter-strategy` is `at-least-once` it stays and is tried again each second. It goes to all of its queues

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
+use crate::broker::copies;
 use crate::broker::death::{self, Death};
 use crate::broker::exchange::Exchange;
 use crate::broker::history::Remembered;
@@ -261,7 +262,7 @@ impl Burials {
             Content { names: message.names, properties: properties.as_properties().as_bytes(), body: &[] };
         let headers = properties.as_properties().headers().unwrap_or(Table::EMPTY);
         let keys: Vec<_> =
-            std::iter::once(message.names.routing_key()).chain(death::more_keys(headers)).collect();
+            std::iter::once(message.names.routing_key()).chain(copies::keys(headers)).collect();
         let Some(exchange) = vhost.exchange(exchange) else { return };
         let Some(routed) = route_on(broker, vhost, &exchange, &keys, &content, message.body, wakes) else {
             return;
@@ -298,11 +299,13 @@ impl Burials {
             true => routed.targets.iter().filter(|queue| !goes_round(queue)).cloned().collect(),
             false => routed.targets,
         };
-        let marks = Marks { expires: false, ..marks };
+        let marks = death.marks(marks);
         let mut has_gone =
             self.hand_to_burst(broker, &targets, &content, (marks, is_kept), message.body, wakes);
         if exchange.is_default() && (has_gone || targets.is_empty()) {
-            let message = MessageView { names: content.names, properties: content.properties, ..*message };
+            let shown = marks.blind.then(|| copies::without_blind(content.properties));
+            let properties = shown.as_deref().unwrap_or(content.properties);
+            let message = MessageView { names: content.names, properties, ..*message };
             // At most once: nobody is told of a reply that is not taken.
             let replies = &broker.replies;
             has_gone |= replies.deliver(&message, keys.iter().copied(), &broker.node.memory, wakes).is_taken;
@@ -324,7 +327,7 @@ impl Burials {
         }
         let may_be_refused = is_kept || targets.iter().any(|queue| queue.rejects());
         if may_be_refused {
-            self.burst.open(targets, Receipt { channel: 0, publish: 0 });
+            self.burst.open(targets, Some(Receipt { channel: 0, publish: 0 }), &[]);
         }
         self.add(&broker.node, targets, content, marks, body);
         let is_taken = !is_kept || self.burst.close_if_taken(&broker.node);

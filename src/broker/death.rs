@@ -9,6 +9,8 @@
 //!
 //! Its `expiration` goes into its entry, so that it does not expire again at once.
 
+use crate::broker::copies::{self, BCC, CC};
+use crate::message::block_header::Marks;
 use crate::message::names::Names;
 use crate::protocol::field::Field;
 use crate::protocol::properties::{Properties, PropertiesBuf, Property};
@@ -22,8 +24,6 @@ const DEATHS: &str = "x-death";
 /// The headers that tell of the first and of the last one, before the name of what they tell.
 const FIRST: &str = "x-first-death-";
 const LAST: &str = "x-last-death-";
-/// More keys that a message was published with.
-const CC: &str = "CC";
 
 /// How a message died.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,8 @@ impl Death<'_> {
                 || key.starts_with(LAST.as_bytes())
                 || (is_first && key.starts_with(FIRST.as_bytes()))
         };
-        let loses_keys = |key: &[u8]| self.to.routing_key.is_some() && key == CC.as_bytes();
+        let loses_keys =
+            |key: &[u8]| self.to.routing_key.is_some() && (key == CC.as_bytes() || key == BCC.as_bytes());
         for (key, value) in headers.iter().filter(|(key, _)| !is_own(key) && !loses_keys(key)) {
             after.insert_bytes(key, value);
         }
@@ -103,7 +104,7 @@ impl Death<'_> {
     fn entry(&self, names: Names<'_>, headers: Table<'_>, expiration: Option<&[u8]>) -> TableBuf {
         let mut keys = ArrayBuf::new();
         keys.push(Field::LongStr(names.routing_key()));
-        for key in more_keys(headers) {
+        for key in copies::shown_keys(headers) {
             keys.push(Field::LongStr(key));
         }
         let mut entry = TableBuf::new();
@@ -124,8 +125,13 @@ impl Death<'_> {
     pub(super) fn keys<'k>(&'k self, names: Names<'k>, headers: Table<'k>) -> Vec<&'k [u8]> {
         match &self.to.routing_key {
             Some(key) => vec![key],
-            None => std::iter::once(names.routing_key()).chain(more_keys(headers)).collect(),
+            None => std::iter::once(names.routing_key()).chain(copies::keys(headers)).collect(),
         }
+    }
+
+    /// The marks of a message that had these.
+    pub(super) fn marks(&self, before: Marks) -> Marks {
+        Marks { expires: false, blind: before.blind && self.to.routing_key.is_none(), ..before }
     }
 }
 
@@ -185,18 +191,6 @@ pub(super) fn without_delay(properties: &[u8]) -> PropertiesBuf {
     after
 }
 
-/// The keys of the CC header.
-pub(super) fn more_keys(headers: Table<'_>) -> impl Iterator<Item = &[u8]> {
-    let keys = match headers.get(CC) {
-        Some(Field::Array(keys)) => keys,
-        _ => Array::unchecked(&[]),
-    };
-    keys.iter().filter_map(|key| match key {
-        Field::LongStr(key) => Some(key),
-        _ => None,
-    })
-}
-
 fn text<'a>(entry: Table<'a>, key: &str) -> Option<&'a [u8]> {
     match entry.get(key) {
         Some(Field::LongStr(text)) => Some(text),
@@ -207,6 +201,7 @@ fn text<'a>(entry: Table<'a>, key: &str) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::{Death, is_in_cycle, text};
+    use crate::message::block_header::Marks;
     use crate::message::names::NamesBuf;
     use crate::protocol::field::Field;
     use crate::protocol::properties::{Properties, PropertiesBuf};
@@ -271,26 +266,33 @@ mod tests {
 
     #[test]
     fn more_keys_stay_unless_there_is_a_new_one() {
-        let mut keys = super::ArrayBuf::new();
-        keys.push(Field::LongStr(b"copy"));
+        let array = |key: &[u8]| {
+            let mut keys = super::ArrayBuf::new();
+            keys.push(Field::LongStr(key));
+            keys
+        };
         let mut headers = TableBuf::new();
-        headers.insert("CC", Field::Array(keys.as_array())).insert("mine", Field::Bool(true));
+        headers
+            .insert("CC", Field::Array(array(b"copy").as_array()))
+            .insert("BCC", Field::Array(array(b"blind").as_array()))
+            .insert("mine", Field::Bool(true));
         let mut properties = PropertiesBuf::new();
         properties.headers(headers.as_table());
         let mut names = NamesBuf::default();
         names.set(b"events", b"key");
         for (to, keys, keeps) in [
-            (to(None), vec![b"key".as_slice(), b"copy"], true),
+            (to(None), vec![b"key".as_slice(), b"copy", b"blind"], true),
             (to(Some(b"new")), vec![b"new".as_slice()], false),
         ] {
             let death = Death { queue: "a", reason: Reason::Rejected, time_s: 1, to: &to };
             assert_eq!(death.keys(names.view(), headers.as_table()), keys);
+            assert_eq!(death.marks(Marks { blind: true, ..Marks::default() }).blind, keeps);
             let dead = death.properties(names.view(), &properties.encode());
             let after = dead.as_properties().headers().unwrap();
-            assert_eq!((after.get("CC").is_some(), after.get("mine").is_some()), (keeps, true));
+            assert_eq!(["CC", "BCC", "mine"].map(|name| after.get(name).is_some()), [keeps, keeps, true]);
             let entry = super::entries(after).next().unwrap();
             let Some(Field::Array(told)) = entry.get("routing-keys") else { panic!("an array") };
-            assert!(told.iter().eq([Field::LongStr(b"key"), Field::LongStr(b"copy")]));
+            assert!(told.iter().eq([Field::LongStr(b"key"), Field::LongStr(b"copy")]), "BCC is not told");
         }
     }
 

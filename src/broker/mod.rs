@@ -17,6 +17,7 @@ pub mod arguments;
 pub mod checkpoint;
 pub mod complaints;
 pub mod consumer;
+pub mod copies;
 pub mod dead_letters;
 pub mod deadlines;
 mod death;

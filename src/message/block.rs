@@ -55,6 +55,16 @@ impl Block {
     pub(super) fn header(&self) -> BlockHeader {
         BlockHeader::read(&self.0).expect("every block is sealed with its header")
     }
+
+    /// A copy that says it was received at this time, in milliseconds since 1970.
+    pub(super) fn received_at(&self, received_ms: u64, gauge: &Arc<Gauge>) -> Self {
+        let header = self.header();
+        let mut block = self.0.to_vec();
+        if let Some((head, records)) = block.split_first_chunk_mut::<HEADER_BYTES>() {
+            *head = header.received_at(received_ms, std::iter::once(&*records)).to_bytes();
+        }
+        Self::of_verified(block, gauge)
+    }
 }
 
 /// One message whose body is too large to copy: the pieces the body came in, behind what a block of this one
@@ -82,11 +92,21 @@ impl Big {
         let body_bytes: usize = pieces.iter().map(Bytes::len).sum();
         let mut record = Vec::new();
         record::write_head(&mut record, Some(names), properties, body_bytes);
-        let header = BlockHeader::new(stamp, 1, record.len() + body_bytes);
-        let header = if stamp.marks.persistent { header.checked(parts(&record, &pieces)) } else { header };
-        let head = [&header.to_bytes()[..], &record].concat();
-        let charge = Charge::new(gauge, (head.len() + body_bytes) as u64 + OVERHEAD_BYTES);
+        let header = BlockHeader::new(stamp, 1, record.len() + body_bytes).sealed(parts(&record, &pieces));
+        Self::of_parts(header, &record, pieces, gauge)
+    }
+
+    fn of_parts(header: BlockHeader, record: &[u8], pieces: Pieces, gauge: &Arc<Gauge>) -> Arc<Self> {
+        let head = [&header.to_bytes()[..], record].concat();
+        let charge = Charge::new(gauge, u64::from(header.bytes) + OVERHEAD_BYTES);
         Arc::new(Self { head: head.into(), pieces, _charge: charge })
+    }
+
+    /// The same message, received at this time, in milliseconds since 1970.
+    pub(super) fn received_at(&self, received_ms: u64, gauge: &Arc<Gauge>) -> Arc<Self> {
+        let (record, _) = self.record_head();
+        let header = self.header().received_at(received_ms, parts(record, &self.pieces));
+        Self::of_parts(header, record, self.pieces.clone(), gauge)
     }
 
     pub(super) fn body_bytes(&self) -> u64 {
@@ -183,9 +203,7 @@ impl BlockBuilder {
         debug_assert!(self.count > 0, "a block holds at least one message");
         if let Some((head, records)) = self.block.split_first_chunk_mut::<HEADER_BYTES>() {
             let header = BlockHeader::new(stamp, self.count, records.len());
-            let header =
-                if stamp.marks.persistent { header.checked(std::iter::once(&*records)) } else { header };
-            *head = header.to_bytes();
+            *head = header.sealed(std::iter::once(&*records)).to_bytes();
         }
         let block = Block::of_verified(self.take_bytes(), gauge);
         (block, std::mem::take(&mut self.count), std::mem::take(&mut self.body_bytes))

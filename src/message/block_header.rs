@@ -17,6 +17,7 @@ const VERSION: u8 = 1;
 pub(super) const PERSISTENT: u8 = 1;
 pub(super) const EXPIRES: u8 = 2;
 pub(super) const PRIORITIZED: u8 = 4;
+pub(super) const BLIND: u8 = 8;
 
 /// What queues want to know of a message's properties before they look at them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,27 +28,34 @@ pub struct Marks {
     pub expires: bool,
     /// It has a `priority`; of a block: one of them has.
     pub prioritized: bool,
+    /// It has a BCC header, which is for routing and for nobody to see; of a block: all of them have.
+    pub blind: bool,
 }
 
 impl Marks {
     /// Of a message that says nothing but whether it is persistent.
     pub const fn of(persistent: bool) -> Self {
-        Self { persistent, expires: false, prioritized: false }
+        Self { persistent, expires: false, prioritized: false, blind: false }
     }
 
     /// Those of unknown meaning are `None`.
     pub(super) const fn from_flags(flags: u8) -> Option<Self> {
-        if flags & !(PERSISTENT | EXPIRES | PRIORITIZED) != 0 {
+        if flags & !(PERSISTENT | EXPIRES | PRIORITIZED | BLIND) != 0 {
             return None;
         }
-        let (expires, prioritized) = (flags & EXPIRES != 0, flags & PRIORITIZED != 0);
-        Some(Self { persistent: flags & PERSISTENT != 0, expires, prioritized })
+        Some(Self {
+            persistent: flags & PERSISTENT != 0,
+            expires: flags & EXPIRES != 0,
+            prioritized: flags & PRIORITIZED != 0,
+            blind: flags & BLIND != 0,
+        })
     }
 
     pub(super) const fn to_flags(self) -> u8 {
         self.persistent as u8 * PERSISTENT
             + self.expires as u8 * EXPIRES
             + self.prioritized as u8 * PRIORITIZED
+            + self.blind as u8 * BLIND
     }
 }
 
@@ -137,6 +145,19 @@ impl BlockHeader {
         out.put_u16_le(self.count);
         out.put_u64_le(self.stamp.received_ms);
         bytes
+    }
+
+    /// The header with the checksum it must have before these records, if they are to survive a restart: otherwise it is
+    /// made when they go to the disk after all.
+    #[must_use]
+    pub(super) fn sealed<'a>(self, records: impl Iterator<Item = &'a [u8]>) -> Self {
+        if self.stamp.marks.persistent { self.checked(records) } else { self }
+    }
+
+    /// The header of the same records, received at this time, in milliseconds since 1970.
+    #[must_use]
+    pub(super) fn received_at<'a>(self, received_ms: u64, records: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self { crc: 0, stamp: Stamp { received_ms, ..self.stamp }, ..self }.sealed(records)
     }
 
     /// The header with the checksum it must have before these records.

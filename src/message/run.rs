@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use crate::message::block::{Big, Block, BlockBuilder};
-use crate::message::block_header::{EXPIRES, HEADER_BYTES, Marks, PERSISTENT, PRIORITIZED};
+use crate::message::block_header::{BLIND, EXPIRES, HEADER_BYTES, Marks, PERSISTENT, PRIORITIZED};
 use crate::message::names::Names;
 use crate::message::place::Seq;
 use crate::message::record::{self, BodyView, Content, MessageView};
@@ -76,6 +76,17 @@ impl Run {
         }
     }
 
+    /// Its messages are received at this time only, in milliseconds since 1970: in a copy of its block, for others may
+    /// share that.
+    pub fn receive_at(&mut self, received_ms: u64, gauge: &Arc<Gauge>) {
+        if self.header().stamp.received_ms != received_ms {
+            self.body = match &self.body {
+                Body::Block(block) => Body::Block(block.received_at(received_ms, gauge)),
+                Body::Big(big) => Body::Big(big.received_at(received_ms, gauge)),
+            };
+        }
+    }
+
     /// The same messages as another queue counts them: bytes are shared, numbers are its own.
     #[must_use]
     pub fn numbered_from(&self, first_seq: Seq) -> Self {
@@ -133,6 +144,12 @@ impl Run {
     #[inline]
     pub fn expires(&self) -> bool {
         self.flags & EXPIRES != 0
+    }
+
+    /// Whether its messages have a BCC header, which nobody is to see.
+    #[inline]
+    pub fn is_blind(&self) -> bool {
+        self.flags & BLIND != 0
     }
 
     /// The priority of its first message; without one it is 0.
@@ -373,12 +390,13 @@ impl<'a> Iterator for Messages<'a> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
     use super::{BodyView, Run};
-    use crate::message::block::BlockBuilder;
-    use crate::message::block_header::Stamp;
-    use crate::message::names::NamesBuf;
+    use crate::message::block::{Big, BlockBuilder};
+    use crate::message::block_header::{self, HEADER_BYTES, Marks, Stamp};
+    use crate::message::names::{Names, NamesBuf};
     use crate::message::record::Content;
     use crate::stats::Gauge;
     use std::sync::Arc;
@@ -472,6 +490,27 @@ mod tests {
             }
             assert_eq!(gauge.read(), 0);
         }
+    }
+
+    #[test]
+    fn what_is_received_later_is_the_same_and_bears_the_checksum_of_it() {
+        let gauge = Arc::new(Gauge::default());
+        let stamp = Stamp { marks: Marks::of(true), received_ms: 5 };
+        let mut builder = BlockBuilder::default();
+        builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"small" });
+        let (block, count, body_bytes) = builder.seal(stamp, &gauge);
+        let pieces = [Bytes::from(vec![1; 5000]), Bytes::from(vec![2; 50])].into_iter().collect();
+        let big = Big::new(Names::EMPTY, &[0, 0], pieces, stamp, &gauge);
+        for mut run in [Run::of_block(block, count, body_bytes), Run::of_big(big)] {
+            let (mut before, mut after) = (Vec::new(), Vec::new());
+            run.encode(&mut before);
+            run.receive_at(9, &gauge);
+            run.encode(&mut after);
+            let header = block_header::verify(&after).unwrap();
+            assert_eq!((header.stamp, header.count), (Stamp { received_ms: 9, ..stamp }, 1));
+            assert_eq!(after[HEADER_BYTES..], before[HEADER_BYTES..]);
+        }
+        assert_eq!(gauge.read(), 0, "what was copied is gone");
     }
 
     #[test]

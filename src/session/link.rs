@@ -296,12 +296,15 @@ impl Link {
         self.settlements.hold_back(more_comes, &mut self.wakes);
     }
 
-    /// What a transaction has published is handed over with what was settled since, in one hold of the log: to the queues
-    /// that have the names now which it was published to. Mandatory messages for which there are none come back.
+    /// What a transaction has published is received now and handed over with what was settled since, in one hold of the
+    /// log: to the queues that have the names now which it was published to. Mandatory messages for which there are none
+    /// come back.
     pub fn commit(&mut self, channel: u16, burst: &mut Burst) -> Vec<Lost> {
         let mut lost = Vec::new();
         let vhost = &self.vhost;
-        let steps = burst.look_up(&self.broker.node, channel, |name| vhost.queue(name), &mut lost);
+        let find = |name: &str| vhost.queue(name).filter(|queue| queue.delays_for().is_none());
+        burst.received_at(self.now.steady_ms);
+        let steps = burst.look_up(&self.broker.node, channel, find, &mut lost);
         self.wakes.count(u32::try_from(steps).unwrap_or(u32::MAX));
         self.handed_over = Lsn::default();
         self.burst.adopt(burst);

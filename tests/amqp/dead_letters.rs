@@ -1,12 +1,15 @@
 //! Dead letters: where they go, in which order, and what they tell of their deaths.
 
 use sluicemq::protocol::field::Field;
-use sluicemq::protocol::methods::{BasicNack, BasicReject, Method, QueueDeclare};
+use sluicemq::protocol::methods::{
+    BasicNack, BasicPublish, BasicReject, Method, QueueDeclare, TxCommit, TxCommitOk, TxSelect, TxSelectOk,
+};
 use sluicemq::protocol::properties::PropertiesBuf;
 use sluicemq::protocol::table::{ArrayBuf, Table, TableBuf};
 
 use crate::harness::broker::{only_here, unique};
 use crate::harness::client::Client;
+use crate::harness::content::{Arrival, properties};
 use crate::harness::methods::{publish, queue_declare, queue_delete};
 use crate::harness::wire::method_frame;
 use crate::rules::{queue_with, table};
@@ -188,6 +191,130 @@ fn more_keys_are_kept_by_dead_letters_that_have_no_key_of_their_own() {
     client.consume(&second);
     reject(&mut client, tag);
     assert_eq!(client.bodies(2), ["m", "m"]);
+}
+
+/// The headers of a message with one more key of each kind.
+fn more_keys(copy: &str, blind: &str) -> Vec<u8> {
+    let keys = |name: &str| {
+        let mut keys = ArrayBuf::new();
+        keys.push(Field::LongStr(name.as_bytes()));
+        keys
+    };
+    let mut headers = TableBuf::new();
+    headers
+        .insert("mine", Field::I32(1))
+        .insert("BCC", Field::Array(keys(blind).as_array()))
+        .insert("CC", Field::Array(keys(copy).as_array()));
+    properties(|p| _ = p.headers(headers.as_table()))
+}
+
+/// Names of a message's headers.
+fn header_names(message: &Arrival) -> Vec<String> {
+    let headers = message.properties().headers().unwrap();
+    headers.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+}
+
+/// The routing keys that the newest entry of x-death tells.
+fn told_keys(message: &Arrival) -> Vec<String> {
+    let newest = deaths(message.properties().headers().unwrap())[0];
+    let Some(Field::Array(keys)) = newest.get("routing-keys") else { panic!("no keys in {newest:?}") };
+    let keys = keys.iter().map(|key| match key {
+        Field::LongStr(key) => String::from_utf8_lossy(key).into_owned(),
+        other => panic!("{other:?} is no key"),
+    });
+    keys.collect()
+}
+
+#[test]
+fn dead_letters_go_by_the_keys_of_bcc_and_do_not_show_them() {
+    let mut client = Client::open();
+    let (direct, again) = (client.exchange("direct"), client.exchange("direct"));
+    let to = |exchange| [("x-dead-letter-exchange", exchange)];
+    let queue = queue_with(&mut client, &to(Field::LongStr(direct.as_bytes())));
+    let next = queue_with(&mut client, &to(Field::LongStr(again.as_bytes())));
+    let last = client.queue();
+    // Once more by the same keys from there.
+    client.bind(&next, &direct, "blind");
+    client.bind(&last, &again, "blind");
+    for is_large in [false, true] {
+        let body = vec![b'm'; if is_large { 5000 } else { 1 }];
+        client.publish_as(publish("", &queue), &more_keys("copy", "blind"), &body);
+        let first = client.get(&queue).unwrap();
+        assert_eq!(header_names(&first), ["mine", "CC"]);
+        client.consume(&next);
+        reject(&mut client, first.tag());
+        let second = client.delivery();
+        assert!(!header_names(&second).contains(&"BCC".to_owned()), "{second:?}");
+        assert_eq!(told_keys(&second), [queue.as_str(), "copy"]);
+        client.consume(&last);
+        reject(&mut client, second.tag());
+        let third = client.delivery();
+        client.ack(third.tag());
+        assert_eq!((told_keys(&third), third.body.len()), (vec![queue.clone(), "copy".into()], body.len()));
+        assert!(!header_names(&third).contains(&"BCC".to_owned()), "{third:?}");
+        client.close_channel();
+        client.open_channel(1);
+    }
+}
+
+#[test]
+fn a_key_of_their_own_takes_all_others_from_dead_letters() {
+    let mut client = Client::open();
+    let (direct, again) = (client.exchange("direct"), client.exchange("direct"));
+    let own_key = [
+        ("x-dead-letter-exchange", Field::LongStr(direct.as_bytes())),
+        ("x-dead-letter-routing-key", Field::LongStr(b"own")),
+    ];
+    let queue = queue_with(&mut client, &own_key);
+    let next = queue_with(&mut client, &[("x-dead-letter-exchange", Field::LongStr(again.as_bytes()))]);
+    let (blind, last) = (client.queue(), client.queue());
+    client.bind(&next, &direct, "own");
+    client.bind(&blind, &direct, "blind");
+    client.bind(&blind, &again, "blind");
+    client.bind(&last, &again, "own");
+    client.consume(&next);
+    client.publish_as(publish("", &queue), &more_keys("copy", "blind"), b"m");
+    let tag = client.get(&queue).unwrap().tag();
+    reject(&mut client, tag);
+    let letter = client.delivery();
+    assert!(!header_names(&letter).contains(&"CC".to_owned()), "{letter:?}");
+    client.consume(&last);
+    reject(&mut client, letter.tag());
+    assert_eq!(client.delivery().text(), "m");
+    assert_eq!(client.counts(&blind).0, 0);
+}
+
+#[test]
+fn what_is_returned_does_not_show_bcc() {
+    let mut client = Client::open();
+    let nowhere = unique("nowhere");
+    let mandatory = BasicPublish { mandatory: true, ..publish("", &nowhere) };
+    client.publish_as(mandatory, &more_keys("copy", "blind"), b"at once");
+    let returned = client.returned();
+    assert_eq!(
+        (returned.text(), header_names(&returned)),
+        ("at once", vec!["mine".to_owned(), "CC".to_owned()])
+    );
+
+    // When its transaction commits, and there is no queue or none any more.
+    let queue = client.shared_queue("went");
+    client.open_channel(2);
+    client.call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+    for (exchange, key) in [("", nowhere.as_str()), ("amq.direct", &nowhere), ("", &queue)] {
+        let mandatory = BasicPublish { mandatory: true, ..publish(exchange, key) };
+        client.publish_as(mandatory, &more_keys("copy", "blind"), b"late");
+    }
+    client.barrier();
+    client.on(1).delete(queue_delete(&queue));
+    client.on(2).send(&Method::TxCommit(TxCommit {}));
+    for _ in 0..3 {
+        let returned = client.returned();
+        assert_eq!(
+            (returned.text(), header_names(&returned)),
+            ("late", vec!["mine".to_owned(), "CC".to_owned()])
+        );
+    }
+    client.expect(&Method::TxCommitOk(TxCommitOk {}));
 }
 
 #[test]

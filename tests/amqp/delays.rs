@@ -4,7 +4,7 @@
 use sluicemq::protocol::field::Field;
 use sluicemq::protocol::methods::{ExchangeDeclare, Method};
 use sluicemq::protocol::properties::PropertiesBuf;
-use sluicemq::protocol::table::{Table, TableBuf};
+use sluicemq::protocol::table::{ArrayBuf, Table, TableBuf};
 
 use crate::harness::broker::{only_here, unique};
 use crate::harness::client::Client;
@@ -57,6 +57,26 @@ fn what_is_delayed_comes_when_it_is_time() {
     let Method::BasicDeliver(deliver) = soon.method() else { unreachable!("it was checked") };
     assert_eq!((deliver.exchange, deliver.routing_key), (exchange.as_bytes(), b"a.soon".as_slice()));
     assert_eq!(client.delivery().text(), "late");
+}
+
+#[test]
+fn what_is_delayed_goes_by_the_keys_of_bcc_as_well() {
+    if !only_here("it is a plugin that does not come with RabbitMQ") {
+        return;
+    }
+    let mut client = Client::open();
+    let (exchange, queue) = (delaying(&mut client, "direct"), client.queue());
+    client.bind(&queue, &exchange, "blind");
+    client.consume(&queue);
+    let (mut keys, mut headers) = (ArrayBuf::new(), TableBuf::new());
+    keys.push(Field::LongStr(b"blind"));
+    headers.insert("BCC", Field::Array(keys.as_array())).insert("x-delay", Field::I32(30));
+    let mut properties = PropertiesBuf::new();
+    properties.headers(headers.as_table());
+    client.publish_as(publish(&exchange, "key"), &properties.encode(), b"m");
+    let late = client.delivery();
+    let headers = late.properties().headers().unwrap();
+    assert_eq!((headers.get("x-delay"), headers.get("BCC")), (Some(Field::I64(-30)), None));
 }
 
 #[test]

@@ -5,13 +5,15 @@ use sluicemq::protocol::methods::{
     BasicAck, BasicNack, BasicPublish, BasicRecover, BasicRecoverAsync, BasicRecoverOk, BasicReject, Method,
     QueueDeclare, TxCommit, TxCommitOk, TxRollback, TxRollbackOk, TxSelect, TxSelectOk,
 };
-use sluicemq::protocol::table::TableBuf;
+use sluicemq::protocol::table::{ArrayBuf, TableBuf};
 
+use crate::dead_letters::dead_letters_to;
 use crate::harness::broker::unique;
 use crate::harness::client::{Client, NO_PROPERTIES};
-use crate::harness::content::content_frames;
+use crate::harness::content::{content_frames, properties};
 use crate::harness::methods::{publish, queue_declare, queue_delete};
 use crate::harness::wire::method_frame;
+use crate::rules::queue_with;
 
 /// A client whose queue holds these messages.
 fn with_queue(bodies: &[&str]) -> (Client, String) {
@@ -300,6 +302,98 @@ fn what_a_transaction_published_goes_to_the_queue_that_has_the_name_when_it_comm
     client.on(2).put(&queue, "c");
     commit(&mut client);
     assert_eq!(client.on(1).take_all(&queue), ["a", "b", "c"]);
+}
+
+#[test]
+fn what_a_transaction_published_by_name_goes_to_a_queue_that_is_made_before_it_commits() {
+    let (mut client, mut other) = (Client::open(), Client::open());
+    let (queue, never) = (unique("later"), unique("never"));
+    select(&mut client);
+    put_mandatory(&mut client, &[(&queue, "a"), (&never, "lost"), (&queue, "b")]);
+    other.leave_queue(queue.clone());
+    other.declare(queue_declare(&queue));
+    client.put(&queue, "c");
+    client.barrier();
+    // As soon as it is gone only its name is known again.
+    other.delete(queue_delete(&queue));
+    put_mandatory(&mut client, &[(&queue, "d")]);
+    other.declare(queue_declare(&queue));
+    client.put(&queue, "e");
+    client.send(&Method::TxCommit(TxCommit {}));
+    assert_eq!(client.returned().text(), "lost");
+    client.expect(&Method::TxCommitOk(TxCommitOk {}));
+    assert_eq!(other.take_all(&queue), ["a", "b", "c", "d", "e"]);
+}
+
+#[test]
+fn a_transaction_keeps_the_names_in_cc_and_bcc_as_well() {
+    let mut client = Client::open();
+    let (there, copy, blind) = (client.queue(), unique("copy"), unique("blind"));
+    let keys = |names: &[&str]| {
+        let mut keys = ArrayBuf::new();
+        names.iter().for_each(|name| _ = keys.push(Field::LongStr(name.as_bytes())));
+        keys
+    };
+    let mut headers = TableBuf::new();
+    headers
+        .insert("CC", Field::Array(keys(&[&there, &copy, &unique("never")]).as_array()))
+        .insert("BCC", Field::Array(keys(&[&blind, &copy]).as_array()));
+    let sent = properties(|p| _ = p.headers(headers.as_table()));
+    client.open_channel(2);
+    select(&mut client);
+    let nowhere = unique("nowhere");
+    client.publish_as(BasicPublish { mandatory: true, ..publish("", &nowhere) }, &sent, b"m");
+    client.barrier();
+    for queue in [&copy, &blind] {
+        client.on(1).leave_queue(queue.clone());
+        client.declare(queue_declare(queue));
+    }
+    commit(client.on(2));
+    for queue in [&there, &copy, &blind] {
+        assert_eq!(client.on(1).take_all(queue), ["m"]);
+    }
+}
+
+#[test]
+fn a_transaction_keeps_names_and_no_bindings() {
+    let mut client = Client::open();
+    let (exchange, queue) = (client.exchange("direct"), client.queue());
+    client.open_channel(2);
+    select(&mut client);
+    client.publish_as(BasicPublish { mandatory: true, ..publish(&exchange, &queue) }, NO_PROPERTIES, b"back");
+    client.barrier();
+    client.on(1).bind(&queue, &exchange, &queue);
+    client.on(2).send(&Method::TxCommit(TxCommit {}));
+    assert_eq!(client.returned().text(), "back");
+    client.expect(&Method::TxCommitOk(TxCommitOk {}));
+    assert_eq!(client.on(1).counts(&queue).0, 0);
+}
+
+#[test]
+fn what_a_transaction_published_expires_by_the_time_of_its_commit() {
+    const LIFE_MS: i32 = 1000;
+    let mut client = Client::open();
+    let dead = client.queue();
+    let lives = |client: &mut Client, ms: i32, to: &str| {
+        let [exchange, key] = dead_letters_to(to);
+        queue_with(client, &[exchange, key, ("x-message-ttl", Field::I32(ms))])
+    };
+    let (queue, clock) = (lives(&mut client, LIFE_MS, "nowhere"), lives(&mut client, LIFE_MS + 50, &dead));
+    client.consume(&dead);
+    client.open_channel(2);
+    select(&mut client);
+    // Of both kinds, and a large one: no two of them are kept together.
+    let persistent = properties(|p| _ = p.delivery_mode(2));
+    client.publish_as(publish("", &queue), &persistent, b"a");
+    client.publish_as(publish("", &queue), NO_PROPERTIES, &[b'b'; 5000]);
+    client.publish_as(publish("", &queue), &properties(|p| _ = p.expiration("900")), b"c");
+    client.put(&queue, "d");
+    client.barrier();
+    client.on(1).put(&clock, "their time is over");
+    assert_eq!(client.delivery().text(), "their time is over");
+    commit(client.on(2));
+    let taken: Vec<_> = client.on(1).take_all(&queue).iter().map(|body| body[..1].to_owned()).collect();
+    assert_eq!(taken, ["a", "b", "c", "d"]);
 }
 
 #[test]

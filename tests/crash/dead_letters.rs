@@ -16,8 +16,12 @@ use bytes::BytesMut;
 use sluicemq::broker::dead_letters::Burials;
 use sluicemq::clock::Now;
 use sluicemq::protocol::field::Field;
-use sluicemq::protocol::methods::{BasicGet, ConfirmSelect, Method, QueueDeclare};
-use sluicemq::protocol::table::TableBuf;
+use sluicemq::protocol::frame::{put_header, put_method};
+use sluicemq::protocol::methods::{
+    BasicAck, BasicGet, BasicPublish, BasicReject, ConfirmSelect, Method, QueueDeclare,
+};
+use sluicemq::protocol::properties::{Properties, PropertiesBuf};
+use sluicemq::protocol::table::{ArrayBuf, TableBuf};
 use sluicemq::storage::disk::Disk;
 use sluicemq::storage::disk::simulated::{CrashMode, Fault, SimulatedDisk};
 use sluicemq::storage::error::StoreError;
@@ -137,19 +141,22 @@ impl Chain {
         Ok(())
     }
 
+    fn declare(&mut self, queue: &str, arguments: &TableBuf) {
+        let declare = QueueDeclare {
+            queue,
+            passive: false,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+            arguments: arguments.as_table(),
+        };
+        self.client.say(1, &Method::QueueDeclare(declare));
+    }
+
     fn declare_all(&mut self) -> Result<(), StoreError> {
         for queue in 0..QUEUES {
-            let (name, arguments) = (name(queue), arguments(queue));
-            let declare = QueueDeclare {
-                queue: &name,
-                passive: false,
-                durable: true,
-                exclusive: false,
-                auto_delete: false,
-                nowait: false,
-                arguments: arguments.as_table(),
-            };
-            self.client.say(1, &Method::QueueDeclare(declare));
+            self.declare(&name(queue), &arguments(queue));
         }
         self.client.say(2, &Method::ConfirmSelect(ConfirmSelect { nowait: true }));
         self.rest()
@@ -191,15 +198,7 @@ impl Chain {
         for queue in 0..QUEUES {
             let name = name(queue);
             loop {
-                self.client.say(1, &Method::BasicGet(BasicGet { queue: &name, no_ack: false }));
-                let heard = loop {
-                    if let Some((_, heard)) = self.client.hear() {
-                        break heard;
-                    }
-                    let store = self.life.commit()? | self.life.read_ahead()? | self.client.work();
-                    assert!(store, "a get is never answered");
-                };
-                match heard {
+                match self.get(&name)? {
                     Heard::Delivered(delivery) => {
                         *found.entry(delivery.content.id().unwrap()).or_default() += 1;
                     }
@@ -210,6 +209,27 @@ impl Chain {
             }
         }
         Ok(found)
+    }
+
+    /// The answer to a basic.get.
+    fn get(&mut self, queue: &str) -> Result<Heard, StoreError> {
+        self.client.say(1, &Method::BasicGet(BasicGet { queue, no_ack: false }));
+        loop {
+            if let Some((_, heard)) = self.client.hear() {
+                return Ok(heard);
+            }
+            let store = self.life.commit()? | self.life.read_ahead()? | self.client.work();
+            assert!(store, "a get is never answered");
+        }
+    }
+
+    /// The message that is in a queue, and whether it shows its BCC.
+    fn get_shown(&mut self, queue: &str) -> (u64, bool) {
+        let Heard::Delivered(delivery) = self.get(queue).unwrap() else { panic!("{queue} is empty") };
+        let properties = Properties::parse(&delivery.content.properties).unwrap();
+        let headers = properties.headers().unwrap();
+        assert_eq!(headers.get("mine"), Some(Field::Bool(true)));
+        (delivery.tag, headers.get("BCC").is_some())
     }
 }
 
@@ -270,4 +290,39 @@ fn without_a_crash_each_is_where_it_belongs() {
     let vhost = chain.life.broker.vhost("/").unwrap();
     let depths: Vec<u64> = (0..QUEUES).map(|queue| vhost.queue(&name(queue)).unwrap().depth().0).collect();
     assert_eq!(depths, [0, 1, 0, 2, u64::from(2 * BURST) - 3]);
+}
+
+#[test]
+fn the_keys_of_bcc_outlive_a_crash_and_nobody_sees_them() {
+    let disk = SimulatedDisk::new();
+    let mut chain = Chain::start(disk.clone(), 1, Now::read()).unwrap();
+    let mut arguments = TableBuf::new();
+    arguments.insert("x-dead-letter-exchange", Field::LongStr(b""));
+    chain.declare("open", &arguments);
+    chain.declare("blind", &TableBuf::new());
+    let (mut keys, mut headers) = (ArrayBuf::new(), TableBuf::new());
+    keys.push(Field::LongStr(b"blind"));
+    headers.insert("BCC", Field::Array(keys.as_array())).insert("mine", Field::Bool(true));
+    let mut properties = PropertiesBuf::new();
+    properties.delivery_mode(2).headers(headers.as_table());
+    let publish = BasicPublish { exchange: b"", routing_key: b"open", mandatory: false, immediate: false };
+    let mut bytes = BytesMut::new();
+    put_method(&mut bytes, 2, &Method::BasicPublish(publish));
+    put_header(&mut bytes, 2, 0, &properties.encode());
+    chain.client.feed(bytes);
+    chain.rest().unwrap();
+    let (tag, _) = chain.get_shown("blind");
+    chain.client.say(1, &Method::BasicAck(BasicAck { delivery_tag: tag, multiple: false }));
+    chain.rest().unwrap();
+    while chain.life.evict().unwrap() {}
+    chain.checkpoint().unwrap();
+    let later = chain.now;
+    drop(chain);
+
+    let mut chain = Chain::start(disk.crash(CrashMode::NothingUnsynced, 1), 2, later).unwrap();
+    let (delivery_tag, is_shown) = chain.get_shown("open");
+    assert!(!is_shown);
+    chain.client.say(1, &Method::BasicReject(BasicReject { delivery_tag, requeue: false }));
+    chain.rest().unwrap();
+    assert!(!chain.get_shown("blind").1);
 }

@@ -152,12 +152,27 @@ impl Burst {
         self.count_staged(1, targets);
     }
 
-    /// What is published next is one message that its queues may refuse: it stays apart from others. To be followed by
+    /// What is published next is one message that stays apart from others, for its queues may refuse it, who is told then, or
+    /// it is also for queues with these names that are not there yet: see [`Burst::look_up`]. To be followed by
     /// [`Burst::close`].
-    pub fn open(&mut self, targets: &Targets, receipt: Receipt) {
+    pub fn open(&mut self, targets: &Targets, receipt: Option<Receipt>, absent: &[&str]) {
         self.open.clear();
         if let Some(pending) = self.pending_for(targets) {
-            pending.receipt = Some(Box::new(receipt));
+            pending.receipt = receipt.map(Box::new);
+            pending.absent = absent.iter().map(|&name| name.into()).collect();
+        }
+    }
+
+    /// What is published next, to no queue, is for those with these names that are not there yet: see [`Burst::look_up`]. It
+    /// joins the last message, if that is so, too, and no other: there may be such a queue since.
+    pub fn open_for_names(&mut self, absent: &[&str]) {
+        let names = absent.iter().copied();
+        let is_alike = |last: &Pending| {
+            last.targets.is_empty() && last.absent.iter().map(|name| &**name).eq(names.clone())
+        };
+        if !self.pending.last().is_some_and(is_alike) {
+            let pending = self.begin_pending(&Targets::default());
+            pending.absent = names.map(Into::into).collect();
         }
     }
 
@@ -302,9 +317,10 @@ impl Burst {
         self.crowded.take()
     }
 
-    /// Messages are for names: queues that are gone since these were routed make way for those that are called the same
-    /// now, which `find` knows. Where one of those may refuse messages, the channel is told of each. Mandatory messages
-    /// that are for nobody any more are added to `lost`. The steps it took.
+    /// What was collected is received only now, and messages are for names: queues that are gone since these were routed
+    /// make way for those that are called the same now, which `find` knows, and so do those that were not there. Where one
+    /// of those may refuse messages, the channel is told of each. Mandatory messages that are for nobody are added to
+    /// `lost`. The steps it took.
     pub fn look_up(
         &mut self,
         node: &Node,
@@ -315,8 +331,9 @@ impl Burst {
         let mut steps = 0;
         let routed = std::mem::take(&mut self.pending);
         for mut pending in routed {
-            steps += pending.targets.len();
-            pending.seal(node);
+            steps += pending.names();
+            pending.seal_all(self.received_ms, node);
+            steps += pending.runs.len();
             let is_new = pending.look_up(&find, lost);
             let before = self.pending.len();
             if is_new && pending.receipt.is_none() && pending.targets.iter().any(|queue| queue.rejects()) {
@@ -372,17 +389,21 @@ impl Burst {
     /// The pending block for these targets, after everything that must go before it.
     fn pending_for(&mut self, targets: &Targets) -> Option<&mut Pending> {
         let at = match &**targets {
+            [] => return self.pending.last_mut(),
             [queue] => self.open.single(queue.id, &mut self.pending),
             _ => self.open.set(targets, &mut self.pending),
         };
-        let at = at.unwrap_or_else(|| {
-            let mut pending = self.spare.pop().unwrap_or_default();
-            self.spare_bytes -= pending.builder.room().min(self.spare_bytes);
-            pending.targets = Arc::clone(targets);
-            self.pending.push(pending);
-            self.pending.len() - 1
-        });
-        self.pending.get_mut(at)
+        match at {
+            Some(at) => self.pending.get_mut(at),
+            None => Some(self.begin_pending(targets)),
+        }
+    }
+
+    fn begin_pending(&mut self, targets: &Targets) -> &mut Pending {
+        let mut pending = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= pending.builder.room().min(self.spare_bytes);
+        pending.targets = Arc::clone(targets);
+        self.pending.push_mut(pending)
     }
 
     /// How many steps it took to find the blocks for what was published since this was last asked.

@@ -19,6 +19,8 @@ use crate::message::run::Run;
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     pub(super) targets: Targets,
+    /// Names of queues that were not there when its messages were published, which are for them as well.
+    pub(super) absent: Vec<Box<str>>,
     pub(super) builder: BlockBuilder,
     pub(super) terms: Terms,
     pub(super) runs: Vec<Staged>,
@@ -91,21 +93,42 @@ impl Pending {
         self.runs.push(Staged { run, logged: None, mandatory, seqs: SmallVec::new() });
     }
 
-    /// Queues that are gone make way for those that have their names now; whether any were. What is for nobody any more is
-    /// dropped, or added to `lost` when its publisher wants it back.
+    /// Closes the block that is being filled; all of its messages are received at this time. Those that are for delays alone
+    /// were when they were published: they wait since then.
+    pub(super) fn seal_all(&mut self, received_ms: u64, node: &Node) {
+        let is_for_delays = |queue: &Arc<Queue>| queue.delays_for().is_some();
+        if !self.targets.is_empty() && self.targets.iter().all(is_for_delays) {
+            return self.seal(node);
+        }
+        self.terms.stamp.received_ms = received_ms;
+        self.seal(node);
+        for Staged { run, .. } in &mut self.runs {
+            run.receive_at(received_ms, &node.memory.messages);
+        }
+    }
+
+    /// How many queues it is for, at most.
+    pub(super) fn names(&self) -> usize {
+        self.targets.len() + self.absent.len()
+    }
+
+    /// Queues that are gone make way for those that have their names now, and those come that were not there; whether any
+    /// did. What is for nobody is dropped, or added to `lost` when its publisher wants it back.
     pub(super) fn look_up(
         &mut self,
         find: impl Fn(&str) -> Option<Arc<Queue>>,
         lost: &mut Vec<Lost>,
     ) -> bool {
-        if !self.targets.iter().any(|queue| queue.is_deleted()) {
+        if self.absent.is_empty() && !self.targets.iter().any(|queue| queue.is_deleted()) {
             return false;
         }
         let now = |queue: &Arc<Queue>| match queue.is_deleted() {
             true => find(&queue.properties.name),
             false => Some(Arc::clone(queue)),
         };
-        self.targets = self.targets.iter().filter_map(now).collect();
+        let come = self.absent.iter().filter_map(|name| find(name));
+        self.targets = self.targets.iter().filter_map(now).chain(come).collect();
+        self.absent = Vec::new();
         if self.targets.is_empty() {
             let mut numbers = self.numbers.drain(..);
             for Staged { run, .. } in self.runs.drain(..).filter(|staged| staged.mandatory) {
@@ -209,6 +232,7 @@ impl Pending {
     pub(super) fn recycle(&mut self) {
         self.runs.clear();
         self.targets = Targets::default();
+        self.absent = Vec::new();
         self.is_closed = false;
         self.receipt = None;
         self.is_reserved = false;

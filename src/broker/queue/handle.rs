@@ -269,7 +269,7 @@ impl Queue {
     }
 
     /// The exchange whose delayed messages it holds, if it does.
-    pub(in crate::broker) fn delays_for(&self) -> Option<&str> {
+    pub fn delays_for(&self) -> Option<&str> {
         self.delays_for.as_deref()
     }
 

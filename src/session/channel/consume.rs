@@ -22,7 +22,7 @@ use crate::protocol::reply::ReplyCode;
 use crate::queue::consumers::Terms;
 use crate::queue::settings::QueueKind;
 use crate::session::channel::Channel;
-use crate::session::channel::content::with_delivery_count;
+use crate::session::channel::content::Shown;
 use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Held, Holder};
 use crate::session::link::{Link, WaitingGet};
@@ -176,6 +176,7 @@ impl Channel {
             }
         };
         let tag = self.take_tags(1);
+        let shown = Shown { is_blind: run.is_blind(), delivery_count: queue.delivery_count(&run) };
         for message in run.messages() {
             let ok = BasicGetOk {
                 delivery_tag: tag,
@@ -185,8 +186,7 @@ impl Channel {
                 message_count: u32::try_from(remaining).unwrap_or(u32::MAX),
             };
             link.send(self.number, &Method::BasicGetOk(ok));
-            let told = queue.delivery_count(&run).map(|count| with_delivery_count(message.properties, count));
-            let properties = told.as_deref().unwrap_or(message.properties);
+            let properties = &*shown.properties(message.properties);
             link.send_content(self.number, &MessageView { properties, ..message });
         }
         if get.no_ack {

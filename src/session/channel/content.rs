@@ -1,6 +1,9 @@
 //! What the broker reads in a message's properties, and the little it changes there.
 
+use std::borrow::Cow;
+
 use crate::auth::users::User;
+use crate::broker::copies::{self, BCC, CC};
 use crate::broker::reply_to::REPLY_TO;
 use crate::message::block_header::Marks;
 use crate::protocol::field::Field;
@@ -15,20 +18,16 @@ const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
 /// The delivery modes: of messages that need not survive, which is what those without one are, and of those that are to.
 const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
-/// Keys a message may be sent to beside its routing key.
-const MORE_KEYS_MAX: usize = 1000;
-/// Headers that hold more routing keys; the second is removed before delivery.
-const CC: &str = "CC";
-const BCC: &str = "BCC";
 /// How often a message came back.
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
-/// What queues are told of the properties.
-pub(super) fn marks(properties: &Properties<'_>) -> Marks {
+/// What queues are told of the properties; `blind` is known to whoever has looked for more keys.
+pub(super) fn marks(properties: &Properties<'_>, blind: bool) -> Marks {
     Marks {
         persistent: properties.delivery_mode() == Some(PERSISTENT),
         expires: properties.expiration().is_some(),
         prioritized: properties.priority().is_some(),
+        blind,
     }
 }
 
@@ -81,33 +80,62 @@ fn check_expiration(expiration: &[u8]) -> Result<(), Refusal> {
     Err(Refusal::precondition(format!("invalid expiration '{text}': {reason}")))
 }
 
-/// The properties as they are delivered, when that is not as they were sent: the reply address filled in, BCC
-/// taken out.
+/// The properties with the reply address filled in, when they ask for it.
 pub(super) fn rewrite(
     properties: &Properties<'_>,
     reply_address: Option<&str>,
 ) -> Result<Option<Vec<u8>>, Refusal> {
-    let mut changed = None;
-    if properties.reply_to() == Some(REPLY_TO.as_bytes()) {
-        let address =
-            reply_address.ok_or_else(|| Refusal::precondition("fast reply consumer does not exist"))?;
-        changed.get_or_insert_with(|| PropertiesBuf::from(*properties)).reply_to(address);
+    if properties.reply_to() != Some(REPLY_TO.as_bytes()) {
+        return Ok(None);
     }
-    if let Some(headers) = properties.headers()
-        && headers.get(BCC).is_some()
-    {
-        let mut kept = TableBuf::new();
-        for (key, value) in headers.iter().filter(|(key, _)| *key != BCC.as_bytes()) {
-            kept.insert_bytes(key, value);
-        }
-        changed.get_or_insert_with(|| PropertiesBuf::from(*properties)).headers(kept.as_table());
-    }
-    Ok(changed.map(PropertiesBuf::into_bytes))
+    let address = reply_address.ok_or_else(|| Refusal::precondition("fast reply consumer does not exist"))?;
+    let mut changed = PropertiesBuf::from(*properties);
+    changed.reply_to(address);
+    Ok(Some(changed.into_bytes()))
 }
 
-/// The properties with a header that says how often the message came back, as quorum queues tell it.
-#[cold]
-pub(super) fn with_delivery_count(properties: &[u8], count: u16) -> Vec<u8> {
+/// What a client is shown of a message's headers otherwise than they were sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// Not its BCC.
+    pub(super) is_blind: bool,
+    /// How often it came back, as quorum queues tell it.
+    pub(super) delivery_count: Option<u16>,
+}
+
+impl Shown {
+    /// Of a message that no queue has, with these marks.
+    pub(super) fn of(marks: Marks) -> Self {
+        Self { is_blind: marks.blind, delivery_count: None }
+    }
+
+    /// The raw properties that are shown.
+    #[inline]
+    pub(super) fn properties(self, sent: &[u8]) -> Cow<'_, [u8]> {
+        match self.is_as_sent() {
+            true => Cow::Borrowed(sent),
+            false => Cow::Owned(self.change(sent)),
+        }
+    }
+
+    /// Whether there is nothing to change.
+    #[inline]
+    fn is_as_sent(self) -> bool {
+        !self.is_blind && self.delivery_count.is_none()
+    }
+
+    #[cold]
+    fn change(self, sent: &[u8]) -> Vec<u8> {
+        let shown = if self.is_blind { copies::without_blind(sent) } else { sent.to_vec() };
+        match self.delivery_count {
+            Some(count) => with_delivery_count(&shown, count),
+            None => shown,
+        }
+    }
+}
+
+/// The properties with a header that says how often the message came back.
+fn with_delivery_count(properties: &[u8], count: u16) -> Vec<u8> {
     let before = Properties::unchecked(properties);
     let mut headers = TableBuf::new();
     let kept = before.headers().unwrap_or(Table::EMPTY);
@@ -120,27 +148,30 @@ pub(super) fn with_delivery_count(properties: &[u8], count: u16) -> Vec<u8> {
     told.into_bytes()
 }
 
-/// The routing keys of the CC and BCC headers. What is no string in their arrays is no key, as in RabbitMQ.
-pub(super) fn more_keys(headers: Table<'_>) -> Result<Vec<Vec<u8>>, Refusal> {
-    let mut keys = Vec::new();
+/// The keys of a message beside its routing key.
+#[derive(Debug, Default)]
+pub(super) struct MoreKeys<'a> {
+    /// Those of its CC and BCC headers.
+    pub(super) keys: Vec<&'a [u8]>,
+    /// It has a BCC header.
+    pub(super) is_blind: bool,
+}
+
+/// The routing keys of the CC and BCC headers, which are arrays.
+pub(super) fn more_keys(headers: Table<'_>) -> Result<MoreKeys<'_>, Refusal> {
     if headers.is_empty() {
-        return Ok(keys);
+        return Ok(MoreKeys::default());
     }
-    for name in [CC, BCC] {
-        let array = match headers.get(name) {
-            None => continue,
-            Some(Field::Array(array)) => array,
-            Some(other) => return Err(unacceptable(name, other)),
-        };
-        keys.extend(array.iter().filter_map(|key| match key {
-            Field::LongStr(key) => Some(key.to_vec()),
-            _ => None,
-        }));
+    let [copies, blind] = [CC, BCC].map(|name| headers.get(name));
+    for (name, value) in [(CC, copies), (BCC, blind)] {
+        if let Some(other) = value.filter(|value| !matches!(value, Field::Array(_))) {
+            return Err(unacceptable(name, other));
+        }
     }
-    if keys.len() > MORE_KEYS_MAX {
-        return Err(Refusal::precondition(format!("more than {MORE_KEYS_MAX} keys in CC and BCC")));
+    if copies.is_none() && blind.is_none() {
+        return Ok(MoreKeys::default());
     }
-    Ok(keys)
+    Ok(MoreKeys { keys: copies::keys(headers).collect(), is_blind: blind.is_some() })
 }
 
 fn unacceptable(name: &str, value: Field<'_>) -> Refusal {

@@ -11,7 +11,7 @@ use crate::protocol::delivery::DeliveryHead;
 use crate::protocol::frame::FRAME_OVERHEAD;
 use crate::protocol::methods::{BasicDeliver, Method};
 use crate::session::channel::Channel;
-use crate::session::channel::content::with_delivery_count;
+use crate::session::channel::content::Shown;
 use crate::session::channel::unacked::{Delivered, Held, Holder, Look};
 use crate::session::chore::Verdict;
 use crate::session::link::Link;
@@ -39,7 +39,10 @@ impl Channel {
             frame_max,
             consumer: &consumer,
             redelivered: run.is_redelivered(),
-            delivery_count: run.returns(),
+            shown: Shown {
+                is_blind: run.is_blind(),
+                delivery_count: Some(run.returns()).filter(|count| *count > 0),
+            },
             head: &mut head,
             written_for: None,
         };
@@ -125,8 +128,8 @@ struct DeliveryWriter<'a> {
     frame_max: u32,
     consumer: &'a Consumer,
     redelivered: bool,
-    /// How often the messages came back, where that is counted: then they say so.
-    delivery_count: u16,
+    /// How their headers are shown.
+    shown: Shown,
     head: &'a mut DeliveryHead,
     /// Names, properties and length of the body that the head was written for.
     written_for: Option<(Names<'a>, &'a [u8], usize)>,
@@ -139,12 +142,8 @@ impl<'a> DeliveryWriter<'a> {
             BodyView::Slice(body) if body.len() + FRAME_OVERHEAD <= self.frame_max as usize => {
                 if !self.is_written_for(message, body) {
                     let deliver = self.method(delivery_tag, message.names);
-                    if self.delivery_count == 0 {
-                        self.head.set(self.channel, &deliver, message.properties, body.len() as u32);
-                    } else {
-                        let told = with_delivery_count(message.properties, self.delivery_count);
-                        self.head.set(self.channel, &deliver, &told, body.len() as u32);
-                    }
+                    let properties = self.shown.properties(message.properties);
+                    self.head.set(self.channel, &deliver, &properties, body.len() as u32);
                     self.written_for = Some((message.names, message.properties, body.len()));
                 }
                 out.delivery(self.head.with_tag(delivery_tag), body);
@@ -152,12 +151,8 @@ impl<'a> DeliveryWriter<'a> {
             _ => {
                 let deliver = self.method(delivery_tag, message.names);
                 out.method(self.channel, &Method::BasicDeliver(deliver));
-                if self.delivery_count == 0 {
-                    out.content(self.channel, message, self.frame_max);
-                } else {
-                    let told = with_delivery_count(message.properties, self.delivery_count);
-                    out.content(self.channel, &MessageView { properties: &told, ..*message }, self.frame_max);
-                }
+                let properties = &*self.shown.properties(message.properties);
+                out.content(self.channel, &MessageView { properties, ..*message }, self.frame_max);
             }
         }
     }

@@ -2,17 +2,21 @@
 //!
 //! A message whose properties and names are like one's before goes there with no more than a look at both.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use crate::auth::permissions::Access;
 use crate::broker::Broker;
+use crate::broker::copies::BCC;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::Exchange;
 use crate::broker::history::Remembered;
 use crate::broker::memory::Memory;
 use crate::broker::publish::Receipt;
+use crate::broker::reply_to;
 use crate::broker::route::{self, Targets};
 use crate::message::block::{Big, Pieces, SMALL_BODY_BYTES_MAX};
 use crate::message::block_header::Marks;
@@ -25,7 +29,7 @@ use crate::protocol::table::Table;
 use crate::session::channel::Channel;
 use crate::session::channel::assembly::{Assembly, parse_properties};
 use crate::session::channel::confirm::Confirms;
-use crate::session::channel::content;
+use crate::session::channel::content::{self, MoreKeys, Shown};
 use crate::session::channel::returns::send_return;
 use crate::session::channel::tx::Transaction;
 use crate::session::cut::Cut;
@@ -36,6 +40,10 @@ use crate::stats::Charge;
 
 /// What each queue a message goes to takes of a transaction, in bytes, with the message's number.
 const TARGET_BYTES: u64 = 32;
+/// What the name of a queue that is not there takes of it beside its letters.
+const ABSENT_BYTES: u64 = 64;
+/// Names of queues are short strings on the wire.
+const NAME_BYTES_MAX: usize = 255;
 
 /// The properties of the last message that said nothing to the broker but its marks: those of the next one need no look
 /// when they are the same.
@@ -204,9 +212,9 @@ impl Publisher<'_> {
         content::check(&parsed, &link.actor.user)?;
         let rewritten = content::rewrite(&parsed, self.reply_address)?;
         let headers = parsed.headers().unwrap_or(Table::EMPTY);
-        let more_keys = content::more_keys(headers)?;
+        let MoreKeys { keys: more_keys, is_blind } = content::more_keys(headers)?;
         content::check_delivery_mode(&parsed)?;
-        let marks = content::marks(&parsed);
+        let marks = content::marks(&parsed, is_blind);
         if rewritten.is_none() && more_keys.is_empty() {
             self.plain.remember(message.properties, marks);
         }
@@ -227,15 +235,23 @@ impl Publisher<'_> {
         if let Some(confirms) = &mut self.confirms {
             confirms.publish(1);
         }
-        let is_replied = route.exchange.is_default() && reply(link, &message, &more_keys, &body);
-        if !targets.is_empty() {
+        let is_default = route.exchange.is_default();
+        let is_replied = is_default && reply(link, &message, marks, &more_keys, &body);
+        let absent = match is_default && self.transaction.is_some() {
+            true => absent_names(&message, &more_keys, targets),
+            false => Vec::new(),
+        };
+        // RabbitMQ returns a reply as well that was delivered: see `broker::reply_to` for why this one does not.
+        let mandatory = mandatory && !is_replied;
+        if !targets.is_empty() || !absent.is_empty() {
             let publish = self.confirms.as_ref().map_or(0, Confirms::published);
-            let receipt = Receipt { channel: self.channel, publish };
-            let terms = Terms { mandatory, marks, may_be_refused, receipt };
+            let receipt = may_be_refused.then_some(Receipt { channel: self.channel, publish });
+            let terms = Terms { mandatory, marks, receipt, absent: &absent };
             return hand_to_burst(link, self.transaction, targets, &message, body, terms);
         }
-        // RabbitMQ returns a reply as well that was delivered: see `broker::reply_to` for why this one does not.
-        if !is_replied && mandatory {
+        if mandatory {
+            let shown = Shown::of(marks).properties(message.properties);
+            let message = Content { properties: &shown, ..message };
             return return_unroutable(link, self.transaction, self.channel, &message, body);
         }
         Ok(())
@@ -244,13 +260,13 @@ impl Publisher<'_> {
 
 /// How a message is published, beside where to.
 #[derive(Clone, Copy)]
-struct Terms {
+struct Terms<'a> {
     mandatory: bool,
     marks: Marks,
-    /// One of its queues may refuse it.
-    may_be_refused: bool,
-    /// Who is told then.
-    receipt: Receipt,
+    /// Who is told when one of its queues refuses it, if any may.
+    receipt: Option<Receipt>,
+    /// Names of queues that are to have it as well, if they are there when its transaction commits.
+    absent: &'a [&'a str],
 }
 
 fn hand_to_burst(
@@ -259,14 +275,15 @@ fn hand_to_burst(
     targets: &Targets,
     message: &Content<'_>,
     body: Body<'_>,
-    terms: Terms,
+    terms: Terms<'_>,
 ) -> Result<(), Refusal> {
-    let Terms { mandatory, marks, may_be_refused, receipt } = terms;
+    let Terms { mandatory, marks, receipt, absent } = terms;
     let received_ms = link.now.steady_ms;
     let (own, node) = link.burst();
     let burst = match transaction {
         Some(transaction) => {
-            let bytes = message_bytes(message, &body) + targets.len() as u64 * TARGET_BYTES;
+            let names = absent.iter().map(|name| name.len() as u64 + ABSENT_BYTES).sum::<u64>();
+            let bytes = message_bytes(message, &body) + targets.len() as u64 * TARGET_BYTES + names;
             let number = transaction.count_publish(bytes, node)?;
             transaction.burst.returns_as(mandatory.then_some(number));
             &mut transaction.burst
@@ -274,20 +291,23 @@ fn hand_to_burst(
         None => own,
     };
     burst.received_at(received_ms);
-    if may_be_refused {
-        burst.open(targets, receipt);
+    let stays_apart = !targets.is_empty() && (receipt.is_some() || !absent.is_empty());
+    if stays_apart {
+        burst.open(targets, receipt, absent);
+    } else if !absent.is_empty() {
+        burst.open_for_names(absent);
     }
     match body {
         Body::Slice(body) => burst.publish(node, targets, &Content { body, ..*message }, marks),
         Body::Pieces(pieces) => {
-            let will_rest = !targets.iter().all(|queue| queue.flows());
+            let will_rest = !absent.is_empty() || !targets.iter().all(|queue| queue.flows());
             let pieces = if will_rest { Cut::detach(pieces) } else { pieces };
             let stamp = burst.stamp(marks);
             let big = Big::new(message.names, message.properties, pieces, stamp, &node.memory.messages);
             burst.publish_big(node, targets, big);
         }
     }
-    if may_be_refused {
+    if stays_apart {
         burst.close();
     }
     let steps = burst.take_steps();
@@ -324,10 +344,15 @@ fn message_bytes(message: &Content<'_>, body: &Body<'_>) -> u64 {
 }
 
 /// Hands an answer to the direct reply-to consumers whose addresses are among its keys. Whether any takes it.
-fn reply(link: &mut Link, message: &Content<'_>, more_keys: &[Vec<u8>], body: &Body<'_>) -> bool {
-    let keys = std::iter::once(message.names.routing_key()).chain(more_keys.iter().map(Vec::as_slice));
+fn reply(link: &mut Link, message: &Content<'_>, marks: Marks, more_keys: &[&[u8]], body: &Body<'_>) -> bool {
+    let mut addresses = all_keys(message, more_keys).filter(|key| reply_to::is_address(key)).peekable();
+    if addresses.peek().is_none() {
+        return false;
+    }
     let Broker { node, replies, complaints, .. } = &*link.broker;
-    let replied = replies.deliver(&view(message, body), keys, &node.memory, &mut link.wakes);
+    let shown = Shown::of(marks).properties(message.properties);
+    let message = MessageView { names: message.names, properties: &shown, body: body.view() };
+    let replied = replies.deliver(&message, addresses, &node.memory, &mut link.wakes);
     if replied.is_left_unread
         && let Some(left_out) = complaints.allow(link.now.instant)
     {
@@ -353,17 +378,33 @@ fn check_exchange(link: &Link, names: Names<'_>) -> Result<Arc<Exchange>, Refusa
     Ok(exchange)
 }
 
+/// The routing key, and those of CC and BCC.
+fn all_keys<'k>(message: &Content<'k>, more_keys: &[&'k [u8]]) -> impl Iterator<Item = &'k [u8]> {
+    std::iter::once(message.names.routing_key()).chain(more_keys.iter().copied())
+}
+
+/// The keys that would be the names of queues if those were there. In a transaction they may come until it commits.
+fn absent_names<'k>(message: &Content<'k>, more_keys: &[&'k [u8]], targets: &Targets) -> Vec<&'k str> {
+    if more_keys.is_empty() && !targets.is_empty() {
+        return Vec::new();
+    }
+    let mut known: HashSet<&str, RandomState> = targets.iter().map(|queue| &*queue.properties.name).collect();
+    let may_be_names = all_keys(message, more_keys)
+        .filter(|key| key.len() <= NAME_BYTES_MAX && !reply_to::is_address(key))
+        .filter_map(|key| std::str::from_utf8(key).ok());
+    may_be_names.filter(|name| known.insert(name)).collect()
+}
+
 /// Where a message goes that must be looked at to know it. Exchanges on its way may remember it.
 pub(super) fn find_targets(
     link: &mut Link,
     exchange: &Arc<Exchange>,
     message: &Content<'_>,
-    more_keys: &[Vec<u8>],
+    more_keys: &[&[u8]],
     properties: Properties<'_>,
     remembered: &dyn Fn() -> Arc<Remembered>,
 ) -> Result<Targets, BrokerError> {
-    let key = message.names.routing_key();
-    let keys: Vec<&[u8]> = std::iter::once(key).chain(more_keys.iter().map(Vec::as_slice)).collect();
+    let keys: Vec<&[u8]> = all_keys(message, more_keys).collect();
     let (vhost, wakes) = (&link.vhost, &mut link.wakes);
     Ok(route::route_message(vhost, exchange, &keys, properties, remembered, wakes)?.targets)
 }
@@ -376,11 +417,13 @@ pub(super) fn publish_again(link: &mut Link, targets: &Targets, message: &Rememb
         pieces => Body::Pieces(pieces.into()),
     };
     link.has_published = true;
-    let marks = content::marks(&Properties::unchecked(&message.properties));
+    let properties = Properties::unchecked(&message.properties);
+    let is_blind = properties.headers().is_some_and(|headers| headers.get(BCC).is_some());
+    let marks = content::marks(&properties, is_blind);
     // That a queue refuses it is told to nobody.
     let may_be_refused = targets.iter().any(|queue| queue.rejects());
-    let receipt = Receipt { channel: 0, publish: 0 };
-    let terms = Terms { mandatory: false, marks, may_be_refused, receipt };
+    let receipt = may_be_refused.then_some(Receipt { channel: 0, publish: 0 });
+    let terms = Terms { mandatory: false, marks, receipt, absent: &[] };
     let published = hand_to_burst(link, &mut None, targets, &content, body, terms);
     debug_assert!(published.is_ok(), "only a transaction refuses");
 }

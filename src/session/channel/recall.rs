@@ -37,7 +37,7 @@ pub fn recall_some(link: &mut Link, recalled: &mut Recalled) {
     }
 }
 
-/// Where an exchange sends a message that it gets now. That it was sent to others blindly, nobody knows any more.
+/// Where an exchange sends a message that it gets now.
 fn find_behind(
     link: &mut Link,
     exchange: &Arc<Exchange>,
@@ -47,5 +47,5 @@ fn find_behind(
     let headers = properties.headers().unwrap_or(Table::EMPTY);
     let more_keys = content::more_keys(headers).unwrap_or_default();
     let published = Content { names: message.names.view(), properties: &message.properties, body: &[] };
-    find_targets(link, exchange, &published, &more_keys, properties, &|| Arc::clone(message))
+    find_targets(link, exchange, &published, &more_keys.keys, properties, &|| Arc::clone(message))
 }

@@ -5,6 +5,7 @@ use crate::broker::wakes::HOLD_STEPS;
 use crate::message::record::{BodyView, MessageView};
 use crate::protocol::methods::{BasicReturn, Method};
 use crate::protocol::reply::ReplyCode;
+use crate::session::channel::content::Shown;
 use crate::session::link::Link;
 use crate::session::unroutable::{Returns, Unroutable};
 
@@ -19,7 +20,10 @@ pub fn return_some(link: &mut Link, channel: u16, returns: &mut Returns) -> bool
                 send_return(link, channel, &MessageView { names, properties: &properties, body });
             }
             Unroutable::NoLonger(Lost { run, .. }) => {
-                run.messages().for_each(|message| send_return(link, channel, &message));
+                for message in run.messages() {
+                    let properties = &*Shown::of(run.marks()).properties(message.properties);
+                    send_return(link, channel, &MessageView { properties, ..message });
+                }
             }
         }
     }

@@ -67,6 +67,20 @@ fn an_open_transaction_does_not_keep_the_alarm_up_that_keeps_it_open() {
 }
 
 #[test]
+fn a_transaction_counts_the_names_that_it_keeps() {
+    let (broker, mut client) = setup();
+    let counted = |client: &mut Client, queue: &[u8]| {
+        let before = broker.node.memory.transactions.read();
+        client.feed(publish(queue, b""));
+        broker.node.memory.transactions.read() - before
+    };
+    let there = counted(&mut client, b"q");
+    assert!(counted(&mut client, b"nobody") > there + 32);
+    client.say(1, &Method::TxRollback(TxRollback {}));
+    assert_eq!((broker.node.memory.transactions.read(), broker.node.memory.messages.read()), (0, 0));
+}
+
+#[test]
 fn transactions_that_take_too_much_memory_are_refused_and_hold_nothing_then() {
     for frames in [publish(b"q", &BODY), publish_to_nobody()] {
         let (broker, mut client) = setup();

@@ -31,7 +31,11 @@ impl Model {
         let queues = self.route(message).expect("a missing exchange refuses");
         self.messages.insert(message.id, Rc::clone(message));
         let logged_behind = self.logged(&queues, message);
-        let names = queues.iter().map(|id| self.queues[id].name.clone()).collect();
+        // By the default exchange a transaction publishes to a name, whether or not there is such a queue yet.
+        let names = match message.exchange {
+            "" => vec![message.key.clone()],
+            _ => queues.iter().map(|id| self.queues[id].name.clone()).collect(),
+        };
         let channel = self.channel(key);
         if let Some(confirms) = &mut channel.confirms {
             confirms.published += 1;
@@ -142,7 +146,7 @@ impl Model {
         names.iter().filter_map(|name| self.names.get(name)).copied().collect()
     }
 
-    /// The first mandatory message of a transaction that had no queue, or has none any more, and did not come back yet.
+    /// The first mandatory message of a transaction that has no queue, and did not come back yet.
     pub(super) fn next_returned(&self, tx: &Tx) -> Option<Rc<Message>> {
         let left = tx.publishes.iter().filter(|(_, message)| !tx.returned.contains(&message.id));
         let mut mandatory = left.filter(|(_, message)| message.mandatory);
