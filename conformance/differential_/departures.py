@@ -12,19 +12,27 @@ AVOIDED = {
                       "of the queue. With a limit and a dead-letter exchange one message comes back at a time.",
     "credit-twice": "A message that goes over the delivery limit gives its consumer two credits in 3.10, so that it is "
                     "sent more than its prefetch. Where a limit can be reached, consumers have no prefetch.",
-    "at-once": "Of dead letters that come at once to a queue with priorities RabbitMQ gives or expires one after the "
-               "other, SluiceMQ the highest priority first. A queue with both has neither consumers nor a short TTL.",
+    "at-once": "Of dead letters, or messages of a commit, that come at once to a queue with priorities RabbitMQ gives or "
+               "expires one after the other, SluiceMQ the highest priority first. A queue with both has neither "
+               "consumers nor a short TTL, and transactions publish there without priorities.",
     "by-consumer": "What a channel held of a quorum queue comes back by consumer tags in RabbitMQ, a get is one, and "
-                   "in order of deliveries in SluiceMQ. Who holds what one consumer was given takes nothing otherwise.",
+                   "in order of deliveries in SluiceMQ; so does what one nack of many makes dead letters of, or gives "
+                   "back to a queue with a limit. Who holds what one consumer was given takes nothing otherwise.",
+    "kept-turn": "A consumer of a classic queue that has spent its prefetch keeps its turn in RabbitMQ until a message is "
+                 "offered to it, and has lost nothing if it may take one by then. In SluiceMQ, as in quorum queues, who "
+                 "has credit again is last. A classic queue has one consumer with a prefetch, or several without.",
     "deaths-order": "Of three and more entries of x-death 3.10 has only the newest at its place, so that it sees "
                     "circles without a rejection where there is one. A circle with rejections has two queues.",
-    "late-disk": "What a consumer waits for is delivered by SluiceMQ once on the disk and unless too old by then, "
-                 "by RabbitMQ however long the disk takes. Durable queues with a short TTL have no consumers.",
+    "paced-auto-ack": "A quorum queue of 3.10 gives a consumer without acknowledgements no more at a time than its prefetch, "
+                      "and drops what is too much meanwhile. In SluiceMQ it has none. It asks for none.",
+    "refused-twice": "A dead letter that must not be lost, and that a queue with reject-publish-dlx has no place for, is "
+                     "dead-lettered by that queue whenever RabbitMQ tries it. In SluiceMQ it stays where it was until "
+                     "there is a place. No at-least-once queue is before such a one.",
     "stalled-handover": "When the active consumer of a classic queue cancels RabbitMQ gives the next one nothing until "
-                        "another event. Single active consumers of classic queues end with their channel.",
+                        "another event. Single active consumers of classic queues end with their channel, which pika "
+                        "must not cancel them before.",
     "other-kind": "A channel of 3.10 that knows a queue fails with 541 when the queue is made anew as another kind.",
     "unchecked-limit": "3.10 takes an x-delivery-limit that is no number.",
-    "blind-copies": "RabbitMQ sends dead letters by the keys of BCC, too, SluiceMQ does not.",
     "empty-type": "3.10 refuses x-queue-type \"\", later releases take it for none.",
     "races": "Dead letters of two queues that come to a third in one step come in either order. A queue has dead "
              "letters of one other at most, and one step reaches no two queues of the same chain. What goes round a "
@@ -46,8 +54,8 @@ def headers(seen):
 
 
 def mixes(worker, queue, consumes):
-    """Whether a worker would hold messages of a quorum queue for several consumer tags, which `by-consumer` avoids."""
-    if queue not in worker.side.quorum:
+    """Whether a worker would hold messages for several consumer tags where that tells, which `by-consumer` avoids."""
+    if queue not in worker.side.quorum | worker.side.telling:
         return False
     holds = bool(worker.held or worker.unsure)
     return holds if consumes else worker.tag is not None or worker.fed and holds

@@ -30,6 +30,7 @@ class Draw:
         # Avoids races: each of these has no dead letters of another queue yet.
         self.heads = list(self.queues)
         self.gets_only, self.circles, self.deleted = set(), set(), set()
+        self.one_consumer = {queue for queue in self.queues if self.chance(0.4)}
 
     def chance(self, share):
         """True in this share of cases."""
@@ -42,9 +43,6 @@ class Draw:
             self.flags[queue] = {"durable": self.is_quorum(queue) or self.chance(0.5)}
             if not self.is_quorum(queue) and self.chance(0.05):
                 self.flags[queue]["auto_delete"] = True
-            if self.flags[queue]["durable"] and self.arguments[queue].get("x-message-ttl") == SHORT_MS:
-                # Avoids late-disk.
-                self.gets_only.add(queue)
         for queue in self.queues:
             if self.chance(0.75):
                 self.dead_letters(queue)
@@ -108,6 +106,9 @@ class Draw:
                 arguments["x-dead-letter-strategy"] = "at-least-once"
         targets = [self.take_head(queue) for _ in range(2 if way == "exchange" and self.chance(0.4) else 1)]
         targets = [target for target in targets if target]
+        if any(self.arguments[target].get("x-overflow") == "reject-publish-dlx" for target in targets):
+            # Avoids refused-twice.
+            arguments.pop("x-dead-letter-strategy", None)
         if way == "key" and targets:
             arguments |= {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": targets[0]}
         elif targets:
@@ -193,6 +194,13 @@ class Draw:
             options["auto_ack"] = True
         # Avoids credit-twice.
         bounded = self.arguments[queue].get("x-delivery-limit", NEVER_REACHED) == NEVER_REACHED
+        if not self.is_quorum(queue):
+            # Avoids kept-turn.
+            bounded = queue in self.one_consumer
+            worker = f"a{queue[2:]}" if bounded else worker
+        if options.get("auto_ack") and self.is_quorum(queue):
+            # Avoids paced-auto-ack.
+            bounded = False
         return {"do": "consume", "worker": worker, "queue": queue,
                 "prefetch": self.r.choice([0, 1, 1, 2, 3]) if bounded else 0, **options}
 
@@ -235,7 +243,9 @@ class Draw:
         if queue in self.circles:
             # Avoids races.
             step["bodies"] = step["bodies"][:1]
-        if self.chance(0.5):
+        # Avoids at-once.
+        alike = worker and "x-max-priority" in self.arguments[queue]
+        if self.chance(0.5) and not alike:
             step["priority"] = r.choice([0, 1, 1, 2, 3, 7, 200])
         if self.chance(0.4):
             step["delivery_mode"] = 2
@@ -245,8 +255,9 @@ class Draw:
             step["message_id"] = "id"
         if self.fanout and not worker and self.chance(0.12):
             step["exchange"] = "@fan"
-        elif self.fanout and not worker and self.chance(0.1):
-            step["headers"] = {"CC": [other for other in self.fan if other not in self.chains[queue]]}
+        elif self.fanout and self.chance(0.1):
+            others = [other for other in self.fan if other not in self.chains[queue]]
+            step["headers"] = {r.choice(["CC", "BCC"]): others}
         elif not worker and queue not in self.circles and self.chance(0.12):
             step["expiration"] = "short"
         elif self.chance(0.15):

@@ -24,8 +24,9 @@ class Side:
         """A new play, whose own names begin with `prefix`."""
         self.prefix = prefix
         self.workers, self.queues, self.exchanges, self.missing = {}, [], [], set()
-        # Quorum queues, and those whose consumers 3.10 counts otherwise.
-        self.quorum, self.uncounted = set(), set()
+        # Quorum queues, those that tell by dead letters or a limit what came back first, and those whose consumers 3.10
+        # counts otherwise.
+        self.quorum, self.telling, self.uncounted = set(), set(), set()
 
     def connect(self):
         """A connection that nobody uses."""
@@ -155,6 +156,10 @@ class Worker:
     def close(self, connection):
         """Close its channel or its whole connection, with what it holds."""
         if self.connection and self.connection.is_open:
+            if self.channel and self.channel.is_open:
+                # Avoids stalled-handover: pika would cancel what it knows of.
+                self.channel._consumer_infos.clear()
+                self.channel._pending_events.clear()
             if connection:
                 self.connection.close()
             elif self.channel and self.channel.is_open:

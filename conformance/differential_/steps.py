@@ -35,6 +35,8 @@ def declare(side, queue, arguments=None, **flags):
         side.quorum.add(queue)
         if arguments.get("x-single-active-consumer"):
             side.uncounted.add(queue)
+    if {"x-dead-letter-exchange", "x-max-length", "x-max-length-bytes"} & set(arguments or {}):
+        side.telling.add(queue)
     method = side.channels()[0].queue_declare(queue, arguments=arguments or {}, **flags).method
     return [method.message_count, departures.consumers(method.consumer_count, queue in side.uncounted)]
 
