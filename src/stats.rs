@@ -31,6 +31,28 @@ impl Gauge {
     }
 }
 
+/// A count that only rises and has one writer at a time: who holds a lock, or a task. Adding is no more than a store.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// So many more.
+    #[inline]
+    pub fn bump(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+    }
+
+    /// So many more, where several may count at the same time.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Bytes on a gauge for as long as this lives.
 #[derive(Debug)]
 pub struct Charge {

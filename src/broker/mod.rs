@@ -6,7 +6,8 @@
 //! [`outbox`], [mod@line] and [`consumer`] (the way out), [`wakes`], [`deadlines`] (what time brings), [`dead_letters`]
 //! (where messages go that nobody took), [`release`] (for publishers that are gone), [`remains`] (of what was deleted),
 //! [`memory`], [`alarms`] (when publishers must wait), [`room`] (what else a disk that fills means) and [`uploads`] (when
-//! large messages must wait), [`reply_to`], [`policy`] and [`admin`] (what administrators say), [`arguments`], [`error`], [`names`], [`complaints`].
+//! large messages must wait), [`reply_to`], [`policy`] and [`admin`] (what administrators say), [`arguments`], [`error`],
+//! [`names`], [`complaints`], [`presence`] (what others see of a connection).
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox, an exchange's history or the log). No lock is held while a wake is paid.
@@ -33,6 +34,7 @@ pub mod names;
 pub mod node;
 pub mod outbox;
 pub mod policy;
+pub mod presence;
 pub mod publish;
 pub mod queue;
 pub mod read_ahead;
@@ -64,7 +66,9 @@ use crate::broker::outbox::Outbox;
 use crate::broker::release::Releases;
 use crate::broker::reply_to::ReplyConsumers;
 use crate::broker::vhost::Vhost;
+use crate::clock::Now;
 use crate::config::{Config, size};
+use crate::stats::Gauge;
 use crate::storage::disk::Disk;
 use crate::storage::disk::simulated::SimulatedDisk;
 use crate::storage::error::StoreError;
@@ -90,6 +94,10 @@ pub struct Broker {
     pub visits: Complaints,
     /// The configuration it was started with.
     pub config: Arc<Config>,
+    /// When it was made.
+    pub started: Now,
+    /// What was free on the disk when that was last looked at, in bytes; 0 is not known.
+    pub disk_free_bytes: Gauge,
     backoff: Mutex<Backoff>,
     vhosts: DashMap<Box<str>, Arc<Vhost>>,
     connections: DashMap<ConnectionId, Arc<Outbox>>,
@@ -124,6 +132,8 @@ impl Broker {
             releases: Releases::default(),
             complaints: Complaints::default(),
             visits: Complaints::of(VISITS_MAX),
+            started: Now::read(),
+            disk_free_bytes: Gauge::default(),
             backoff: Mutex::default(),
             connections: DashMap::new(),
             node,
@@ -159,6 +169,23 @@ impl Broker {
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.connections.len()
+    }
+
+    /// The connections that have opened a virtual host, in no order.
+    pub fn open_connections(&self) -> Vec<Arc<Outbox>> {
+        let open = self.connections.iter().filter(|outbox| outbox.presence.opened().is_some());
+        open.map(|outbox| Arc::clone(&outbox)).collect()
+    }
+
+    /// Asks a connection to end: its client is told the reason.
+    pub fn close_connection(&self, outbox: &Outbox, reason: &str) {
+        outbox.presence.bid_farewell(reason);
+        outbox.signal();
+    }
+
+    /// Every virtual host, in no order.
+    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        self.vhosts.iter().map(|vhost| Arc::clone(&vhost)).collect()
     }
 
     /// Raises the alarm when memory is at the watermark. Publishers call it after each burst.
@@ -225,6 +252,7 @@ impl Broker {
     /// Compares what is free on the disk with the configured limit. Called every now and then by who knows the disk, and
     /// more often when it fills; afterwards [`Alarms::wake_blocked`](alarms::Alarms::wake_blocked) is to be called.
     pub fn look_at_disk(&self, free_bytes: u64, now: Instant) {
+        self.disk_free_bytes.set(free_bytes);
         let limit_bytes = self.config.storage.disk_free_limit_bytes();
         let level = room::level(free_bytes, limit_bytes);
         if let Some(change) = self.node.alarms.look(Shortage::Disk, level, now) {

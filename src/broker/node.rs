@@ -11,7 +11,9 @@ use crate::broker::deadlines::Deadlines;
 use crate::broker::evict::{Largest, Spills};
 use crate::broker::exchange::ExchangeId;
 use crate::broker::memory::Memory;
+use crate::broker::presence::ChannelTally;
 use crate::broker::queue::handle::Queue;
+use crate::broker::queue::tally::Tallies;
 use crate::broker::read_ahead::ReadRequests;
 use crate::broker::remains::Remains;
 use crate::broker::room::Room;
@@ -19,7 +21,7 @@ use crate::broker::uploads::Uploads;
 use crate::config::Limits;
 use crate::message::place::QueueId;
 use crate::routing::Lots;
-use crate::stats::Gauge;
+use crate::stats::{Counter, Gauge};
 use crate::storage::disk::Disk;
 use crate::storage::log::Log;
 use crate::storage::pack::shelf::Shelf;
@@ -53,6 +55,12 @@ pub struct Node {
     pub deadlines: Deadlines,
     /// What the store has done.
     pub counters: StoreCounters,
+    /// What queues that are gone had done.
+    pub tallies: Tallies,
+    /// What channels that are closed had done.
+    pub channels: ChannelTally,
+    /// What came and went.
+    pub churn: Churn,
     /// Bytes held.
     pub memory: Arc<Memory>,
     /// Why publishers must wait.
@@ -77,8 +85,37 @@ pub struct StoreCounters {
     pub packed_messages: Gauge,
     /// Messages whose bytes were let go of because the disk has them.
     pub evicted_messages: Gauge,
+    /// How long batches of the log took, from their write to the end of their sync, in microseconds.
+    pub commit_micros: Counter,
     /// Messages that were damaged on the disk and set aside.
     pub damaged_messages: Gauge,
+}
+
+/// What came and went since the process began.
+#[derive(Debug, Default)]
+pub struct Churn {
+    /// Connections that opened their virtual host.
+    pub connections_opened: Counter,
+    /// Of these those that ended.
+    pub connections_closed: Counter,
+    /// Channels.
+    pub channels_opened: Counter,
+    /// Of these those that ended.
+    pub channels_closed: Counter,
+    /// Times that queue.declare succeeded.
+    pub queues_declared: Counter,
+    /// Queues that were made.
+    pub queues_created: Counter,
+    /// Queues that went.
+    pub queues_deleted: Counter,
+    /// Logins that succeeded.
+    pub logins: Counter,
+    /// Logins that were refused.
+    pub logins_refused: Counter,
+    /// Requests to the management API whose password was right.
+    pub http_logins: Counter,
+    /// Requests whose password was not.
+    pub http_logins_refused: Counter,
 }
 
 impl Node {
@@ -96,6 +133,9 @@ impl Node {
             dead_letters: DeadLetters::default(),
             deadlines: Deadlines::default(),
             counters: StoreCounters::default(),
+            tallies: Tallies::default(),
+            channels: ChannelTally::default(),
+            churn: Churn::default(),
             durable: DashMap::new(),
             memory: Arc::new(memory),
             alarms: Alarms::default(),
@@ -110,6 +150,7 @@ impl Node {
 
     /// A queue number that was never given before.
     pub fn next_queue_id(&self) -> QueueId {
+        self.churn.queues_created.add(1);
         QueueId(self.queue_ids.fetch_add(1, Ordering::Relaxed))
     }
 

@@ -24,6 +24,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::broker::consumer::Consumer;
 use crate::broker::line::{Line, Share};
 use crate::broker::node::ConnectionId;
+use crate::broker::presence::Presence;
 use crate::broker::wakes::Wakes;
 use crate::message::run::Run;
 use crate::queue::consumers::Stall;
@@ -61,6 +62,8 @@ impl Item {
 pub struct Outbox {
     /// The bodies in memory that wait for an acknowledgement, in bytes. Written by the connection's task.
     pub held_bytes: Gauge,
+    /// What others see of the connection.
+    pub presence: Presence,
     /// What that was when the task had last gone through all of them.
     slimmed_bytes: Gauge,
     slim_wanted: AtomicBool,
@@ -137,6 +140,7 @@ impl Outbox {
     pub fn new(connection: ConnectionId, room_bytes: u64) -> Self {
         Self {
             held_bytes: Gauge::default(),
+            presence: Presence::default(),
             slimmed_bytes: Gauge::default(),
             slim_wanted: AtomicBool::new(false),
             connection,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::broker::Broker;
+use crate::clock::Now;
 use crate::config::Durability;
 use crate::net::essential::{essential, essential_blocking};
 use crate::storage::error::StoreError;
@@ -105,8 +106,12 @@ fn commit(broker: &Broker) -> Result<(), StoreError> {
         // A batch that found no room is tried again, also when nobody appends anything more.
         let goes_on = if had_room { log.wait_for_work() } else { log.wait_for_room() };
         had_room = true;
+        let began = Now::read().instant;
         match broker.commit() {
-            Ok(Committed::Batch) => {}
+            Ok(Committed::Batch) => {
+                let took = Now::read().instant.saturating_duration_since(began);
+                broker.node.counters.commit_micros.bump(took.as_micros() as u64);
+            }
             Ok(Committed::Nothing) if goes_on => {}
             Ok(Committed::Nothing) => return Ok(()),
             // Nothing is lost: publishers wait until there is room.

@@ -24,6 +24,7 @@ use tracing::Instrument;
 
 use crate::auth::sasl::Credentials;
 use crate::broker::Broker;
+use crate::broker::presence::Ends;
 use crate::clock::Now;
 use crate::net::admission::Permit;
 use crate::session::Session;
@@ -89,6 +90,9 @@ pub async fn serve(
             stop: Box::pin(stop.cancelled_owned()),
             is_stopping: false,
         };
+        if let Ok(local) = connection.stream.local_addr() {
+            connection.session.presence().came(Ends { peer, local });
+        }
         if let Err(error) = connection.run().await {
             connection.session.on_lost(&error);
         }
@@ -190,6 +194,9 @@ impl Connection {
             };
             self.turn_bytes += CALL_BYTES + written / WRITTEN_PER_READ;
             output.advance(written);
+            let presence = self.session.presence();
+            presence.sent_bytes.bump(written as u64);
+            presence.writes.bump(1);
             self.session.on_taken(self.now);
             if self.session.output().is_empty() {
                 self.session.on_written(self.now);
@@ -255,6 +262,9 @@ impl Connection {
         let room = self.input.capacity() - self.input.len();
         let count = ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input))?;
         self.turn_bytes += CALL_BYTES + count;
+        let presence = self.session.presence();
+        presence.received_bytes.bump(count as u64);
+        presence.reads.bump(1);
         self.is_flood = count == room || count >= READ_BYTES;
         Poll::Ready(Ok(count))
     }

@@ -47,6 +47,16 @@ pub struct Handshake {
     client: Client,
     /// What the client calls itself.
     name: String,
+    said: Said,
+}
+
+/// What a client has said of itself, as far as only those care who watch.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// The mechanism it logged in with.
+    pub mechanism: Mechanism,
+    /// Its properties: a valid field table without its length.
+    pub properties: Box<[u8]>,
 }
 
 #[derive(Debug)]
@@ -102,6 +112,8 @@ pub enum Step {
         client: Client,
         /// What it calls itself.
         name: String,
+        /// What else it said.
+        said: Said,
     },
     /// It is told why, and closed.
     Refused(Refusal),
@@ -125,7 +137,7 @@ impl Handshake {
                 locales: b"en_US",
             }),
         );
-        Self { stage: Stage::Start, client: Client::default(), name: String::new() }
+        Self { stage: Stage::Start, client: Client::default(), name: String::new(), said: Said::default() }
     }
 
     /// Whether a password is being checked: nothing is read meanwhile.
@@ -172,6 +184,7 @@ impl Handshake {
         let Ok(mechanism) = start_ok.mechanism.parse::<Mechanism>() else {
             return Step::Dropped("unknown authentication mechanism");
         };
+        self.said = Said { mechanism, properties: start_ok.client_properties.as_bytes().into() };
         match sasl::parse_response(mechanism, start_ok.response) {
             Ok(credentials) => {
                 self.stage = Stage::Verify(mechanism);
@@ -249,8 +262,14 @@ impl Handshake {
             return Step::Refused(Refusal::not_allowed(refused));
         }
         out.method(0, &Method::ConnectionOpenOk(ConnectionOpenOk {}));
-        let (user, name) = (Arc::clone(user), self.name.clone());
-        Step::Opened { user, vhost, tuned, client: self.client, name }
+        let (user, name, said) = (Arc::clone(user), self.name.clone(), self.said.clone());
+        Step::Opened { user, vhost, tuned, client: self.client, name, said }
+    }
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self { mechanism: Mechanism::Plain, properties: Box::default() }
     }
 }
 

@@ -51,6 +51,7 @@ use crate::auth::sasl::Credentials;
 use crate::auth::users::User;
 use crate::broker::Broker;
 use crate::broker::outbox::Outbox;
+use crate::broker::presence::Presence;
 use crate::broker::vhost::Actor;
 use crate::clock::Now;
 use crate::protocol::frame::{self, FrameKind, FrameView, PROTOCOL_HEADER, ProtocolHeader};
@@ -304,7 +305,8 @@ impl Session {
         match step {
             handshake::Step::Continue => {}
             handshake::Step::Verify(credentials) => self.verification = Some(credentials),
-            handshake::Step::Opened { user, vhost, tuned, client, name } => {
+            handshake::Step::Opened { user, vhost, tuned, client, name, said } => {
+                self.show(&user, &vhost, tuned, said, now);
                 self.log_opened(&user, &vhost, &name, now);
                 self.frame_max = tuned.frame_max;
                 self.phase_deadline = None;
@@ -374,6 +376,9 @@ impl Session {
 
     /// The password was checked; `None` when the login fails.
     pub fn on_verified(&mut self, user: Option<Arc<User>>, now: Now) {
+        let churn = &self.broker.node.churn;
+        let counted = if user.is_some() { &churn.logins } else { &churn.logins_refused };
+        counted.add(1);
         if let Phase::Handshake(handshake) = &mut self.phase {
             let step = handshake.on_verified(user, &self.broker.config, &mut self.out);
             self.on_handshake_step(step, (0, 0), now);
@@ -397,6 +402,7 @@ impl Session {
             self.parked.release(self.broker.node.log.durable(), &mut self.out);
         }
         self.pump();
+        self.look_for_farewell(now);
     }
 
     pub(super) fn begin_turn(&mut self, now: Now) {
@@ -464,6 +470,20 @@ impl Session {
         log.wake_when_durable(awaited.unwrap_or_default(), context.waker());
         let is_durable = awaited.is_some_and(|awaited| awaited <= log.durable());
         if is_durable || (is_held_back && !log.is_congested()) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// What others see of the connection.
+    pub fn presence(&self) -> &Presence {
+        &self.outbox.presence
+    }
+
+    /// Somebody wants the connection closed.
+    fn look_for_farewell(&mut self, now: Now) {
+        if let Some(reason) = self.outbox.presence.take_farewell()
+            && self.is_running()
+        {
+            self.fail(&Refusal::new(ReplyCode::ConnectionForced, reason).into(), false, now);
+        }
     }
 
     /// All output was written.
@@ -566,6 +586,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.finish_ending();
         self.log_ended();
+        self.hide();
         self.outbox.close();
         self.broker.disconnect(self.outbox.connection());
     }

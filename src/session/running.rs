@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::broker::outbox::Item;
+use crate::broker::presence::Condition;
 use crate::broker::queue::crowd::{self, CrowdTicket};
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::HOLD_STEPS;
@@ -364,7 +365,9 @@ impl Running {
             return Err(Refusal::not_allowed(text).into());
         }
         let seat = Charge::new(&user.channels, 1);
-        self.channels.insert(at, (number, Slot::Open(Box::new(Channel::new(number, seat)))));
+        let tally = self.link.outbox.presence.open_channel(number);
+        self.link.node().churn.channels_opened.add(1);
+        self.channels.insert(at, (number, Slot::Open(Box::new(Channel::new(number, seat, tally)))));
         self.link.send(number, &Method::ChannelOpenOk(ChannelOpenOk {}));
         Ok(Step::Continue)
     }
@@ -530,8 +533,12 @@ impl Running {
             node.alarms.held_back.add(&self.link.outbox);
             hold_back = node.log.is_congested();
         }
-        self.is_held_back = hold_back;
         (self.link.has_published, self.link.has_logged) = (false, false);
+        let is_held_on = std::mem::replace(&mut self.is_held_back, hold_back) == hold_back;
+        if is_held_on && block == self.is_blocked {
+            return;
+        }
+        self.link.outbox.presence.fares(Condition::of(block, hold_back));
         if block == self.is_blocked {
             return;
         }

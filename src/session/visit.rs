@@ -5,9 +5,12 @@
 use std::sync::Arc;
 
 use crate::auth::users::User;
+use crate::broker::presence::{Opened, PROPERTIES_BYTES_MAX};
 use crate::broker::vhost::Vhost;
 use crate::clock::Now;
 use crate::session::Session;
+use crate::session::handshake::{Said, Tuned};
+use crate::stats::Charge;
 
 /// A connection that was open, and whose line was written.
 #[derive(Debug)]
@@ -27,6 +30,38 @@ impl Session {
         let (user_name, vhost_name) = (&user.name, vhost.name());
         tracing::info!(user = ?user_name, vhost = ?vhost_name, client = ?client, left_out, "connection opened");
         self.visit = Some(Visit { user: Arc::clone(user), vhost: Arc::clone(vhost), reason: None });
+    }
+
+    /// Shows the connection to those who watch.
+    pub(super) fn show(&self, user: &User, vhost: &Vhost, tuned: Tuned, said: Said, now: Now) {
+        let node = &self.broker.node;
+        let properties = Some(said.properties).filter(|bytes| bytes.len() <= PROPERTIES_BYTES_MAX);
+        let properties = properties.unwrap_or_default();
+        let bytes = size_of::<Opened>() + user.name.len() + properties.len();
+        self.outbox.presence.open(Opened {
+            user: user.name.clone(),
+            vhost: Arc::clone(vhost.name()),
+            mechanism: said.mechanism.name(),
+            properties,
+            frame_max: tuned.frame_max,
+            channel_max: tuned.channel_max,
+            heartbeat: tuned.heartbeat,
+            since_ms: now.unix_ms,
+            charge: Charge::new(&node.memory.definitions, bytes as u64),
+        });
+        node.churn.connections_opened.add(1);
+    }
+
+    /// It is gone, and what its channels did is counted on.
+    pub(super) fn hide(&self) {
+        let node = &self.broker.node;
+        if self.outbox.presence.opened().is_some() {
+            node.churn.connections_closed.add(1);
+        }
+        for tally in self.outbox.presence.close_channels().values() {
+            node.churn.channels_closed.add(1);
+            node.channels.absorb(tally);
+        }
     }
 
     /// Whether there will be a line with the reason why it ends.

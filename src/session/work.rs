@@ -273,6 +273,10 @@ impl Running {
         frame::put_method(&mut frame, channel.number(), last);
         debug_assert!(self.closing.is_none(), "no frame is taken before a channel has ended");
         self.end_upload_of(channel.number());
+        if let Some(tally) = self.link.outbox.presence.close_channel(channel.number()) {
+            self.link.node().churn.channels_closed.add(1);
+            self.link.node().channels.absorb(&tally);
+        }
         self.closing = Some(Closing::new(channel, frame));
     }
 

@@ -99,7 +99,7 @@ impl World {
 
     /// A basic.get; the size of what it has.
     fn get(&self) -> Option<u64> {
-        match self.queue.take_one(&self.outbox, &mut self.wakes()) {
+        match self.queue.take_one(&self.outbox, false, &mut self.wakes()) {
             Taken::Message(run, _) => Some(run.body_bytes()),
             Taken::Empty | Taken::NotYet => None,
         }

@@ -62,6 +62,7 @@ impl Queue {
         }
         self.let_go(state, wakes);
         self.note_index(state.classic.index_bytes());
+        self.note_depth(&state.classic);
         self.here_bytes.set(state.classic.here_bytes());
         if !state.is_reading && self.wants_reading(state, wakes.now_ms()) {
             state.is_reading = true;
@@ -108,7 +109,16 @@ impl Queue {
         match slot.admit(&consumer, front, wanted, own_share.as_deref().copied()) {
             Ok(count) => {
                 if let Some(run) = classic.take(count) {
-                    classic.consumers.took(if consumer.no_ack { 0 } else { run.count() });
+                    let delivered = if consumer.no_ack {
+                        &self.tally.delivered_no_ack
+                    } else {
+                        classic.consumers.took(run.count());
+                        &self.tally.delivered
+                    };
+                    delivered.bump(u64::from(run.count()));
+                    if run.is_redelivered() {
+                        self.tally.redelivered.bump(u64::from(run.count()));
+                    }
                     if let Some(share) = own_share {
                         *share = share.without(run.count(), run.delivery_bytes());
                     }
@@ -143,7 +153,7 @@ impl Queue {
     }
 
     /// Takes the head for basic.get, which needs no credit.
-    pub fn take_one(self: &Arc<Self>, getter: &Arc<Outbox>, wakes: &mut Wakes) -> Taken {
+    pub fn take_one(self: &Arc<Self>, getter: &Arc<Outbox>, no_ack: bool, wakes: &mut Wakes) -> Taken {
         let state = &mut *self.lock();
         state.used_ms = wakes.now_ms();
         state.called.remove(&getter.connection());
@@ -161,10 +171,15 @@ impl Queue {
             && let Some(run) = classic.take(1)
         {
             self.note_index(classic.index_bytes());
+            self.note_depth(classic);
             self.here_bytes.set(classic.here_bytes());
+            let got = if no_ack { &self.tally.got_no_ack } else { &self.tally.got };
+            got.bump(1);
+            self.tally.redelivered.bump(u64::from(run.is_redelivered()));
             return Taken::Message(run, classic.ready_messages());
         }
         if classic.ready_messages() == 0 {
+            self.tally.got_empty.bump(1);
             return Taken::Empty;
         }
         getters.insert(getter.connection(), Arc::clone(getter));

@@ -13,6 +13,7 @@ use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::node::{ConnectionId, Node};
 use crate::broker::outbox::Outbox;
 use crate::broker::policy::Applied;
+use crate::broker::queue::tally::Tally;
 use crate::broker::wakes::Wakes;
 use crate::message::place::{Logged, QueueId, Seq};
 use crate::message::run::Run;
@@ -60,6 +61,8 @@ pub struct Queue {
     /// What its list of messages costs, in bytes: its share of the node's sum. Written under the lock, by
     /// [`Queue::note_index`] alone.
     index_bytes: Gauge,
+    /// What it has done and holds, for those who watch it.
+    pub tally: Tally,
     /// The waiting bodies that are in memory, in bytes: what an eviction could free. Written under the lock.
     pub here_bytes: Gauge,
     pub(in crate::broker) node: Arc<Node>,
@@ -237,6 +240,7 @@ impl Queue {
             delays_for,
             properties,
             index_bytes: Gauge::default(),
+            tally: Tally::default(),
             here_bytes: Gauge::default(),
             node,
             next_seq: AtomicU64::new(1),
@@ -264,6 +268,8 @@ impl Queue {
         let state = queue.state.get_mut();
         state.classic = classic;
         state.agree();
+        queue.tally.ready.set(state.classic.ready_messages());
+        queue.tally.ready_bytes.set(state.classic.ready_bytes());
         *queue.next_seq.get_mut() = next_seq.0.max(1);
         queue
     }
@@ -271,6 +277,16 @@ impl Queue {
     /// The exchange whose delayed messages it holds, if it does.
     pub fn delays_for(&self) -> Option<&str> {
         self.delays_for.as_deref()
+    }
+
+    /// Whether it holds an exchange's delayed messages: no client knows of it.
+    pub fn holds_delays(&self) -> bool {
+        self.delays_for.is_some()
+    }
+
+    /// What its list of messages costs, in bytes.
+    pub fn index_bytes(&self) -> u64 {
+        self.index_bytes.read()
     }
 
     /// Its name for error texts.
@@ -394,18 +410,28 @@ impl Queue {
         if self.is_deleted() {
             return false;
         }
-        let mut entered = 0;
+        let (mut entered, mut messages) = (0, 0);
         for (run, seq, logged) in runs {
             let seq = seq.unwrap_or_else(|| self.draw_seq(&run));
             if is_reserved {
                 state.reserved.release(&run);
             }
+            messages += u64::from(run.count());
             state.classic.enqueue(run.numbered_from(seq), logged);
             entered += 1;
         }
+        self.tally.published.bump(messages);
         wakes.count(entered);
         self.dispatch(&mut state, wakes);
         self.is_crowded(&state)
+    }
+
+    /// Tells who watches it how much it holds. Under the lock.
+    #[inline]
+    pub(in crate::broker) fn note_depth(&self, classic: &Classic<Arc<Consumer>>) {
+        self.tally.ready.set(classic.ready_messages());
+        self.tally.unacked.set(classic.unacked_messages());
+        self.tally.ready_bytes.set(classic.ready_bytes());
     }
 
     /// Its list of messages costs so much now, in bytes: the node's sum learns of the difference. Under the lock.

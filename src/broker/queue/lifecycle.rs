@@ -10,6 +10,8 @@ use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::Wakes;
 use crate::message::fact::{Definition, Fact};
 use crate::message::place::Logged;
+use crate::protocol::field::Field;
+use crate::protocol::table::Table;
 use crate::queue::classic::Classic;
 use crate::queue::consumers::{ConsumerKey, Terms};
 use crate::queue::settings::QueueKind;
@@ -85,7 +87,11 @@ impl Queue {
             Arc::new(Consumer::new(tag, channel, no_ack, outbox, source, timeout, &self.node.memory))
         };
         match state.classic.consumers.add(subscription.terms, make) {
-            Ok(consumer) => Ok(Arc::clone(consumer)),
+            Ok(consumer) => {
+                let consumer = Arc::clone(consumer);
+                self.note_consumers(&state.classic, 0);
+                Ok(consumer)
+            }
             Err(_) => Err(BrokerError::InExclusiveUse(self.resource())),
         }
     }
@@ -97,6 +103,7 @@ impl Queue {
         let mut state = self.lock();
         let is_removed = state.classic.consumers.remove(key).is_some();
         state.keep_promise(true, wakes.now_ms());
+        self.note_consumers(&state.classic, wakes.now_ms());
         if state.classic.consumers.is_empty() {
             // It is unused from when that is seen: connections end at times that nobody tells.
             state.used_ms = 0;
@@ -104,6 +111,19 @@ impl Queue {
         }
         self.ease_crowd(&mut state, wakes);
         is_removed && self.properties.auto_delete && state.classic.consumers.is_empty()
+    }
+
+    /// Whether a consumer is served: all are, unless only one at a time is. Only then the lock is needed.
+    pub fn is_served(&self, key: ConsumerKey) -> bool {
+        let wanted = Table::unchecked(&self.properties.arguments).get("x-single-active-consumer");
+        wanted != Some(Field::Bool(true)) || self.lock().classic.consumers.is_active(key)
+    }
+
+    /// Tells who watches it how many consumers it has.
+    fn note_consumers(&self, classic: &Classic<Arc<Consumer>>, now_ms: u64) {
+        let consumers = classic.consumers.len();
+        self.tally.consumers.set(consumers as u64);
+        self.tally.idle_since_ms.set(if consumers == 0 { now_ms } else { 0 });
     }
 
     /// Removes up to `count` ready messages from the head, and about a thousand at most; how many it
@@ -122,6 +142,7 @@ impl Queue {
         let gone = classic.purge(count);
         self.log_gone(&gone);
         self.note_index(classic.index_bytes());
+        self.note_depth(classic);
         gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
     }
 
@@ -149,6 +170,9 @@ impl Queue {
         waiting.append(&mut state.crowd.disband());
         self.note_index(0);
         self.here_bytes.set(0);
+        self.node.tallies.of(self.kind).absorb(&self.tally);
+        self.tally.empty();
+        self.node.churn.queues_deleted.add(1);
         self.node.unregister(self.id);
         if let Some(noted) = state.deadline.take() {
             self.node.deadlines.forget(self.id, noted);

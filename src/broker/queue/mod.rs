@@ -3,7 +3,8 @@
 //! [`handle`] is the boundary: what is immutable or atomic is outside, the state machine inside.
 //! [`dispatch`] hands messages to consumers, [`settle`] takes acknowledgements back, [`lifecycle`] is consumers
 //! coming and going, purging, and the end. `rules` lets go of what is too old or too much, `policies` says when that has
-//! changed. [`crowd`] keeps publishers from running too far ahead of consumers.
+//! changed. [`crowd`] keeps publishers from running too far ahead of consumers. [`tally`] is what others see of it without
+//! the lock.
 
 pub mod crowd;
 pub mod dispatch;
@@ -13,3 +14,4 @@ mod policies;
 pub(in crate::broker) mod rules;
 pub mod settle;
 pub(in crate::broker) mod store;
+pub mod tally;

@@ -108,6 +108,8 @@ struct Changes {
     /// Rarely anything: settlements of many queues are many.
     dead: Option<Box<Dead>>,
     credits: SmallVec<[(ConsumerKey, u32); 2]>,
+    /// How many of the messages were acknowledged by who had them.
+    acked: u64,
 }
 
 /// What of the changes has to do with dead letters.
@@ -130,6 +132,12 @@ impl Settlement {
     #[inline]
     pub fn settled(&mut self, run: &Run) {
         self.settled_range(run.first_seq(), run.end_seq(), run.is_persistent());
+    }
+
+    /// So many of the messages were acknowledged by who had them.
+    #[inline]
+    pub fn acked(&mut self, count: u32) {
+        self.changes.acked += u64::from(count);
     }
 
     /// Messages whose bytes are on the disk only are done with.
@@ -226,6 +234,7 @@ impl Settlement {
         if self.queue.is_deleted() {
             return true;
         }
+        self.queue.tally.acked.bump(std::mem::take(&mut self.changes.acked));
         let has_returns = !self.changes.returned.is_empty();
         let changed = self.changes.make_some(&self.queue, &mut state, HOLD_STEPS as usize);
         if state.classic.has_dying() {

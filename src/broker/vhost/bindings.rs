@@ -7,6 +7,7 @@ use crate::auth::permissions::Access;
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::{Destination, DestinationId, Exchange, ExchangeId};
 use crate::broker::history::Past;
+use crate::broker::vhost::listing::Wanted;
 use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_owner};
 use crate::message::fact::{self, Definition};
@@ -70,12 +71,15 @@ pub(super) struct Definitions {
     charge: Charge,
 }
 
+/// Both ends of bindings.
+pub(super) type PairId = (DestinationId, ExchangeId);
+
 /// All bindings from one exchange to one destination; there is at least one.
 #[derive(Debug)]
-struct Pair {
-    source: Arc<Exchange>,
-    destination: Destination,
-    labels: BTreeSet<Label>,
+pub(super) struct Pair {
+    pub(super) source: Arc<Exchange>,
+    pub(super) destination: Destination,
+    pub(super) labels: BTreeSet<Label>,
 }
 
 /// One binding, without its ends. Arguments are in canonical order.
@@ -193,6 +197,37 @@ impl Definitions {
             }
         }
         false
+    }
+
+    /// The bindings between these two.
+    pub(super) fn pair(&self, id: PairId) -> Option<&Pair> {
+        self.pairs.get(&id)
+    }
+
+    /// Where there are wanted bindings, in order, from a pair on.
+    pub(super) fn pair_ids(
+        &self,
+        wanted: &Wanted,
+        from: Option<PairId>,
+    ) -> Box<dyn Iterator<Item = PairId> + '_> {
+        let first = DestinationId::Queue(QueueId(0));
+        match wanted {
+            Wanted::All => {
+                let from = from.unwrap_or((first, ExchangeId(0)));
+                Box::new(self.pairs.range(from..).map(|(&pair, _)| pair))
+            }
+            Wanted::To(destination) => {
+                let id = destination.id();
+                let from = from.unwrap_or((id, ExchangeId(0)));
+                Box::new(self.pairs.range(from..=(id, ExchangeId(u64::MAX))).map(|(&pair, _)| pair))
+            }
+            Wanted::From(source) => {
+                let from = from.map_or(first, |(destination, _)| destination);
+                let last = DestinationId::Exchange(ExchangeId(u64::MAX));
+                let pairs = self.by_source.range((source.id, from)..=(source.id, last));
+                Box::new(pairs.map(|&(source, destination)| (destination, source)))
+            }
+        }
     }
 
     /// Every exchange that anything is bound to, deleted ones too; some more than once.

@@ -9,6 +9,7 @@
 mod bindings;
 mod delays;
 mod exchanges;
+pub mod listing;
 mod policies;
 mod queues;
 pub mod removal;

@@ -27,6 +27,8 @@ pub(super) struct Confirmation {
     pub(super) multiple: bool,
     /// A queue has refused them.
     pub(super) is_nack: bool,
+    /// How many it covers.
+    pub(super) count: u64,
 }
 
 impl Confirms {
@@ -83,9 +85,9 @@ impl Confirms {
             _ => through,
         };
         while self.pending.pop_front_if(|(pending, _)| *pending <= tag).is_some() {}
-        let multiple = tag > next;
+        let (multiple, count) = (tag > next, tag - self.told);
         self.told = tag;
-        Some(Confirmation { tag, multiple, is_nack })
+        Some(Confirmation { tag, multiple, is_nack, count })
     }
 }
 
@@ -94,12 +96,12 @@ mod tests {
     use super::{Confirmation, Confirms};
     use crate::message::place::Lsn;
 
-    fn ack(tag: u64, multiple: bool) -> Option<Confirmation> {
-        Some(Confirmation { tag, multiple, is_nack: false })
+    fn ack(tag: u64, count: u64) -> Option<Confirmation> {
+        Some(Confirmation { tag, multiple: count > 1, is_nack: false, count })
     }
 
-    fn nack(tag: u64, multiple: bool) -> Option<Confirmation> {
-        Some(Confirmation { tag, multiple, is_nack: true })
+    fn nack(tag: u64, count: u64) -> Option<Confirmation> {
+        Some(Confirmation { tag, multiple: count > 1, is_nack: true, count })
     }
 
     #[test]
@@ -112,8 +114,8 @@ mod tests {
         confirms.hand_over(Lsn(20));
         confirms.publish(1);
         assert_eq!(confirms.take_next(Lsn(9)), None);
-        assert_eq!(confirms.take_next(Lsn(19)), ack(2, true));
-        assert_eq!(confirms.take_next(Lsn(30)), ack(3, false));
+        assert_eq!(confirms.take_next(Lsn(19)), ack(2, 2));
+        assert_eq!(confirms.take_next(Lsn(30)), ack(3, 1));
         assert_eq!(confirms.take_next(Lsn(30)), None, "the fourth was not handed over");
         assert_eq!(confirms.awaited(), None);
     }
@@ -134,8 +136,7 @@ mod tests {
         while let Some(next) = confirms.take_next(Lsn(10)) {
             told.push(Some(next));
         }
-        let expected =
-            [ack(2, true), nack(4, true), ack(5, false), nack(6, false), ack(7, false), nack(8, false)];
+        let expected = [ack(2, 2), nack(4, 2), ack(5, 1), nack(6, 1), ack(7, 1), nack(8, 1)];
         assert_eq!(told, expected);
     }
 }

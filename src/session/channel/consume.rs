@@ -2,12 +2,14 @@
 
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::auth::permissions::Access;
 use crate::broker::arguments;
 use crate::broker::consumer::{Consumer, Timeout};
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::names;
+use crate::broker::presence::Subscribed;
 use crate::broker::queue::dispatch::Taken;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::lifecycle::Subscription;
@@ -34,6 +36,7 @@ impl Channel {
             return Err(Refusal::precondition("cannot switch from tx to confirm mode"));
         }
         self.confirms.get_or_insert_default();
+        self.tally.confirms.store(true, Ordering::Relaxed);
         if !nowait {
             link.send(self.number, &Method::ConfirmSelectOk(ConfirmSelectOk {}));
         }
@@ -48,6 +51,8 @@ impl Channel {
         }
         let count = qos.prefetch_count;
         self.has_window = qos.global && count > 0;
+        let shown = if qos.global { &self.tally.shared_prefetch } else { &self.tally.prefetch };
+        shown.set(u64::from(count));
         if !qos.global {
             self.prefetch = count;
         }
@@ -98,6 +103,7 @@ impl Channel {
             terms: Terms { priority, prefetch, exclusive: consume.exclusive },
             outbox: Arc::clone(&link.outbox),
         })?;
+        self.tally.subscribed(&tag, subscribed(&consumer, consume, prefetch));
         self.consumers.insert(tag.clone(), consumer);
         if !consume.nowait {
             link.send(self.number, &Method::BasicConsumeOk(BasicConsumeOk { consumer_tag: &tag }));
@@ -121,6 +127,7 @@ impl Channel {
         let consumer = Consumer::new(tag.clone(), self.number, true, outbox, None, Timeout::NEVER, memory);
         let consumer = Arc::new(consumer);
         self.reply_address = Some(link.broker.replies.register(Arc::clone(&consumer)));
+        self.tally.subscribed(&tag, subscribed(&consumer, consume, None));
         self.consumers.insert(tag.clone(), consumer);
         if !consume.nowait {
             link.send(self.number, &Method::BasicConsumeOk(BasicConsumeOk { consumer_tag: &tag }));
@@ -131,6 +138,7 @@ impl Channel {
     /// Stops the consumer, sends what was already taken for it, then says so: no delivery follows.
     pub(super) fn on_cancel(&mut self, link: &mut Link, cancel: &BasicCancel<'_>) -> Result<(), Refusal> {
         let cancelled = self.consumers.remove(cancel.consumer_tag);
+        self.tally.unsubscribed(cancel.consumer_tag);
         let unused = match &cancelled {
             Some(consumer) if consumer.source.is_none() => {
                 self.close_reply_consumer(link);
@@ -163,9 +171,10 @@ impl Channel {
         if queue.kind == QueueKind::Quorum && queue.is_single_active() {
             return Err(BrokerError::SingleActive(queue.resource()).into());
         }
-        let (run, remaining) = match queue.take_one(&link.outbox, &mut link.wakes) {
+        let (run, remaining) = match queue.take_one(&link.outbox, get.no_ack, &mut link.wakes) {
             Taken::Message(run, remaining) => (run, remaining),
             Taken::Empty => {
+                self.tally.got_empty.bump(1);
                 link.send(self.number, &Method::BasicGetEmpty(BasicGetEmpty {}));
                 return Ok(());
             }
@@ -175,6 +184,9 @@ impl Channel {
                 return Ok(());
             }
         };
+        let got = if get.no_ack { &self.tally.got_no_ack } else { &self.tally.got };
+        got.bump(1);
+        self.tally.redelivered.bump(u64::from(run.is_redelivered()));
         let tag = self.take_tags(1);
         let shown = Shown { is_blind: run.is_blind(), delivery_count: queue.delivery_count(&run) };
         for message in run.messages() {
@@ -224,6 +236,7 @@ impl Channel {
             return;
         }
         self.consumers.remove(&consumer.tag);
+        self.tally.unsubscribed(&consumer.tag);
         if link.notify_cancel {
             let cancel = BasicCancel { consumer_tag: &consumer.tag, nowait: true };
             link.send(self.number, &Method::BasicCancel(cancel));
@@ -244,5 +257,15 @@ impl Channel {
 
     fn tag_or_new(&self, tag: &str) -> Box<str> {
         if tag.is_empty() { names::generate("amq.ctag-").into() } else { tag.into() }
+    }
+}
+
+/// A consumer for those who watch.
+fn subscribed(consumer: &Arc<Consumer>, consume: &BasicConsume<'_>, prefetch: Option<u32>) -> Subscribed {
+    Subscribed {
+        consumer: Arc::downgrade(consumer),
+        arguments: consume.arguments.as_bytes().into(),
+        prefetch: prefetch.unwrap_or(0),
+        exclusive: consume.exclusive,
     }
 }

@@ -50,7 +50,12 @@ impl Channel {
             writer.write(out, delivery_tag, &message);
         }
         link.delivery_head = head;
+        let count = u64::from(run.count());
+        if run.is_redelivered() {
+            self.tally.redelivered.bump(count);
+        }
         if !consumer.no_ack {
+            self.tally.delivered.bump(count);
             self.hold(
                 link,
                 Delivered {
@@ -60,8 +65,11 @@ impl Channel {
                     since_ms: link.now.steady_ms,
                 },
             );
-        } else if let Some(source) = &consumer.source {
-            link.settlement(&source.queue).settled(&run);
+        } else {
+            self.tally.delivered_no_ack.bump(count);
+            if let Some(source) = &consumer.source {
+                link.settlement(&source.queue).settled(&run);
+            }
         }
     }
 

@@ -27,6 +27,7 @@ use self::tx::Transaction;
 use self::unacked::Unacked;
 use crate::broker::consumer::Consumer;
 use crate::broker::memory::Memory;
+use crate::broker::presence::ChannelTally;
 use crate::broker::queue::handle::Queue;
 use crate::message::place::Lsn;
 use crate::protocol::header::ContentHeader;
@@ -41,6 +42,8 @@ pub struct Channel {
     number: u16,
     /// Its place among the channels of its user.
     _seat: Charge,
+    /// What it has done, for those who watch it.
+    tally: Arc<ChannelTally>,
     assembly: Assembly,
     plain: Plain,
     unacked: Unacked,
@@ -60,11 +63,12 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// A fresh channel.
-    pub fn new(number: u16, seat: Charge) -> Self {
+    /// A fresh channel, which counts there.
+    pub fn new(number: u16, seat: Charge, tally: Arc<ChannelTally>) -> Self {
         Self {
             number,
             _seat: seat,
+            tally,
             assembly: Assembly::default(),
             plain: Plain::default(),
             unacked: Unacked::default(),
@@ -184,9 +188,10 @@ impl Channel {
     /// More of the log is durable: publishers are told.
     pub fn on_durable(&mut self, link: &mut Link) {
         let durable = link.node().log.durable();
-        while let Some(Confirmation { tag, multiple, is_nack }) =
+        while let Some(Confirmation { tag, multiple, is_nack, count }) =
             self.confirms.as_mut().and_then(|confirms| confirms.take_next(durable))
         {
+            self.tally.confirmed.bump(count);
             let answer = match is_nack {
                 true => Method::BasicNack(BasicNack { delivery_tag: tag, multiple, requeue: false }),
                 false => Method::BasicAck(BasicAck { delivery_tag: tag, multiple }),

@@ -15,6 +15,7 @@ use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::exchange::Exchange;
 use crate::broker::history::Remembered;
 use crate::broker::memory::Memory;
+use crate::broker::presence::ChannelTally;
 use crate::broker::publish::Receipt;
 use crate::broker::reply_to;
 use crate::broker::route::{self, Targets};
@@ -69,6 +70,7 @@ impl Plain {
 /// What of a channel a publish concerns.
 struct Publisher<'a> {
     channel: u16,
+    tally: &'a ChannelTally,
     plain: &'a mut Plain,
     confirms: &'a mut Option<Confirms>,
     transaction: &'a mut Option<Transaction>,
@@ -166,6 +168,7 @@ impl Channel {
     fn publisher(&mut self) -> (Publisher<'_>, &Assembly) {
         let publisher = Publisher {
             channel: self.number,
+            tally: &self.tally,
             plain: &mut self.plain,
             confirms: &mut self.confirms,
             transaction: &mut self.transaction,
@@ -191,9 +194,11 @@ impl Publisher<'_> {
         let count = link.publish_alike(like, marks, bodies);
         if count > 0 {
             link.on_publish(self.channel, self.confirms.is_some());
+            self.tally.published.bump(count);
         }
         if let Some(confirms) = &mut self.confirms {
             confirms.publish(count);
+            self.tally.to_confirm.bump(count);
         }
         count
     }
@@ -231,9 +236,11 @@ impl Publisher<'_> {
         } else {
             &route.targets
         };
+        self.tally.published.bump(1);
         // What is refused is never confirmed.
         if let Some(confirms) = &mut self.confirms {
             confirms.publish(1);
+            self.tally.to_confirm.bump(1);
         }
         let is_default = route.exchange.is_default();
         let is_replied = is_default && reply(link, &message, marks, &more_keys, &body);
@@ -248,6 +255,10 @@ impl Publisher<'_> {
             let receipt = may_be_refused.then_some(Receipt { channel: self.channel, publish });
             let terms = Terms { mandatory, marks, receipt, absent: &absent };
             return hand_to_burst(link, self.transaction, targets, &message, body, terms);
+        }
+        if !is_replied {
+            let unroutable = if mandatory { &self.tally.returned } else { &self.tally.dropped };
+            unroutable.bump(1);
         }
         if mandatory {
             let shown = Shown::of(marks).properties(message.properties);

@@ -135,6 +135,8 @@ impl Channel {
 
     pub(super) fn settle_now(&self, link: &mut Link, delivered: Delivered, verdict: Verdict) {
         let count = delivered.count();
+        let told = if verdict == Verdict::Done { &self.tally.acked } else { &self.tally.refused };
+        told.bump(u64::from(count));
         link.wakes.count(1);
         link.outbox.held_bytes.sub(delivered.held_bytes());
         if self.has_window && matches!(delivered.holder, Holder::Consumer(_)) {
@@ -149,8 +151,13 @@ impl Channel {
             settlement.credit(source.key, count);
         }
         match (verdict, delivered.held) {
-            (Verdict::Done, Held::Here(run)) => settlement.settled(&run),
-            (Verdict::Done, Held::Away(away)) => settlement.settled_away(&away),
+            (Verdict::Done, held) => {
+                settlement.acked(count);
+                match held {
+                    Held::Here(run) => settlement.settled(&run),
+                    Held::Away(away) => settlement.settled_away(&away),
+                }
+            }
             (Verdict::Reject, Held::Here(run)) => settlement.rejected(run),
             (Verdict::Reject, Held::Away(away)) => settlement.rejected_away(away),
             (Verdict::Return | Verdict::Leave, Held::Here(mut run)) => {

@@ -116,6 +116,7 @@ impl Channel {
             let is_there = |name: &str| link.vhost.queue(name).is_some();
             link.exclusive_queues.insert(&declared.name, is_there);
         }
+        link.node().churn.queues_declared.add(1);
         let ok = QueueDeclareOk {
             queue: &declared.name,
             message_count: u32::try_from(declared.messages).unwrap_or(u32::MAX),

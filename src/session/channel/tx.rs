@@ -1,6 +1,7 @@
 //! Transactions (class tx): publishes and acknowledgements that happen together or not at all.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 use crate::broker::node::Node;
 use crate::broker::publish::Burst;
@@ -104,6 +105,7 @@ impl Channel {
             return Err(Refusal::precondition("cannot switch from confirm to tx mode"));
         }
         self.transaction.get_or_insert_default();
+        self.tally.is_transactional.store(true, Ordering::Relaxed);
         link.send(self.number, &Method::TxSelectOk(TxSelectOk {}));
         Ok(())
     }
