@@ -6,7 +6,7 @@
 //! # Shape: synchronous core, async rim
 //!
 //! One call stack carries a frame from the socket's buffer into a queue and on into a consumer's outbox. Only
-//! [`net`], [mod@bench] and [`cli`] are async; every lock is short, nothing waits under one, and time is an argument.
+//! [`net`], [`mgmt`], [mod@bench] and [`cli`] are async; every lock is short, nothing waits under one, and time is an argument.
 //! A test runs the whole broker in one thread with a clock it makes up.
 //!
 //! # The rooms, from the ground up
@@ -21,7 +21,8 @@
 //!    log, packs and tables; the only user of files.
 //! 5. [`broker`]: virtual hosts, exchanges, the locks around queues, outboxes, credit; and what administrators say.
 //! 6. [`session`]: one AMQP connection as a state machine, bytes in and bytes out.
-//! 7. [`net`]: sockets and tasks. [mod@bench]: a load tool for any AMQP broker.
+//! 7. [`net`]: sockets and tasks. [`mgmt`]: the management API and metrics, over HTTP. [mod@bench]: a load tool for any
+//!    AMQP broker.
 //! 8. [`cli`]: what a person types.
 //!
 //! Beside them: `tests/amqp` asks frame by frame (this broker or another), `tests/sim` plays the whole broker in one
@@ -77,10 +78,11 @@
 //!
 //! # Invariants
 //!
-//! 1. Only `net`, `bench`, `cli` and `main` name tokio; below `net` only `storage/disk/real.rs` touches a file, and only
-//!    `clock` reads a clock. (Backoff and heartbeats are told the time.)
+//! 1. Only `net`, `mgmt`, `bench`, `cli` and `main` name tokio; below `net` only `storage/disk/real.rs` touches a file, and
+//!    only `clock` reads a clock. (Backoff and heartbeats are told the time.)
 //! 2. A queue's state machine never calls a broker, a log or another queue: it answers, and its owner acts.
-//! 3. Locks: who changes parameters, then one virtual host's definitions, then one queue, then one leaf (an outbox, an exchange's history or the log).
+//! 3. Locks: who changes parameters, then one virtual host's definitions, then one queue, then one leaf (an outbox, an
+//!    exchange's history or the log).
 //!    None is held across an await, and no registry's guard across a lock. Registries are not on the message path.
 //! 4. A broker's refusal becomes a reply code in one place, `session/refuse.rs`.
 //! 5. Every buffer, table, queue and loop has a named bound; nothing is allocated by a number that a peer declared.
@@ -99,7 +101,9 @@
 //!     stands in a [mod@broker::line] and is served in turn. One message's routing, and what one hold of the log must
 //!     hold together (a fan-out's targets, a transaction), are not cut: they are counted, and end the turn. A message
 //!     that topic patterns would keep for longer is refused ([`routing::MATCH_STEPS_MAX`]).
-//! 12. No `unsafe`; no `unwrap` and no indexing on anything a peer or a user can influence.
+//! 12. Who watches costs nothing: what is told of queues, channels and connections is written where it happens, by whoever
+//!     is at it, as plain numbers ([`broker::queue::tally`], [`broker::presence`]), and sums are made by whoever asks.
+//! 13. No `unsafe`; no `unwrap` and no indexing on anything a peer or a user can influence.
 //!
 //! # Where something new touches the house
 //!
@@ -127,6 +131,9 @@
 //! **What administrators say.** A parameter ([`broker::admin`]): a component of a virtual host or of the whole broker, whose
 //! value is a field table, so that log and tables need no new format. One that acts on queues is a key of policies
 //! (`broker::policy::keys`), which reaches them under the name of the argument with `x-` before it.
+//!
+//! **A route of the management API.** A line of the table in `mgmt::routes`, which says who may ask and what it is, and a
+//! function in `mgmt::views`; `tests/mgmt` wants it in its own table of who is let in.
 //!
 //! **A setting.** A limit is a line of the table in [`config::limits`], which makes the reader, the variable, and what
 //! `sluicemq config` prints. Anything else is a field of [`config`], with its variable and its comment.
@@ -214,6 +221,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod message;
+#[cfg(feature = "cli")]
+pub mod mgmt;
 pub mod net;
 pub mod protocol;
 pub mod queue;

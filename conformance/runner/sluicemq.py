@@ -35,6 +35,7 @@ class SluiceMQ:
     def start(self):
         """Start the broker and wait for the line that says it serves."""
         command = [str(self.binary), "--listen", f"127.0.0.1:{self.port}", "--data-dir", str(self.folder / "data")]
+        command += ["--mgmt", "none", "--prometheus", "none"]
         if self.config:
             file = self.folder / "sluicemq.toml"
             file.write_text(self.config)

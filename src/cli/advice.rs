@@ -1,9 +1,10 @@
 //! Why there is nothing to serve, once, and what to do about it.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use crate::config::size;
+use crate::mgmt::server::ListenError;
 use crate::net::ServeError;
 use crate::storage::error::StoreError;
 
@@ -13,19 +14,28 @@ const START_BYTES: u64 = 4 << 20;
 /// The error, and what the person can do.
 pub(super) fn sentence(error: &ServeError) -> String {
     let advice = match error {
-        ServeError::Listen { error, .. } => match error.kind() {
-            ErrorKind::AddrInUse => {
-                "stop what listens there, or choose another port with --listen HOST:PORT".to_owned()
-            }
-            ErrorKind::PermissionDenied => {
-                "ports below 1024 are for privileged users: choose another with --listen HOST:PORT".to_owned()
-            }
-            _ => "choose an address of this machine with --listen HOST:PORT".to_owned(),
-        },
+        ServeError::Listen { error, .. } => of_listening(error, "--listen"),
         ServeError::Open { dir, error } => return of_directory(dir, error),
         ServeError::Thread(_) | ServeError::Seed(_) | ServeError::Store { .. } => return error.to_string(),
     };
     format!("{error}: {advice}")
+}
+
+/// The same for what stands beside the broker.
+pub(super) fn of_service(error: &ListenError) -> String {
+    format!("{error}: {}", of_listening(&error.error, error.flag))
+}
+
+fn of_listening(error: &io::Error, flag: &str) -> String {
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!("stop what listens there, or choose another port with {flag} HOST:PORT")
+        }
+        ErrorKind::PermissionDenied => {
+            format!("ports below 1024 are for privileged users: choose another with {flag} HOST:PORT")
+        }
+        _ => format!("choose an address of this machine with {flag} HOST:PORT"),
+    }
 }
 
 fn of_directory(dir: &Path, error: &StoreError) -> String {

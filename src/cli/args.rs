@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::bench;
-use crate::config::{Endpoint, environment};
+use crate::config::{Endpoint, Service, environment};
 
 const AFTER_HELP: &str = "\
 `sluicemq config` prints every setting with its default and what it means. Each can be set in the file of \
@@ -50,9 +50,14 @@ pub(super) struct Settings {
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) listen: Vec<Endpoint>,
 
-    /// Serve the management API here: not there yet, and refused [env: SLUICEMQ_MGMT] [default: not served]
+    /// Serve the management API here, or "none" [env: SLUICEMQ_MGMT] [default: 127.0.0.1:15672, if it is free]
     #[arg(long, value_name = "HOST:PORT")]
-    pub(super) mgmt: Option<Endpoint>,
+    pub(super) mgmt: Option<Service>,
+
+    /// Serve metrics here, without a password, or "none" [env: SLUICEMQ_PROMETHEUS]
+    /// [default: 127.0.0.1:15692, if it is free]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) prometheus: Option<Service>,
 
     /// Keep everything durable in this directory [env: SLUICEMQ_DATA_DIR]
     /// [default: $XDG_STATE_HOME/sluicemq, or ~/.local/state/sluicemq]

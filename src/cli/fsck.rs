@@ -26,6 +26,7 @@ pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
     let settings = Settings {
         listen: Vec::new(),
         mgmt: None,
+        prometheus: None,
         data_dir: args.data_dir.clone(),
         config: args.config.clone(),
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::Settings;
 use crate::cli::rabbitmq;
-use crate::config::Config;
+use crate::config::{Config, Service};
 
 /// A configuration file is a page or two; more than this is some other file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -46,12 +46,19 @@ pub(super) fn load(settings: &Settings) -> Result<Loaded, String> {
     if !settings.listen.is_empty() {
         config.listeners.clone_from(&settings.listen);
     }
-    config.mgmt = settings.mgmt.clone().or(config.mgmt);
+    config.mgmt = settings.mgmt.clone().unwrap_or(config.mgmt);
+    config.prometheus = settings.prometheus.clone().unwrap_or(config.prometheus);
     config.data_dir = settings.data_dir.clone().or(config.data_dir).or_else(default_data_dir);
     config.validate().map_err(|error| error.to_string())?;
     warnings.extend(config.storage.warning());
     for listener in config.listeners.iter().filter(|listener| !listener.is_loopback()) {
         warnings.push(format!("listening on {listener} without TLS: passwords travel as clear text"));
+    }
+    if let Service::At(endpoint) = &config.mgmt
+        && !endpoint.is_loopback()
+    {
+        warnings
+            .push(format!("the management API on {endpoint} is without TLS: passwords travel as clear text"));
     }
     Ok(Loaded { config, warnings })
 }

@@ -28,9 +28,6 @@ const EXIT_IO_ERROR: u8 = 74;
 const NO_DATA_DIR: &str =
     "nowhere to keep what is durable: set --data-dir, or one of XDG_STATE_HOME and HOME for a default";
 
-const NO_MGMT: &str =
-    "the management API is not there yet: start without --mgmt, mgmt in the file and SLUICEMQ_MGMT";
-
 /// Why a command ended without success.
 #[derive(Debug)]
 enum Failure {
@@ -77,9 +74,6 @@ fn run(args: Args) -> Result<(), Failure> {
     match args.command.unwrap_or(Command::Serve(args.settings)) {
         Command::Serve(settings) => {
             let loaded = load(&settings).map_err(Failure::Usage)?;
-            if loaded.config.mgmt.is_some() {
-                return Err(Failure::Usage(NO_MGMT.to_owned()));
-            }
             if loaded.config.data_dir.is_none() {
                 return Err(Failure::Usage(NO_DATA_DIR.to_owned()));
             }

@@ -8,9 +8,11 @@ use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Failure, advice};
 use crate::config::Config;
+use crate::mgmt;
 use crate::net::{self, ServeError};
 
 /// Turns of tasks before a worker that is busy asks which sockets are ready. A turn of ours may be long: with the
@@ -26,18 +28,40 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
     let runtime = runtime.context("cannot start the runtime")?;
     let served = runtime.block_on(async {
         let signals = Signals::new().context("cannot listen for signals")?;
-        match net::serve(Arc::new(config), signals.first()).await {
+        let mgmt_stop = CancellationToken::new();
+        let (server, mgmt) = bind(&Arc::new(config))?;
+        let mgmt = tokio::spawn(mgmt.run(mgmt_stop.clone()));
+        let served = server.run(signals.first()).await;
+        mgmt_stop.cancel();
+        // It ends by itself soon, and has nothing to say.
+        let _ = mgmt.await;
+        match served {
             Ok(()) => Ok(()),
             Err(error @ ServeError::Store { .. }) => {
                 tracing::error!(%error, "the store failed: nothing more is confirmed, and the broker stops");
                 Err(Failure::Store)
             }
-            Err(error) => Err(anyhow::Error::msg(advice::sentence(&error)).into()),
+            Err(error) => Err(refused(&error)),
         }
     });
     // What still runs then has had its time: do not wait for it.
     runtime.shutdown_background();
     served
+}
+
+/// Opens everything, and says so: the broker, and what watches it beside it.
+fn bind(config: &Arc<Config>) -> Result<(net::Server, mgmt::server::Server), Failure> {
+    let server = net::Server::bind(Arc::clone(config)).map_err(|error| refused(&error))?;
+    server.announce();
+    let mgmt = mgmt::server::Server::bind(config, server.broker(), server.addresses());
+    let mgmt = mgmt.map_err(|error| anyhow::Error::msg(advice::of_service(&error)))?;
+    mgmt.announce();
+    server.announce_up();
+    Ok((server, mgmt))
+}
+
+fn refused(error: &ServeError) -> Failure {
+    anyhow::Error::msg(advice::sentence(error)).into()
 }
 
 /// Every connection is a file descriptor, and many systems start a process with a soft limit of 1024.

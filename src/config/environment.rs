@@ -19,9 +19,10 @@ pub const PREFIX: &str = "SLUICEMQ_";
 pub const CONFIG_FILE: &str = "SLUICEMQ_CONFIG";
 
 /// The keys that are neither of the limits nor of the storage, as variables have them.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "LISTEN",
     "MGMT",
+    "PROMETHEUS",
     "DATA_DIR",
     "VHOSTS",
     "LOOPBACK_USERS",
@@ -64,7 +65,8 @@ impl Config {
     fn set(&mut self, key: &str, text: &str) -> Option<Result<(), String>> {
         let done = match key {
             "LISTEN" => items(text).map(str::parse).collect::<Result<_, _>>().map(|all| self.listeners = all),
-            "MGMT" => text.parse().map(|endpoint| self.mgmt = Some(endpoint)),
+            "MGMT" => text.parse().map(|service| self.mgmt = service),
+            "PROMETHEUS" => text.parse().map(|service| self.prometheus = service),
             "DATA_DIR" if text.is_empty() => Err("expected a directory, found nothing".to_owned()),
             "DATA_DIR" => {
                 self.data_dir = Some(PathBuf::from(text));

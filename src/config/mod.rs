@@ -18,6 +18,7 @@ pub use crate::config::endpoint::{Endpoint, LISTENER_DEFAULT};
 pub use crate::config::error::{ConfigError, Origin};
 pub use crate::config::limits::Limits;
 pub use crate::config::secret::Secret;
+pub use crate::config::service::{MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service};
 pub use crate::config::storage::{Durability, Storage};
 pub use crate::config::unit::{Watermark, size};
 
@@ -28,6 +29,7 @@ pub mod limits;
 mod nearest;
 mod print;
 mod secret;
+pub mod service;
 pub mod storage;
 pub mod unit;
 
@@ -40,8 +42,10 @@ mod tests;
 pub struct Config {
     /// Addresses and ports to serve AMQP on; at least one.
     pub listeners: Vec<Endpoint>,
-    /// Address and port of the management API. There is none yet: the command line refuses to serve with one.
-    pub mgmt: Option<Endpoint>,
+    /// Where the management API is served.
+    pub mgmt: Service,
+    /// Where metrics are served without a password.
+    pub prometheus: Service,
     /// Directory of everything durable. The command line always has one; a broker without is for tests, and forgets.
     pub data_dir: Option<PathBuf>,
     /// The vhosts that an empty data directory begins with; at least one. Afterwards what is there counts.
@@ -180,7 +184,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listeners: LISTENER_DEFAULT.parse().into_iter().collect(),
-            mgmt: None,
+            mgmt: Service::Usual,
+            prometheus: Service::Usual,
             data_dir: None,
             vhosts: vhosts_default(),
             users: vec![UserConfig {

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter, Write};
 use toml::Value;
 
 use crate::config::unit::Unit;
-use crate::config::{Config, Endpoint, UserConfig};
+use crate::config::{Config, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service, UserConfig};
 
 impl Config {
     /// The whole configuration as TOML, each key under a comment that explains it.
@@ -26,15 +26,10 @@ impl Display for Commented<'_> {
             "# Sizes may be written as \"64KiB\" or \"2GB\", durations as \"500ms\", \"10s\", \"5m\".\n\n",
         )?;
         entry(f, "Addresses and ports to serve AMQP on.", "listeners", &list(&config.listeners))?;
-        let mgmt = config.mgmt.as_ref().map(Endpoint::to_string);
-        let unset = "\"127.0.0.1:15672\"";
-        optional(
-            f,
-            "Address and port of the management API. It is not there yet, and a broker told to serve it does not start.",
-            "mgmt",
-            mgmt,
-            unset,
-        )?;
+        let about = "Address and port of the management API, or \"none\".";
+        service(f, about, "mgmt", &config.mgmt, MGMT_DEFAULT)?;
+        let about = "Address and port of the metrics, which need no password, or \"none\".";
+        service(f, about, "prometheus", &config.prometheus, PROMETHEUS_DEFAULT)?;
         let data_dir = config.data_dir.as_ref().map(|path| path.display().to_string());
         let unset = "\"/var/lib/sluicemq\"";
         optional(f, "Directory of everything durable.", "data_dir", data_dir, unset)?;
@@ -124,6 +119,12 @@ fn entry(f: &mut Formatter<'_>, about: &str, key: &str, value: &str) -> fmt::Res
 }
 
 /// A key that has no value by default is shown as a comment, with one it could have.
+/// A default place is not one that was asked for: only then a start may do without.
+fn service(f: &mut Formatter<'_>, about: &str, key: &str, service: &Service, usual: &str) -> fmt::Result {
+    let said = (*service != Service::Usual).then(|| service.show(usual));
+    optional(f, about, key, said, &quote(&usual))
+}
+
 fn optional(
     f: &mut Formatter<'_>,
     about: &str,

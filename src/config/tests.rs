@@ -219,7 +219,8 @@ fn a_wrong_variable_is_told_by_name() {
 #[test]
 fn what_is_printed_reads_back_once_the_passwords_are_put_in() {
     let mut config = Config {
-        mgmt: Some("[::1]:15672".parse().unwrap()),
+        mgmt: "[::1]:15672".parse().unwrap(),
+        prometheus: "none".parse().unwrap(),
         data_dir: Some("/tmp/\"odd\" name".into()),
         ..Config::default()
     };

@@ -151,6 +151,27 @@ impl Server {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
+    /// Says in the log where it listens.
+    pub fn announce(&self) {
+        for address in self.addresses() {
+            tracing::info!(%address, "listening for AMQP 0-9-1");
+        }
+    }
+
+    /// Says in the log that everything is up.
+    pub fn announce_up(&self) {
+        let memory = &self.broker.node.memory;
+        let watermark = size(memory.watermark_bytes());
+        let cache = self.store.as_ref().map(|_| size(memory.cache_bytes()));
+        let data_dir = self.store.as_ref().map(|store| store.directory.disk().name());
+        tracing::info!(
+            data_dir,
+            memory.watermark = watermark,
+            storage.cache = cache,
+            "Server startup complete"
+        );
+    }
+
     /// The broker behind the sockets.
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
@@ -250,23 +271,6 @@ async fn failure(committer: &mut Option<Committer>) -> StoreError {
         Some(committer) => committer.failure().await,
         None => std::future::pending().await,
     }
-}
-
-/// Serves the configuration until `shutdown`.
-///
-/// # Errors
-/// As [`Server::bind`] and [`Server::run`].
-pub async fn serve(config: Arc<Config>, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-    let server = Server::bind(config)?;
-    for address in server.addresses() {
-        tracing::info!(%address, "listening for AMQP 0-9-1");
-    }
-    let memory = &server.broker.node.memory;
-    let watermark = size(memory.watermark_bytes());
-    let cache = server.store.as_ref().map(|_| size(memory.cache_bytes()));
-    let data_dir = server.store.as_ref().map(|store| store.directory.disk().name());
-    tracing::info!(data_dir, memory.watermark = watermark, storage.cache = cache, "Server startup complete");
-    server.run(shutdown).await
 }
 
 /// Delivers what ended connections had published, when it is durable.

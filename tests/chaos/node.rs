@@ -29,7 +29,9 @@ impl Node {
     /// Starts the broker on a data directory, with these settings, and waits until it listens.
     pub(crate) fn start(data_dir: &Path, environment: &[(&str, &str)]) -> io::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluicemq"));
-        command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        command
+            .args(["--mgmt", "none", "--prometheus", "none", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir);
         Self::spawn(command.env_clear().envs(environment.iter().copied()))
     }
 

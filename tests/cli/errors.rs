@@ -212,9 +212,33 @@ fn a_variable_of_rabbitmq() {
 }
 
 #[test]
-fn the_management_api_is_not_there_yet() {
-    let sentence =
-        "the management API is not there yet: start without --mgmt, mgmt in the file and SLUICEMQ_MGMT";
-    check_told(&mut sluicemq(&["--mgmt", "127.0.0.1:0"]), 2, sentence);
-    check_told(sluicemq(&["serve"]).env("SLUICEMQ_MGMT", "localhost:15672"), 2, sentence);
+fn a_service_that_was_asked_for_and_cannot_be_had_ends_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("its address").to_string();
+    for (flag, what) in [("--mgmt", "the management API"), ("--prometheus", "metrics")] {
+        let arguments = ["--listen", "127.0.0.1:0", flag, &address];
+        let output = sluicemq(&arguments).output().expect("the binary runs");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        let sentence = format!("cannot listen on {address} for {what}: Address already in use");
+        let advice = format!("stop what listens there, or choose another port with {flag} HOST:PORT");
+        assert!(told.contains(&sentence) && told.trim_end().ends_with(&advice), "{told}");
+    }
+}
+
+#[test]
+fn services_are_served_where_they_are_told_or_not_at_all() {
+    let started = |arguments: &[&str]| {
+        let mut broker = Broker::start(&mut sluicemq(arguments));
+        let log = broker.log_until("Server startup complete");
+        let has = |text: &str| log.iter().any(|line| line.contains(text));
+        (has("listening for the management API"), has("listening for metrics"))
+    };
+    let all = ["--listen", "127.0.0.1:0", "--mgmt", "127.0.0.1:0", "--prometheus", "localhost:0"];
+    assert_eq!(started(&all), (true, true));
+    assert_eq!(
+        started(&["--listen", "127.0.0.1:0"]),
+        (false, false),
+        "the environment of these tests says none"
+    );
 }

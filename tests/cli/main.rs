@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn sluicemq(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluicemq"));
     command.args(arguments).env_clear().env("SLUICEMQ_DATA_DIR", fresh_dir());
+    // Tests run side by side, and beside other brokers.
+    command.env("SLUICEMQ_MGMT", "none").env("SLUICEMQ_PROMETHEUS", "none");
     command
 }
 

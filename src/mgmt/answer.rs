@@ -1,0 +1,129 @@
+//! What a handler answers, and what it refuses: RabbitMQ's bodies of both.
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use axum::http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::message::place::Lsn;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: Vec<u8>,
+    location: Option<HeaderValue>,
+    /// What must be durable before it may be told.
+    pub(crate) after: Lsn,
+}
+
+/// A refusal.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    error: &'static str,
+    reason: String,
+}
+
+impl Answer {
+    /// This value.
+    pub(crate) fn json(value: &Value) -> Self {
+        Self::with_status(StatusCode::OK, value)
+    }
+
+    /// A value, and not simply because all is well.
+    pub(crate) fn with_status(status: StatusCode, value: &Value) -> Self {
+        Self { status, ..Self::bytes(JSON, value.to_string().into_bytes()) }
+    }
+
+    /// A value that is text already.
+    pub(crate) fn json_bytes(body: Vec<u8>) -> Self {
+        Self::bytes(JSON, body)
+    }
+
+    /// Something else.
+    pub(crate) fn bytes(content_type: HeaderValue, body: Vec<u8>) -> Self {
+        let after = Lsn::default();
+        Self { status: StatusCode::OK, content_type, body, location: None, after }
+    }
+
+    /// It is done, and there is nothing to tell.
+    pub(crate) fn done(after: Lsn) -> Self {
+        Self { status: StatusCode::NO_CONTENT, after, ..Self::bytes(JSON, Vec::new()) }
+    }
+}
+
+impl From<Answer> for Response<Body> {
+    fn from(answer: Answer) -> Self {
+        let mut response = Self::new(Body::from(answer.body));
+        *response.status_mut() = answer.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, answer.content_type);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.extend(answer.location.map(|location| (LOCATION, location)));
+        response
+    }
+}
+
+impl Refusal {
+    fn new(status: StatusCode, error: &'static str, reason: impl Into<String>) -> Self {
+        Self { status, error, reason: reason.into() }
+    }
+
+    /// There is no such thing.
+    pub(crate) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Object Not Found", "Not Found")
+    }
+
+    /// Nobody logs in like that.
+    pub(crate) fn login_failed() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "not_authorized", "Login failed")
+    }
+
+    /// It is known who asks, and they may not.
+    pub(crate) fn not_authorised(reason: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "not_authorised", reason)
+    }
+
+    /// What was asked makes no sense.
+    pub(crate) fn bad_request(reason: impl Into<String>) -> Self {
+        Self::bad("bad_request", reason)
+    }
+
+    /// Likewise, by another name.
+    pub(crate) fn bad(error: &'static str, reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error, reason)
+    }
+
+    /// The body is too large.
+    pub(crate) fn too_large(bytes_max: usize) -> Self {
+        let reason = format!("a body of more than {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "bad_request", reason)
+    }
+
+    /// The body did not come in time.
+    pub(crate) fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "bad_request", "the body did not come in time")
+    }
+
+    /// The broker stops, or a handler has failed.
+    pub(crate) fn unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the broker cannot answer now")
+    }
+}
+
+impl From<Refusal> for Response<Body> {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { status, error, reason } = refusal;
+        let mut response =
+            Self::from(Answer::with_status(status, &json!({"error": error, "reason": reason})));
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
+        response
+    }
+}

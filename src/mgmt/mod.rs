@@ -1,0 +1,66 @@
+//! The management API and the metrics: what the broker is and does, told over HTTP as RabbitMQ tells it.
+//!
+//! A request's way: [`server`] (sockets, and the bounds of what a stranger may send), `routes` (one table: which handler,
+//! who may ask, and what it is about, which is also the API's description), `access` (who asks), a handler in `views`,
+//! `answer`. Handlers are plain functions that run beside the runtime's workers, a few at a time: whatever is asked here
+//! takes no turn from a connection. What they read are atomics and snapshots; no queue is locked for a listing.
+//!
+//! Knows nothing of AMQP's frames. RabbitMQ's names and shapes of values are kept, for tools look for them; what it has
+//! and this broker has not, such as Erlang's processes, is left out (`tests/mgmt/departures.txt` lists it, with reasons).
+
+mod access;
+mod answer;
+mod call;
+mod json;
+mod listing;
+mod openapi;
+mod process;
+mod rates;
+mod routes;
+pub mod server;
+mod views;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use crate::broker::Broker;
+use crate::mgmt::process::host_name;
+use crate::mgmt::rates::Rates;
+
+/// What all handlers share.
+#[derive(Debug)]
+pub(crate) struct Mgmt {
+    broker: Arc<Broker>,
+    /// The node's name, `rabbit@` and the host's.
+    node: String,
+    rates: Rates,
+    listening: Listening,
+    description: OnceLock<Vec<u8>>,
+}
+
+/// What this process listens on.
+#[derive(Clone, Debug, Default)]
+pub struct Listening {
+    /// AMQP.
+    pub amqp: Vec<SocketAddr>,
+    /// This API.
+    pub mgmt: Vec<SocketAddr>,
+    /// Metrics.
+    pub prometheus: Vec<SocketAddr>,
+}
+
+impl Listening {
+    /// Each with RabbitMQ's name for its protocol.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let named = [("amqp", &self.amqp), ("http", &self.mgmt), ("http/prometheus", &self.prometheus)];
+        named.into_iter().flat_map(|(name, addresses)| addresses.iter().map(move |address| (name, *address)))
+    }
+}
+
+impl Mgmt {
+    fn new(broker: Arc<Broker>, listening: Listening) -> Self {
+        let node = format!("rabbit@{}", host_name());
+        Self { rates: Rates::default(), broker, node, listening, description: OnceLock::new() }
+    }
+}

@@ -1,0 +1,142 @@
+//! The table: every route, who may ask, what it is about, and which handler answers. What is not in it does not exist.
+//!
+//! A new route is a line here. Its description goes into the API's own (`openapi`).
+
+use crate::mgmt::access::{Who, Within};
+use crate::mgmt::answer::{Answer, Refusal};
+use crate::mgmt::call::Call;
+use crate::mgmt::openapi;
+use crate::mgmt::views::{
+    bindings, channels, connections, consumers, exchanges, health, metrics, node, odds, overview, queues,
+    vhosts,
+};
+
+/// What a body may have, in bytes, where a route says nothing else.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// What answers.
+type Handler = fn(&Call<'_>) -> Result<Answer, Refusal>;
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Reading, which changes nothing.
+    Get,
+    /// Something happens.
+    Post,
+    /// Something goes.
+    Delete,
+}
+
+/// One line of the table.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) verb: Verb,
+    /// Parts in braces are told to the handler.
+    pub(crate) path: &'static str,
+    pub(crate) who: Who,
+    pub(crate) within: Within,
+    pub(crate) handler: Handler,
+    pub(crate) body_bytes_max: usize,
+    /// What it is, for the description.
+    pub(crate) about: &'static str,
+}
+
+const fn route(
+    verb: Verb,
+    path: &'static str,
+    who: Who,
+    within: Within,
+    handler: Handler,
+    about: &'static str,
+) -> Route {
+    Route { verb, path, who, within, handler, body_bytes_max: BODY_BYTES_MAX, about }
+}
+
+use Verb::{Delete, Get, Post};
+use Who::{Administrator, Everyone, Management, Monitoring};
+use Within::{Node, Vhost};
+
+/// The API.
+#[rustfmt::skip]
+pub(crate) static ROUTES: &[Route] = &[
+    route(Get, "/api/overview", Management, Node, overview::show, "What the node is, holds and does"),
+    route(Get, "/api/cluster-name", Management, Node, odds::cluster_name, "The cluster's name"),
+    route(Get, "/api/whoami", Management, Node, odds::whoami, "Who asks"),
+    route(Get, "/api/extensions", Management, Node, odds::extensions, "Extensions of the management pages"),
+    route(Get, "/api/feature-flags", Administrator, Node, odds::feature_flags, "Feature flags, all of which are enabled"),
+    route(Get, "/api/deprecated-features", Administrator, Node, odds::deprecated_features, "Deprecated features"),
+    route(Get, "/api/deprecated-features/used", Administrator, Node, odds::deprecated_features, "Those in use"),
+    route(Get, "/api/auth", Everyone, Node, odds::auth, "How the management pages log in"),
+    route(Get, "/api/auth/hash_password/{password}", Management, Node, odds::hash_password, "A password's hash, for definitions"),
+    route(Get, "/api/auth/attempts/{node}", Monitoring, Node, odds::attempts, "Logins by protocol"),
+    route(Get, "/api/version", Management, Node, odds::version, "The version of the API"),
+    route(Get, "/api/openapi.json", Management, Node, openapi::show, "This description"),
+    route(Post, "/api/rebalance/queues", Administrator, Node, odds::nothing_to_do, "Moves leaders of queues: there is one node"),
+    route(Delete, "/api/reset", Administrator, Node, odds::nothing_to_do, "Forgets statistics: counters only rise"),
+    route(Delete, "/api/reset/{node}", Administrator, Node, odds::nothing_to_do, "Likewise, of one node"),
+
+    route(Get, "/api/nodes", Monitoring, Node, node::list, "The nodes"),
+    route(Get, "/api/nodes/{node}", Monitoring, Node, node::show, "A node"),
+    route(Get, "/api/nodes/{node}/memory", Monitoring, Node, node::memory, "What a node's memory holds"),
+
+    route(Get, "/api/connections", Management, Node, connections::list, "Connections: one's own, or all for those who monitor"),
+    route(Get, "/api/connections/{name}", Management, Node, connections::show, "A connection"),
+    route(Delete, "/api/connections/{name}", Management, Node, connections::close, "Closes a connection; the header X-Reason says why"),
+    route(Get, "/api/connections/{name}/channels", Management, Node, connections::channels, "A connection's channels"),
+    route(Get, "/api/connections/username/{user}", Management, Node, connections::list_of_user, "A user's connections"),
+    route(Delete, "/api/connections/username/{user}", Administrator, Node, connections::close_of_user, "Closes a user's connections"),
+    route(Get, "/api/vhosts/{vhost}/connections", Management, Vhost, connections::list_of_vhost, "Connections of a virtual host"),
+    route(Get, "/api/channels", Management, Node, channels::list, "Channels: one's own, or all for those who monitor"),
+    route(Get, "/api/channels/{name}", Management, Node, channels::show, "A channel"),
+    route(Get, "/api/vhosts/{vhost}/channels", Management, Vhost, channels::list_of_vhost, "Channels of a virtual host"),
+    route(Get, "/api/consumers", Management, Node, consumers::list, "Consumers"),
+    route(Get, "/api/consumers/{vhost}", Management, Vhost, consumers::list_of_vhost, "Consumers of a virtual host"),
+
+    route(Get, "/api/vhosts", Management, Node, vhosts::list, "Virtual hosts"),
+    route(Get, "/api/vhosts/{vhost}", Management, Vhost, vhosts::show, "A virtual host"),
+
+    route(Get, "/api/exchanges", Management, Node, exchanges::list, "Exchanges"),
+    route(Get, "/api/exchanges/{vhost}", Management, Vhost, exchanges::list_of_vhost, "Exchanges of a virtual host"),
+    route(Get, "/api/exchanges/{vhost}/{name}", Management, Vhost, exchanges::show, "An exchange"),
+    route(Get, "/api/exchanges/{vhost}/{name}/bindings/source", Management, Vhost, bindings::list_from, "Bindings from an exchange"),
+    route(Get, "/api/exchanges/{vhost}/{name}/bindings/destination", Management, Vhost, bindings::list_to_exchange, "Bindings to an exchange"),
+
+    route(Get, "/api/queues", Management, Node, queues::list, "Queues"),
+    route(Get, "/api/queues/detailed", Management, Node, queues::list, "Queues, with all there is to tell"),
+    route(Get, "/api/queues/{vhost}", Management, Vhost, queues::list_of_vhost, "Queues of a virtual host"),
+    route(Get, "/api/queues/{vhost}/{name}", Management, Vhost, queues::show, "A queue"),
+    route(Get, "/api/queues/{vhost}/{name}/bindings", Management, Vhost, bindings::list_to_queue, "Bindings to a queue"),
+
+    route(Get, "/api/bindings", Management, Node, bindings::list, "Bindings"),
+    route(Get, "/api/bindings/{vhost}", Management, Vhost, bindings::list_of_vhost, "Bindings of a virtual host"),
+    route(Get, "/api/bindings/{vhost}/e/{source}/{kind}/{destination}", Management, Vhost, bindings::list_between, "Bindings from an exchange to a queue (q) or an exchange (e)"),
+    route(Get, "/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{props}", Management, Vhost, bindings::show, "One of them, by its properties_key"),
+
+    route(Get, "/api/aliveness-test/{vhost}", Management, Vhost, health::aliveness, "Whether messages come through"),
+    route(Get, "/api/healthchecks/node", Management, Node, health::alarms, "Whether an alarm is raised"),
+    route(Get, "/api/healthchecks/node/{node}", Management, Node, health::alarms, "Whether an alarm is raised"),
+    route(Get, "/api/health/checks/alarms", Management, Node, health::alarms, "Whether an alarm is raised"),
+    route(Get, "/api/health/checks/local-alarms", Management, Node, health::alarms, "Whether an alarm is raised here"),
+    route(Get, "/api/health/checks/certificate-expiration/{within}/{unit}", Management, Node, health::certificates, "Whether a certificate expires soon: there are none"),
+    route(Get, "/api/health/checks/port-listener/{port}", Management, Node, health::port, "Whether a port is listened on"),
+    route(Get, "/api/health/checks/protocol-listener/{protocol}", Management, Node, health::protocol, "Whether a protocol is served"),
+    route(Get, "/api/health/checks/virtual-hosts", Management, Node, health::healthy, "Whether all virtual hosts are up"),
+    route(Get, "/api/health/checks/node-is-mirror-sync-critical", Management, Node, health::single_node, "Whether mirrors would be lost without this node"),
+    route(Get, "/api/health/checks/node-is-quorum-critical", Management, Node, health::single_node, "Whether quorums would be lost without this node"),
+    route(Get, "/api/health/checks/is-in-service", Management, Node, health::healthy, "Whether the node serves clients"),
+    route(Get, "/api/health/checks/ready-to-serve-clients", Management, Node, health::healthy, "Whether the node serves clients"),
+    route(Get, "/api/health/checks/below-node-connection-limit", Management, Node, health::connection_limit, "Whether there is room for another connection"),
+
+    route(Get, "/metrics", Monitoring, Node, metrics::sums, "Metrics for Prometheus"),
+    route(Get, "/metrics/per-object", Monitoring, Node, metrics::per_object, "Metrics of each object"),
+    route(Get, "/metrics/detailed", Monitoring, Node, metrics::detailed, "Metrics of the families asked for"),
+];
+
+/// What scrapers ask for, on a port of its own: without a password, as they do.
+#[rustfmt::skip]
+pub(crate) static METRICS: &[Route] = &[
+    route(Get, "/metrics", Everyone, Node, metrics::sums, "Metrics for Prometheus"),
+    route(Get, "/metrics/per-object", Everyone, Node, metrics::per_object, "Metrics of each object"),
+    route(Get, "/metrics/detailed", Everyone, Node, metrics::detailed, "Metrics of the families asked for"),
+];

@@ -1,0 +1,334 @@
+//! The sockets, and the bounds of what comes in by them: one task a connection, and a few requests at work at a time.
+//!
+//! ```text
+//! accept (so many at a time) -> head (so long, so large) -> body (likewise) -> a thread beside the workers -> answer
+//! ```
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequestParts, Query, RawPathParams};
+use axum::http::{Request, Response, Uri};
+use axum::routing::{MethodFilter, on};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_http::compression::CompressionLayer;
+
+use crate::broker::Broker;
+use crate::clock::Now;
+use crate::config::{Config, Endpoint, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service};
+use crate::message::place::Lsn;
+use crate::mgmt::access::{check_user, check_vhost, credentials};
+use crate::mgmt::answer::{Answer, Refusal};
+use crate::mgmt::call::Call;
+use crate::mgmt::rates::{self, SAMPLE_INTERVAL};
+use crate::mgmt::routes::{METRICS, ROUTES, Route, Verb};
+use crate::mgmt::{Listening, Mgmt};
+
+/// Connections at a time, of each listener; others wait in the kernel.
+const CONNECTIONS_MAX: usize = 256;
+/// A request's line and headers are no larger, in bytes, and no more.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+const HEADERS_MAX: usize = 100;
+/// The head of a request must have come in this time, counted from when the one before was answered.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// And its body in this.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A client that takes nothing of its answer for so long is gone.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests at work at a time: what is left of the processor is for messages.
+const AT_WORK_MAX: usize = 2;
+/// Accepting rests for so long when the kernel has no more descriptors.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Connections have so long to end when the broker stops.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// An address that was asked for and cannot be listened on.
+#[derive(Debug, Error)]
+#[error("cannot listen on {endpoint} for {what}: {error}")]
+pub struct ListenError {
+    /// The address, or the name.
+    pub endpoint: Endpoint,
+    /// What was to be served there.
+    pub what: &'static str,
+    /// The flag that names another place.
+    pub flag: &'static str,
+    /// The system's own words.
+    pub error: io::Error,
+}
+
+/// The API's sockets, open. Nothing is accepted before [`Server::run`].
+#[derive(Debug)]
+pub struct Server {
+    mgmt: Arc<Mgmt>,
+    api: Vec<TcpListener>,
+    metrics: Vec<TcpListener>,
+}
+
+impl Server {
+    /// Opens what the configuration says, for a broker that listens on `amqp` for AMQP. A usual place that is taken is left
+    /// alone, and a line says so.
+    ///
+    /// # Errors
+    /// A place that was asked for and cannot be had.
+    pub fn bind(config: &Config, broker: &Arc<Broker>, amqp: Vec<SocketAddr>) -> Result<Self, ListenError> {
+        let api = bind(&config.mgmt, MGMT_DEFAULT, "the management API", "--mgmt")?;
+        let metrics = bind(&config.prometheus, PROMETHEUS_DEFAULT, "metrics", "--prometheus")?;
+        let addresses = |listeners: &[TcpListener]| {
+            listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect::<Vec<_>>()
+        };
+        let listening = Listening { amqp, mgmt: addresses(&api), prometheus: addresses(&metrics) };
+        let mgmt = Arc::new(Mgmt::new(Arc::clone(broker), listening));
+        Ok(Self { mgmt, api, metrics })
+    }
+
+    /// What this process listens on.
+    pub fn listening(&self) -> &Listening {
+        &self.mgmt.listening
+    }
+
+    /// Says in the log where it listens.
+    pub fn announce(&self) {
+        for mgmt in &self.listening().mgmt {
+            tracing::info!(%mgmt, "listening for the management API");
+        }
+        for prometheus in &self.listening().prometheus {
+            tracing::info!(%prometheus, "listening for metrics");
+        }
+    }
+
+    /// Serves until `stop`, then lets requests that are at work end.
+    pub async fn run(self, stop: CancellationToken) {
+        let (connections, at_work) = (TaskTracker::new(), Arc::new(Semaphore::new(AT_WORK_MAX)));
+        let mut tasks = JoinSet::new();
+        let api = router(&self.mgmt, &at_work, ROUTES);
+        let metrics = router(&self.mgmt, &at_work, METRICS);
+        for (listeners, router) in [(self.api, api), (self.metrics, metrics)] {
+            let router = router.layer(CompressionLayer::new());
+            for listener in listeners {
+                tasks.spawn(accept(listener, router.clone(), connections.clone(), stop.clone()));
+            }
+        }
+        tasks.spawn(sample(self.mgmt));
+        stop.cancelled().await;
+        tasks.shutdown().await;
+        connections.close();
+        // What still runs then is not waited for.
+        let _ = tokio::time::timeout(SHUTDOWN_LIMIT, connections.wait()).await;
+    }
+}
+
+fn bind(
+    service: &Service,
+    usual: &str,
+    what: &'static str,
+    flag: &'static str,
+) -> Result<Vec<TcpListener>, ListenError> {
+    let (endpoint, is_asked_for) = match service {
+        Service::Nowhere => return Ok(Vec::new()),
+        Service::At(endpoint) => (Some(endpoint.clone()), true),
+        Service::Usual => (usual.parse().ok(), false),
+    };
+    let Some(endpoint) = endpoint else { return Ok(Vec::new()) };
+    match listen(&endpoint) {
+        Ok(listener) => Ok(vec![listener]),
+        Err(error) if is_asked_for => Err(ListenError { endpoint, what, flag, error }),
+        Err(error) => {
+            tracing::warn!(
+                "{what} is not served: {endpoint} cannot be had ({error}): choose another with {flag}"
+            );
+            Ok(Vec::new())
+        }
+    }
+}
+
+fn listen(endpoint: &Endpoint) -> io::Result<TcpListener> {
+    let bound = match endpoint {
+        Endpoint::Address(address) => std::net::TcpListener::bind(address),
+        Endpoint::Name { host, port } => std::net::TcpListener::bind((host.as_str(), *port)),
+    }?;
+    bound.set_nonblocking(true)?;
+    TcpListener::from_std(bound)
+}
+
+async fn accept(listener: TcpListener, router: Router, connections: TaskTracker, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+        let Ok((stream, peer)) = listener.accept().await else {
+            tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            continue;
+        };
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            serve(stream, peer.ip(), router, stop).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Serves one connection until either side ends it.
+async fn serve(stream: TcpStream, peer: IpAddr, router: Router, stop: CancellationToken) {
+    give_up_on_silence(&stream);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        // What a stranger does wrong is told to them, and to nobody else.
+        _ = connection.as_mut() => return,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+struct Peer(IpAddr);
+
+#[cfg(target_os = "linux")]
+fn give_up_on_silence(stream: &TcpStream) {
+    // Without it whoever reads no answer keeps a place for as long as they like.
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
+    let _ = stream.set_nodelay(true);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_up_on_silence(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+}
+
+/// A router of these routes; what is on none of them is not found.
+fn router(mgmt: &Arc<Mgmt>, at_work: &Arc<Semaphore>, routes: &'static [Route]) -> Router {
+    let mut router = Router::new();
+    for route in routes {
+        let (mgmt, at_work) = (Arc::clone(mgmt), Arc::clone(at_work));
+        let answer = move |request: Request<Body>| {
+            let (mgmt, at_work) = (Arc::clone(&mgmt), Arc::clone(&at_work));
+            async move { respond(mgmt, at_work, route, request).await }
+        };
+        let filter = match route.verb {
+            Verb::Get => MethodFilter::GET,
+            Verb::Post => MethodFilter::POST,
+            Verb::Delete => MethodFilter::DELETE,
+        };
+        router = router.route(route.path, on(filter, answer));
+    }
+    router.fallback(not_found)
+}
+
+async fn not_found(_: Uri) -> Response<Body> {
+    Refusal::not_found().into()
+}
+
+async fn respond(
+    mgmt: Arc<Mgmt>,
+    at_work: Arc<Semaphore>,
+    route: &'static Route,
+    request: Request<Body>,
+) -> Response<Body> {
+    match answer(mgmt, at_work, route, request).await {
+        Ok(answer) => answer.into(),
+        Err(refusal) => refusal.into(),
+    }
+}
+
+async fn answer(
+    mgmt: Arc<Mgmt>,
+    at_work: Arc<Semaphore>,
+    route: &'static Route,
+    request: Request<Body>,
+) -> Result<Answer, Refusal> {
+    let (mut head, body) = request.into_parts();
+    let no_text = |_| Refusal::bad_request("the path or the query is no text");
+    let parts = RawPathParams::from_request_parts(&mut head, &()).await.map_err(|_| Refusal::not_found())?;
+    let parts = parts.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri).map_err(no_text)?.0;
+    let from = head.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
+    // Who may not ask is not read any further.
+    let credentials = credentials(&head.headers);
+    let (own, room) = (Arc::clone(&mgmt), Arc::clone(&at_work));
+    let user = work(room, move || {
+        check_user(&own.broker, route.who, credentials.as_ref(), from, Now::read().instant)
+    });
+    let user = user.await??;
+    let body = read_body(body, route.body_bytes_max).await?;
+    let own = Arc::clone(&mgmt);
+    let answered = work(at_work, move || {
+        let call = Call { mgmt: &own, user, parts, query, headers: head.headers, body };
+        check_vhost(&own.broker, call.user.as_deref(), route.within, call.part("vhost"))?;
+        (route.handler)(&call)
+    });
+    let answer = answered.await??;
+    durable(&mgmt, answer.after).await;
+    Ok(answer)
+}
+
+/// Runs a handler on a thread beside the workers, when it is its turn.
+async fn work<T: Send + 'static>(
+    at_work: Arc<Semaphore>,
+    handler: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let _turn = at_work.acquire_owned().await.map_err(|_| Refusal::unavailable())?;
+    tokio::task::spawn_blocking(handler).await.map_err(|_| Refusal::unavailable())
+}
+
+async fn read_body(body: Body, bytes_max: usize) -> Result<axum::body::Bytes, Refusal> {
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, bytes_max)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(Refusal::too_large(bytes_max)),
+        Err(_) => Err(Refusal::too_slow()),
+    }
+}
+
+/// Waits until the log is durable up to here: what was answered a crash must not take back.
+async fn durable(mgmt: &Mgmt, after: Lsn) {
+    let log = &mgmt.broker.node.log;
+    std::future::poll_fn(|context| {
+        if after <= log.durable() {
+            return std::task::Poll::Ready(());
+        }
+        log.wake_when_durable(after, context.waker());
+        match after <= log.durable() {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Reads counters for rates, for ever.
+async fn sample(mgmt: Arc<Mgmt>) {
+    let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let own = Arc::clone(&mgmt);
+        let sampled = tokio::task::spawn_blocking(move || {
+            let now = Now::read().instant;
+            rates::watch_node(&own.rates, &own.broker, now);
+            own.rates.sample(now);
+        });
+        if let Err(error) = sampled.await {
+            tracing::error!(%error, "rates are not told any more");
+            return;
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! GET /api/bindings, from either end and by virtual host; also those that every queue has with the default exchange.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::broker::exchange::Destination;
+use crate::broker::vhost::Vhost;
+use crate::broker::vhost::listing::{ListedBinding, Wanted};
+use crate::mgmt::answer::{Answer, Refusal};
+use crate::mgmt::call::Call;
+use crate::mgmt::views::exchanges::name_of;
+use crate::mgmt::{json, listing};
+
+/// So much of the hash of arguments tells bindings apart, in bytes.
+const HASH_BYTES: usize = 4;
+
+/// All that the user may see.
+pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let vhosts = call.visible_vhosts();
+    list_these(call, vhosts.iter().flat_map(|vhost| all_of(vhost)).collect())
+}
+
+/// Those of a virtual host.
+pub(crate) fn list_of_vhost(call: &Call<'_>) -> Result<Answer, Refusal> {
+    list_these(call, all_of(&*call.vhost()?))
+}
+
+/// Those from an exchange.
+pub(crate) fn list_from(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let vhost = call.vhost()?;
+    list_these(
+        call,
+        match vhost.exchange(name_of(call.part("name"))) {
+            Some(source) if source.is_default() => of_default(&vhost),
+            Some(source) => shown_all(&vhost, &Wanted::From(source)),
+            None => Vec::new(),
+        },
+    )
+}
+
+/// Those to an exchange.
+pub(crate) fn list_to_exchange(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let vhost = call.vhost()?;
+    let exchange = vhost.exchange(name_of(call.part("name"))).map(Destination::Exchange);
+    let bindings = exchange.map(|exchange| shown_all(&vhost, &Wanted::To(exchange)));
+    list_these(call, bindings.unwrap_or_default())
+}
+
+/// Those to a queue.
+pub(crate) fn list_to_queue(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let vhost = call.vhost()?;
+    let queue = vhost.queue(call.part("name")).ok_or_else(Refusal::not_found)?;
+    let mut bindings = vec![default_of(vhost.name(), &queue.properties.name)];
+    bindings.extend(shown_all(&vhost, &Wanted::To(Destination::Queue(queue))));
+    list_these(call, bindings)
+}
+
+/// Those between two.
+pub(crate) fn list_between(call: &Call<'_>) -> Result<Answer, Refusal> {
+    list_these(call, between(call)?)
+}
+
+/// The one between two that has these properties.
+pub(crate) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let found = between(call)?.into_iter().find(|binding| binding["properties_key"] == call.part("props"));
+    Ok(listing::one(call, &found.ok_or_else(Refusal::not_found)?))
+}
+
+fn between(call: &Call<'_>) -> Result<Vec<Value>, Refusal> {
+    let vhost = call.vhost()?;
+    let (source, destination) = (name_of(call.part("source")), call.part("destination"));
+    let found = match call.part("kind") {
+        "q" => vhost.queue(destination).map(Destination::Queue),
+        "e" => vhost.exchange(name_of(destination)).map(Destination::Exchange),
+        _ => return Err(Refusal::not_found()),
+    };
+    let Some(destination) = found else { return Ok(Vec::new()) };
+    if source.is_empty() {
+        return Ok(match &destination {
+            Destination::Queue(queue) => vec![default_of(vhost.name(), &queue.properties.name)],
+            Destination::Exchange(_) => Vec::new(),
+        });
+    }
+    let mut bindings = vhost.bindings(&Wanted::To(destination));
+    bindings.retain(|binding| *binding.source.properties.name == *source);
+    Ok(bindings.iter().map(|binding| shown(vhost.name(), binding)).collect())
+}
+
+fn list_these(call: &Call<'_>, mut bindings: Vec<Value>) -> Result<Answer, Refusal> {
+    let key = |binding: &Value| {
+        let text = |name: &str| binding[name].as_str().unwrap_or_default().to_owned();
+        [text("vhost"), text("source"), text("destination_type"), text("destination"), text("properties_key")]
+    };
+    bindings.sort_by_cached_key(key);
+    listing::list(call, bindings, |binding| binding["source"].to_string(), Value::clone)
+}
+
+fn all_of(vhost: &Vhost) -> Vec<Value> {
+    let mut bindings = of_default(vhost);
+    bindings.extend(shown_all(vhost, &Wanted::All));
+    bindings
+}
+
+fn of_default(vhost: &Vhost) -> Vec<Value> {
+    vhost.queues().iter().map(|queue| default_of(vhost.name(), &queue.properties.name)).collect()
+}
+
+fn shown_all(vhost: &Vhost, wanted: &Wanted) -> Vec<Value> {
+    vhost.bindings(wanted).iter().map(|binding| shown(vhost.name(), binding)).collect()
+}
+
+/// What every queue has.
+fn default_of(vhost: &Arc<str>, queue: &str) -> Value {
+    json!({
+        "source": "",
+        "vhost": &**vhost,
+        "destination": queue,
+        "destination_type": "queue",
+        "routing_key": queue,
+        "arguments": {},
+        "properties_key": properties_key(queue, &[]),
+    })
+}
+
+fn shown(vhost: &Arc<str>, binding: &ListedBinding) -> Value {
+    let (kind, destination) = match &binding.destination {
+        Destination::Queue(queue) => ("queue", &queue.properties.name),
+        Destination::Exchange(exchange) => ("exchange", &exchange.properties.name),
+    };
+    json!({
+        "source": &*binding.source.properties.name,
+        "vhost": &**vhost,
+        "destination": &**destination,
+        "destination_type": kind,
+        "routing_key": &*binding.key,
+        "arguments": json::table(&binding.arguments),
+        "properties_key": properties_key(&binding.key, &binding.arguments),
+    })
+}
+
+/// What names a binding between two ends: its key, and where there are arguments a hash of them. (RabbitMQ's is another
+/// one; nobody makes one up.)
+fn properties_key(key: &str, arguments: &[u8]) -> String {
+    let quoted: String = form_urlencoded::byte_serialize(key.as_bytes()).collect();
+    if arguments.is_empty() {
+        return if quoted.is_empty() { "~".to_owned() } else { quoted };
+    }
+    let hash = Sha256::digest(arguments);
+    let hash = URL_SAFE_NO_PAD.encode(hash.get(..HASH_BYTES).unwrap_or_default());
+    format!("{quoted}~{hash}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::properties_key;
+
+    #[test]
+    fn a_binding_is_named_by_its_key_and_a_hash_of_its_arguments() {
+        for (key, expected) in [("", "~"), ("a.b", "a.b"), ("a b", "a+b"), ("~", "%7E"), ("é", "%C3%A9")] {
+            assert_eq!(properties_key(key, &[]), expected);
+        }
+        let (one, two) = (properties_key("k", &[1]), properties_key("k", &[2]));
+        assert!(one.starts_with("k~") && one != two);
+    }
+}

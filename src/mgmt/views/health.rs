@@ -1,0 +1,103 @@
+//! GET /api/health/checks: 200 when all is well, and 503 with a reason otherwise.
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::broker::alarms::Shortage;
+use crate::mgmt::answer::{Answer, Refusal};
+use crate::mgmt::call::Call;
+
+/// Whoever answers this is well.
+pub(crate) fn healthy(_: &Call<'_>) -> Result<Answer, Refusal> {
+    Ok(well(json!({})))
+}
+
+/// The broker takes no message from anybody here: that it answers is what can be told. See
+/// [`alarms`] for whether publishers wait.
+pub(crate) fn aliveness(_: &Call<'_>) -> Result<Answer, Refusal> {
+    Ok(well(json!({})))
+}
+
+/// What concerns several nodes.
+pub(crate) fn single_node(_: &Call<'_>) -> Result<Answer, Refusal> {
+    Ok(well(json!({"reason": "single node cluster"})))
+}
+
+/// There are no certificates, but what is asked must make sense.
+pub(crate) fn certificates(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let is_number = call.part("within").parse::<u32>().is_ok();
+    let units = ["day", "days", "week", "weeks", "month", "months", "year", "years"];
+    if !is_number || !units.contains(&call.part("unit")) {
+        return Err(Refusal::bad_request("Invalid expiration unit or value"));
+    }
+    Ok(well(json!({})))
+}
+
+/// Whether an alarm is raised.
+pub(crate) fn alarms(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let alarms = &call.mgmt.broker.node.alarms;
+    let named = [(Shortage::Memory, "memory"), (Shortage::Disk, "disk")];
+    let raised: Vec<_> = named
+        .into_iter()
+        .filter(|(shortage, _)| alarms.is_raised(*shortage))
+        .map(|(_, resource)| json!({"node": call.mgmt.node, "resource": resource}))
+        .collect();
+    if raised.is_empty() {
+        return Ok(well(json!({})));
+    }
+    Ok(ill("There are alarms in effect in the cluster", json!({"alarms": raised})))
+}
+
+/// Whether this port is listened on.
+pub(crate) fn port(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let port: u16 = call.part("port").parse().map_err(|_| Refusal::bad_request("Invalid port"))?;
+    let ports: Vec<_> = call.mgmt.listening.all().map(|(_, address)| address.port()).collect();
+    if ports.contains(&port) {
+        return Ok(well(json!({"port": port})));
+    }
+    Ok(ill("No active listener", json!({"missing": port, "ports": ports})))
+}
+
+/// Whether this protocol is served.
+pub(crate) fn protocol(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let asked = call.part("protocol").to_lowercase();
+    let wanted = match asked.as_str() {
+        "amqp091" | "amqp0.9.1" | "amqp-0-9-1" => "amqp",
+        other => other,
+    };
+    let mut protocols: Vec<_> = call.mgmt.listening.all().map(|(protocol, _)| protocol).collect();
+    protocols.dedup();
+    if protocols.contains(&wanted) {
+        return Ok(well(json!({"protocol": asked})));
+    }
+    Ok(ill("No active listener", json!({"missing": asked, "protocols": protocols})))
+}
+
+/// Whether there is room for another connection.
+pub(crate) fn connection_limit(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let (current, limit) = (call.mgmt.broker.connections(), call.mgmt.broker.config.limits.connections_max);
+    if current < limit {
+        return Ok(well(json!({"current": current, "limit": limit})));
+    }
+    let reason = "There are as many connections as there may be";
+    Ok(ill(reason, json!({"current": current, "limit": limit})))
+}
+
+fn well(more: Value) -> Answer {
+    Answer::json(&with(json!({"status": "ok"}), more))
+}
+
+fn ill(reason: &str, more: Value) -> Answer {
+    let value = with(json!({"status": "failed", "reason": reason}), more);
+    Answer::with_status(StatusCode::SERVICE_UNAVAILABLE, &value)
+}
+
+fn with(value: Value, more: Value) -> Value {
+    let mut whole = Map::new();
+    for part in [value, more] {
+        if let Value::Object(part) = part {
+            whole.extend(part);
+        }
+    }
+    Value::Object(whole)
+}

@@ -1,0 +1,16 @@
+//! Handlers, and how each kind of object is shown: a file for each.
+
+pub(crate) mod bindings;
+pub(crate) mod channels;
+pub(crate) mod connections;
+pub(crate) mod consumers;
+pub(crate) mod counts;
+pub(crate) mod exchanges;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod metrics_of;
+pub(crate) mod node;
+pub(crate) mod odds;
+pub(crate) mod overview;
+pub(crate) mod queues;
+pub(crate) mod vhosts;

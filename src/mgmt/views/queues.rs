@@ -1,0 +1,141 @@
+//! GET /api/queues: what queues are, hold and have done.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::broker::presence::Opened;
+use crate::broker::queue::handle::Queue;
+use crate::clock::Now;
+use crate::mgmt::answer::{Answer, Refusal};
+use crate::mgmt::call::Call;
+use crate::mgmt::json::{self, entries, put};
+use crate::mgmt::listing;
+use crate::mgmt::rates::Subject;
+use crate::mgmt::views::connections;
+use crate::mgmt::views::consumers;
+use crate::mgmt::views::counts::{LENGTHS, MESSAGE_STATS};
+use crate::protocol::field::Field;
+use crate::protocol::table::Table;
+use crate::queue::settings::QueueKind;
+
+/// All that the user may see.
+pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let vhosts = call.visible_vhosts();
+    list_these(call, vhosts.iter().flat_map(|vhost| vhost.queues()).collect())
+}
+
+/// Those of a virtual host.
+pub(crate) fn list_of_vhost(call: &Call<'_>) -> Result<Answer, Refusal> {
+    list_these(call, call.vhost()?.queues())
+}
+
+fn list_these(call: &Call<'_>, mut queues: Vec<Arc<Queue>>) -> Result<Answer, Refusal> {
+    queues.sort_by(|one, two| {
+        let (one, two) = (&one.properties, &two.properties);
+        (&one.vhost, &one.name).cmp(&(&two.vhost, &two.name))
+    });
+    listing::list(call, queues, |queue| queue.properties.name.to_string(), |queue| shown(call, queue))
+}
+
+/// One queue, with its consumers.
+pub(crate) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let queue = call.vhost()?.queue(call.part("name"));
+    let queue = queue.filter(|queue| !is_hidden(queue)).ok_or_else(Refusal::not_found)?;
+    let mut shown = shown(call, &queue);
+    put(&mut shown, "consumer_details", consumers::of_queue(call, &queue));
+    put(&mut shown, "incoming", json!([]));
+    put(&mut shown, "deliveries", json!([]));
+    if let Some(owner) = queue.properties.exclusive_to {
+        let connections = call.mgmt.broker.open_connections();
+        if let Some(outbox) = connections.iter().find(|outbox| outbox.connection() == owner) {
+            put(&mut shown, "owner_pid_details", connections::ends(outbox));
+        }
+    }
+    Ok(listing::one(call, &shown))
+}
+
+/// Whether it holds an exchange's delayed messages: no client knows of it.
+pub(crate) fn is_hidden(queue: &Queue) -> bool {
+    queue.holds_delays()
+}
+
+fn shown(call: &Call<'_>, queue: &Arc<Queue>) -> Value {
+    let mut shown = definition(call, queue);
+    if call.wants("disable_stats") {
+        if call.wants("enable_queue_totals") {
+            let (ready, unacked) = (queue.tally.ready.read(), queue.tally.unacked.read());
+            shown.insert("messages".to_owned(), json!(ready + unacked));
+            shown.insert("messages_ready".to_owned(), json!(ready));
+            shown.insert("messages_unacknowledged".to_owned(), json!(unacked));
+        }
+        return Value::Object(shown);
+    }
+    shown.extend(state(queue));
+    let rated = call.mgmt.rates.of(Subject::Queue(Arc::downgrade(queue)), Now::read().instant);
+    rated.put(&LENGTHS, &mut shown);
+    let mut stats = Map::new();
+    rated.put(&MESSAGE_STATS, &mut stats);
+    shown.insert("message_stats".to_owned(), Value::Object(stats));
+    Value::Object(shown)
+}
+
+/// What does not change while it is there.
+fn definition(call: &Call<'_>, queue: &Queue) -> Map<String, Value> {
+    let properties = &queue.properties;
+    let mut shown = entries(json!({
+        "name": &*properties.name,
+        "vhost": &*properties.vhost,
+        "type": queue.kind.name(),
+        "durable": properties.durable,
+        "auto_delete": properties.auto_delete,
+        "exclusive": properties.exclusive_to.is_some(),
+        "arguments": json::table(&properties.arguments),
+        "node": call.mgmt.node,
+        "state": "running",
+        "policy": null,
+        "operator_policy": null,
+        "effective_policy_definition": {},
+    }));
+    if queue.kind == QueueKind::Quorum {
+        let node = &call.mgmt.node;
+        shown.extend(entries(json!({"leader": node, "members": [node], "online": [node]})));
+        let limit = Table::unchecked(&properties.arguments).get("x-delivery-limit");
+        let limit = limit.and_then(|limit: Field<'_>| limit.as_int());
+        shown.insert("delivery_limit".to_owned(), limit.map_or(json!("unlimited"), |limit| json!(limit)));
+    }
+    shown
+}
+
+/// What it holds now.
+fn state(queue: &Queue) -> Map<String, Value> {
+    let tally = &queue.tally;
+    let consumers = tally.consumers.read();
+    // There is nothing between taking all that comes and not doing so.
+    let capacity = if consumers > 0 && queue.flows() { 1.0 } else { 0.0 };
+    let (ready_bytes, here_bytes) = (tally.ready_bytes.read(), queue.here_bytes.read());
+    let mut state = entries(json!({
+        "consumers": consumers,
+        "consumer_capacity": capacity,
+        "consumer_utilisation": capacity,
+        "memory": queue.index_bytes() + here_bytes,
+        "message_bytes": ready_bytes,
+        "message_bytes_ready": ready_bytes,
+        "message_bytes_ram": here_bytes,
+        "message_bytes_paged_out": ready_bytes.saturating_sub(here_bytes),
+        "exclusive_consumer_tag": null,
+        "single_active_consumer_tag": null,
+        "head_message_timestamp": null,
+        "recoverable_slaves": null,
+    }));
+    let idle_since_ms = tally.idle_since_ms.read();
+    if consumers == 0 && idle_since_ms > 0 {
+        state.insert("idle_since".to_owned(), json!(connections::iso_time(idle_since_ms)));
+    }
+    state
+}
+
+/// Who a queue's owner, or a consumer, is.
+pub(crate) fn user_of(opened: Option<&Opened>) -> &str {
+    opened.map_or("", |opened| &opened.user)
+}

@@ -1,0 +1,78 @@
+//! Metrics, as Prometheus scrapes them.
+
+use std::collections::BTreeMap;
+
+use sluicemq::protocol::methods::{Method, QueueDeclare};
+use sluicemq::protocol::table::Table;
+
+use crate::client::Client;
+use crate::node::Node;
+
+/// Each sample by its name and labels.
+fn scrape(node: &Node, path: &str) -> BTreeMap<String, f64> {
+    let answer = node.ask_at(node.metrics, "GET", path, None, &[]);
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert!(answer.text.ends_with("# EOF\n"), "the end says so");
+    let samples = answer.text.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+            (name.to_owned(), value.parse().expect("a number"))
+        })
+        .collect()
+}
+
+#[test]
+fn what_dashboards_ask_for_is_there() {
+    let node = Node::start();
+    let mut client = Client::connect(node.amqp).expect("a connection");
+    let declare = QueueDeclare {
+        queue: "odd \"name\"",
+        passive: false,
+        durable: false,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: Table::EMPTY,
+    };
+    client.call(&Method::QueueDeclare(declare)).expect("a queue");
+    client.push_publish("", "odd \"name\"", false, b"hello");
+    client.push_publish("", "nowhere", false, b"hello");
+    client.flush().expect("it goes out");
+    node.until("/api/channels", |channels| channels[0]["message_stats"]["publish"] == 2);
+    let sums = scrape(&node, "/metrics");
+    let protocol = "{protocol=\"amqp091\"}";
+    let classic = "{protocol=\"amqp091\",queue_type=\"rabbit_classic_queue\"}";
+    for (name, value) in [
+        ("rabbitmq_connections".to_owned(), 1.0),
+        ("rabbitmq_channels".to_owned(), 1.0),
+        ("rabbitmq_consumers".to_owned(), 0.0),
+        ("rabbitmq_queues".to_owned(), 1.0),
+        ("rabbitmq_queue_messages_ready".to_owned(), 1.0),
+        ("rabbitmq_queue_messages_unacked".to_owned(), 0.0),
+        ("rabbitmq_connections_opened_total".to_owned(), 1.0),
+        ("rabbitmq_queues_declared_total".to_owned(), 1.0),
+        (format!("rabbitmq_global_messages_received_total{protocol}"), 2.0),
+        (format!("rabbitmq_global_messages_routed_total{protocol}"), 1.0),
+        (format!("rabbitmq_global_messages_unroutable_dropped_total{protocol}"), 1.0),
+        (format!("rabbitmq_global_messages_delivered_total{classic}"), 0.0),
+        ("rabbitmq_alarms_memory_used_watermark".to_owned(), 0.0),
+    ] {
+        assert_eq!(sums.get(&name), Some(&value), "{name} of {sums:#?}");
+    }
+    for name in
+        ["rabbitmq_process_resident_memory_bytes", "rabbitmq_process_open_fds", "rabbitmq_process_max_fds"]
+    {
+        assert!(sums.get(name).is_some_and(|value| *value > 0.0), "{name}");
+    }
+    assert!(sums.keys().any(|name| name.starts_with("rabbitmq_identity_info{rabbitmq_node=\"rabbit@")));
+    let ready = "queue_messages_ready{vhost=\"/\",queue=\"odd \\\"name\\\"\"}";
+    let each = scrape(&node, "/metrics/per-object");
+    assert_eq!(each.get(&format!("rabbitmq_{ready}")), Some(&1.0), "{each:#?}");
+    let detailed = "/metrics/detailed?family=queue_coarse_metrics&vhost=";
+    let asked = scrape(&node, &format!("{detailed}%2F"));
+    assert_eq!(asked.get(&format!("rabbitmq_detailed_{ready}")), Some(&1.0), "{asked:#?}");
+    let elsewhere = scrape(&node, &format!("{detailed}other"));
+    assert!(!elsewhere.keys().any(|name| name.contains("odd")), "{elsewhere:#?}");
+    assert_eq!(node.ask_at(node.metrics, "GET", "/api/overview", Some("guest:guest"), &[]).status, 404);
+}
