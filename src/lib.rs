@@ -211,6 +211,8 @@
 //!   than the zeros would. It is done in steps that are synced, for a commit waits behind what the disk was given.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
+// What a queue, a consumer and an outbox know of each other is deeper than 128 types, which the documentation looks through.
+#![recursion_limit = "256"]
 
 pub mod auth;
 #[cfg(feature = "cli")]

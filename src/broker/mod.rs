@@ -183,11 +183,6 @@ impl Broker {
         outbox.signal();
     }
 
-    /// Every virtual host, in no order.
-    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
-        self.vhosts.iter().map(|vhost| Arc::clone(&vhost)).collect()
-    }
-
     /// Raises the alarm when memory is at the watermark. Publishers call it after each burst.
     pub fn check_memory(&self) {
         if self.node.memory.is_short() && self.node.alarms.raise(Shortage::Memory) {

@@ -26,7 +26,6 @@ pub(crate) enum Who {
     /// Users with any of the tags.
     Management,
     /// Users with the tag policymaker, and administrators.
-    #[expect(dead_code, reason = "there are no policies yet")]
     Policymaker,
     /// Users with the tag monitoring, and administrators.
     Monitoring,

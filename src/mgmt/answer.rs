@@ -51,6 +51,21 @@ impl Answer {
         Self { status: StatusCode::OK, content_type, body, location: None, after }
     }
 
+    /// Something was made, or changed: which of the two the status tells.
+    pub(crate) fn changed(status: StatusCode, after: Lsn) -> Self {
+        Self { status, ..Self::done(after) }
+    }
+
+    /// A change that is none to RabbitMQ's clients, also where something was made.
+    pub(crate) fn into_change(self) -> Self {
+        Self { status: StatusCode::NO_CONTENT, ..self }
+    }
+
+    /// What was made has this name below the path.
+    pub(crate) fn at(self, name: &str) -> Self {
+        Self { location: HeaderValue::from_str(name).ok(), ..self }
+    }
+
     /// It is done, and there is nothing to tell.
     pub(crate) fn done(after: Lsn) -> Self {
         Self { status: StatusCode::NO_CONTENT, after, ..Self::bytes(JSON, Vec::new()) }
@@ -97,6 +112,24 @@ impl Refusal {
     /// Likewise, by another name.
     pub(crate) fn bad(error: &'static str, reason: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error, reason)
+    }
+
+    /// Whether what it is about is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
+    /// That something is not there is no refusal to who wants it gone.
+    pub(crate) fn if_gone(self) -> Result<Answer, Self> {
+        if self.is_not_found() { Ok(Answer::done(Lsn::default())) } else { Err(self) }
+    }
+
+    /// It is about one of many things that came together.
+    pub(crate) fn of_item(self, list: &str, number: usize) -> Self {
+        let reason = format!("{list}[{number}]: {}", self.reason);
+        // What is missing is missing in the body.
+        let status = if self.is_not_found() { StatusCode::BAD_REQUEST } else { self.status };
+        Self { status, reason, ..self }
     }
 
     /// The body is too large.

@@ -64,7 +64,6 @@ impl Call<'_> {
     pub(crate) fn visible_vhosts(&self) -> Vec<Arc<Vhost>> {
         let mut vhosts = self.mgmt.broker.vhosts();
         vhosts.retain(|vhost| self.sees_all() || self.may_open(vhost.name()));
-        vhosts.sort_by(|one, two| one.name().cmp(two.name()));
         vhosts
     }
 
@@ -86,7 +85,6 @@ impl Call<'_> {
     ///
     /// # Errors
     /// It is none.
-    #[expect(dead_code, reason = "nothing is written over HTTP yet")]
     pub(crate) fn object(&self) -> Result<serde_json::Map<String, Value>, Refusal> {
         if self.body.is_empty() {
             return Ok(serde_json::Map::new());

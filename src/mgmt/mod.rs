@@ -11,6 +11,7 @@
 mod access;
 mod answer;
 mod call;
+mod change;
 mod json;
 mod listing;
 mod openapi;

@@ -68,6 +68,7 @@ fn whom(route: &Route) -> String {
 fn verb(verb: Verb) -> &'static str {
     match verb {
         Verb::Get => "get",
+        Verb::Put => "put",
         Verb::Post => "post",
         Verb::Delete => "delete",
     }

@@ -7,12 +7,15 @@ use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::openapi;
 use crate::mgmt::views::{
-    bindings, channels, connections, consumers, exchanges, health, metrics, node, odds, overview, queues,
-    vhosts,
+    bindings, channels, connections, consumers, definitions, exchanges, health, metrics, node, odds,
+    overview, parameters, permissions, policies, queues, users, vhosts,
 };
 
 /// What a body may have, in bytes, where a route says nothing else.
 const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// What definitions may have.
+const DEFINITIONS_BYTES_MAX: usize = 20 << 20;
 
 /// What answers.
 type Handler = fn(&Call<'_>) -> Result<Answer, Refusal>;
@@ -22,6 +25,8 @@ type Handler = fn(&Call<'_>) -> Result<Answer, Refusal>;
 pub(crate) enum Verb {
     /// Reading, which changes nothing.
     Get,
+    /// Something is made, or changed.
+    Put,
     /// Something happens.
     Post,
     /// Something goes.
@@ -53,8 +58,8 @@ const fn route(
     Route { verb, path, who, within, handler, body_bytes_max: BODY_BYTES_MAX, about }
 }
 
-use Verb::{Delete, Get, Post};
-use Who::{Administrator, Everyone, Management, Monitoring};
+use Verb::{Delete, Get, Post, Put};
+use Who::{Administrator, Everyone, Management, Monitoring, Policymaker};
 use Within::{Node, Vhost};
 
 /// The API.
@@ -95,10 +100,17 @@ pub(crate) static ROUTES: &[Route] = &[
 
     route(Get, "/api/vhosts", Management, Node, vhosts::list, "Virtual hosts"),
     route(Get, "/api/vhosts/{vhost}", Management, Vhost, vhosts::show, "A virtual host"),
+    route(Put, "/api/vhosts/{vhost}", Administrator, Node, vhosts::put, "Makes a virtual host, or changes what is said about it"),
+    route(Delete, "/api/vhosts/{vhost}", Administrator, Node, vhosts::delete, "Deletes a virtual host with all that is in it"),
+    route(Get, "/api/vhosts/{vhost}/permissions", Administrator, Node, vhosts::permissions, "What users may do in a virtual host"),
+    route(Get, "/api/vhosts/{vhost}/topic-permissions", Administrator, Node, vhosts::topic_permissions, "With which keys"),
+    route(Post, "/api/vhosts/{vhost}/start/{node}", Administrator, Node, vhosts::start, "Starts a virtual host: all run"),
 
     route(Get, "/api/exchanges", Management, Node, exchanges::list, "Exchanges"),
     route(Get, "/api/exchanges/{vhost}", Management, Vhost, exchanges::list_of_vhost, "Exchanges of a virtual host"),
     route(Get, "/api/exchanges/{vhost}/{name}", Management, Vhost, exchanges::show, "An exchange"),
+    route(Put, "/api/exchanges/{vhost}/{name}", Management, Vhost, exchanges::put, "Declares an exchange"),
+    route(Delete, "/api/exchanges/{vhost}/{name}", Management, Vhost, exchanges::delete, "Deletes an exchange"),
     route(Get, "/api/exchanges/{vhost}/{name}/bindings/source", Management, Vhost, bindings::list_from, "Bindings from an exchange"),
     route(Get, "/api/exchanges/{vhost}/{name}/bindings/destination", Management, Vhost, bindings::list_to_exchange, "Bindings to an exchange"),
 
@@ -106,12 +118,71 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Get, "/api/queues/detailed", Management, Node, queues::list, "Queues, with all there is to tell"),
     route(Get, "/api/queues/{vhost}", Management, Vhost, queues::list_of_vhost, "Queues of a virtual host"),
     route(Get, "/api/queues/{vhost}/{name}", Management, Vhost, queues::show, "A queue"),
+    route(Put, "/api/queues/{vhost}/{name}", Management, Vhost, queues::put, "Declares a queue"),
+    route(Delete, "/api/queues/{vhost}/{name}", Management, Vhost, queues::delete, "Deletes a queue"),
+    route(Delete, "/api/queues/{vhost}/{name}/contents", Management, Vhost, queues::purge, "Removes the messages that are ready"),
     route(Get, "/api/queues/{vhost}/{name}/bindings", Management, Vhost, bindings::list_to_queue, "Bindings to a queue"),
 
     route(Get, "/api/bindings", Management, Node, bindings::list, "Bindings"),
     route(Get, "/api/bindings/{vhost}", Management, Vhost, bindings::list_of_vhost, "Bindings of a virtual host"),
     route(Get, "/api/bindings/{vhost}/e/{source}/{kind}/{destination}", Management, Vhost, bindings::list_between, "Bindings from an exchange to a queue (q) or an exchange (e)"),
+    route(Post, "/api/bindings/{vhost}/e/{source}/{kind}/{destination}", Management, Vhost, bindings::post, "Binds the two"),
     route(Get, "/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{props}", Management, Vhost, bindings::show, "One of them, by its properties_key"),
+    route(Delete, "/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{props}", Management, Vhost, bindings::delete, "Takes one away"),
+
+    route(Get, "/api/users", Administrator, Node, users::list, "Users"),
+    route(Get, "/api/users/without-permissions", Administrator, Node, users::list_without_permissions, "Users who may do nothing anywhere"),
+    route(Post, "/api/users/bulk-delete", Administrator, Node, users::bulk_delete, "Deletes several users"),
+    route(Get, "/api/users/{user}", Administrator, Node, users::show, "A user"),
+    route(Put, "/api/users/{user}", Administrator, Node, users::put, "Makes or changes a user"),
+    route(Delete, "/api/users/{user}", Administrator, Node, users::delete, "Deletes a user and closes their connections"),
+    route(Get, "/api/users/{user}/permissions", Administrator, Node, users::permissions, "What a user may do"),
+    route(Get, "/api/users/{user}/topic-permissions", Administrator, Node, users::topic_permissions, "With which keys"),
+    route(Get, "/api/user-limits", Administrator, Node, users::list_limits, "Limits of users"),
+    route(Get, "/api/user-limits/{user}", Administrator, Node, users::show_limits, "Limits of a user"),
+    route(Put, "/api/user-limits/{user}/{name}", Administrator, Node, users::put_limit, "Sets a limit of a user"),
+    route(Delete, "/api/user-limits/{user}/{name}", Administrator, Node, users::delete_limit, "Clears a limit of a user"),
+    route(Get, "/api/permissions", Administrator, Node, permissions::list, "Permissions"),
+    route(Get, "/api/permissions/{vhost}", Administrator, Node, permissions::list_of_vhost, "Permissions in a virtual host"),
+    route(Get, "/api/permissions/{vhost}/{user}", Administrator, Node, permissions::show, "What a user may do in a virtual host"),
+    route(Put, "/api/permissions/{vhost}/{user}", Administrator, Node, permissions::put, "Sets what a user may do in a virtual host"),
+    route(Delete, "/api/permissions/{vhost}/{user}", Administrator, Node, permissions::delete, "A user may do nothing there"),
+    route(Get, "/api/topic-permissions", Administrator, Node, permissions::list_topics, "Topic permissions"),
+    route(Get, "/api/topic-permissions/{vhost}", Administrator, Node, permissions::list_topics_of_vhost, "Those in a virtual host"),
+    route(Get, "/api/topic-permissions/{vhost}/{user}", Administrator, Node, permissions::show_topics, "Those of a user in a virtual host"),
+    route(Put, "/api/topic-permissions/{vhost}/{user}", Administrator, Node, permissions::put_topics, "Sets which keys a user may use at an exchange"),
+    route(Delete, "/api/topic-permissions/{vhost}/{user}", Administrator, Node, permissions::delete_topics, "A user may use every key there"),
+    route(Delete, "/api/topic-permissions/{vhost}/{user}/{exchange}", Administrator, Node, permissions::delete_topics, "A user may use every key at an exchange"),
+
+    route(Get, "/api/policies", Management, Node, policies::list, "Policies"),
+    route(Get, "/api/policies/{vhost}", Management, Vhost, policies::list_of_vhost, "Policies of a virtual host"),
+    route(Get, "/api/policies/{vhost}/{name}", Management, Vhost, policies::show, "A policy"),
+    route(Put, "/api/policies/{vhost}/{name}", Policymaker, Vhost, policies::put, "Sets a policy"),
+    route(Delete, "/api/policies/{vhost}/{name}", Policymaker, Vhost, policies::delete, "Takes a policy away"),
+    route(Get, "/api/operator-policies", Management, Node, policies::list_operators, "Policies of operators"),
+    route(Get, "/api/operator-policies/{vhost}", Management, Vhost, policies::list_operators_of_vhost, "Those of a virtual host"),
+    route(Get, "/api/operator-policies/{vhost}/{name}", Management, Vhost, policies::show_operator, "One of them"),
+    route(Put, "/api/operator-policies/{vhost}/{name}", Administrator, Vhost, policies::put_operator, "Sets one"),
+    route(Delete, "/api/operator-policies/{vhost}/{name}", Administrator, Vhost, policies::delete_operator, "Takes one away"),
+    route(Get, "/api/parameters", Policymaker, Node, parameters::list, "Parameters of virtual hosts"),
+    route(Get, "/api/parameters/{component}", Policymaker, Node, parameters::list_of_component, "Those of a component"),
+    route(Get, "/api/parameters/{component}/{vhost}", Policymaker, Vhost, parameters::list_of_vhost, "Those of a component in a virtual host"),
+    route(Get, "/api/parameters/{component}/{vhost}/{name}", Policymaker, Vhost, parameters::show, "One of them"),
+    route(Put, "/api/parameters/{component}/{vhost}/{name}", Policymaker, Vhost, parameters::put, "Sets one"),
+    route(Delete, "/api/parameters/{component}/{vhost}/{name}", Policymaker, Vhost, parameters::delete, "Forgets one"),
+    route(Get, "/api/global-parameters", Policymaker, Node, parameters::list_global, "Values of the whole broker"),
+    route(Get, "/api/global-parameters/{name}", Policymaker, Node, parameters::show_global, "One of them"),
+    route(Put, "/api/global-parameters/{name}", Administrator, Node, parameters::put_global, "Sets one"),
+    route(Delete, "/api/global-parameters/{name}", Administrator, Node, parameters::delete_global, "Forgets one"),
+    route(Get, "/api/vhost-limits", Management, Node, parameters::list_limits, "Limits of virtual hosts"),
+    route(Get, "/api/vhost-limits/{vhost}", Management, Vhost, parameters::show_limits, "Limits of a virtual host"),
+    route(Put, "/api/vhost-limits/{vhost}/{name}", Administrator, Node, parameters::put_limit, "Sets a limit of a virtual host"),
+    route(Delete, "/api/vhost-limits/{vhost}/{name}", Administrator, Node, parameters::delete_limit, "Clears a limit of a virtual host"),
+
+    route(Get, "/api/definitions", Administrator, Node, definitions::export, "All that is declared and said"),
+    Route { body_bytes_max: DEFINITIONS_BYTES_MAX, ..route(Post, "/api/definitions", Administrator, Node, definitions::import, "Adds definitions to what is there") },
+    route(Get, "/api/definitions/{vhost}", Administrator, Vhost, definitions::export_vhost, "What is declared in a virtual host"),
+    Route { body_bytes_max: DEFINITIONS_BYTES_MAX, ..route(Post, "/api/definitions/{vhost}", Administrator, Vhost, definitions::import_vhost, "Adds definitions to a virtual host") },
 
     route(Get, "/api/aliveness-test/{vhost}", Management, Vhost, health::aliveness, "Whether messages come through"),
     route(Get, "/api/healthchecks/node", Management, Node, health::alarms, "Whether an alarm is raised"),

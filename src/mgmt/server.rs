@@ -227,6 +227,7 @@ fn router(mgmt: &Arc<Mgmt>, at_work: &Arc<Semaphore>, routes: &'static [Route]) 
         };
         let filter = match route.verb {
             Verb::Get => MethodFilter::GET,
+            Verb::Put => MethodFilter::PUT,
             Verb::Post => MethodFilter::POST,
             Verb::Delete => MethodFilter::DELETE,
         };

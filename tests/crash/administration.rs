@@ -32,7 +32,7 @@ type Seen = BTreeSet<String>;
 
 fn look(broker: &Broker) -> Seen {
     let mut seen = Seen::new();
-    let vhosts = broker.all_vhosts();
+    let vhosts = broker.vhosts();
     for user in broker.users.all() {
         let profile = user.profile();
         seen.insert(format!("user {} {:?} {:?}", user.name, profile.tags, profile.channels_max));

@@ -15,7 +15,13 @@ enum For {
     InVhost,
     /// Who monitors, and administrators; others as far as it is their own, which it is not here.
     Monitoring,
+    /// Policymakers and administrators.
+    Policymaker,
+    /// Those of them who may open the virtual host.
+    PolicymakerInVhost,
     Administrator,
+    /// Administrators who may open the virtual host.
+    AdministratorInVhost,
 }
 
 const USERS: [&str; 6] = ["plain", "elsewhere", "management", "policymaker", "monitoring", "administrator"];
@@ -27,12 +33,16 @@ impl For {
             Self::Tagged => user != "plain",
             Self::InVhost => user != "plain" && user != "elsewhere",
             Self::Monitoring => ["monitoring", "administrator"].contains(&user),
-            Self::Administrator => user == "administrator",
+            Self::Policymaker | Self::PolicymakerInVhost => ["policymaker", "administrator"].contains(&user),
+            Self::Administrator | Self::AdministratorInVhost => user == "administrator",
         }
     }
 }
 
-use For::{Administrator, Everyone, InVhost, Monitoring, Tagged};
+use For::{
+    Administrator, AdministratorInVhost, Everyone, InVhost, Monitoring, Policymaker, PolicymakerInVhost,
+    Tagged,
+};
 
 #[rustfmt::skip]
 const ROUTES: &[(&str, &str, For)] = &[
@@ -94,9 +104,72 @@ const ROUTES: &[(&str, &str, For)] = &[
     ("get", "/api/health/checks/is-in-service", Tagged),
     ("get", "/api/health/checks/ready-to-serve-clients", Tagged),
     ("get", "/api/health/checks/below-node-connection-limit", Tagged),
+    ("get", "/api/vhosts/{vhost}/permissions", Administrator),
+    ("get", "/api/vhosts/{vhost}/topic-permissions", Administrator),
+    ("get", "/api/users", Administrator),
+    ("get", "/api/users/without-permissions", Administrator),
+    ("get", "/api/users/{user}", Administrator),
+    ("get", "/api/users/{user}/permissions", Administrator),
+    ("get", "/api/users/{user}/topic-permissions", Administrator),
+    ("get", "/api/user-limits", Administrator),
+    ("get", "/api/user-limits/{user}", Administrator),
+    ("get", "/api/permissions", Administrator),
+    ("get", "/api/permissions/{vhost}", Administrator),
+    ("get", "/api/permissions/{vhost}/{user}", Administrator),
+    ("get", "/api/topic-permissions", Administrator),
+    ("get", "/api/topic-permissions/{vhost}", Administrator),
+    ("get", "/api/topic-permissions/{vhost}/{user}", Administrator),
+    ("get", "/api/policies", Tagged),
+    ("get", "/api/policies/{vhost}", InVhost),
+    ("get", "/api/policies/{vhost}/{name}", InVhost),
+    ("get", "/api/operator-policies", Tagged),
+    ("get", "/api/operator-policies/{vhost}", InVhost),
+    ("get", "/api/operator-policies/{vhost}/{name}", InVhost),
+    ("get", "/api/parameters", Policymaker),
+    ("get", "/api/parameters/{component}", Policymaker),
+    ("get", "/api/parameters/{component}/{vhost}", PolicymakerInVhost),
+    ("get", "/api/parameters/{component}/{vhost}/{name}", PolicymakerInVhost),
+    ("get", "/api/global-parameters", Policymaker),
+    ("get", "/api/global-parameters/{name}", Policymaker),
+    ("get", "/api/vhost-limits", Tagged),
+    ("get", "/api/vhost-limits/{vhost}", InVhost),
+    ("get", "/api/definitions", Administrator),
+    ("get", "/api/definitions/{vhost}", AdministratorInVhost),
     ("get", "/metrics", Monitoring),
     ("get", "/metrics/per-object", Monitoring),
     ("get", "/metrics/detailed", Monitoring),
+    ("put", "/api/vhosts/{vhost}", Administrator),
+    ("delete", "/api/vhosts/{vhost}", Administrator),
+    ("post", "/api/vhosts/{vhost}/start/{node}", Administrator),
+    ("put", "/api/exchanges/{vhost}/{name}", InVhost),
+    ("delete", "/api/exchanges/{vhost}/{name}", InVhost),
+    ("put", "/api/queues/{vhost}/{name}", InVhost),
+    ("delete", "/api/queues/{vhost}/{name}", InVhost),
+    ("delete", "/api/queues/{vhost}/{name}/contents", InVhost),
+    ("post", "/api/bindings/{vhost}/e/{source}/{kind}/{destination}", InVhost),
+    ("delete", "/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{props}", InVhost),
+    ("post", "/api/users/bulk-delete", Administrator),
+    ("put", "/api/users/{user}", Administrator),
+    ("delete", "/api/users/{user}", Administrator),
+    ("put", "/api/user-limits/{user}/{name}", Administrator),
+    ("delete", "/api/user-limits/{user}/{name}", Administrator),
+    ("put", "/api/permissions/{vhost}/{user}", Administrator),
+    ("delete", "/api/permissions/{vhost}/{user}", Administrator),
+    ("put", "/api/topic-permissions/{vhost}/{user}", Administrator),
+    ("delete", "/api/topic-permissions/{vhost}/{user}", Administrator),
+    ("delete", "/api/topic-permissions/{vhost}/{user}/{exchange}", Administrator),
+    ("put", "/api/policies/{vhost}/{name}", PolicymakerInVhost),
+    ("delete", "/api/policies/{vhost}/{name}", PolicymakerInVhost),
+    ("put", "/api/operator-policies/{vhost}/{name}", AdministratorInVhost),
+    ("delete", "/api/operator-policies/{vhost}/{name}", AdministratorInVhost),
+    ("put", "/api/parameters/{component}/{vhost}/{name}", PolicymakerInVhost),
+    ("delete", "/api/parameters/{component}/{vhost}/{name}", PolicymakerInVhost),
+    ("put", "/api/global-parameters/{name}", Administrator),
+    ("delete", "/api/global-parameters/{name}", Administrator),
+    ("put", "/api/vhost-limits/{vhost}/{name}", Administrator),
+    ("delete", "/api/vhost-limits/{vhost}/{name}", Administrator),
+    ("post", "/api/definitions", Administrator),
+    ("post", "/api/definitions/{vhost}", AdministratorInVhost),
     // Last, for they close what the others ask for.
     ("delete", "/api/connections/{name}", Administrator),
     ("delete", "/api/connections/username/{user}", Administrator),
@@ -115,7 +188,9 @@ fn every_route_lets_in_whom_it_is_for_and_nobody_else() {
             route if route.contains("/connections/") => connection.clone(),
             _ => "amq.topic".to_owned(),
         };
-        let mut path = route.replace("{name}", &name).replace("{vhost}", "%2F").replace("{node}", &own);
+        // The others still need this one.
+        let vhost = if *route == "/api/vhosts/{vhost}" && *method != "get" { "new" } else { "%2F" };
+        let mut path = route.replace("{name}", &name).replace("{vhost}", vhost).replace("{node}", &own);
         for (part, value) in [("{port}", "1"), ("{within}", "1"), ("{unit}", "days"), ("{user}", "nobody")] {
             path = path.replace(part, value);
         }

@@ -1,7 +1,10 @@
 //! The management API as a client meets it: over HTTP, on a broker in this process.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 mod access;
-#[allow(dead_code, clippy::indexing_slicing)]
+mod changes;
+#[allow(dead_code)]
 #[path = "../chaos/client.rs"]
 mod client;
 mod connections;

@@ -120,6 +120,25 @@ impl Node {
         login: Option<&str>,
         headers: &[(&str, &str)],
     ) -> Answer {
+        self.ask_with(address, method, path, login, headers, "")
+    }
+
+    /// Changes something as an administrator: the status, and what was said.
+    pub(crate) fn change(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = self.ask_with(self.http, method, path, Some("guest:guest"), &[], &body);
+        (answer.status, answer.text)
+    }
+
+    fn ask_with(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        login: Option<&str>,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut request =
             ureq::http::Request::builder().method(method).uri(format!("http://{address}{path}"));
         if let Some(login) = login {
@@ -128,7 +147,7 @@ impl Node {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(()).expect("a request");
+        let request = request.body(body.to_owned()).expect("a request");
         let mut response = self.agent.run(request).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         let challenge = response.headers().get("www-authenticate");
         Answer {

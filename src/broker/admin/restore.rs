@@ -21,7 +21,7 @@ impl Broker {
         of_broker(USER_LIMITS).iter().for_each(|kept| self.restore_user_limits(kept));
         of_broker(PERMISSION).iter().for_each(|kept| self.restore_permissions(kept));
         of_broker(TOPIC_PERMISSION).iter().for_each(|kept| self.restore_topic_permissions(kept));
-        for vhost in self.all_vhosts() {
+        for vhost in self.vhosts() {
             self.restore_policies(&vhost);
             self.restore_vhost_limits(&vhost);
         }

@@ -27,7 +27,7 @@ impl Broker {
     /// # Errors
     /// The first that cannot be made.
     pub(in crate::broker) fn seed(&self) -> Result<(), SeedError> {
-        let there = self.all_vhosts();
+        let there = self.vhosts();
         let there = there.iter().map(|vhost| vhost.name().to_string());
         for name in self.config.vhosts.iter().cloned().chain(there) {
             let description = if name == "/" { "Default virtual host" } else { "" };

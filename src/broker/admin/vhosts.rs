@@ -43,7 +43,7 @@ pub(super) struct Leaving {
 
 impl Broker {
     /// Every virtual host, in order of their names.
-    pub fn all_vhosts(&self) -> Vec<Arc<Vhost>> {
+    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
         let mut vhosts: Vec<_> = self.vhosts.iter().map(|vhost| Arc::clone(&vhost)).collect();
         vhosts.sort_by(|one, other| one.name().cmp(other.name()));
         vhosts

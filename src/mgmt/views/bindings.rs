@@ -1,19 +1,25 @@
-//! GET /api/bindings, from either end and by virtual host; also those that every queue has with the default exchange.
+//! /api/bindings, from either end and by virtual host; also those that every queue has with the default exchange.
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::broker::error::ResourceKind;
 use crate::broker::exchange::Destination;
-use crate::broker::vhost::Vhost;
 use crate::broker::vhost::listing::{ListedBinding, Wanted};
+use crate::broker::vhost::{BindingRequest, Vhost};
+use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
+use crate::mgmt::change;
 use crate::mgmt::views::exchanges::name_of;
 use crate::mgmt::{json, listing};
+use crate::protocol::table::{Table, TableBuf};
+use crate::routing::canonical;
 
 /// So much of the hash of arguments tells bindings apart, in bytes.
 const HASH_BYTES: usize = 4;
@@ -72,22 +78,24 @@ pub(crate) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
 
 fn between(call: &Call<'_>) -> Result<Vec<Value>, Refusal> {
     let vhost = call.vhost()?;
-    let (source, destination) = (name_of(call.part("source")), call.part("destination"));
-    let found = match call.part("kind") {
-        "q" => vhost.queue(destination).map(Destination::Queue),
-        "e" => vhost.exchange(name_of(destination)).map(Destination::Exchange),
-        _ => return Err(Refusal::not_found()),
-    };
-    let Some(destination) = found else { return Ok(Vec::new()) };
+    let (source, kind, destination) = ends(call)?;
     if source.is_empty() {
-        return Ok(match &destination {
-            Destination::Queue(queue) => vec![default_of(vhost.name(), &queue.properties.name)],
-            Destination::Exchange(_) => Vec::new(),
-        });
+        let queue = vhost.queue(&destination).filter(|_| kind == ResourceKind::Queue);
+        return Ok(queue.iter().map(|queue| default_of(vhost.name(), &queue.properties.name)).collect());
     }
-    let mut bindings = vhost.bindings(&Wanted::To(destination));
+    Ok(listed_between(call, &vhost)?.iter().map(|binding| shown(vhost.name(), binding)).collect())
+}
+
+/// The bindings between the two that the path names.
+fn listed_between(call: &Call<'_>, vhost: &Vhost) -> Result<Vec<ListedBinding>, Refusal> {
+    let (source, kind, destination) = ends(call)?;
+    let destination = match kind {
+        ResourceKind::Queue => vhost.queue(&destination).map(Destination::Queue),
+        ResourceKind::Exchange => vhost.exchange(&destination).map(Destination::Exchange),
+    };
+    let mut bindings = destination.map(|to| vhost.bindings(&Wanted::To(to))).unwrap_or_default();
     bindings.retain(|binding| *binding.source.properties.name == *source);
-    Ok(bindings.iter().map(|binding| shown(vhost.name(), binding)).collect())
+    Ok(bindings)
 }
 
 fn list_these(call: &Call<'_>, mut bindings: Vec<Value>) -> Result<Answer, Refusal> {
@@ -152,6 +160,117 @@ fn properties_key(key: &str, arguments: &[u8]) -> String {
     let hash = Sha256::digest(arguments);
     let hash = URL_SAFE_NO_PAD.encode(hash.get(..HASH_BYTES).unwrap_or_default());
     format!("{quoted}~{hash}")
+}
+
+/// What a body says of a binding.
+#[derive(Debug)]
+pub(crate) struct BindingBody {
+    source: String,
+    kind: ResourceKind,
+    destination: String,
+    key: String,
+    arguments: TableBuf,
+}
+
+/// Reads one of definitions, which says both ends.
+///
+/// # Errors
+/// An end that is missing, or arguments that are no object, or cannot be arguments.
+pub(crate) fn read(body: &Map<String, Value>) -> Result<BindingBody, Refusal> {
+    let kind = match change::text(body, "destination_type")? {
+        "queue" => ResourceKind::Queue,
+        "exchange" => ResourceKind::Exchange,
+        other => {
+            return Err(Refusal::bad_request(format!(
+                "destination_type {other:?} is neither queue nor exchange"
+            )));
+        }
+    };
+    let (source, destination) = (change::text(body, "source")?, change::text(body, "destination")?);
+    let ends = (source.to_owned(), kind, destination.to_owned());
+    read_between(ends, body)
+}
+
+fn read_between(
+    (source, kind, destination): (String, ResourceKind, String),
+    body: &Map<String, Value>,
+) -> Result<BindingBody, Refusal> {
+    let key = body.get("routing_key").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(BindingBody { source, kind, destination, key, arguments: json::arguments(body)? })
+}
+
+/// Binds as this object says, which says both ends.
+pub(crate) fn put_this(call: &Call<'_>, vhost: &str, body: &Map<String, Value>) -> Result<Answer, Refusal> {
+    let vhost = call.mgmt.broker.vhost(vhost).ok_or_else(Refusal::not_found)?;
+    let after = bind(call, &vhost, &read(body)?)?;
+    Ok(Answer::changed(StatusCode::CREATED, after))
+}
+
+/// Binds the two ends of the path, and tells what names the binding.
+pub(crate) fn post(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let vhost = call.vhost()?;
+    let binding = read_between(ends(call)?, &call.object()?)?;
+    let after = bind(call, &vhost, &binding)?;
+    let arguments = canonical(binding.arguments.as_table().as_bytes());
+    let key = properties_key(&binding.key, arguments.as_table().as_bytes());
+    Ok(Answer::changed(StatusCode::CREATED, after).at(&key))
+}
+
+fn bind(call: &Call<'_>, vhost: &Arc<Vhost>, binding: &BindingBody) -> Result<Lsn, Refusal> {
+    Ok(vhost.bind(&change::actor(call)?, &binding.request())?.after)
+}
+
+/// Takes the binding away that the path names.
+pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let (vhost, (source, kind, destination)) = (call.vhost()?, ends(call)?);
+    let found = listed_between(call, &vhost)?;
+    let binding =
+        found.iter().find(|binding| properties_key(&binding.key, &binding.arguments) == call.part("props"));
+    let binding = binding.ok_or_else(Refusal::not_found)?;
+    let request = BindingRequest {
+        source: &source,
+        kind,
+        destination: &destination,
+        key: &binding.key,
+        arguments: Table::unchecked(&binding.arguments),
+    };
+    let removal = vhost.unbind(&change::actor(call)?, &request)?;
+    Ok(Answer::done(change::finish(&vhost, removal)))
+}
+
+fn ends(call: &Call<'_>) -> Result<(String, ResourceKind, String), Refusal> {
+    let (source, destination) = (name_of(call.part("source")), call.part("destination"));
+    match call.part("kind") {
+        "q" => Ok((source.to_owned(), ResourceKind::Queue, destination.to_owned())),
+        "e" => Ok((source.to_owned(), ResourceKind::Exchange, name_of(destination).to_owned())),
+        _ => Err(Refusal::not_found()),
+    }
+}
+
+impl BindingBody {
+    fn request(&self) -> BindingRequest<'_> {
+        let Self { source, kind, destination, key, arguments } = self;
+        BindingRequest { source, kind: *kind, destination, key, arguments: arguments.as_table() }
+    }
+}
+
+/// Bindings as definitions have them: those between what survives a restart.
+pub(crate) fn defined(vhost: &Arc<Vhost>) -> Vec<Value> {
+    let mut all = vhost.bindings(&Wanted::All);
+    all.retain(|binding| {
+        let is_durable = match &binding.destination {
+            Destination::Queue(queue) => queue.properties.durable,
+            Destination::Exchange(exchange) => exchange.properties.durable,
+        };
+        is_durable && binding.source.properties.durable
+    });
+    let cut = |mut shown: Value| {
+        if let Value::Object(entries) = &mut shown {
+            entries.remove("properties_key");
+        }
+        shown
+    };
+    all.iter().map(|binding| cut(shown(vhost.name(), binding))).collect()
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
-//! GET /api/exchanges.
+//! /api/exchanges.
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::broker::exchange::Exchange;
+use crate::broker::vhost::{ExchangeRequest, Vhost};
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
-use crate::mgmt::json::put;
+use crate::mgmt::change;
 use crate::mgmt::{json, listing};
+use crate::protocol::table::TableBuf;
 
 /// What the default exchange is called where a name is needed.
 const DEFAULT: &str = "amq.default";
@@ -41,8 +43,8 @@ fn list_these(call: &Call<'_>, mut exchanges: Vec<Arc<Exchange>>) -> Result<Answ
 pub(crate) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
     let exchange = call.vhost()?.exchange(name_of(call.part("name"))).ok_or_else(Refusal::not_found)?;
     let mut shown = shown(&exchange);
-    put(&mut shown, "incoming", json!([]));
-    put(&mut shown, "outgoing", json!([]));
+    json::put(&mut shown, "incoming", json!([]));
+    json::put(&mut shown, "outgoing", json!([]));
     Ok(listing::one(call, &shown))
 }
 
@@ -52,6 +54,82 @@ pub(crate) fn name_of(part: &str) -> &str {
 }
 
 fn shown(exchange: &Exchange) -> Value {
+    let (properties, policies) = (&exchange.properties, exchange.policies());
+    json!({
+        "name": &*properties.name,
+        "vhost": &*properties.vhost,
+        "type": properties.kind.name(),
+        "durable": properties.durable,
+        "auto_delete": properties.auto_delete,
+        "internal": properties.internal,
+        "arguments": json::table(&properties.arguments),
+        "policy": policies.as_ref().and_then(|applied| applied.user.as_ref()).map(|policy| policy.name.to_string()),
+    })
+}
+
+/// What a body says of an exchange.
+#[derive(Debug)]
+pub(crate) struct ExchangeBody {
+    kind: String,
+    durable: bool,
+    auto_delete: bool,
+    internal: bool,
+    arguments: TableBuf,
+}
+
+/// Reads it.
+///
+/// # Errors
+/// No type, or arguments that are no object, or cannot be arguments.
+pub(crate) fn read(body: &Map<String, Value>) -> Result<ExchangeBody, Refusal> {
+    Ok(ExchangeBody {
+        kind: change::text(body, "type")?.to_owned(),
+        durable: change::flag(body, "durable", true),
+        auto_delete: change::flag(body, "auto_delete", false),
+        internal: change::flag(body, "internal", false),
+        arguments: json::arguments(body)?,
+    })
+}
+
+/// Declares an exchange.
+pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
+    put_this(call, call.part("vhost"), call.part("name"), &call.object()?)
+}
+
+/// Declares an exchange as this object says.
+pub(crate) fn put_this(
+    call: &Call<'_>,
+    vhost: &str,
+    name: &str,
+    body: &Map<String, Value>,
+) -> Result<Answer, Refusal> {
+    let ExchangeBody { kind, durable, auto_delete, internal, arguments } = read(body)?;
+    let vhost = call.mgmt.broker.vhost(vhost).ok_or_else(Refusal::not_found)?;
+    let is_new = vhost.exchange(name).is_none();
+    let arguments = arguments.as_table();
+    let request = ExchangeRequest { name, kind: &kind, durable, auto_delete, internal, arguments };
+    let after = vhost.declare_exchange(&change::actor(call)?, &request)?;
+    Ok(Answer::changed(change::status(is_new), after))
+}
+
+/// Deletes an exchange.
+pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let (vhost, name) = (call.vhost()?, call.part("name"));
+    vhost.exchange(name).ok_or_else(Refusal::not_found)?;
+    let removal = vhost.delete_exchange(&change::actor(call)?, name, call.wants("if-unused"))?;
+    Ok(Answer::done(change::finish(&vhost, removal)))
+}
+
+/// Exchanges as definitions have them: those that survive a restart, and were not there from the start.
+pub(crate) fn defined(vhost: &Arc<Vhost>) -> Vec<Value> {
+    let mut exchanges = vhost.exchanges();
+    let is_own = |name: &str| name.is_empty() || name.starts_with("amq.");
+    exchanges.retain(|exchange| exchange.properties.durable && !is_own(&exchange.properties.name));
+    exchanges.sort_by(|one, two| one.properties.name.cmp(&two.properties.name));
+    exchanges.iter().map(|exchange| defined_one(exchange)).collect()
+}
+
+fn defined_one(exchange: &Exchange) -> Value {
     let properties = &exchange.properties;
     json!({
         "name": &*properties.name,
@@ -61,6 +139,5 @@ fn shown(exchange: &Exchange) -> Value {
         "auto_delete": properties.auto_delete,
         "internal": properties.internal,
         "arguments": json::table(&properties.arguments),
-        "policy": null,
     })
 }

@@ -1,22 +1,26 @@
-//! GET /api/queues: what queues are, hold and have done.
+//! /api/queues: what queues are, hold and have done.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::broker::policy::{Applied, Policy};
 use crate::broker::presence::Opened;
 use crate::broker::queue::handle::Queue;
+use crate::broker::vhost::{QueueRequest, Vhost};
 use crate::clock::Now;
+use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
-use crate::mgmt::json::{self, entries, put};
+use crate::mgmt::change;
+use crate::mgmt::json::{self, entries};
 use crate::mgmt::listing;
 use crate::mgmt::rates::Subject;
 use crate::mgmt::views::connections;
 use crate::mgmt::views::consumers;
 use crate::mgmt::views::counts::{LENGTHS, MESSAGE_STATS};
 use crate::protocol::field::Field;
-use crate::protocol::table::Table;
+use crate::protocol::table::{Table, TableBuf};
 use crate::queue::settings::QueueKind;
 
 /// All that the user may see.
@@ -43,13 +47,13 @@ pub(crate) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
     let queue = call.vhost()?.queue(call.part("name"));
     let queue = queue.filter(|queue| !is_hidden(queue)).ok_or_else(Refusal::not_found)?;
     let mut shown = shown(call, &queue);
-    put(&mut shown, "consumer_details", consumers::of_queue(call, &queue));
-    put(&mut shown, "incoming", json!([]));
-    put(&mut shown, "deliveries", json!([]));
+    json::put(&mut shown, "consumer_details", consumers::of_queue(call, &queue));
+    json::put(&mut shown, "incoming", json!([]));
+    json::put(&mut shown, "deliveries", json!([]));
     if let Some(owner) = queue.properties.exclusive_to {
         let connections = call.mgmt.broker.open_connections();
         if let Some(outbox) = connections.iter().find(|outbox| outbox.connection() == owner) {
-            put(&mut shown, "owner_pid_details", connections::ends(outbox));
+            json::put(&mut shown, "owner_pid_details", connections::ends(outbox));
         }
     }
     Ok(listing::one(call, &shown))
@@ -83,6 +87,8 @@ fn shown(call: &Call<'_>, queue: &Arc<Queue>) -> Value {
 /// What does not change while it is there.
 fn definition(call: &Call<'_>, queue: &Queue) -> Map<String, Value> {
     let properties = &queue.properties;
+    let policies = queue.policies().map(|applied| Applied::clone(&applied)).unwrap_or_default();
+    let name_of = |policy: &Option<Arc<Policy>>| policy.as_ref().map(|policy| policy.name.to_string());
     let mut shown = entries(json!({
         "name": &*properties.name,
         "vhost": &*properties.vhost,
@@ -93,9 +99,9 @@ fn definition(call: &Call<'_>, queue: &Queue) -> Map<String, Value> {
         "arguments": json::table(&properties.arguments),
         "node": call.mgmt.node,
         "state": "running",
-        "policy": null,
-        "operator_policy": null,
-        "effective_policy_definition": {},
+        "policy": name_of(&policies.user),
+        "operator_policy": name_of(&policies.operator),
+        "effective_policy_definition": json::table(policies.definition().as_table().as_bytes()),
     }));
     if queue.kind == QueueKind::Quorum {
         let node = &call.mgmt.node;
@@ -138,4 +144,91 @@ fn state(queue: &Queue) -> Map<String, Value> {
 /// Who a queue's owner, or a consumer, is.
 pub(crate) fn user_of(opened: Option<&Opened>) -> &str {
     opened.map_or("", |opened| &opened.user)
+}
+
+/// What a body says of a queue.
+#[derive(Debug)]
+pub(crate) struct QueueBody {
+    durable: bool,
+    auto_delete: bool,
+    arguments: TableBuf,
+}
+
+/// Reads it.
+///
+/// # Errors
+/// Arguments that are no object, or cannot be arguments.
+pub(crate) fn read(body: &Map<String, Value>) -> Result<QueueBody, Refusal> {
+    let mut arguments = json::arguments(body)?;
+    // Definitions say the kind beside the arguments.
+    if let Some(kind) =
+        body.get("type").and_then(Value::as_str).filter(|kind| !["classic", "default"].contains(kind))
+        && arguments.as_table().get("x-queue-type").is_none()
+    {
+        arguments.insert("x-queue-type", Field::LongStr(kind.as_bytes()));
+    }
+    let (durable, auto_delete) =
+        (change::flag(body, "durable", true), change::flag(body, "auto_delete", false));
+    Ok(QueueBody { durable, auto_delete, arguments })
+}
+
+/// Declares a queue.
+pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
+    put_this(call, call.part("vhost"), call.part("name"), &call.object()?)
+}
+
+/// Declares a queue as this object says.
+pub(crate) fn put_this(
+    call: &Call<'_>,
+    vhost: &str,
+    name: &str,
+    body: &Map<String, Value>,
+) -> Result<Answer, Refusal> {
+    let QueueBody { durable, auto_delete, arguments } = read(body)?;
+    let vhost = call.mgmt.broker.vhost(vhost).ok_or_else(Refusal::not_found)?;
+    let is_new = vhost.queue(name).is_none();
+    let arguments = arguments.as_table();
+    let request = QueueRequest { name, durable, exclusive: false, auto_delete, arguments };
+    let declared = vhost.declare_queue(&change::actor(call)?, &request)?;
+    Ok(Answer::changed(change::status(is_new), declared.after))
+}
+
+/// Deletes a queue.
+pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let (vhost, name) = (call.vhost()?, call.part("name"));
+    vhost.queue(name).ok_or_else(Refusal::not_found)?;
+    let (if_unused, if_empty) = (call.wants("if-unused"), call.wants("if-empty"));
+    let (_, removal) = vhost.delete_queue(&change::actor(call)?, name, if_unused, if_empty)?;
+    Ok(Answer::done(change::finish(&vhost, removal)))
+}
+
+/// Removes the messages that are ready.
+pub(crate) fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let queue = call.vhost()?.find_for_purge(&change::actor(call)?, call.part("name"))?;
+    let mut left = queue.depth().0;
+    change::in_turns(|wakes| {
+        let purged = queue.purge_some(left.min(u64::from(wakes.turn_steps())), wakes);
+        left -= purged.min(left);
+        purged == 0 || left == 0
+    });
+    Ok(Answer::done(Lsn::default()))
+}
+
+/// Queues as definitions have them: those that survive a restart.
+pub(crate) fn defined(vhost: &Arc<Vhost>) -> Vec<Value> {
+    let mut queues = vhost.queues();
+    queues.retain(|queue| queue.properties.durable);
+    queues.sort_by(|one, two| one.properties.name.cmp(&two.properties.name));
+    queues.iter().map(|queue| defined_one(queue)).collect()
+}
+
+fn defined_one(queue: &Queue) -> Value {
+    let properties = &queue.properties;
+    json!({
+        "name": &*properties.name,
+        "vhost": &*properties.vhost,
+        "durable": properties.durable,
+        "auto_delete": properties.auto_delete,
+        "arguments": json::table(&properties.arguments),
+    })
 }

@@ -1,17 +1,21 @@
-//! GET /api/vhosts.
+//! /api/vhosts.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::broker::admin::VhostRequest;
+use crate::broker::admin::parameters::{Kept, VHOST};
 use crate::broker::vhost::Vhost;
 use crate::clock::Now;
+use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
+use crate::mgmt::change;
 use crate::mgmt::json::entries;
-use crate::mgmt::listing;
 use crate::mgmt::rates::Subject;
 use crate::mgmt::views::counts::{LENGTHS, MESSAGE_STATS};
+use crate::mgmt::{json, listing};
 
 /// All that the user may see.
 pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Refusal> {
@@ -24,19 +28,88 @@ pub(crate) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
 }
 
 fn shown(call: &Call<'_>, vhost: &Arc<Vhost>) -> Value {
-    let mut shown = entries(json!({
+    let kept = call.mgmt.broker.parameters.get("", VHOST, vhost.name());
+    let mut shown = kept.as_ref().map(|kept| entries(defined(kept))).unwrap_or_default();
+    shown.extend(entries(json!({
         "name": &**vhost.name(),
-        "description": "",
-        "tags": [],
-        "metadata": {"description": "", "tags": []},
-        "default_queue_type": "classic",
+        "default_queue_type": vhost.limits().default_queue_kind.name(),
         "tracing": false,
         "cluster_state": {call.mgmt.node.as_str(): "running"},
-    }));
+    })));
     let rated = call.mgmt.rates.of(Subject::Vhost(Arc::downgrade(vhost)), Now::read().instant);
     rated.put(&LENGTHS, &mut shown);
     let mut stats = Map::new();
     rated.put(&MESSAGE_STATS, &mut stats);
     shown.insert("message_stats".to_owned(), Value::Object(stats));
     Value::Object(shown)
+}
+
+/// Makes a virtual host, or changes what is said about it. Who makes one may do everything in it.
+pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let name = call.part("vhost");
+    let is_new = call.mgmt.broker.vhost(name).is_none();
+    let mut answer = put_this(call, name, &call.object()?)?;
+    if is_new {
+        let permitted = call.mgmt.broker.set_permissions(&call.user()?.name, name, [".*"; 3]);
+        answer.after = change::done(call, permitted)?.after;
+    }
+    Ok(answer)
+}
+
+/// Makes or changes a virtual host as this object says.
+pub(crate) fn put_this(call: &Call<'_>, name: &str, body: &Map<String, Value>) -> Result<Answer, Refusal> {
+    let meta = body.get("metadata").and_then(Value::as_object);
+    let said = |key: &str| body.get(key).or_else(|| meta.and_then(|meta| meta.get(key)));
+    let tags = match said("tags") {
+        Some(Value::String(text)) => {
+            text.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect()
+        }
+        Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    };
+    let description = said("description").and_then(Value::as_str).unwrap_or_default();
+    let default_queue_type = said("default_queue_type").and_then(Value::as_str);
+    let request = VhostRequest { description, tags, default_queue_type };
+    change::done(call, call.mgmt.broker.put_vhost(name, &request))
+}
+
+/// Deletes a virtual host with all that is in it, and closes its connections.
+pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let name = call.part("vhost");
+    let begun = call.mgmt.broker.delete_vhost(name);
+    if begun.is_ok() {
+        change::close_connections(
+            call,
+            |opened| *opened.vhost == *name,
+            &format!("vhost '{name}' is deleted"),
+        );
+    }
+    change::done(call, begun)
+}
+
+/// A virtual host as definitions have it.
+pub(crate) fn defined(kept: &Kept) -> Value {
+    let mut shown = Map::new();
+    shown.insert("name".to_owned(), json!(&*kept.name));
+    let said = entries(json::table(kept.value().as_bytes()));
+    let is_said = |(key, value): &(String, Value)| key != "default_queue_type" || *value != json!("");
+    let metadata: Map<_, _> = said.into_iter().filter(is_said).collect();
+    shown.insert("metadata".to_owned(), Value::Object(metadata.clone()));
+    shown.extend(metadata);
+    Value::Object(shown)
+}
+
+/// What users may do in it.
+pub(crate) fn permissions(call: &Call<'_>) -> Result<Answer, Refusal> {
+    super::permissions::list_of_vhost(call)
+}
+
+/// With which keys.
+pub(crate) fn topic_permissions(call: &Call<'_>) -> Result<Answer, Refusal> {
+    super::permissions::list_topics_of_vhost(call)
+}
+
+/// It runs already.
+pub(crate) fn start(call: &Call<'_>) -> Result<Answer, Refusal> {
+    call.vhost().map(|_| Answer::done(Lsn::default()))
 }

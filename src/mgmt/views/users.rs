@@ -1,0 +1,177 @@
+//! /api/users: users, their permissions and their limits.
+
+use serde_json::{Map, Value, json};
+
+use crate::auth::password::{Hashing, PasswordHash};
+use crate::broker::admin::parameters::{Kept, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS};
+use crate::broker::admin::{AdminError, PasswordChange};
+use crate::message::place::Lsn;
+use crate::mgmt::answer::{Answer, Refusal};
+use crate::mgmt::call::Call;
+use crate::mgmt::change;
+use crate::mgmt::{json, listing};
+
+/// All users.
+pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let users = call.mgmt.broker.parameters.of("", USER, "");
+    listing::list(call, users, |user| user.name.to_string(), |user| shown(call, user))
+}
+
+/// Those who may do nothing anywhere.
+pub(crate) fn list_without_permissions(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let parameters = &call.mgmt.broker.parameters;
+    let mut users = parameters.of("", USER, "");
+    users.retain(|user| parameters.of("", PERMISSION, &format!("{}\0", user.name)).is_empty());
+    listing::list(call, users, |user| user.name.to_string(), |user| shown(call, user))
+}
+
+/// One user.
+pub(crate) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
+    Ok(listing::one(call, &shown(call, &find(call)?)))
+}
+
+fn find(call: &Call<'_>) -> Result<Kept, Refusal> {
+    call.mgmt.broker.parameters.get("", USER, call.part("user")).ok_or_else(Refusal::not_found)
+}
+
+/// A user as definitions have them, with their limits.
+pub(crate) fn shown(call: &Call<'_>, user: &Kept) -> Value {
+    let limits = call.mgmt.broker.parameters.get("", USER_LIMITS, &user.name);
+    let mut shown = json::entries(json::table(user.value().as_bytes()));
+    shown.insert("name".to_owned(), json!(&*user.name));
+    shown.insert(
+        "limits".to_owned(),
+        limits.map_or_else(|| json!({}), |kept| json::table(kept.value().as_bytes())),
+    );
+    Value::Object(shown)
+}
+
+/// Makes or changes a user.
+pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let body = call.object()?;
+    put_this(call, call.part("user"), &body)
+}
+
+/// Makes or changes a user as this object says.
+pub(crate) fn put_this(call: &Call<'_>, name: &str, body: &Map<String, Value>) -> Result<Answer, Refusal> {
+    let (password, tags) = read(body)?;
+    change::done(call, call.mgmt.broker.put_user(name, &password, &tags))
+}
+
+/// What an object says about a user.
+///
+/// # Errors
+/// What is missing or cannot be.
+pub(crate) fn read(body: &Map<String, Value>) -> Result<(PasswordChange, Vec<String>), Refusal> {
+    let tags =
+        match body.get("tags").or_else(|| body.get("administrator").filter(|value| value == &&json!(true))) {
+            Some(Value::Bool(_)) => vec!["administrator".to_owned()],
+            Some(Value::String(text)) => {
+                text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+            }
+            Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => return Err(Refusal::bad_request("tags_not_present")),
+        };
+    let password = match (
+        body.get("password").and_then(Value::as_str),
+        body.get("password_hash").and_then(Value::as_str),
+    ) {
+        (Some(_), Some(_)) => {
+            return Err(Refusal::bad_request("both_password_and_password_hash_are_provided"));
+        }
+        (Some(""), None) => return Err(Refusal::bad_request("password cannot be empty")),
+        (Some(password), None) => {
+            PasswordChange::Set(PasswordHash::hash(password.as_bytes()).map_err(AdminError::from)?)
+        }
+        (None, Some("") | None) => PasswordChange::None,
+        (None, Some(hash)) => {
+            let hashing = body.get("hashing_algorithm").and_then(Value::as_str).unwrap_or_default();
+            let hashing = Hashing::from_name(hashing).map_err(AdminError::from)?;
+            PasswordChange::Set(PasswordHash::from_base64(hashing, hash).map_err(AdminError::from)?)
+        }
+    };
+    Ok((password, tags))
+}
+
+/// Deletes a user, and closes their connections.
+pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let name = call.part("user");
+    let deleted = change::done(call, call.mgmt.broker.delete_user(name))?;
+    change::close_connections(call, |opened| opened.user == name, &format!("user '{name}' is deleted"));
+    Ok(deleted)
+}
+
+/// Deletes several.
+pub(crate) fn bulk_delete(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let body = call.object()?;
+    let names = body
+        .get("users")
+        .and_then(Value::as_array)
+        .ok_or_else(|| Refusal::bad_request("users is missing"))?;
+    let mut last = Answer::done(Lsn::default());
+    for name in names.iter().filter_map(Value::as_str) {
+        match change::done(call, call.mgmt.broker.delete_user(name)) {
+            Ok(deleted) => last = deleted,
+            // One that is gone already is what was wanted.
+            Err(refusal) if refusal.is_not_found() => continue,
+            Err(refusal) => return Err(refusal),
+        }
+        change::close_connections(call, |opened| opened.user == name, &format!("user '{name}' is deleted"));
+    }
+    Ok(last)
+}
+
+/// What a user may do, by virtual host.
+pub(crate) fn permissions(call: &Call<'_>) -> Result<Answer, Refusal> {
+    of_user(call, PERMISSION)
+}
+
+/// With which keys.
+pub(crate) fn topic_permissions(call: &Call<'_>) -> Result<Answer, Refusal> {
+    of_user(call, TOPIC_PERMISSION)
+}
+
+fn of_user(call: &Call<'_>, component: &str) -> Result<Answer, Refusal> {
+    let user = find(call)?;
+    let kept = call.mgmt.broker.parameters.of("", component, &format!("{}\0", user.name));
+    listing::list(call, kept, |kept| kept.name.to_string(), super::permissions::shown)
+}
+
+/// Limits of all users.
+pub(crate) fn list_limits(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let limits = call.mgmt.broker.parameters.of("", USER_LIMITS, "");
+    listing::list(call, limits, |kept| kept.name.to_string(), shown_limits)
+}
+
+/// Limits of one.
+pub(crate) fn show_limits(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let user = find(call)?;
+    let limits = call.mgmt.broker.parameters.get("", USER_LIMITS, &user.name);
+    listing::list(call, limits.into_iter().collect(), |kept| kept.name.to_string(), shown_limits)
+}
+
+fn shown_limits(kept: &Kept) -> Value {
+    json!({"user": &*kept.name, "value": json::table(kept.value().as_bytes())})
+}
+
+/// Sets one limit of a user.
+pub(crate) fn put_limit(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let broker = &call.mgmt.broker;
+    let user = find(call)?;
+    let before = broker.parameters.get("", USER_LIMITS, &user.name);
+    let limits = change::with_limit(call, before.as_ref())?;
+    change::done(call, broker.set_user_limits(&user.name, limits.as_table())).map(Answer::into_change)
+}
+
+/// Clears one limit of a user.
+pub(crate) fn delete_limit(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let broker = &call.mgmt.broker;
+    let user = find(call)?;
+    let before = broker.parameters.get("", USER_LIMITS, &user.name);
+    match change::without_limit(call, before.as_ref()) {
+        Some(limits) => {
+            change::done(call, broker.set_user_limits(&user.name, limits.as_table())).map(Answer::into_change)
+        }
+        None => change::done(call, broker.clear_user_limits(&user.name)).or_else(Refusal::if_gone),
+    }
+}
