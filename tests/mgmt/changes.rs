@@ -173,6 +173,8 @@ fn definitions_go_out_and_come_in_again() {
         "/api/topic-permissions/%2F/plain",
         &json!({"exchange": "x", "write": "a", "read": "b"}),
     );
+    update(&node, "PUT", "/api/user-limits/plain/max-channels", &json!({"value": 7}));
+    create(&node, "PUT", "/api/queues/%2F/passing", &json!({"durable": false}));
     let all = node.get("/api/definitions");
     let other = Node::start();
     update(&other, "POST", "/api/definitions", &all);

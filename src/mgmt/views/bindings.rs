@@ -254,15 +254,12 @@ impl BindingBody {
     }
 }
 
-/// Bindings as definitions have them: those between what survives a restart.
+/// Bindings as definitions have them: not those to queues that die with a connection.
 pub(crate) fn defined(vhost: &Arc<Vhost>) -> Vec<Value> {
     let mut all = vhost.bindings(&Wanted::All);
-    all.retain(|binding| {
-        let is_durable = match &binding.destination {
-            Destination::Queue(queue) => queue.properties.durable,
-            Destination::Exchange(exchange) => exchange.properties.durable,
-        };
-        is_durable && binding.source.properties.durable
+    all.retain(|binding| match &binding.destination {
+        Destination::Queue(queue) => queue.properties.exclusive_to.is_none(),
+        Destination::Exchange(_) => true,
     });
     let cut = |mut shown: Value| {
         if let Value::Object(entries) = &mut shown {

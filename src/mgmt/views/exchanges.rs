@@ -120,11 +120,11 @@ pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
     Ok(Answer::done(change::finish(&vhost, removal)))
 }
 
-/// Exchanges as definitions have them: those that survive a restart, and were not there from the start.
+/// Exchanges as definitions have them: those that were not there from the start.
 pub(crate) fn defined(vhost: &Arc<Vhost>) -> Vec<Value> {
     let mut exchanges = vhost.exchanges();
     let is_own = |name: &str| name.is_empty() || name.starts_with("amq.");
-    exchanges.retain(|exchange| exchange.properties.durable && !is_own(&exchange.properties.name));
+    exchanges.retain(|exchange| !is_own(&exchange.properties.name));
     exchanges.sort_by(|one, two| one.properties.name.cmp(&two.properties.name));
     exchanges.iter().map(|exchange| defined_one(exchange)).collect()
 }

@@ -214,10 +214,10 @@ pub(crate) fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
     Ok(Answer::done(Lsn::default()))
 }
 
-/// Queues as definitions have them: those that survive a restart.
+/// Queues as definitions have them: not those that die with a connection.
 pub(crate) fn defined(vhost: &Arc<Vhost>) -> Vec<Value> {
     let mut queues = vhost.queues();
-    queues.retain(|queue| queue.properties.durable);
+    queues.retain(|queue| queue.properties.exclusive_to.is_none());
     queues.sort_by(|one, two| one.properties.name.cmp(&two.properties.name));
     queues.iter().map(|queue| defined_one(queue)).collect()
 }

@@ -55,7 +55,12 @@ pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
 /// Makes or changes a user as this object says.
 pub(crate) fn put_this(call: &Call<'_>, name: &str, body: &Map<String, Value>) -> Result<Answer, Refusal> {
     let (password, tags) = read(body)?;
-    change::done(call, call.mgmt.broker.put_user(name, &password, &tags))
+    let mut answer = change::done(call, call.mgmt.broker.put_user(name, &password, &tags))?;
+    if let Some(Value::Object(limits)) = body.get("limits").filter(|limits| limits != &&json!({})) {
+        let limits = json::to_table(limits)?;
+        answer.after = change::done(call, call.mgmt.broker.set_user_limits(name, limits.as_table()))?.after;
+    }
+    Ok(answer)
 }
 
 /// What an object says about a user.

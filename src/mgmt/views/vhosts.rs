@@ -56,10 +56,14 @@ pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
     Ok(answer)
 }
 
-/// Makes or changes a virtual host as this object says.
+/// Makes or changes a virtual host as this object says. One that is there stays as it is when nothing is said.
 pub(crate) fn put_this(call: &Call<'_>, name: &str, body: &Map<String, Value>) -> Result<Answer, Refusal> {
     let meta = body.get("metadata").and_then(Value::as_object);
     let said = |key: &str| body.get(key).or_else(|| meta.and_then(|meta| meta.get(key)));
+    let is_silent = ["description", "tags", "default_queue_type"].iter().all(|key| said(key).is_none());
+    if is_silent && call.mgmt.broker.vhost(name).is_some_and(|vhost| !vhost.is_closing()) {
+        return Ok(Answer::done(Lsn::default()));
+    }
     let tags = match said("tags") {
         Some(Value::String(text)) => {
             text.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect()
