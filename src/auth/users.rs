@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use dashmap::DashMap;
@@ -24,6 +25,8 @@ pub struct User {
     /// How many channels they have open, in all of those.
     pub channels: Arc<Gauge>,
     profile: ArcSwap<Profile>,
+    /// Whether there is a topic permission at all, for most users have none.
+    has_topics: AtomicBool,
 }
 
 /// What a user is and may do at one moment.
@@ -55,11 +58,13 @@ impl Profile {
 impl User {
     /// A user with this profile.
     pub fn new(name: impl Into<String>, profile: Profile) -> Self {
+        let has_topics = !profile.topics.is_empty();
         Self {
             name: name.into(),
             connections: Arc::default(),
             channels: Arc::default(),
             profile: ArcSwap::from_pointee(profile),
+            has_topics: AtomicBool::new(has_topics),
         }
     }
 
@@ -81,7 +86,8 @@ impl User {
 
     /// Whether the user may write to, or read from, this topic exchange with this key.
     pub fn allows_topic(&self, vhost: &str, access: Access, exchange: &str, key: &str) -> bool {
-        self.profile().topics.get(vhost).is_none_or(|topics| topics.allows(access, exchange, key))
+        !self.has_topics.load(Ordering::Acquire)
+            || self.profile().topics.get(vhost).is_none_or(|topics| topics.allows(access, exchange, key))
     }
 
     /// Whether the user has this tag.
@@ -89,13 +95,15 @@ impl User {
         self.profile().has_tag(tag)
     }
 
-    /// Changes what they are and may do, for those as well who are logged in.
+    /// Changes what they are and may do, for those as well who are logged in. Changes come one at a time: administrators
+    /// hold a lock.
     pub fn change(&self, change: impl Fn(&mut Profile)) {
         self.profile.rcu(|profile| {
             let mut profile = Profile::clone(profile);
             change(&mut profile);
             profile
         });
+        self.has_topics.store(!self.profile().topics.is_empty(), Ordering::Release);
     }
 }
 

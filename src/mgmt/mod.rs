@@ -12,6 +12,7 @@ mod access;
 mod answer;
 mod call;
 mod change;
+mod insider;
 mod json;
 mod listing;
 mod openapi;

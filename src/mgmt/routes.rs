@@ -7,8 +7,8 @@ use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::openapi;
 use crate::mgmt::views::{
-    bindings, channels, connections, consumers, definitions, exchanges, health, metrics, node, odds,
-    overview, parameters, permissions, policies, queues, users, vhosts,
+    bindings, channels, connections, consumers, definitions, exchanges, health, messages, metrics, node,
+    odds, overview, parameters, permissions, policies, queues, users, vhosts,
 };
 
 /// What a body may have, in bytes, where a route says nothing else.
@@ -111,6 +111,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Get, "/api/exchanges/{vhost}/{name}", Management, Vhost, exchanges::show, "An exchange"),
     route(Put, "/api/exchanges/{vhost}/{name}", Management, Vhost, exchanges::put, "Declares an exchange"),
     route(Delete, "/api/exchanges/{vhost}/{name}", Management, Vhost, exchanges::delete, "Deletes an exchange"),
+    route(Post, "/api/exchanges/{vhost}/{name}/publish", Management, Vhost, messages::publish, "Publishes a message"),
     route(Get, "/api/exchanges/{vhost}/{name}/bindings/source", Management, Vhost, bindings::list_from, "Bindings from an exchange"),
     route(Get, "/api/exchanges/{vhost}/{name}/bindings/destination", Management, Vhost, bindings::list_to_exchange, "Bindings to an exchange"),
 
@@ -121,6 +122,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Put, "/api/queues/{vhost}/{name}", Management, Vhost, queues::put, "Declares a queue"),
     route(Delete, "/api/queues/{vhost}/{name}", Management, Vhost, queues::delete, "Deletes a queue"),
     route(Delete, "/api/queues/{vhost}/{name}/contents", Management, Vhost, queues::purge, "Removes the messages that are ready"),
+    route(Post, "/api/queues/{vhost}/{name}/get", Management, Vhost, messages::get, "Gets messages, to be kept or not"),
     route(Get, "/api/queues/{vhost}/{name}/bindings", Management, Vhost, bindings::list_to_queue, "Bindings to a queue"),
 
     route(Get, "/api/bindings", Management, Node, bindings::list, "Bindings"),

@@ -11,5 +11,6 @@ mod connections;
 mod fields;
 mod limits;
 mod listing;
+mod messages;
 mod metrics;
 mod node;

@@ -341,7 +341,7 @@ impl Vhost {
         }
         self.check_access(actor, Access::Read, ResourceKind::Exchange, request.source)?;
         match self.exchange(request.source) {
-            Some(source) => self.check_topic(actor, Access::Read, &source, request.key),
+            Some(source) => self.check_topic(actor, Access::Read, &source, request.key.as_bytes()),
             None => Ok(()),
         }
     }

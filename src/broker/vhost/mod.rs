@@ -180,17 +180,18 @@ impl Vhost {
         actor: &Actor,
         access: Access,
         exchange: &Exchange,
-        key: &str,
+        key: &[u8],
     ) -> Result<(), BrokerError> {
-        let name = &exchange.properties.name;
-        if exchange.properties.kind != ExchangeKind::Topic
-            || actor.user.allows_topic(&self.name, access, name, key)
-        {
+        if exchange.properties.kind != ExchangeKind::Topic {
+            return Ok(());
+        }
+        let key = String::from_utf8_lossy(key);
+        if actor.user.allows_topic(&self.name, access, &exchange.properties.name, &key) {
             return Ok(());
         }
         Err(BrokerError::TopicRefused {
             access: access.name(),
-            key: key.to_owned(),
+            key: key.into_owned(),
             exchange: exchange.resource(),
             user: actor.user.name.to_string(),
         })

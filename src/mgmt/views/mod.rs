@@ -8,6 +8,7 @@ pub(crate) mod counts;
 pub(crate) mod definitions;
 pub(crate) mod exchanges;
 pub(crate) mod health;
+pub(crate) mod messages;
 pub(crate) mod metrics;
 pub(crate) mod metrics_of;
 pub(crate) mod node;

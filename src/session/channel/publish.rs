@@ -384,8 +384,7 @@ fn check_exchange(link: &Link, names: Names<'_>) -> Result<Arc<Exchange>, Refusa
     if exchange.properties.internal {
         return Err(BrokerError::InternalExchange(exchange.resource()).into());
     }
-    let key = String::from_utf8_lossy(names.routing_key());
-    link.vhost.check_topic(&link.actor, Access::Write, &exchange, &key)?;
+    link.vhost.check_topic(&link.actor, Access::Write, &exchange, names.routing_key())?;
     Ok(exchange)
 }
 

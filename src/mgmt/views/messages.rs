@@ -1,0 +1,168 @@
+//! Messages over HTTP: published to an exchange, and got from a queue.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use crate::mgmt::answer::{Answer, Refusal};
+use crate::mgmt::call::Call;
+use crate::mgmt::change::text;
+use crate::mgmt::insider::{Heard, Insider};
+use crate::mgmt::json::{self, entries};
+use crate::mgmt::views::exchanges::name_of;
+use crate::protocol::methods::{BasicAck, BasicGet, BasicNack, BasicPublish, ConfirmSelect, Method};
+use crate::protocol::properties::{Properties, PropertiesBuf};
+
+/// So many messages are got at once, and bodies of so many bytes.
+const GET_MESSAGES_MAX: u64 = 10_000;
+const GET_BYTES_MAX: usize = 64 << 20;
+
+/// Publishes a message, and tells whether any queue took it.
+pub(crate) fn publish(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let body = call.object()?;
+    let payload = text(&body, "payload")?;
+    let payload = match text(&body, "payload_encoding")? {
+        "string" => payload.as_bytes().to_vec(),
+        "base64" => STANDARD.decode(payload).map_err(|_| Refusal::bad_request("payload is not base64"))?,
+        other => return Err(Refusal::bad_request(format!("Unsupported encoding: {other}"))),
+    };
+    let properties = match body.get("properties") {
+        Some(Value::Object(properties)) => read(properties)?,
+        None | Some(Value::Null | Value::Array(_)) => PropertiesBuf::new(),
+        Some(_) => return Err(Refusal::bad_request("properties are no object")),
+    };
+    let mut insider = Insider::connect(&call.mgmt.broker, call.user()?, call.part("vhost"))?;
+    let is_selected = |method: &Method<'_>| matches!(method, Method::ConfirmSelectOk(_));
+    insider.ask(&Method::ConfirmSelect(ConfirmSelect { nowait: false }), is_selected)?;
+    let (exchange, routing_key) =
+        (name_of(call.part("name")).as_bytes(), text(&body, "routing_key")?.as_bytes());
+    let publish = BasicPublish { exchange, routing_key, mandatory: true, immediate: false };
+    insider.tell_content(&Method::BasicPublish(publish), &properties.encode(), &payload);
+    let mut routed = true;
+    loop {
+        let heard = insider.hear()?;
+        match heard.method() {
+            Some(Method::BasicReturn(_)) => routed = false,
+            Some(Method::BasicAck(_)) => return Ok(Answer::json(&json!({"routed": routed}))),
+            Some(Method::BasicNack(_)) => return Err(Refusal::bad_request("rejected")),
+            _ => {}
+        }
+    }
+}
+
+/// Gets messages from a queue. They go back, or are gone, as the body says.
+pub(crate) fn get(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let body = call.object()?;
+    let (keeps, requeues) = match text(&body, "ackmode")? {
+        "ack_requeue_true" | "reject_requeue_true" => (false, true),
+        "ack_requeue_false" => (true, false),
+        "reject_requeue_false" => (false, false),
+        other => return Err(Refusal::bad_request(format!("ackmode {other:?} is unknown"))),
+    };
+    let count = body.get("count").and_then(|count| count.as_u64().or_else(|| count.as_str()?.parse().ok()));
+    let count = count.ok_or_else(|| Refusal::bad_request("[{key_missing,count}]"))?.min(GET_MESSAGES_MAX);
+    let as_base64 = match text(&body, "encoding")? {
+        "auto" => false,
+        "base64" => true,
+        other => return Err(Refusal::bad_request(format!("Unsupported encoding: {other}"))),
+    };
+    let truncate =
+        body.get("truncate").and_then(|bytes| bytes.as_u64().or_else(|| bytes.as_str()?.parse().ok()));
+    let mut insider = Insider::connect(&call.mgmt.broker, call.user()?, call.part("vhost"))?;
+    let (queue, is_answer) = (call.part("name"), |method: &Method<'_>| {
+        matches!(method, Method::BasicGetOk(_) | Method::BasicGetEmpty(_))
+    });
+    let (mut shown, mut bytes) = (Vec::new(), 0);
+    while (shown.len() as u64) < count && bytes < GET_BYTES_MAX {
+        let heard = insider.ask(&Method::BasicGet(BasicGet { queue, no_ack: false }), is_answer)?;
+        bytes += heard.body.len();
+        let Some(message) = show(&heard, as_base64, truncate) else { break };
+        shown.push(message);
+    }
+    let (delivery_tag, multiple) = (0, true);
+    if !shown.is_empty() {
+        insider.tell(&match keeps {
+            true => Method::BasicAck(BasicAck { delivery_tag, multiple }),
+            false => Method::BasicNack(BasicNack { delivery_tag, multiple, requeue: requeues }),
+        });
+    }
+    Ok(Answer::json(&Value::Array(shown)))
+}
+
+fn show(heard: &Heard, as_base64: bool, truncate: Option<u64>) -> Option<Value> {
+    let Some(Method::BasicGetOk(ok)) = heard.method() else { return None };
+    let length = truncate.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+    let payload = heard.body.get(..length.min(heard.body.len())).unwrap_or_default();
+    let (payload, encoding) = match std::str::from_utf8(payload) {
+        Ok(text) if !as_base64 => (text.to_owned(), "string"),
+        _ => (STANDARD.encode(payload), "base64"),
+    };
+    Some(json!({
+        "payload_bytes": heard.body.len(),
+        "redelivered": ok.redelivered,
+        "exchange": String::from_utf8_lossy(ok.exchange),
+        "routing_key": String::from_utf8_lossy(ok.routing_key),
+        "message_count": ok.message_count,
+        "properties": shown(&Properties::unchecked(&heard.properties)),
+        "payload": payload,
+        "payload_encoding": encoding,
+    }))
+}
+
+/// Properties as RabbitMQ shows them; those that a message has not are left out.
+fn shown(properties: &Properties<'_>) -> Value {
+    let mut shown = entries(json!({
+        "headers": properties.headers().map(|headers| json::table(headers.as_bytes())),
+        "delivery_mode": properties.delivery_mode(),
+        "priority": properties.priority(),
+        "timestamp": properties.timestamp(),
+    }));
+    let texts = [
+        ("content_type", properties.content_type()),
+        ("content_encoding", properties.content_encoding()),
+        ("correlation_id", properties.correlation_id()),
+        ("reply_to", properties.reply_to()),
+        ("expiration", properties.expiration()),
+        ("message_id", properties.message_id()),
+        ("type", properties.kind()),
+        ("user_id", properties.user_id()),
+        ("app_id", properties.app_id()),
+        ("cluster_id", properties.cluster_id()),
+    ];
+    for (name, value) in texts {
+        shown.insert(name.to_owned(), json!(value.map(String::from_utf8_lossy)));
+    }
+    shown.retain(|_, value| !value.is_null());
+    Value::Object(shown)
+}
+
+fn read(properties: &Map<String, Value>) -> Result<PropertiesBuf, Refusal> {
+    let mut read = PropertiesBuf::new();
+    for (name, value) in properties {
+        let wrong = || Refusal::bad_request(format!("property {name} cannot be {value}"));
+        let number = || value.as_u64().or_else(|| value.as_str()?.parse().ok()).ok_or_else(wrong);
+        let octet = || u8::try_from(number()?).map_err(|_| wrong());
+        let text = || value.as_str().filter(|text| text.len() <= 255).ok_or_else(wrong);
+        match name.as_str() {
+            "headers" => {
+                let headers = json::to_table(value.as_object().ok_or_else(wrong)?)?;
+                read.headers(headers.as_table())
+            }
+            "delivery_mode" => read.delivery_mode(octet()?),
+            "priority" => read.priority(octet()?),
+            "timestamp" => read.timestamp(number()?),
+            "content_type" => read.content_type(text()?),
+            "content_encoding" => read.content_encoding(text()?),
+            "correlation_id" => read.correlation_id(text()?),
+            "reply_to" => read.reply_to(text()?),
+            "expiration" => read.expiration(text()?),
+            "message_id" => read.message_id(text()?),
+            "type" => read.kind(text()?),
+            "user_id" => read.user_id(text()?),
+            "app_id" => read.app_id(text()?),
+            "cluster_id" => read.cluster_id(text()?),
+            _ => return Err(Refusal::bad_request(format!("property {name} is unknown"))),
+        };
+    }
+    Ok(read)
+}
