@@ -94,10 +94,17 @@ impl Exchange {
     }
 
     /// What its virtual host's policies say now counts from now on.
-    pub(super) fn follow(&self, policies: &Policies) {
-        let applied = policies.for_exchange(&self.properties.name);
-        let alternate = applied.alternate();
-        self.policies.store((!applied.is_empty()).then(|| Arc::new((applied, alternate))));
+    pub(super) fn follow(&self, policies: &ArcSwap<Policies>) {
+        loop {
+            let followed = policies.load_full();
+            let applied = followed.for_exchange(&self.properties.name);
+            let alternate = applied.alternate();
+            self.policies.store((!applied.is_empty()).then(|| Arc::new((applied, alternate))));
+            // Somebody else may have followed later ones in between.
+            if Arc::ptr_eq(&followed, &policies.load()) {
+                return;
+            }
+        }
     }
 
     /// Shows the name of the exchange that gets what this one cannot route: as it was declared, or else by policy.

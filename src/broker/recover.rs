@@ -237,7 +237,7 @@ impl Broker {
         let broker = Self::with_node(config, node);
         let Fold { definitions, queues, shared: packs, .. } = recovered;
         let was_seeded = broker.restore_parameters(&definitions);
-        broker.restore(&definitions, queues, is_clean).log(is_clean);
+        broker.restore(&definitions, queues, was_seeded, is_clean).log(is_clean);
         if was_seeded {
             broker.compare_with_seed();
         } else {
@@ -251,6 +251,7 @@ impl Broker {
         &self,
         definitions: &Definitions,
         mut queues: BTreeMap<QueueId, RecoveredQueue>,
+        has_vhosts: bool,
         is_clean: bool,
     ) -> Restored {
         let mut restored = Restored::default();
@@ -268,8 +269,13 @@ impl Broker {
                     self.vhost_or_new(vhost).restore_queue(queue, &definition, classic, next_seq);
                 }
                 Definition::Bound(binding) => {
-                    restored.bindings += 1;
-                    self.vhost_or_new(binding.vhost).restore_binding(&binding);
+                    // Before virtual hosts were said to be there they were by what was in them.
+                    let vhost = self.vhost(binding.vhost);
+                    let vhost = vhost.or_else(|| (!has_vhosts).then(|| self.vhost_or_new(binding.vhost)));
+                    if let Some(vhost) = vhost {
+                        restored.bindings += 1;
+                        vhost.restore_binding(&binding);
+                    }
                 }
                 _ => {}
             }

@@ -119,11 +119,6 @@ impl Refusal {
         self.status == StatusCode::NOT_FOUND
     }
 
-    /// That something is not there is no refusal to who wants it gone.
-    pub(crate) fn if_gone(self) -> Result<Answer, Self> {
-        if self.is_not_found() { Ok(Answer::done(Lsn::default())) } else { Err(self) }
-    }
-
     /// It is about one of many things that came together.
     pub(crate) fn of_item(self, list: &str, number: usize) -> Self {
         let reason = format!("{list}[{number}]: {}", self.reason);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::broker::admin::parameters::Kept;
+use crate::auth::permissions::Permissions;
+use crate::auth::users::{Profile, User};
 use crate::broker::admin::{AdminError, Undertaking};
 use crate::broker::error::BrokerError;
 use crate::broker::node::ConnectionId;
@@ -17,9 +18,9 @@ use crate::clock::Now;
 use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
-use crate::protocol::field::Field;
-use crate::protocol::table::TableBuf;
 
+/// Short strings have no more, in bytes.
+const SHORT_BYTES_MAX: usize = 255;
 /// Connections have numbers from one on: this is nobody's.
 const NO_CONNECTION: ConnectionId = ConnectionId(0);
 
@@ -68,6 +69,16 @@ pub(crate) fn actor(call: &Call<'_>) -> Result<Actor, Refusal> {
     Ok(Actor { user: Arc::clone(call.user()?), connection: NO_CONNECTION })
 }
 
+/// Who brings definitions in: an administrator, who need not have permissions in the virtual hosts that come with them.
+///
+/// # Errors
+/// Nobody does.
+pub(crate) fn importer(call: &Call<'_>, vhost: &str) -> Result<Actor, Refusal> {
+    let permissions = [(vhost.to_owned(), Permissions::all())].into();
+    let user = User::new(&call.user()?.name, Profile { permissions, ..Profile::default() });
+    Ok(Actor { user: Arc::new(user), connection: NO_CONNECTION })
+}
+
 /// Closes the connections of which this is true.
 pub(crate) fn close_connections(call: &Call<'_>, is_meant: impl Fn(&Opened) -> bool, reason: &str) {
     let broker = &call.mgmt.broker;
@@ -96,33 +107,28 @@ pub(crate) fn flag(body: &Map<String, Value>, name: &str, usual: bool) -> bool {
     }
 }
 
-/// Limits with the one more that the path and the body say.
+/// The number that a body sets a limit to.
 ///
 /// # Errors
 /// A body without a number.
-pub(crate) fn with_limit(call: &Call<'_>, before: Option<&Kept>) -> Result<TableBuf, Refusal> {
+pub(crate) fn limit(call: &Call<'_>) -> Result<i64, Refusal> {
     let body = call.object()?;
     let value = body.get("value").ok_or_else(|| Refusal::bad_request("[{key_missing,value}]"))?;
     let value = value.as_i64().or_else(|| value.as_str()?.parse().ok());
-    let value = value.ok_or_else(|| Refusal::bad_request("the value is no number"))?;
-    let mut limits = without(call.part("name"), before);
-    limits.insert(call.part("name"), Field::I64(value));
-    Ok(limits)
+    value.ok_or_else(|| Refusal::bad_request("the value is no number"))
 }
 
-/// Limits without the one that the path names; nothing when none is left.
-pub(crate) fn without_limit(call: &Call<'_>, before: Option<&Kept>) -> Option<TableBuf> {
-    Some(without(call.part("name"), before)).filter(|limits| !limits.as_table().is_empty())
-}
-
-fn without(name: &str, before: Option<&Kept>) -> TableBuf {
-    let mut limits = TableBuf::new();
-    for (key, value) in before.iter().flat_map(|kept| kept.value().iter()) {
-        if key != name.as_bytes() {
-            limits.insert_bytes(key, value);
-        }
+/// Whether this can be a name, or a key: both are short strings for clients.
+///
+/// # Errors
+/// It is too long.
+pub(crate) fn check_length(name: &str) -> Result<(), Refusal> {
+    match name.len() {
+        ..=SHORT_BYTES_MAX => Ok(()),
+        bytes => Err(Refusal::bad_request(format!(
+            "a name or key of {bytes} bytes is longer than {SHORT_BYTES_MAX}"
+        ))),
     }
-    limits
 }
 
 impl From<AdminError> for Refusal {

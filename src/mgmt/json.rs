@@ -64,7 +64,7 @@ pub(crate) fn arguments(body: &Map<String, Value>) -> Result<TableBuf, Refusal> 
 /// # Errors
 /// A key that is too long, or objects in objects beyond what clients may send.
 pub(crate) fn to_table(object: &Map<String, Value>) -> Result<TableBuf, Refusal> {
-    table_at(object, 0)
+    checked(table_at(object, 0)?)
 }
 
 fn table_at(object: &Map<String, Value>, depth: usize) -> Result<TableBuf, Refusal> {
@@ -81,6 +81,14 @@ fn table_at(object: &Map<String, Value>, depth: usize) -> Result<TableBuf, Refus
         })?;
     }
     Ok(table)
+}
+
+/// What clients may not send is not taken from others either.
+fn checked(table: TableBuf) -> Result<TableBuf, Refusal> {
+    match Table::parse(table.as_table().as_bytes()) {
+        Ok(_) => Ok(table),
+        Err(error) => Err(Refusal::bad_request(error.to_string())),
+    }
 }
 
 /// Shows a value as a field.

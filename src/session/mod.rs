@@ -307,6 +307,8 @@ impl Session {
             handshake::Step::Verify(credentials) => self.verification = Some(credentials),
             handshake::Step::Opened { user, vhost, tuned, client, name, said } => {
                 self.show(&user, &vhost, tuned, said, now);
+                // Who deletes it closes it first, and then the connections that are shown to be in it.
+                let is_closing = vhost.is_closing();
                 self.log_opened(&user, &vhost, &name, now);
                 self.frame_max = tuned.frame_max;
                 self.phase_deadline = None;
@@ -316,6 +318,10 @@ impl Session {
                 let link =
                     Link::new(Arc::clone(&self.broker), actor, vhost, Arc::clone(&self.outbox), out, now);
                 self.phase = Phase::Running(Box::new(Running::new(link, tuned, client)));
+                if is_closing {
+                    let refusal = Refusal::new(ReplyCode::ConnectionForced, "vhost is being deleted");
+                    self.fail(&refusal.into(), false, now);
+                }
             }
             handshake::Step::Refused(refusal) => self.fail(&Failure::new(refusal, id), false, now),
             handshake::Step::Dropped(reason) => {

@@ -212,3 +212,35 @@ fn mandatory_messages_are_refused_and_not_returned_where_the_key_is_forbidden() 
     let text = refused("write", "topic 'b' in exchange 'amq.topic'");
     client.expect_channel_close((60, 40), 403, &text);
 }
+
+#[test]
+fn a_queue_that_is_declared_under_a_policy_does_not_stop_the_clock() {
+    let own = OwnBroker::start(|_| {});
+    let mut client = Client::at(own.address);
+    set_policy(&own, "^limited$", &[("max-length", Field::I64(5))]);
+    client.declare(queue_declare("limited"));
+    client.declare(queue_declare("dead"));
+    let arguments = table(&[
+        ("x-message-ttl", Field::I64(1)),
+        ("x-dead-letter-exchange", Field::LongStr(b"")),
+        ("x-dead-letter-routing-key", Field::LongStr(b"dead")),
+    ]);
+    client.declare(QueueDeclare { arguments: Table::unchecked(&arguments), ..queue_declare("brief") });
+    client.consume("dead");
+    client.put("brief", "on time");
+    assert_eq!(client.delivery().text(), "on time");
+}
+
+#[test]
+fn nothing_new_comes_into_a_virtual_host_that_goes() {
+    let own = OwnBroker::start(|_| {});
+    finish(&own, own.broker.put_vhost("v", &VhostRequest::default()));
+    finish(&own, own.broker.set_permissions("guest", "v", [".*"; 3]));
+    let mut client = Login { address: own.address, vhost: "v", ..Login::default() }.connect();
+    client.declare(queue_declare("q"));
+    let _leaving = own.broker.delete_vhost("v").unwrap();
+    let refused = "PRECONDITION_FAILED - vhost 'v' is being deleted";
+    client.check_channel_close(&Method::QueueDeclare(queue_declare("late")), 406, refused);
+    client.open_channel(2).on(2);
+    client.check_channel_close(&Method::QueueBind(queue_bind("q", "amq.direct", "k")), 406, refused);
+}

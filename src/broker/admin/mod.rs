@@ -26,7 +26,7 @@ mod tests;
 use thiserror::Error;
 
 pub use self::parameters::Parameters;
-pub use self::policies::PolicyRequest;
+pub use self::policies::{PolicyRequest, check_policy};
 pub use self::seed::SeedError;
 pub use self::users::{PasswordChange, UserLimits};
 pub use self::vhosts::VhostRequest;

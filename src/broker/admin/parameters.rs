@@ -188,6 +188,22 @@ impl Changing<'_> {
         Undertaking::done(is_new, logged.end)
     }
 
+    /// Sets one, or clears it when there is nothing left of it, which it may not be there for.
+    pub(super) fn replace(
+        &mut self,
+        parameter: Parameter<'_>,
+        value: Table<'_>,
+        apply: impl FnOnce(),
+    ) -> Result<Undertaking, AdminError> {
+        match value.is_empty() {
+            false => Ok(self.set(parameter, value, apply)),
+            true => self.clear(parameter, apply).or_else(|error| match error {
+                AdminError::NotFound => Ok(Undertaking::default()),
+                other => Err(other),
+            }),
+        }
+    }
+
     /// Clears one that is there, as [`Changing::set`] sets it.
     ///
     /// # Errors
@@ -246,11 +262,11 @@ impl Broker {
         check_component(component)?;
         check_name(name)?;
         check_value(value)?;
-        self.vhost(vhost).ok_or(AdminError::NotFound)?;
         if component == VHOST_LIMITS {
             return self.set_vhost_limits(vhost, value);
         }
         let mut changing = self.change_parameters();
+        self.vhost(vhost).filter(|vhost| !vhost.is_closing()).ok_or(AdminError::NotFound)?;
         Ok(changing.set(Parameter { vhost, component, name }, value, || {}))
     }
 
@@ -299,6 +315,20 @@ fn check_component(component: &str) -> Result<(), AdminError> {
 /// What a number of a limit says: below zero there is none.
 pub(super) fn limit(value: Table<'_>, name: &str) -> Option<u64> {
     value.get(name).and_then(|value| value.as_int()).and_then(|value| u64::try_from(value).ok())
+}
+
+/// Limits with this one changed, or taken away.
+pub(super) fn with_limit(before: Option<&Kept>, name: &str, value: Option<i64>) -> TableBuf {
+    let mut limits = TableBuf::new();
+    for (key, other) in before.iter().flat_map(|kept| kept.value().iter()) {
+        if key != name.as_bytes() {
+            limits.insert_bytes(key, other);
+        }
+    }
+    if let Some(value) = value {
+        limits.insert(name, Field::I64(value));
+    }
+    limits
 }
 
 /// Whether all of these are limits of these names.

@@ -102,7 +102,15 @@ fn component(author: Author) -> &'static str {
     }
 }
 
-/// Everything that is wrong is said at once.
+/// Whether a policy can be set. Everything that is wrong is said at once.
+///
+/// # Errors
+/// In RabbitMQ's words.
+pub fn check_policy(author: Author, request: &PolicyRequest<'_>) -> Result<(), AdminError> {
+    check_name(request.name)?;
+    check(author, request).map(drop)
+}
+
 fn check(author: Author, request: &PolicyRequest<'_>) -> Result<Policy, AdminError> {
     let mut wrong = String::new();
     if request.definition.is_empty() {

@@ -4,9 +4,10 @@ use super::{AdminError, PasswordChange, PolicyRequest, Undertaking, VhostRequest
 use crate::auth::password::PasswordHash;
 use crate::auth::permissions::Access;
 use crate::broker::Broker;
+use crate::broker::error::ResourceKind;
 use crate::broker::memory::Memory;
 use crate::broker::policy::Author;
-use crate::broker::vhost::{Actor, ExchangeRequest, QueueRequest};
+use crate::broker::vhost::{Actor, BindingRequest, ExchangeRequest, QueueRequest};
 use crate::broker::wakes::Wakes;
 use crate::config::Config;
 use crate::protocol::field::Field;
@@ -195,4 +196,45 @@ fn a_virtual_host_goes_with_all_that_is_in_it() {
     let broker = crashed(broker, &disk);
     assert!(broker.vhost("v").is_none() && !broker.users.get("guest").unwrap().may_open("v"));
     assert!(broker.parameters.of_vhosts().is_empty());
+}
+
+#[test]
+fn a_deleted_virtual_host_stays_away_and_spares_the_next_of_its_name() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let broker = open(&disk);
+    finish(&broker, broker.put_vhost("v", &VhostRequest::default()));
+    finish(&broker, broker.set_permissions("guest", "v", [".*"; 3]));
+    // A binding between what is not declared.
+    let (source, destination, key, arguments) = ("amq.direct", "amq.fanout", "k", Table::EMPTY);
+    let binding = BindingRequest { source, kind: ResourceKind::Exchange, destination, key, arguments };
+    broker.vhost("v").unwrap().bind(&actor(&broker), &binding).unwrap();
+    // Twice at once, and the second one is slow.
+    let slow = broker.delete_vhost("v");
+    finish(&broker, broker.delete_vhost("v"));
+    let broker = crashed(broker, &disk);
+    assert!(broker.vhost("v").is_none(), "it is not made by what was in it");
+    drop(slow);
+    finish(&broker, broker.put_vhost("v", &VhostRequest::default()));
+    let slow = broker.delete_vhost("v");
+    finish(&broker, broker.delete_vhost("v"));
+    finish(&broker, broker.put_vhost("v", &VhostRequest::default()));
+    finish(&broker, slow);
+    assert!(broker.vhost("v").is_some_and(|vhost| !vhost.is_closing()));
+    assert!(crashed(broker, &disk).vhost("v").is_some());
+}
+
+#[test]
+fn of_equal_priority_the_same_policy_applies_after_a_restart() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let broker = open(&disk);
+    declare(&broker, "q");
+    for (name, length) in [("b", 1), ("a", 2)] {
+        let definition = table(&[("max-length", Field::I64(length))]);
+        let definition = definition.as_table();
+        let request = PolicyRequest { name, pattern: "", apply_to: "all", priority: 0, definition };
+        finish(&broker, broker.set_policy(Author::User, "/", &request));
+    }
+    let told = |broker: &Broker| broker.vhost("/").unwrap().queue("q").unwrap().lock().settings.length_max;
+    assert_eq!(told(&broker), Some(2));
+    assert_eq!(told(&crashed(broker, &disk)), Some(2));
 }

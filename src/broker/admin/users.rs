@@ -6,7 +6,7 @@ use crate::auth::password::{Hashing, PasswordError, PasswordHash};
 use crate::auth::users::{Profile, User};
 use crate::broker::Broker;
 use crate::broker::admin::parameters::{
-    self, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS, check_limits, limit, of_broker,
+    self, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS, check_limits, limit, of_broker, with_limit,
 };
 use crate::broker::admin::{AdminError, Undertaking, check_name};
 use crate::protocol::field::Field;
@@ -98,6 +98,24 @@ impl Broker {
         let mut changing = self.change_parameters();
         let user = self.users.get(name).ok_or(AdminError::NotFound)?;
         Ok(changing.set(of_broker(USER_LIMITS, name), limits, || apply_limits(&user, limits)))
+    }
+
+    /// Sets one limit of a user, or takes it away.
+    ///
+    /// # Errors
+    /// As [`Broker::set_user_limits`].
+    pub fn set_user_limit(
+        &self,
+        name: &str,
+        limit: &str,
+        value: Option<i64>,
+    ) -> Result<Undertaking, AdminError> {
+        let mut changing = self.change_parameters();
+        let user = self.users.get(name).ok_or(AdminError::NotFound)?;
+        let limits = with_limit(self.parameters.get("", USER_LIMITS, name).as_ref(), limit, value);
+        check_limits(limits.as_table(), &[CONNECTIONS_MAX, CHANNELS_MAX], "user-limits")?;
+        let apply = || apply_limits(&user, limits.as_table());
+        changing.replace(of_broker(USER_LIMITS, name), limits.as_table(), apply)
     }
 
     /// A user has no limits any more.

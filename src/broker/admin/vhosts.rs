@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::broker::Broker;
 use crate::broker::admin::parameters::{
     Kept, LIMITS, PERMISSION, TOPIC_PERMISSION, VHOST, VHOST_LIMITS, check_limits, check_value, limit,
-    of_broker,
+    of_broker, with_limit,
 };
 use crate::broker::admin::{AdminError, Rest, Undertaking, check_name};
 use crate::broker::vhost::Vhost;
@@ -102,6 +102,23 @@ impl Broker {
         Ok(changing.set(limits_of(name), limits, || apply_limits(&vhost, limits)))
     }
 
+    /// Sets one limit of a virtual host, or takes it away.
+    ///
+    /// # Errors
+    /// As [`Broker::set_vhost_limits`].
+    pub fn set_vhost_limit(
+        &self,
+        name: &str,
+        limit: &str,
+        value: Option<i64>,
+    ) -> Result<Undertaking, AdminError> {
+        let mut changing = self.change_parameters();
+        let vhost = self.vhost(name).ok_or(AdminError::NotFound)?;
+        let limits = with_limit(self.parameters.get(name, VHOST_LIMITS, LIMITS).as_ref(), limit, value);
+        check_limits(limits.as_table(), &[QUEUES_MAX, CONNECTIONS_MAX], "limits")?;
+        changing.replace(limits_of(name), limits.as_table(), || apply_limits(&vhost, limits.as_table()))
+    }
+
     /// A virtual host has no limits any more.
     ///
     /// # Errors
@@ -156,7 +173,7 @@ impl Leaving {
             match self.vhost.end_some(ENDED_PER_STEP) {
                 Some(removal) => self.removal = removal,
                 None => {
-                    *after = (*after).max(broker.forget_vhost(self.vhost.name()));
+                    *after = (*after).max(broker.forget_vhost(&self.vhost));
                     return true;
                 }
             }
@@ -166,9 +183,13 @@ impl Leaving {
 }
 
 impl Broker {
-    /// The end of a virtual host in which nothing is left: what was said about it goes, and last it itself.
-    fn forget_vhost(&self, name: &str) -> Lsn {
-        let mut changing = self.change_parameters();
+    /// The end of a virtual host in which nothing is left: what was said about it goes, and last it itself. Somebody else
+    /// may have deleted it as well, and there may be another of its name.
+    fn forget_vhost(&self, vhost: &Arc<Vhost>) -> Lsn {
+        let (name, mut changing) = (&**vhost.name(), self.change_parameters());
+        if !self.vhost(name).is_some_and(|registered| Arc::ptr_eq(&registered, vhost)) {
+            return Lsn::default();
+        }
         let of_vhost = self.parameters.of_vhosts().into_iter().filter(|kept| *kept.vhost == *name);
         for kept in of_vhost {
             let parameter = Parameter { vhost: name, component: &kept.component, name: &kept.name };
@@ -190,7 +211,8 @@ impl Broker {
                 }));
             }
         }
-        let gone = changing.clear(of_broker(VHOST, name), || drop(self.vhosts.remove(name)));
+        let gone = changing.clear(of_broker(VHOST, name), || {});
+        self.vhosts.remove(name);
         gone.map(|gone| gone.after).unwrap_or_default()
     }
 }

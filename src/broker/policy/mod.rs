@@ -7,6 +7,7 @@
 mod keys;
 mod merge;
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use crate::protocol::field::Field;
 use crate::protocol::table::{Table, TableBuf};
 use crate::queue::settings::{QueueKind, Settings};
 
-/// The most bytes one compiled pattern may take.
-const COMPILED_BYTES_MAX: usize = 1 << 20;
+/// The most bytes one compiled pattern may take, and the longest that is compiled at all.
+const COMPILED_BYTES_MAX: usize = 256 * 1024;
+const PATTERN_BYTES_MAX: usize = 4096;
 
 /// What a policy applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,6 +112,9 @@ impl Policy {
         priority: i64,
         definition: Table<'_>,
     ) -> Result<Self, String> {
+        if pattern.len() > PATTERN_BYTES_MAX {
+            return Err(format!("longer than {PATTERN_BYTES_MAX} bytes"));
+        }
         let pattern = RegexBuilder::new(pattern).size_limit(COMPILED_BYTES_MAX).build();
         let pattern = pattern.map_err(|error| {
             error.to_string().lines().next_back().unwrap_or_default().trim_start_matches("error: ").to_owned()
@@ -192,8 +197,9 @@ impl Policies {
     pub(in crate::broker) fn with(&self, author: Author, policy: Policy) -> Self {
         let mut changed = self.without(author, &policy.name);
         let list = changed.of_mut(author);
-        // Of equal priority the one that was set first stays first.
-        let place = list.partition_point(|other| other.priority >= policy.priority);
+        // Of equal priority by name, so that a restart finds the same first.
+        let rank = |policy: &Policy| (Reverse(policy.priority), policy.name.clone());
+        let place = list.partition_point(|other| rank(other) < rank(&policy));
         list.insert(place, Arc::new(policy));
         changed
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::broker::policy::{Applied, Policies};
-use crate::broker::queue::handle::Queue;
+use crate::broker::queue::handle::{Queue, State};
 use crate::broker::wakes::Wakes;
 use crate::protocol::table::Table;
 
@@ -19,19 +19,11 @@ impl Queue {
     /// has had its time, goes at the next look, which is asked for. The policies are read under the lock: whoever comes
     /// last has the last ones.
     pub(in crate::broker) fn follow(self: &Arc<Self>, policies: &ArcSwap<Policies>, wakes: &mut Wakes) {
-        if self.delays_for().is_some() {
-            return;
-        }
         let state = &mut *self.lock();
-        let applied = policies.load().for_queue(&self.properties.name, self.kind);
-        let settings = applied.settings(Table::unchecked(&self.properties.arguments));
-        self.policies.store((!applied.is_empty()).then(|| Arc::new(applied)));
-        if settings == *state.settings {
+        let (was_leased, buried) = (state.settings.expires_ms.is_some(), state.settings.buries());
+        if !self.take_policies(state, policies) {
             return;
         }
-        let was_leased = state.settings.expires_ms.is_some();
-        let buried = state.settings.buries();
-        self.swap_settings(state, settings);
         if state.settings.expires_ms.is_some() && !was_leased {
             state.used_ms = wakes.now_ms();
         }
@@ -39,5 +31,25 @@ impl Queue {
             state.classic.look_through();
         }
         self.node.deadlines.note(self, state.deadline.replace(0), 0, wakes);
+    }
+
+    /// It is new, or was found on the disk: nobody has seen it, and whoever makes it looks at it.
+    pub(in crate::broker) fn begin_under(&self, policies: &ArcSwap<Policies>) {
+        self.take_policies(&mut self.lock(), policies);
+    }
+
+    /// Whether they say something else than before.
+    fn take_policies(&self, state: &mut State, policies: &ArcSwap<Policies>) -> bool {
+        if self.delays_for().is_some() {
+            return false;
+        }
+        let applied = policies.load().for_queue(&self.properties.name, self.kind);
+        let settings = applied.settings(Table::unchecked(&self.properties.arguments));
+        self.policies.store((!applied.is_empty()).then(|| Arc::new(applied)));
+        let is_other = settings != *state.settings;
+        if is_other {
+            self.swap_settings(state, settings);
+        }
+        is_other
     }
 }

@@ -244,7 +244,9 @@ impl Vhost {
     pub fn bind(&self, actor: &Actor, request: &BindingRequest<'_>) -> Result<Bound, BrokerError> {
         self.check_binding_access(actor, request)?;
         let mut definitions = self.definitions.lock();
+        self.check_open()?;
         let source = self.find_exchange(request.source)?;
+        self.check_topic(actor, Access::Read, &source, request.key.as_bytes())?;
         let destination = self.destination(request)?;
         if let Destination::Queue(queue) = &destination {
             check_owner(queue, actor)?;
@@ -299,6 +301,7 @@ impl Vhost {
         else {
             return Ok(Removal::nothing(self.last_definition()));
         };
+        self.check_topic(actor, Access::Read, &source, request.key.as_bytes())?;
         if let Destination::Queue(queue) = &destination {
             check_owner(queue, actor)?;
         }
@@ -339,11 +342,7 @@ impl Vhost {
         if is_default || request.source.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
-        self.check_access(actor, Access::Read, ResourceKind::Exchange, request.source)?;
-        match self.exchange(request.source) {
-            Some(source) => self.check_topic(actor, Access::Read, &source, request.key.as_bytes()),
-            None => Ok(()),
-        }
+        self.check_access(actor, Access::Read, ResourceKind::Exchange, request.source)
     }
 
     fn destination(&self, request: &BindingRequest<'_>) -> Result<Destination, BrokerError> {

@@ -132,7 +132,7 @@ impl Vhost {
             arguments: request.arguments.as_bytes().into(),
         };
         let exchange = Arc::new(self.new_exchange(properties));
-        exchange.follow(&self.policies());
+        exchange.follow(&self.policies);
         self.add_delays(&exchange);
         self.exchanges.insert(request.name.into(), exchange);
         self.routes_changed();

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use arc_swap::Guard;
 
 use crate::broker::error::BrokerError;
-use crate::broker::exchange::Exchange;
 use crate::broker::policy::Policies;
 use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Vhost, VhostLimits};
@@ -30,7 +29,7 @@ impl Following {
             wakes.count(1 + vhost.policies().len() as u32);
             if let Some(name) = self.exchanges.pop_front() {
                 if let Some(exchange) = vhost.exchange(&name) {
-                    exchange.follow(&vhost.policies());
+                    exchange.follow(&vhost.policies);
                 }
             } else if let Some(name) = self.queues.pop_front() {
                 if let Some(queue) = vhost.queue(&name) {
@@ -59,7 +58,10 @@ impl Vhost {
 
     /// It has these policies from now on. What is declared from now on follows them; the others are still to be told.
     pub(in crate::broker) fn set_policies(self: &Arc<Self>, policies: Policies) -> Following {
+        // Who declares holds this from reading policies until what is declared can be listed.
+        let definitions = self.definitions.lock();
         self.policies.store(Arc::new(policies));
+        drop(definitions);
         let queues = self.queues.iter().map(|entry| entry.key().clone()).collect();
         let exchanges = self.exchanges.iter().map(|entry| entry.key().clone()).collect();
         Following { vhost: Arc::clone(self), queues, exchanges }
@@ -107,10 +109,8 @@ impl Vhost {
                 removal = removal.and(one);
             }
         }
-        let is_own =
-            |exchange: &Exchange| exchange.is_default() || exchange.properties.name.starts_with("amq.");
-        let exchanges = self.exchanges.iter().filter(|entry| !is_own(entry)).take(most);
-        let exchanges: Vec<_> = exchanges.map(|entry| Arc::clone(&entry)).collect();
+        // Those that were there from the start as well: the log remembers bindings between them.
+        let exchanges: Vec<_> = self.exchanges.iter().take(most).map(|entry| Arc::clone(&entry)).collect();
         for exchange in &exchanges {
             let delays = self.end_exchange(exchange);
             removal = removal.and(Removal::of_exchange(exchange, self.last_definition())).and(delays);

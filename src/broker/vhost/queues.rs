@@ -11,7 +11,6 @@ use crate::broker::queue::handle::{Queue, QueueProperties};
 use crate::broker::queue::lifecycle::{Ended, Removed};
 use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_new_name, check_owner};
-use crate::broker::wakes::Wakes;
 use crate::message::fact::Definition;
 use crate::message::place::Lsn;
 use crate::protocol::field::Field;
@@ -145,7 +144,7 @@ impl Vhost {
         };
         let queue = Arc::new(Queue::new(id, properties, Arc::clone(&self.node)));
         if !self.policies().is_empty() {
-            queue.follow(&self.policies, &mut Wakes::default());
+            queue.begin_under(&self.policies);
         }
         if durable {
             self.node.register(&queue);

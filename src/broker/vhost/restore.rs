@@ -8,7 +8,6 @@ use crate::broker::exchange::{Destination, ExchangeProperties};
 use crate::broker::queue::handle::{Queue, QueueProperties};
 use crate::broker::vhost::Vhost;
 use crate::broker::vhost::bindings::Label;
-use crate::broker::wakes::Wakes;
 use crate::message::fact::{self, Definition};
 use crate::message::place::{QueueId, Seq};
 use crate::protocol::table::Table;
@@ -36,7 +35,7 @@ impl Vhost {
             arguments: arguments.into(),
         };
         let exchange = self.new_exchange(properties);
-        exchange.follow(&self.policies());
+        exchange.follow(&self.policies);
         self.exchanges.insert(name.into(), Arc::new(exchange));
     }
 
@@ -59,7 +58,7 @@ impl Vhost {
         };
         let queue = Arc::new(Queue::restored(id, properties, Arc::clone(&self.node), messages, next_seq));
         self.node.register(&queue);
-        queue.follow(&self.policies, &mut Wakes::default());
+        queue.begin_under(&self.policies);
         queue.look_soon();
         if let Some(exchange) = queue.delays_for().and_then(|name| self.exchange(name)) {
             exchange.set_delays(Arc::clone(&queue));

@@ -11,12 +11,13 @@ use sha2::{Digest, Sha256};
 use crate::broker::error::ResourceKind;
 use crate::broker::exchange::Destination;
 use crate::broker::vhost::listing::{ListedBinding, Wanted};
-use crate::broker::vhost::{BindingRequest, Vhost};
+use crate::broker::vhost::{Actor, BindingRequest, Vhost};
 use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::change;
 use crate::mgmt::views::exchanges::name_of;
+use crate::mgmt::views::queues::is_made_up;
 use crate::mgmt::{json, listing};
 use crate::protocol::table::{Table, TableBuf};
 use crate::routing::canonical;
@@ -200,9 +201,14 @@ fn read_between(
 }
 
 /// Binds as this object says, which says both ends.
-pub(crate) fn put_this(call: &Call<'_>, vhost: &str, body: &Map<String, Value>) -> Result<Answer, Refusal> {
+pub(crate) fn put_this(
+    call: &Call<'_>,
+    actor: &Actor,
+    vhost: &str,
+    body: &Map<String, Value>,
+) -> Result<Answer, Refusal> {
     let vhost = call.mgmt.broker.vhost(vhost).ok_or_else(Refusal::not_found)?;
-    let after = bind(call, &vhost, &read(body)?)?;
+    let after = bind(actor, &vhost, &read(body)?)?;
     Ok(Answer::changed(StatusCode::CREATED, after))
 }
 
@@ -210,14 +216,15 @@ pub(crate) fn put_this(call: &Call<'_>, vhost: &str, body: &Map<String, Value>) 
 pub(crate) fn post(call: &Call<'_>) -> Result<Answer, Refusal> {
     let vhost = call.vhost()?;
     let binding = read_between(ends(call)?, &call.object()?)?;
-    let after = bind(call, &vhost, &binding)?;
+    let after = bind(&change::actor(call)?, &vhost, &binding)?;
     let arguments = canonical(binding.arguments.as_table().as_bytes());
     let key = properties_key(&binding.key, arguments.as_table().as_bytes());
     Ok(Answer::changed(StatusCode::CREATED, after).at(&key))
 }
 
-fn bind(call: &Call<'_>, vhost: &Arc<Vhost>, binding: &BindingBody) -> Result<Lsn, Refusal> {
-    Ok(vhost.bind(&change::actor(call)?, &binding.request())?.after)
+fn bind(actor: &Actor, vhost: &Arc<Vhost>, binding: &BindingBody) -> Result<Lsn, Refusal> {
+    change::check_length(&binding.key)?;
+    Ok(vhost.bind(actor, &binding.request())?.after)
 }
 
 /// Takes the binding away that the path names.
@@ -258,7 +265,9 @@ impl BindingBody {
 pub(crate) fn defined(vhost: &Arc<Vhost>) -> Vec<Value> {
     let mut all = vhost.bindings(&Wanted::All);
     all.retain(|binding| match &binding.destination {
-        Destination::Queue(queue) => queue.properties.exclusive_to.is_none(),
+        Destination::Queue(queue) => {
+            queue.properties.exclusive_to.is_none() && !is_made_up(&queue.properties.name)
+        }
         Destination::Exchange(_) => true,
     });
     let cut = |mut shown: Value| {

@@ -124,13 +124,24 @@ impl Import<'_> {
         self.each(&body, "policies", |import, policy| import.policy(Author::User, policy))?;
         self.each(&body, "parameters", Self::parameter)?;
         self.each(&body, "queues", |import, queue| {
-            queues::put_this(import.call, &import.vhost(queue)?, name(queue)?, queue)
+            let (vhost, name) = (import.vhost(queue)?, name(queue)?);
+            // It was somebody's who will declare another one.
+            if queues::is_made_up(name) {
+                return Ok(Answer::done(Lsn::default()));
+            }
+            queues::put_this(import.call, &change::importer(import.call, &vhost)?, &vhost, name, queue)
         })?;
         self.each(&body, "exchanges", |import, exchange| {
-            exchanges::put_this(import.call, &import.vhost(exchange)?, name(exchange)?, exchange)
+            let (vhost, name) = (import.vhost(exchange)?, name(exchange)?);
+            exchanges::put_this(import.call, &change::importer(import.call, &vhost)?, &vhost, name, exchange)
         })?;
         self.each(&body, "bindings", |import, binding| {
-            bindings::put_this(import.call, &import.vhost(binding)?, binding)
+            let vhost = import.vhost(binding)?;
+            let is_to_queue = binding.get("destination_type").is_some_and(|kind| kind == "queue");
+            if is_to_queue && queues::is_made_up(text(binding, "destination")?) {
+                return Ok(Answer::done(Lsn::default()));
+            }
+            bindings::put_this(import.call, &change::importer(import.call, &vhost)?, &vhost, binding)
         })?;
         Ok(Answer::done(self.after))
     }
@@ -193,7 +204,7 @@ impl Import<'_> {
             "queues" => self.vhost(item).and(queues::read(item).map(|_| ())),
             "exchanges" => self.vhost(item).and(exchanges::read(item).map(|_| ())),
             "bindings" => self.vhost(item).and(bindings::read(item).map(|_| ())),
-            "policies" => self.vhost(item).and(text(item, "pattern").map(|_| ())),
+            "policies" => self.vhost(item).and(policies::check(Author::User, name(item)?, item)),
             "parameters" => self.vhost(item).and(text(item, "component").map(|_| ())),
             _ => Ok(()),
         }?;

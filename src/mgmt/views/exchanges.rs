@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::broker::exchange::Exchange;
-use crate::broker::vhost::{ExchangeRequest, Vhost};
+use crate::broker::vhost::{Actor, ExchangeRequest, Vhost};
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::change;
@@ -93,22 +93,24 @@ pub(crate) fn read(body: &Map<String, Value>) -> Result<ExchangeBody, Refusal> {
 
 /// Declares an exchange.
 pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
-    put_this(call, call.part("vhost"), call.part("name"), &call.object()?)
+    put_this(call, &change::actor(call)?, call.part("vhost"), call.part("name"), &call.object()?)
 }
 
 /// Declares an exchange as this object says.
 pub(crate) fn put_this(
     call: &Call<'_>,
+    actor: &Actor,
     vhost: &str,
     name: &str,
     body: &Map<String, Value>,
 ) -> Result<Answer, Refusal> {
     let ExchangeBody { kind, durable, auto_delete, internal, arguments } = read(body)?;
     let vhost = call.mgmt.broker.vhost(vhost).ok_or_else(Refusal::not_found)?;
+    change::check_length(name)?;
     let is_new = vhost.exchange(name).is_none();
     let arguments = arguments.as_table();
     let request = ExchangeRequest { name, kind: &kind, durable, auto_delete, internal, arguments };
-    let after = vhost.declare_exchange(&change::actor(call)?, &request)?;
+    let after = vhost.declare_exchange(actor, &request)?;
     Ok(Answer::changed(change::status(is_new), after))
 }
 

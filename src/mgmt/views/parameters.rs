@@ -58,8 +58,18 @@ fn named<'a>(call: &'a Call<'_>) -> Parameter<'a> {
     Parameter { vhost: call.part("vhost"), component: call.part("component"), name: call.part("name") }
 }
 
+/// Limits are for administrators, whatever way they are set.
+fn check_limits(call: &Call<'_>) -> Result<(), Refusal> {
+    match call.part("component") == VHOST_LIMITS {
+        true if !call.is_administrator() => Err(Refusal::not_authorised("Not administrator user")),
+        true if call.part("name") != LIMITS => Err(Refusal::not_found()),
+        _ => Ok(()),
+    }
+}
+
 /// Makes or changes one.
 pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
+    check_limits(call)?;
     let body = call.object()?;
     let Some(Value::Object(value)) = body.get("value") else {
         return Err(Refusal::bad_request("[{key_missing,value}]"));
@@ -71,6 +81,7 @@ pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
 
 /// Forgets one.
 pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
+    check_limits(call)?;
     let Parameter { vhost, component, name } = named(call);
     change::done(call, call.mgmt.broker.clear_parameter(vhost, component, name))
 }
@@ -128,19 +139,13 @@ fn shown_limits(kept: &Kept) -> Value {
 
 /// Sets one limit.
 pub(crate) fn put_limit(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let (broker, vhost) = (&call.mgmt.broker, call.vhost()?);
-    let before = broker.parameters.get(vhost.name(), VHOST_LIMITS, LIMITS);
-    let limits = change::with_limit(call, before.as_ref())?;
-    change::done(call, broker.set_vhost_limits(vhost.name(), limits.as_table())).map(Answer::into_change)
+    let value = change::limit(call)?;
+    let set = call.mgmt.broker.set_vhost_limit(call.part("vhost"), call.part("name"), Some(value));
+    change::done(call, set).map(Answer::into_change)
 }
 
 /// Clears one limit.
 pub(crate) fn delete_limit(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let (broker, vhost) = (&call.mgmt.broker, call.vhost()?);
-    let before = broker.parameters.get(vhost.name(), VHOST_LIMITS, LIMITS);
-    match change::without_limit(call, before.as_ref()) {
-        Some(limits) => change::done(call, broker.set_vhost_limits(vhost.name(), limits.as_table()))
-            .map(Answer::into_change),
-        None => change::done(call, broker.clear_vhost_limits(vhost.name())).or_else(Refusal::if_gone),
-    }
+    let cleared = call.mgmt.broker.set_vhost_limit(call.part("vhost"), call.part("name"), None);
+    change::done(call, cleared).map(Answer::into_change)
 }

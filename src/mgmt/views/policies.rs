@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::broker::Broker;
-use crate::broker::admin::{AdminError, PolicyRequest, Undertaking};
+use crate::broker::admin::{AdminError, PolicyRequest, Undertaking, check_policy};
 use crate::broker::policy::{Author, Policy};
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
@@ -98,6 +98,22 @@ pub(crate) fn set(
     name: &str,
     body: &Map<String, Value>,
 ) -> Result<Result<Undertaking, AdminError>, Refusal> {
+    with_request(name, body, |request| broker.set_policy(author, vhost, request))
+}
+
+/// Whether an object says a policy that can be set.
+///
+/// # Errors
+/// What is missing or wrong.
+pub(crate) fn check(author: Author, name: &str, body: &Map<String, Value>) -> Result<(), Refusal> {
+    Ok(with_request(name, body, |request| check_policy(author, request))??)
+}
+
+fn with_request<T>(
+    name: &str,
+    body: &Map<String, Value>,
+    show: impl FnOnce(&PolicyRequest<'_>) -> T,
+) -> Result<T, Refusal> {
     let pattern = change::text(body, "pattern")?;
     let definition = match body.get("definition") {
         Some(Value::Object(definition)) => json::to_table(definition)?,
@@ -113,5 +129,5 @@ pub(crate) fn set(
     };
     let apply_to = body.get("apply-to").and_then(Value::as_str).unwrap_or("all");
     let definition = definition.as_table();
-    Ok(broker.set_policy(author, vhost, &PolicyRequest { name, pattern, apply_to, priority, definition }))
+    Ok(show(&PolicyRequest { name, pattern, apply_to, priority, definition }))
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::broker::policy::{Applied, Policy};
 use crate::broker::presence::Opened;
 use crate::broker::queue::handle::Queue;
-use crate::broker::vhost::{QueueRequest, Vhost};
+use crate::broker::vhost::{Actor, QueueRequest, Vhost};
 use crate::clock::Now;
 use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
@@ -174,23 +174,43 @@ pub(crate) fn read(body: &Map<String, Value>) -> Result<QueueBody, Refusal> {
 
 /// Declares a queue.
 pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
-    put_this(call, call.part("vhost"), call.part("name"), &call.object()?)
+    put_this(call, &change::actor(call)?, call.part("vhost"), call.part("name"), &call.object()?)
 }
 
 /// Declares a queue as this object says.
 pub(crate) fn put_this(
     call: &Call<'_>,
+    actor: &Actor,
     vhost: &str,
     name: &str,
     body: &Map<String, Value>,
 ) -> Result<Answer, Refusal> {
     let QueueBody { durable, auto_delete, arguments } = read(body)?;
     let vhost = call.mgmt.broker.vhost(vhost).ok_or_else(Refusal::not_found)?;
+    change::check_length(name)?;
     let is_new = vhost.queue(name).is_none();
+    let arguments = with_kind(&vhost, body, arguments);
     let arguments = arguments.as_table();
     let request = QueueRequest { name, durable, exclusive: false, auto_delete, arguments };
-    let declared = vhost.declare_queue(&change::actor(call)?, &request)?;
+    let declared = vhost.declare_queue(actor, &request)?;
+    call.mgmt.broker.node.churn.queues_declared.add(u64::from(is_new));
+    if let Some(queue) = vhost.queue(name) {
+        change::in_turns(|wakes| {
+            queue.renew_lease(wakes);
+            true
+        });
+    }
     Ok(Answer::changed(change::status(is_new), declared.after))
+}
+
+/// A classic queue is said to be one where the virtual host would make another kind of it.
+fn with_kind(vhost: &Vhost, body: &Map<String, Value>, mut arguments: TableBuf) -> TableBuf {
+    let is_told = arguments.as_table().get("x-queue-type").is_some();
+    let is_default = vhost.limits().default_queue_kind == QueueKind::Classic;
+    if !is_told && !is_default && body.get("type").is_some_and(|kind| kind == "classic") {
+        arguments.insert("x-queue-type", Field::LongStr(b"classic"));
+    }
+    arguments
 }
 
 /// Deletes a queue.
@@ -217,9 +237,15 @@ pub(crate) fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
 /// Queues as definitions have them: not those that die with a connection.
 pub(crate) fn defined(vhost: &Arc<Vhost>) -> Vec<Value> {
     let mut queues = vhost.queues();
-    queues.retain(|queue| queue.properties.exclusive_to.is_none());
+    // One whose name the broker made up is its client's, who will declare another one.
+    queues.retain(|queue| queue.properties.exclusive_to.is_none() && !is_made_up(&queue.properties.name));
     queues.sort_by(|one, two| one.properties.name.cmp(&two.properties.name));
     queues.iter().map(|queue| defined_one(queue)).collect()
+}
+
+/// Whether the broker has made up this name.
+pub(crate) fn is_made_up(name: &str) -> bool {
+    name.starts_with("amq.")
 }
 
 fn defined_one(queue: &Queue) -> Value {
@@ -227,6 +253,7 @@ fn defined_one(queue: &Queue) -> Value {
     json!({
         "name": &*properties.name,
         "vhost": &*properties.vhost,
+        "type": queue.kind.name(),
         "durable": properties.durable,
         "auto_delete": properties.auto_delete,
         "arguments": json::table(&properties.arguments),

@@ -161,22 +161,13 @@ fn shown_limits(kept: &Kept) -> Value {
 
 /// Sets one limit of a user.
 pub(crate) fn put_limit(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let broker = &call.mgmt.broker;
-    let user = find(call)?;
-    let before = broker.parameters.get("", USER_LIMITS, &user.name);
-    let limits = change::with_limit(call, before.as_ref())?;
-    change::done(call, broker.set_user_limits(&user.name, limits.as_table())).map(Answer::into_change)
+    let value = change::limit(call)?;
+    let set = call.mgmt.broker.set_user_limit(call.part("user"), call.part("name"), Some(value));
+    change::done(call, set).map(Answer::into_change)
 }
 
 /// Clears one limit of a user.
 pub(crate) fn delete_limit(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let broker = &call.mgmt.broker;
-    let user = find(call)?;
-    let before = broker.parameters.get("", USER_LIMITS, &user.name);
-    match change::without_limit(call, before.as_ref()) {
-        Some(limits) => {
-            change::done(call, broker.set_user_limits(&user.name, limits.as_table())).map(Answer::into_change)
-        }
-        None => change::done(call, broker.clear_user_limits(&user.name)).or_else(Refusal::if_gone),
-    }
+    let cleared = call.mgmt.broker.set_user_limit(call.part("user"), call.part("name"), None);
+    change::done(call, cleared).map(Answer::into_change)
 }
