@@ -84,10 +84,15 @@ impl User {
         profile.permissions.get(vhost).is_some_and(|permissions| permissions.allows(access, resource_name))
     }
 
+    /// Whether anything is said about topics at all: where not, every key may be used.
+    #[inline]
+    pub fn has_topic_permissions(&self) -> bool {
+        self.has_topics.load(Ordering::Acquire)
+    }
+
     /// Whether the user may write to, or read from, this topic exchange with this key.
     pub fn allows_topic(&self, vhost: &str, access: Access, exchange: &str, key: &str) -> bool {
-        !self.has_topics.load(Ordering::Acquire)
-            || self.profile().topics.get(vhost).is_none_or(|topics| topics.allows(access, exchange, key))
+        self.profile().topics.get(vhost).is_none_or(|topics| topics.allows(access, exchange, key))
     }
 
     /// Whether the user has this tag.

@@ -429,9 +429,10 @@ impl Queue {
     /// Tells who watches it how much it holds. Under the lock.
     #[inline]
     pub(in crate::broker) fn note_depth(&self, classic: &Classic<Arc<Consumer>>) {
-        self.tally.ready.set(classic.ready_messages());
+        let (messages, bytes) = classic.ready_totals();
+        self.tally.ready.set(messages);
         self.tally.unacked.set(classic.unacked_messages());
-        self.tally.ready_bytes.set(classic.ready_bytes());
+        self.tally.ready_bytes.set(bytes);
     }
 
     /// Its list of messages costs so much now, in bytes: the node's sum learns of the difference. Under the lock.

@@ -182,7 +182,7 @@ impl Vhost {
         exchange: &Exchange,
         key: &[u8],
     ) -> Result<(), BrokerError> {
-        if exchange.properties.kind != ExchangeKind::Topic {
+        if exchange.properties.kind != ExchangeKind::Topic || !actor.user.has_topic_permissions() {
             return Ok(());
         }
         let key = String::from_utf8_lossy(key);

@@ -277,6 +277,15 @@ impl<C> Classic<C> {
         self.ready.messages() + self.returned.as_ref().map_or(0, |returned| returned.messages())
     }
 
+    /// Messages that wait, and their bodies in bytes.
+    #[inline]
+    pub fn ready_totals(&self) -> (u64, u64) {
+        match &self.returned {
+            None => (self.ready.messages(), self.ready.body_bytes()),
+            Some(_) => (self.ready_messages(), self.ready_bytes()),
+        }
+    }
+
     /// The bodies of waiting messages, in bytes, wherever they are.
     pub fn ready_bytes(&self) -> u64 {
         self.ready.body_bytes() + self.returned.as_ref().map_or(0, |returned| returned.body_bytes())
