@@ -38,12 +38,21 @@ const LET_GO_BYTES: u64 = 1024 * 1024;
 const LOOKS_IN_VAIN_MAX: u32 = 1000;
 /// Queues with less in memory are let alone.
 const QUEUE_BYTES_MIN: u64 = 16 * 1024;
-/// The largest queues of a look at all of them.
-const QUEUES_PER_LOOK: usize = 32;
+/// The largest queues of a look at all of them, and no more are asked in one step.
+const QUEUES_PER_LOOK: usize = 1000;
 
-/// The largest queues when all were last looked at: with a million of them that is not done for each step.
+/// Who is asked for what may go.
 #[derive(Debug, Default)]
-pub struct Largest(Mutex<Vec<Weak<Queue>>>);
+pub struct Largest(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The largest queues when all were last looked at: with a million of them that is not done for each step.
+    queues: Vec<Weak<Queue>>,
+    /// In a round nobody is asked again who had less than was wanted, until everybody was: how much a queue has in memory
+    /// does not tell how much of it may go.
+    round: u64,
+}
 
 impl Broker {
     /// Evicts some of what is too much. Whether there may be more to do at once. Calls `pause`, under no lock, whenever
@@ -60,38 +69,61 @@ impl Broker {
         }
         // A tenth more, so that the next publish does not ask again.
         let wanted = excess + memory.cache_bytes() / 10;
-        let mut freed = 0;
-        for queue in self.largest_queues(wanted) {
+        let (mut freed, mut no_room) = (0, None);
+        let (queues, round) = self.largest_queues(wanted);
+        for queue in queues {
             if freed >= wanted {
                 break;
             }
-            freed += queue.evict(wanted - freed, pause)?;
+            let asked = wanted - freed;
+            let gave = match queue.evict(asked, pause) {
+                Err(error) if error.is_full() => {
+                    no_room = Some(error);
+                    0
+                }
+                gave => gave?,
+            };
+            if gave < asked {
+                queue.asked_in.set(round);
+            }
+            freed += gave;
         }
         if freed < wanted {
             self.ask_holders();
         }
-        Ok(freed > 0)
+        no_room.map_or(Ok(freed > 0), Err)
     }
 
-    /// Queues to take `wanted` bytes from, the largest first. All are looked at when the largest of last time do not
-    /// have them.
-    fn largest_queues(&self, wanted: u64) -> Vec<Arc<Queue>> {
-        let known = std::mem::take(&mut *self.node.largest.0.lock());
+    /// Queues to take `wanted` bytes from, the largest first, and the round. All are looked at when the largest of last
+    /// time do not have them.
+    fn largest_queues(&self, wanted: u64) -> (Vec<Arc<Queue>>, u64) {
+        let Known { queues: known, mut round } = std::mem::take(&mut *self.node.largest.0.lock());
         let mut queues: Vec<_> = known.iter().filter_map(Weak::upgrade).collect();
+        queues.retain(|queue| queue.asked_in.read() != round);
         let spare = queues.iter().map(|queue| queue.here_bytes.read() * 3 / 4).sum::<u64>();
         if spare < wanted {
-            queues.clear();
-            for vhost in &self.vhosts {
-                vhost.each_queue(|queue| {
-                    if queue.here_bytes.read() >= QUEUE_BYTES_MIN {
-                        queues.push(Arc::clone(queue));
-                    }
-                });
+            let large = self.large_queues();
+            queues = large.iter().filter(|queue| queue.asked_in.read() != round).cloned().collect();
+            if queues.is_empty() {
+                (queues, round) = (large, round + 1);
             }
         }
         queues.sort_by_cached_key(|queue| (Reverse(queue.here_bytes.read()), queue.id));
         queues.truncate(QUEUES_PER_LOOK);
-        *self.node.largest.0.lock() = queues.iter().map(Arc::downgrade).collect();
+        let known = queues.iter().map(Arc::downgrade).collect();
+        *self.node.largest.0.lock() = Known { queues: known, round };
+        (queues, round)
+    }
+
+    fn large_queues(&self) -> Vec<Arc<Queue>> {
+        let mut queues = Vec::new();
+        for vhost in &self.vhosts {
+            vhost.each_queue(|queue| {
+                if queue.here_bytes.read() >= QUEUE_BYTES_MIN {
+                    queues.push(Arc::clone(queue));
+                }
+            });
+        }
         queues
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::UNCONSUMED_BYTES_MAX;
+use super::{QUEUES_PER_LOOK, UNCONSUMED_BYTES_MAX};
 use crate::broker::Broker;
 use crate::broker::memory::Memory;
 use crate::broker::outbox::Outbox;
@@ -21,7 +21,7 @@ use crate::message::run::Run;
 use crate::protocol::table::Table;
 use crate::queue::classic::Head;
 use crate::queue::settings::Settings;
-use crate::storage::disk::simulated::SimulatedDisk;
+use crate::storage::disk::simulated::{Fault, SimulatedDisk};
 use crate::storage::log::LogOptions;
 
 const MIB: usize = 1 << 20;
@@ -30,6 +30,7 @@ const STEPS_MAX: u32 = 1000;
 
 /// A broker with a durable queue that nobody consumes.
 struct World {
+    disk: SimulatedDisk,
     broker: Broker,
     queue: Arc<Queue>,
     outbox: Arc<Outbox>,
@@ -40,15 +41,12 @@ impl World {
     fn new(cache_bytes: u64) -> Self {
         let memory = Memory::new(u64::MAX, u64::MAX).with_cache(cache_bytes);
         let options = LogOptions { slot_bytes: 64 << 20, ..LogOptions::default() };
-        let disk = Arc::new(SimulatedDisk::new());
-        let (broker, _) = Broker::open(Arc::new(Config::default()), disk, options, memory).unwrap();
-        let (vhost, outbox) = (broker.vhost("/").unwrap(), broker.connect());
-        let actor = Actor { user: broker.users.get("guest").unwrap(), connection: outbox.connection() };
-        let (name, arguments) = ("q", Table::EMPTY);
-        let request = QueueRequest { name, durable: true, exclusive: false, auto_delete: false, arguments };
-        vhost.declare_queue(&actor, &request).unwrap();
-        let queue = vhost.queue(name).unwrap();
-        Self { broker, queue, outbox, now_ms: 1000 }
+        let disk = SimulatedDisk::new();
+        let (broker, _) =
+            Broker::open(Arc::new(Config::default()), Arc::new(disk.clone()), options, memory).unwrap();
+        let outbox = broker.connect();
+        let queue = declare(&broker, &outbox, "q");
+        Self { disk, broker, queue, outbox, now_ms: 1000 }
     }
 
     fn wakes(&self) -> Wakes {
@@ -59,6 +57,11 @@ impl World {
 
     /// A message of so many bytes comes; the steps that it takes. It is durable when the next one comes.
     fn publish(&self, persistent: bool, body_bytes: usize) -> u32 {
+        self.publish_to(&self.queue, persistent, body_bytes)
+    }
+
+    /// The same to another queue.
+    fn publish_to(&self, queue: &Arc<Queue>, persistent: bool, body_bytes: usize) -> u32 {
         let mut builder = BlockBuilder::default();
         builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: &vec![7; body_bytes] });
         let stamp = Stamp { marks: Marks::of(persistent), received_ms: self.now_ms };
@@ -67,14 +70,14 @@ impl World {
         let (mut wakes, log) = (self.wakes(), &self.broker.node.log);
         if persistent {
             let mut append = log.append();
-            let seq = self.queue.draw_seq(&run);
-            let logged = append.push(&Fact::Published { run: &run, targets: &[(self.queue.id, seq)] });
+            let seq = queue.draw_seq(&run);
+            let logged = append.push(&Fact::Published { run: &run, targets: &[(queue.id, seq)] });
             let applying = append.finish();
-            self.queue.enqueue([(run, Some(seq), Some(logged))].into_iter(), false, &mut wakes);
+            queue.enqueue([(run, Some(seq), Some(logged))].into_iter(), false, &mut wakes);
             drop(applying);
             self.broker.commit().unwrap();
         } else {
-            self.queue.enqueue([(run, None, None)].into_iter(), false, &mut wakes);
+            queue.enqueue([(run, None, None)].into_iter(), false, &mut wakes);
         }
         let steps = wakes.steps();
         wakes.fire();
@@ -112,6 +115,15 @@ impl World {
     fn head_is_away(&self) -> bool {
         matches!(self.queue.lock().classic.head(), Head::Away(_))
     }
+}
+
+fn declare(broker: &Broker, outbox: &Outbox, name: &str) -> Arc<Queue> {
+    let vhost = broker.vhost("/").unwrap();
+    let actor = Actor { user: broker.users.get("guest").unwrap(), connection: outbox.connection() };
+    let arguments = Table::EMPTY;
+    let request = QueueRequest { name, durable: true, exclusive: false, auto_delete: false, arguments };
+    vhost.declare_queue(&actor, &request).unwrap();
+    vhost.queue(name).unwrap()
 }
 
 /// The message of 4 MiB at the head of a queue is persistent, or not.
@@ -261,4 +273,48 @@ fn a_queue_whose_messages_expire_reads_its_head_back_when_that_has_had_its_time_
     while world.read_ahead() {}
     assert_eq!(world.queue.depth(), (10, 0));
     assert_eq!(world.broker.node.deadlines.first(), Some(6100));
+}
+
+#[test]
+fn many_large_queues_that_give_little_or_nothing_do_not_hide_one_that_has_much_to_give() {
+    for trickle_bytes in [0, 100] {
+        let world = World::new(1000);
+        for _ in 0..10 {
+            world.publish(true, 2000);
+        }
+        // No disk has what is in these, and none has room for it.
+        world.disk.set_capacity(0);
+        let others: Vec<_> = (0..=QUEUES_PER_LOOK)
+            .map(|number| declare(&world.broker, &world.outbox, &format!("other {number}")))
+            .collect();
+        for other in &others {
+            world.publish_to(other, false, 30_000);
+        }
+        for _ in 0..3 {
+            for other in others.iter().filter(|_| trickle_bytes > 0) {
+                world.publish_to(other, true, trickle_bytes);
+            }
+            world.evict();
+        }
+        let left = world.queue.here_bytes.read();
+        assert!(left <= 8000, "{left} bytes of 20,000 stay, and {trickle_bytes} came to each of the others");
+    }
+}
+
+#[test]
+fn a_queue_that_finds_no_room_to_be_written_to_the_disk_does_not_keep_others_in_memory() {
+    let world = World::new(1000);
+    let other = declare(&world.broker, &world.outbox, "other");
+    for _ in 0..10 {
+        world.publish(true, 100_000);
+        world.publish_to(&other, false, 200_000);
+    }
+    for _ in 0..3 {
+        // It cannot be written, though there seems to be room.
+        let calls = world.disk.calls();
+        (calls..calls + 3).for_each(|call| world.disk.fail_at(call, Fault::NoSpace));
+        assert!(world.broker.evict(&|| ()).unwrap_err().is_full());
+    }
+    let left = world.queue.here_bytes.read();
+    assert!(left <= 300_000, "{left} bytes of a million stay");
 }

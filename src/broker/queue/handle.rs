@@ -65,6 +65,8 @@ pub struct Queue {
     pub tally: Tally,
     /// The waiting bodies that are in memory, in bytes: what an eviction could free. Written under the lock.
     pub here_bytes: Gauge,
+    /// The round of evictions in which it had less than was wanted of it, counted from 1: see [`crate::broker::evict`].
+    pub(in crate::broker) asked_in: Gauge,
     pub(in crate::broker) node: Arc<Node>,
     /// The only source of sequence numbers.
     pub(super) next_seq: AtomicU64,
@@ -242,6 +244,7 @@ impl Queue {
             index_bytes: Gauge::default(),
             tally: Tally::default(),
             here_bytes: Gauge::default(),
+            asked_in: Gauge::default(),
             node,
             next_seq: AtomicU64::new(1),
             deleted: AtomicBool::new(false),
