@@ -106,6 +106,14 @@ impl Desk {
         assert!(self.session.is_running());
     }
 
+    /// The client goes without a word, and comes back.
+    pub(crate) fn reconnect(&mut self) {
+        self.session = Session::new(Arc::clone(&self.broker), self.now);
+        self.input.clear();
+        self.heard.clear();
+        self.log_in();
+    }
+
     fn push(&mut self, channel: u16, method: &Method<'_>) {
         frame::put_method(&mut self.input, channel, method);
     }

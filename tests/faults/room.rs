@@ -428,3 +428,28 @@ fn a_disk_that_is_full_now_and_then_loses_nothing_and_every_alarm_ends() {
     desk.work().unwrap();
     assert!(used(&disk) < LOG_BYTES + 2 * SLOT_BYTES + TABLES_BYTES, "{} bytes of nothing", used(&disk));
 }
+
+#[test]
+fn what_waits_for_the_log_when_the_disk_fills_leaves_room_for_what_settles_it() {
+    let disk = SimulatedDisk::new();
+    let mut desk = open(&disk, 1);
+    let durable = fill_slots(&mut desk, 3);
+    // Somebody publishes more than the reserve, as long as they are read, and then there is no room any more.
+    while desk.published < durable + 2000 && !desk.broker.node.log.is_congested() {
+        desk.publish("drained", &body(desk.published));
+    }
+    desk.reconnect();
+    disk.set_capacity(used(&disk));
+    let _full = desk.work();
+    assert!(desk.broker.node.alarms.reason().is_some());
+    let mut got = 0;
+    while let Ok(Some(found)) = desk.get("drained") {
+        assert_eq!(found, body(got));
+        got += 1;
+    }
+    desk.work().unwrap();
+    let log = &desk.broker.node.log;
+    assert_eq!(log.durable(), log.end(), "{got} were consumed, and the log waits for the room they take");
+    assert!(got >= durable, "{got} of {durable}");
+    assert_eq!(desk.drain("drained").unwrap(), Vec::<Vec<u8>>::new());
+}

@@ -59,6 +59,8 @@ pub use crate::storage::log::slots::{LoggedDefinition, SlotFacts};
 
 /// With so many times as much pending as holds publishers back, everybody is.
 const FLOODED_TIMES: u64 = 2;
+/// With less pending nobody is held back, however small a slot is: some chunks of what clients send.
+const CONGESTED_BYTES_MIN: u64 = 1 << 20;
 
 /// The directory of the slots.
 pub(in crate::storage) const LOG_DIR: &str = "log";
@@ -165,7 +167,7 @@ impl Log {
 
     /// Whether publishers should be held back: the disk is behind, or the checkpoint is.
     pub fn is_congested(&self) -> bool {
-        self.pending_bytes() > self.options.pending_bytes_max
+        self.pending_bytes() > self.congested_bytes()
             || self.is_filled(2 * self.window_slots())
             || self.poison.get().is_some()
     }
@@ -173,7 +175,14 @@ impl Log {
     /// Whether so much is pending that nobody should append anything more, not even what settles messages: the disk takes
     /// nothing, and all of it is in memory.
     pub fn is_flooded(&self) -> bool {
-        self.pending_bytes() > FLOODED_TIMES * self.options.pending_bytes_max
+        self.pending_bytes() > FLOODED_TIMES * self.congested_bytes()
+    }
+
+    /// With more pending publishers are held back. All that may be pending fits into a slot: when the disk is full the
+    /// reserve has one for it, and what settles messages comes behind it.
+    fn congested_bytes(&self) -> u64 {
+        let of_slot = (self.options.slot_bytes / FLOODED_TIMES).max(CONGESTED_BYTES_MIN);
+        self.options.pending_bytes_max.min(of_slot)
     }
 
     /// Whether a batch waits for room on the disk.
