@@ -46,7 +46,7 @@ pub(crate) struct Checker {
 pub(crate) struct Figures {
     attempted: u64,
     pub(crate) confirmed: u64,
-    delivered: u64,
+    pub(crate) delivered: u64,
     redelivered: u64,
     unconfirmed_and_delivered: u64,
     committed: u64,

@@ -36,6 +36,7 @@ pub(crate) struct Client {
     stream: TcpStream,
     input: BytesMut,
     output: BytesMut,
+    patience: Duration,
 }
 
 impl Client {
@@ -50,7 +51,8 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
         stream.set_write_timeout(Some(SILENCE_MAX))?;
-        let mut client = Self { stream, input: BytesMut::new(), output: BytesMut::new() };
+        let mut client =
+            Self { stream, input: BytesMut::new(), output: BytesMut::new(), patience: SILENCE_MAX };
         client.output.extend_from_slice(&PROTOCOL_HEADER);
         let start_ok = ConnectionStartOk {
             client_properties,
@@ -66,6 +68,13 @@ impl Client {
         client.expect((10, 41))?;
         client.call(&Method::ChannelOpen(ChannelOpen {}))?;
         Ok(client)
+    }
+
+    /// It may say nothing for so long from now on: publishers may have to wait.
+    pub(crate) fn be_patient(&mut self, patience: Duration) -> io::Result<()> {
+        self.patience = patience;
+        self.stream.set_write_timeout(Some(patience))?;
+        self.stream.set_read_timeout(Some(patience))
     }
 
     /// The server speaks first: flush, wait for its start, answer.
@@ -136,6 +145,21 @@ impl Client {
         !self.input.is_empty()
     }
 
+    /// Flushes, and waits for something to come, but no longer than this. Whether it has.
+    pub(crate) fn has_input_in(&mut self, limit: Duration) -> io::Result<bool> {
+        self.flush()?;
+        if self.has_input() {
+            return Ok(true);
+        }
+        self.stream.set_read_timeout(Some(limit))?;
+        let read = self.read_some();
+        self.stream.set_read_timeout(Some(self.patience))?;
+        match read {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
+            read => read.map(|()| true),
+        }
+    }
+
     /// Flushes and waits for what comes next.
     pub(crate) fn next(&mut self) -> io::Result<Incoming> {
         self.flush()?;
@@ -179,10 +203,17 @@ impl Client {
                 self.input.advance(taken);
                 return Ok((kind, payload));
             }
-            let mut chunk = [0; 64 * 1024];
-            match self.stream.read(&mut chunk)? {
-                0 => return Err(ErrorKind::UnexpectedEof.into()),
-                count => self.input.extend_from_slice(&chunk[..count]),
+            self.read_some()?;
+        }
+    }
+
+    fn read_some(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 64 * 1024];
+        match self.stream.read(&mut chunk)? {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            count => {
+                self.input.extend_from_slice(&chunk[..count]);
+                Ok(())
             }
         }
     }

@@ -21,18 +21,18 @@ use crate::checker::{Checker, Id, QueueNumber};
 use crate::client::{Client, Incoming};
 
 /// The queues, all durable. The fanout exchange is bound to the second and the third.
-const QUEUES: [&str; 5] = ["alone", "left", "right", "pair-a", "pair-b"];
-const ALONE: &[QueueNumber] = &[0];
-const BOTH: &[QueueNumber] = &[1, 2];
-const PAIR: &[QueueNumber] = &[3, 4];
-const FANOUT: &str = "both";
+pub(crate) const QUEUES: [&str; 5] = ["alone", "left", "right", "pair-a", "pair-b"];
+pub(crate) const ALONE: &[QueueNumber] = &[0];
+pub(crate) const BOTH: &[QueueNumber] = &[1, 2];
+pub(crate) const PAIR: &[QueueNumber] = &[3, 4];
+pub(crate) const FANOUT: &str = "both";
 
 /// Confirms a publisher lets be outstanding.
 const WINDOW: usize = 500;
 /// One publish in so many is transient.
-const TRANSIENT_ONE_IN: u64 = 10;
+pub(crate) const TRANSIENT_ONE_IN: u64 = 10;
 /// Messages a transaction puts into each of its queues.
-const TRANSACTION_MESSAGES: u64 = 3;
+pub(crate) const TRANSACTION_MESSAGES: u64 = 3;
 const PREFETCH: u16 = 100;
 /// Deliveries for each commit of a consumer with transactions.
 const COMMIT_DELIVERIES: usize = 5;
@@ -132,13 +132,13 @@ impl Load {
         }
     }
 
-    fn tell<T>(&self, what: impl FnOnce(&mut Checker) -> T) -> T {
+    pub(crate) fn tell<T>(&self, what: impl FnOnce(&mut Checker) -> T) -> T {
         let told = what(&mut self.checker.lock().expect("no worker panics"));
         self.confirmed.notify_all();
         told
     }
 
-    fn new_publisher(&self) -> u32 {
+    pub(crate) fn new_publisher(&self) -> u32 {
         self.next_publisher.fetch_add(1, Ordering::Relaxed) as u32
     }
 
@@ -159,13 +159,7 @@ impl Load {
             let Incoming::Confirm { tag, multiple } = client.next()? else {
                 return Err(io::Error::other("only confirms are expected here"));
             };
-            let confirmed: Vec<u64> = if multiple {
-                let count = outstanding.partition_point(|&number| number <= tag);
-                outstanding.drain(..count).collect()
-            } else {
-                let at = outstanding.iter().position(|&number| number == tag);
-                at.and_then(|at| outstanding.remove(at)).into_iter().collect()
-            };
+            let confirmed = take_confirmed(&mut outstanding, tag, multiple);
             self.tell(|checker| {
                 for number in confirmed {
                     checker.confirm((publisher, number), to);
@@ -178,25 +172,30 @@ impl Load {
         let mut client = Client::connect(address)?;
         client.call(&Method::TxSelect(TxSelect {}))?;
         let publisher = self.new_publisher();
-        let mut number = 0;
-        loop {
-            let transaction = self.next_transaction.fetch_add(1, Ordering::Relaxed);
-            let mut ids: Vec<(Id, QueueNumber)> = Vec::new();
-            for _ in 0..TRANSACTION_MESSAGES {
-                for &queue in PAIR {
-                    number += 1;
-                    let id = (publisher, number);
-                    let body = self.tell(|checker| checker.attempt(id, &[queue], true, Some(transaction)));
-                    client.push_publish("", QUEUES[queue], true, &body);
-                    ids.push((id, queue));
-                }
-            }
-            client.call(&Method::TxCommit(TxCommit {}))?;
-            self.tell(|checker| checker.commit(&ids));
+        for first in (1..).step_by(TRANSACTION_MESSAGES as usize * PAIR.len()) {
+            self.transact_once(&mut client, publisher, first)?;
         }
+        Ok(())
     }
 
-    fn subscribe(&self, address: SocketAddr, queue: QueueNumber) -> io::Result<Client> {
+    /// One transaction, whose messages have numbers from `first` on.
+    pub(crate) fn transact_once(&self, client: &mut Client, publisher: u32, first: u64) -> io::Result<()> {
+        let transaction = self.next_transaction.fetch_add(1, Ordering::Relaxed);
+        let mut ids: Vec<(Id, QueueNumber)> = Vec::new();
+        for _ in 0..TRANSACTION_MESSAGES {
+            for &queue in PAIR {
+                let id = (publisher, first + ids.len() as u64);
+                let body = self.tell(|checker| checker.attempt(id, &[queue], true, Some(transaction)));
+                client.push_publish("", QUEUES[queue], true, &body);
+                ids.push((id, queue));
+            }
+        }
+        client.call(&Method::TxCommit(TxCommit {}))?;
+        self.tell(|checker| checker.commit(&ids));
+        Ok(())
+    }
+
+    pub(crate) fn subscribe(&self, address: SocketAddr, queue: QueueNumber) -> io::Result<Client> {
         let mut client = Client::connect(address)?;
         client.call(&Method::BasicQos(BasicQos {
             prefetch_size: 0,
@@ -291,5 +290,16 @@ impl Load {
         }
         self.tell(Checker::drained);
         Ok(())
+    }
+}
+
+/// Of the numbers that are outstanding, those that a confirm is about.
+pub(crate) fn take_confirmed(outstanding: &mut VecDeque<u64>, tag: u64, multiple: bool) -> Vec<u64> {
+    if multiple {
+        let count = outstanding.partition_point(|&number| number <= tag);
+        outstanding.drain(..count).collect()
+    } else {
+        let at = outstanding.iter().position(|&number| number == tag);
+        at.and_then(|at| outstanding.remove(at)).into_iter().collect()
     }
 }

@@ -1,7 +1,8 @@
 //! The broker as a process that dies under load: by kill -9, and by a power cut of its filesystem. Everything the
 //! clients were promised is checked by the judge in `checker`.
 //!
-//! A few rounds run with every test; `CHAOS_ROUNDS=100 cargo test --release --test chaos -- --nocapture` runs more.
+//! A few rounds run with every test; `CHAOS_ROUNDS=100 cargo test --release --test chaos -- --nocapture` runs more. What
+//! becomes of a filesystem that fills and empties is in `short`.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -11,6 +12,7 @@ mod load;
 // A benchmark uses more of it.
 #[allow(dead_code)]
 mod node;
+mod short;
 
 use std::path::Path;
 
