@@ -145,7 +145,7 @@ impl Insider {
     /// The broker has closed the channel or the connection, and why; or it says nothing for too long.
     pub(crate) fn hear(&mut self) -> Result<Heard, Refusal> {
         loop {
-            while let Some(heard) = self.heard.pop_front() {
+            if let Some(heard) = self.heard.pop_front() {
                 match heard.method() {
                     Some(Method::ChannelClose(close)) => return Err(Refusal::bad_request(close.reply_text)),
                     Some(Method::ConnectionClose(close)) => {
