@@ -1,7 +1,7 @@
 //! What a handler answers, and what it refuses: RabbitMQ's bodies of both.
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use axum::http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -151,6 +151,8 @@ impl From<Refusal> for Response<Body> {
             Self::from(Answer::with_status(status, &json!({"error": error, "reason": reason})));
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+            // Strangers do not keep the connections that there are.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -99,11 +99,15 @@ pub(crate) fn text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<&'a s
 }
 
 /// A flag that a body may have.
-pub(crate) fn flag(body: &Map<String, Value>, name: &str, usual: bool) -> bool {
+///
+/// # Errors
+/// It is something else.
+pub(crate) fn flag(body: &Map<String, Value>, name: &str, usual: bool) -> Result<bool, Refusal> {
     match body.get(name) {
-        Some(Value::Bool(value)) => *value,
-        Some(Value::String(text)) => text == "true",
-        _ => usual,
+        None | Some(Value::Null) => Ok(usual),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(Value::String(text)) if text == "true" || text == "false" => Ok(text == "true"),
+        Some(other) => Err(Refusal::bad_request(format!("{name} is no boolean: {other}"))),
     }
 }
 

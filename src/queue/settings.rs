@@ -109,7 +109,8 @@ impl Settings {
         };
         let dead_letter = text("x-dead-letter-exchange").map(|exchange| DeadLetterTo {
             exchange: String::from_utf8_lossy(exchange).into(),
-            routing_key: text("x-dead-letter-routing-key").map(Into::into),
+            // What is longer was accepted by nobody, and fits in no message.
+            routing_key: text("x-dead-letter-routing-key").filter(|key| key.len() <= 255).map(Into::into),
         });
         let kind = QueueKind::of(arguments);
         let overflow = match text("x-overflow") {

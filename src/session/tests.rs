@@ -420,7 +420,8 @@ fn who_only_acknowledges_waits_as_well_when_the_log_takes_nothing_for_long() {
         consumer.publish_persistent(b"q");
     }
     broker.node.log.hold();
-    let waiting = vec![0; 40 << 20];
+    // The log in memory has slots of a MiB: one of these is more than that, and two are more than twice as much.
+    let waiting = vec![0; 3 << 19];
     let append = || broker.node.log.append().push_record(1, Class::Message, [], |sink| sink.put(&waiting));
     let ack = |delivery_tag| Method::BasicAck(BasicAck { delivery_tag, multiple: false });
     append();

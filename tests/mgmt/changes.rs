@@ -193,6 +193,35 @@ fn definitions_go_out_and_come_in_again() {
 }
 
 #[test]
+fn who_brings_definitions_in_needs_no_permissions_in_what_comes() {
+    let node = Node::start();
+    let (name, vhost) = ("q", "new");
+    let all = json!({
+        "vhosts": [{"name": vhost}],
+        "queues": [
+            {"name": name, "vhost": vhost, "durable": true},
+            {"name": "amq.gen-somebody's", "vhost": vhost, "durable": false},
+        ],
+        "exchanges": [{"name": "x", "vhost": vhost, "type": "topic"}],
+        "bindings": [
+            {"source": "x", "vhost": vhost, "destination": name, "destination_type": "queue", "routing_key": "#"},
+        ],
+    });
+    update(&node, "POST", "/api/definitions", &all);
+    let made = node.get("/api/definitions");
+    let of_vhost = |list: &str| {
+        let all = made[list].as_array().unwrap().iter();
+        all.filter(|item| item["vhost"] == vhost).map(|item| item["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((of_vhost("queues"), of_vhost("exchanges")), (vec![json!(name)], vec![json!("x")]));
+    let long = "k".repeat(256);
+    let refused = node.change("PUT", &format!("/api/queues/%2F/{long}"), &json!({}));
+    assert!(refused.0 == 400 && refused.1.contains("longer than 255"), "{refused:?}");
+    let wrong = node.change("PUT", "/api/queues/%2F/q", &json!({"durable": "yes"}));
+    assert!(wrong.0 == 400 && wrong.1.contains("durable is no boolean"), "{wrong:?}");
+}
+
+#[test]
 fn nothing_is_made_of_definitions_of_which_one_cannot_be() {
     let node = Node::start();
     let bad = json!({
@@ -206,6 +235,12 @@ fn nothing_is_made_of_definitions_of_which_one_cannot_be() {
         "{status} {text}"
     );
     assert_eq!(node.ask("GET", "/api/users/alice", Some("guest:guest")).status, 404);
+    let stream = json!({
+        "vhosts": [{"name": "v"}],
+        "queues": [{"name": "q", "vhost": "v", "durable": true, "arguments": {"x-queue-type": "stream"}}],
+    });
+    assert_eq!(node.change("POST", "/api/definitions", &stream).0, 400);
+    assert_eq!(node.ask("GET", "/api/vhosts/v", Some("guest:guest")).status, 404);
     for body in [json!({"users": 1}), json!({"queues": ["q"]}), json!({"queues": [{"name": "q"}]}), json!([])]
     {
         assert_eq!(node.change("POST", "/api/definitions", &body).0, 400, "{body}");

@@ -11,6 +11,8 @@ use crate::queue::settings::QueueKind;
 
 /// A policy says no more than so much.
 const KEYS_MAX: usize = 100;
+/// Short strings have no more, in bytes.
+const NAME_BYTES_MAX: usize = 255;
 
 /// A key, the kinds of queues that know it, whether operators may say it, what it is in errors, and what is valid. A key
 /// that no kind knows is one of streams, or of exchanges.
@@ -36,8 +38,8 @@ const KEYS: [Key; 27] = [
     both("overflow", true, "overflow value", |value| {
         is_one_of(value, &[b"drop-head", b"reject-publish", b"reject-publish-dlx"])
     }),
-    both("dead-letter-exchange", false, "dead letter exchange name", is_text),
-    both("dead-letter-routing-key", false, "dead letter routing key", is_text),
+    both("dead-letter-exchange", false, "dead letter exchange name", is_name),
+    both("dead-letter-routing-key", false, "dead letter routing key", is_name),
     both("consumer-timeout", false, "consumer timeout", is_count),
     both("queue-master-locator", false, "queue leader locator", is_text),
     both("queue-leader-locator", false, "queue leader locator", is_text),
@@ -64,7 +66,7 @@ const KEYS: [Key; 27] = [
         kinds: BOTH,
         is_for_operators: false,
         what: "alternate exchange name",
-        is_valid: is_text,
+        is_valid: is_name,
     },
 ];
 
@@ -130,6 +132,11 @@ fn is_text(value: Field<'_>) -> bool {
     matches!(value, Field::LongStr(_))
 }
 
+/// Names and keys are short strings on the wire.
+fn is_name(value: Field<'_>) -> bool {
+    matches!(value, Field::LongStr(text) if text.len() <= NAME_BYTES_MAX && std::str::from_utf8(text).is_ok())
+}
+
 fn is_one_of(value: Field<'_>, words: &[&[u8]]) -> bool {
     matches!(value, Field::LongStr(word) if words.contains(&word))
 }
@@ -157,6 +164,15 @@ mod tests {
         assert_eq!(user("message-ttl", Field::LongStr(b"x")), "<<\"x\">> is not a valid message TTL\n");
         assert_eq!(user("expires", Field::I64(0)), "0 is not a valid queue expiry\n");
         assert_eq!(user("max-length", Field::I64(0)), "");
+        let long = [b'k'; 256];
+        assert!(
+            user("dead-letter-routing-key", Field::LongStr(&long))
+                .contains("is not a valid dead letter routing key")
+        );
+        assert!(
+            user("alternate-exchange", Field::LongStr(&long))
+                .contains("is not a valid alternate exchange name")
+        );
         assert_eq!(told(Author::User, &[]), "no policy provided\n");
         let operator = told(Author::Operator, &[("dead-letter-exchange", Field::LongStr(b"x"))]);
         assert_eq!(

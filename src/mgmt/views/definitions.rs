@@ -201,7 +201,7 @@ impl Import<'_> {
                     .map_err(|error| Refusal::bad_request(error.to_string()))?;
                 text(item, "vhost").and(text(item, "user")).and(text(item, "exchange")).map(|_| ())
             }
-            "queues" => self.vhost(item).and(queues::read(item).map(|_| ())),
+            "queues" => queues::check(&self.vhost(item)?, name(item)?, item),
             "exchanges" => self.vhost(item).and(exchanges::read(item).map(|_| ())),
             "bindings" => self.vhost(item).and(bindings::read(item).map(|_| ())),
             "policies" => self.vhost(item).and(policies::check(Author::User, name(item)?, item)),

@@ -84,9 +84,9 @@ pub(crate) struct ExchangeBody {
 pub(crate) fn read(body: &Map<String, Value>) -> Result<ExchangeBody, Refusal> {
     Ok(ExchangeBody {
         kind: change::text(body, "type")?.to_owned(),
-        durable: change::flag(body, "durable", true),
-        auto_delete: change::flag(body, "auto_delete", false),
-        internal: change::flag(body, "internal", false),
+        durable: change::flag(body, "durable", true)?,
+        auto_delete: change::flag(body, "auto_delete", false)?,
+        internal: change::flag(body, "internal", false)?,
         arguments: json::arguments(body)?,
     })
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::broker::arguments::check_queue_arguments;
+use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::policy::{Applied, Policy};
 use crate::broker::presence::Opened;
 use crate::broker::queue::handle::Queue;
@@ -168,8 +170,19 @@ pub(crate) fn read(body: &Map<String, Value>) -> Result<QueueBody, Refusal> {
         arguments.insert("x-queue-type", Field::LongStr(kind.as_bytes()));
     }
     let (durable, auto_delete) =
-        (change::flag(body, "durable", true), change::flag(body, "auto_delete", false));
+        (change::flag(body, "durable", true)?, change::flag(body, "auto_delete", false)?);
     Ok(QueueBody { durable, auto_delete, arguments })
+}
+
+/// Whether a body says a queue that can be declared.
+///
+/// # Errors
+/// What cannot be about it.
+pub(crate) fn check(vhost: &str, name: &str, body: &Map<String, Value>) -> Result<(), Refusal> {
+    change::check_length(name)?;
+    let resource = Resource { kind: ResourceKind::Queue, name: name.to_owned(), vhost: vhost.into() };
+    check_queue_arguments(read(body)?.arguments.as_table(), &resource)?;
+    Ok(())
 }
 
 /// Declares a queue.
