@@ -196,6 +196,19 @@ fn what_goes_back_makes_room_again() {
 }
 
 #[test]
+fn consumers_without_acknowledgements_take_turns() {
+    let mut client = Client::open();
+    let queue = client.queue();
+    let no_ack = |tag| BasicConsume { consumer_tag: tag, no_ack: true, ..consume(&queue) };
+    client.consume_as(no_ack("one"));
+    client.consume_as(no_ack("two"));
+    client.put_all(&queue, &["1", "2", "3", "4"]);
+    let turns: Vec<_> = (0..4).map(|_| client.delivery().consumer_tag().to_owned()).collect();
+    assert_eq!(turns[..2], turns[2..]);
+    assert_ne!(turns[0], turns[1]);
+}
+
+#[test]
 fn competing_consumers_take_turns() {
     let mut client = Client::open();
     let queue = client.queue();

@@ -109,12 +109,12 @@ impl Queue {
         match slot.admit(&consumer, front, wanted, own_share.as_deref().copied()) {
             Ok(count) => {
                 if let Some(run) = classic.take(count) {
-                    let delivered = if consumer.no_ack {
-                        &self.tally.delivered_no_ack
-                    } else {
-                        classic.consumers.took(run.count());
-                        &self.tally.delivered
+                    // Also what nobody acknowledges ends a turn.
+                    let (delivered, held) = match consumer.no_ack {
+                        true => (&self.tally.delivered_no_ack, 0),
+                        false => (&self.tally.delivered, run.count()),
                     };
+                    classic.consumers.took(held);
                     delivered.bump(u64::from(run.count()));
                     if run.is_redelivered() {
                         self.tally.redelivered.bump(u64::from(run.count()));
