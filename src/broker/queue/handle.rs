@@ -312,6 +312,12 @@ impl Queue {
         self.properties.durable && (persistent || self.keeps_all)
     }
 
+    /// Whether the disk has all of these messages, which somebody has in hand: what the log must know is delivered only
+    /// when it does, and what was spilled before stays where it is until it is settled.
+    pub fn has_on_disk(&self, run: &Run) -> bool {
+        self.logs(run.is_persistent()) || self.lock().classic.has_on_disk(run.first_seq(), run.end_seq())
+    }
+
     /// Whether its consumers take what comes, as far as was known when it was last looked at: what is published to it
     /// will not rest for long.
     pub fn flows(&self) -> bool {

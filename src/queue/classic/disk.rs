@@ -81,6 +81,11 @@ impl<C> Classic<C> {
         evicted
     }
 
+    /// Whether the disk has all of the numbers `first..end`, of which none is settled.
+    pub fn has_on_disk(&self, first: Seq, end: Seq) -> bool {
+        self.has_spilled && self.ledger.live_in(first, end) == end.0 - first.0
+    }
+
     /// Puts messages that were read back into their place: all that the disk has of `first..end`. Live numbers that
     /// could not be read are returned; they are no longer ready, and the ledger still knows them.
     pub fn fill(&mut self, part: Part, first: Seq, end: Seq, runs: Vec<Run>) -> Vec<(Seq, Seq)> {

@@ -219,7 +219,7 @@ impl Unacked {
             };
             *steps = left;
             if may_go {
-                freed += delivered.let_go();
+                freed += delivered.let_go_if(Queue::has_on_disk);
             }
             let Held::Here(run) = &mut delivered.held else { continue };
             if group.first().is_some_and(|first| !first.shares_block(run)) {
@@ -286,8 +286,12 @@ impl Delivered {
     /// Lets go of the bytes if the disk has them: what was persistent in a durable queue was delivered only when it was
     /// durable, and is there until it is settled. How many bytes of bodies went.
     pub fn let_go(&mut self) -> u64 {
+        self.let_go_if(|queue, run| queue.logs(run.is_persistent()))
+    }
+
+    fn let_go_if(&mut self, has_on_disk: impl FnOnce(&Queue, &Run) -> bool) -> u64 {
         let Held::Here(run) = &self.held else { return 0 };
-        if !self.queue().is_some_and(|queue| queue.logs(run.is_persistent())) {
+        if !self.queue().is_some_and(|queue| has_on_disk(queue, run)) {
             return 0;
         }
         let away = Away::of(run);

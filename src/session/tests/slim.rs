@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Broker, Client, declare_durable, method, publish};
+use super::{Broker, Client, declare_durable, method, publish, transient};
 use crate::broker::memory::Memory;
 use crate::broker::wakes::Wakes;
 use crate::config::Config;
 use crate::protocol::methods::{
-    BasicAck, BasicConsume, BasicNack, BasicRecover, ChannelClose, ChannelOpen, Method, TxCommit, TxRollback,
-    TxSelect,
+    BasicAck, BasicConsume, BasicNack, BasicRecover, ChannelClose, ChannelOpen, Method, QueueDeclare,
+    TxCommit, TxRollback, TxSelect,
 };
 use crate::protocol::table::Table;
 use crate::storage::disk::simulated::SimulatedDisk;
@@ -19,13 +19,17 @@ const MESSAGES: u64 = 300;
 
 /// A broker with such a cache, and a client that has published to its queue.
 fn setup(cache_bytes: u64) -> (Arc<Broker>, Client) {
+    setup_with(cache_bytes, true)
+}
+
+fn setup_with(cache_bytes: u64, durable: bool) -> (Arc<Broker>, Client) {
     let memory = Memory::new(u64::MAX, u64::MAX).with_cache(cache_bytes);
     let disk = Arc::new(SimulatedDisk::new());
     let options = LogOptions { commit: CommitMode::Inline, ..LogOptions::default() };
     let (broker, _) = Broker::open(Arc::new(Config::default()), disk, options, memory).unwrap();
     let broker = Arc::new(broker);
     let mut publisher = Client::log_in(&broker, 0);
-    declare_durable(&mut publisher, "q");
+    publisher.say(1, &Method::QueueDeclare(QueueDeclare { durable, nowait: true, ..transient("q") }));
     for number in 0..MESSAGES {
         publisher.feed(publish(b"q", &body(number)));
     }
@@ -110,6 +114,29 @@ fn what_the_disk_has_is_not_kept_for_who_does_not_acknowledge() {
     client.say(1, &ack(0, true));
     assert_eq!(broker.vhost("/").unwrap().queue("q").unwrap().depth(), (0, 0));
     assert_eq!(client.session.outbox.held_bytes.read(), 0);
+}
+
+#[test]
+fn what_was_spilled_before_it_was_delivered_is_not_kept_either_and_comes_back_from_there() {
+    let (broker, _publisher) = setup_with(CACHE_BYTES, false);
+    while broker.evict(&|| ()).unwrap() {}
+    assert!(!broker.node.spills.is_empty(), "no disk has it");
+    let mut client = Client::log_in(&broker, 0);
+    start(&mut client);
+    settle_down(&broker, &mut client);
+    let all: Vec<u64> = (0..MESSAGES).collect();
+    assert_eq!(numbers(&mut client), all);
+    // The head was never written.
+    let (held, messages) = (client.session.outbox.held_bytes.read(), broker.node.memory.messages.read());
+    assert!(held <= 2 * CACHE_BYTES && messages <= 2 * CACHE_BYTES, "{held} bytes are held, {messages} kept");
+    client.say(1, &nack(0, true));
+    settle_down(&broker, &mut client);
+    assert_eq!((numbers(&mut client), client.redelivered), (all, MESSAGES as usize));
+    client.say(1, &ack(0, true));
+    assert_eq!(broker.vhost("/").unwrap().queue("q").unwrap().depth(), (0, 0));
+    assert_eq!(client.session.outbox.held_bytes.read(), 0);
+    settle_down(&broker, &mut client);
+    assert!(broker.node.spills.is_empty(), "nobody needs it any more");
 }
 
 #[test]
