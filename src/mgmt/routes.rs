@@ -102,8 +102,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Get, "/api/vhosts/{vhost}", Management, Vhost, vhosts::show, "A virtual host"),
     route(Put, "/api/vhosts/{vhost}", Administrator, Node, vhosts::put, "Makes a virtual host, or changes what is said about it"),
     route(Delete, "/api/vhosts/{vhost}", Administrator, Node, vhosts::delete, "Deletes a virtual host with all that is in it"),
-    route(Get, "/api/vhosts/{vhost}/permissions", Administrator, Node, vhosts::permissions, "What users may do in a virtual host"),
-    route(Get, "/api/vhosts/{vhost}/topic-permissions", Administrator, Node, vhosts::topic_permissions, "With which keys"),
+    route(Get, "/api/vhosts/{vhost}/permissions", Administrator, Node, permissions::list_of_vhost, "What users may do in a virtual host"),
+    route(Get, "/api/vhosts/{vhost}/topic-permissions", Administrator, Node, permissions::list_topics_of_vhost, "With which keys"),
     route(Post, "/api/vhosts/{vhost}/start/{node}", Administrator, Node, vhosts::start, "Starts a virtual host: all run"),
 
     route(Get, "/api/exchanges", Management, Node, exchanges::list, "Exchanges"),

@@ -1,5 +1,7 @@
 //! Policies come, change and go, and queues and exchanges follow them.
 
+use std::sync::Arc;
+
 use crate::broker::Broker;
 use crate::broker::admin::parameters::{Changing, Kept, OPERATOR_POLICY, POLICY, check_value};
 use crate::broker::admin::{AdminError, Rest, Undertaking, check_name};
@@ -7,7 +9,6 @@ use crate::broker::policy::{Author, Policies, Policy, check_definition};
 use crate::broker::vhost::Vhost;
 use crate::message::fact::Parameter;
 use crate::protocol::table::Table;
-use std::sync::Arc;
 
 /// A virtual host has no more policies: each declaration is compared with all.
 const POLICIES_MAX: usize = 1000;

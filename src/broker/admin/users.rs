@@ -29,15 +29,6 @@ pub enum PasswordChange {
     Keep,
 }
 
-/// How much a user may open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UserLimits {
-    /// Connections.
-    pub connections_max: Option<u64>,
-    /// Channels in all of them.
-    pub channels_max: Option<u64>,
-}
-
 impl Broker {
     /// Makes a user, or changes one: the tags, and the password as it says.
     ///
@@ -116,16 +107,6 @@ impl Broker {
         check_limits(limits.as_table(), &[CONNECTIONS_MAX, CHANNELS_MAX], "user-limits")?;
         let apply = || apply_limits(&user, limits.as_table());
         changing.replace(of_broker(USER_LIMITS, name), limits.as_table(), apply)
-    }
-
-    /// A user has no limits any more.
-    ///
-    /// # Errors
-    /// [`AdminError::NotFound`] when there were none.
-    pub fn clear_user_limits(&self, name: &str) -> Result<Undertaking, AdminError> {
-        let mut changing = self.change_parameters();
-        let user = self.users.get(name).ok_or(AdminError::NotFound)?;
-        changing.clear(of_broker(USER_LIMITS, name), || apply_limits(&user, Table::EMPTY))
     }
 
     /// Makes what a user's parameter says.

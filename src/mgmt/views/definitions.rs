@@ -3,6 +3,8 @@
 //! What comes in is checked as a whole before any of it is made, as far as that can be told beforehand; then it is added
 //! to what is there, in an order in which each thing finds what it needs.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::auth::permissions::Permissions;
@@ -18,7 +20,6 @@ use crate::mgmt::call::Call;
 use crate::mgmt::change::{self, text};
 use crate::mgmt::json;
 use crate::mgmt::views::{bindings, exchanges, parameters, permissions, policies, queues, users, vhosts};
-use std::sync::Arc;
 
 /// Definitions of one import.
 const OBJECTS_MAX: usize = 1_000_000;

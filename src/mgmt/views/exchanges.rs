@@ -54,17 +54,10 @@ pub(crate) fn name_of(part: &str) -> &str {
 }
 
 fn shown(exchange: &Exchange) -> Value {
-    let (properties, policies) = (&exchange.properties, exchange.policies());
-    json!({
-        "name": &*properties.name,
-        "vhost": &*properties.vhost,
-        "type": properties.kind.name(),
-        "durable": properties.durable,
-        "auto_delete": properties.auto_delete,
-        "internal": properties.internal,
-        "arguments": json::table(&properties.arguments),
-        "policy": policies.as_ref().and_then(|applied| applied.user.as_ref()).map(|policy| policy.name.to_string()),
-    })
+    let mut shown = defined_one(exchange);
+    let policy = exchange.policies().and_then(|applied| applied.user);
+    json::put(&mut shown, "policy", json!(policy.map(|policy| policy.name.to_string())));
+    shown
 }
 
 /// What a body says of an exchange.

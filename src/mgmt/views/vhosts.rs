@@ -103,16 +103,6 @@ pub(crate) fn defined(kept: &Kept) -> Value {
     Value::Object(shown)
 }
 
-/// What users may do in it.
-pub(crate) fn permissions(call: &Call<'_>) -> Result<Answer, Refusal> {
-    super::permissions::list_of_vhost(call)
-}
-
-/// With which keys.
-pub(crate) fn topic_permissions(call: &Call<'_>) -> Result<Answer, Refusal> {
-    super::permissions::list_topics_of_vhost(call)
-}
-
 /// It runs already.
 pub(crate) fn start(call: &Call<'_>) -> Result<Answer, Refusal> {
     call.vhost().map(|_| Answer::done(Lsn::default()))
