@@ -37,13 +37,22 @@ fn keys_of<'a>(headers: Table<'a>, name: &str) -> impl Iterator<Item = &'a [u8]>
 
 /// Raw properties as they are shown, of a message with a BCC header.
 pub fn without_blind(properties: &[u8]) -> Vec<u8> {
+    without(properties, &[BCC])
+}
+
+/// Raw properties of a message that goes by one key from now on.
+pub fn without_keys(properties: &[u8]) -> Vec<u8> {
+    without(properties, &[CC, BCC])
+}
+
+fn without(properties: &[u8], names: &[&str]) -> Vec<u8> {
     let before = Properties::unchecked(properties);
-    let mut shown = TableBuf::new();
-    let headers = before.headers().unwrap_or(Table::EMPTY);
-    for (key, value) in headers.iter().filter(|(key, _)| *key != BCC.as_bytes()) {
-        shown.insert_bytes(key, value);
+    let Some(headers) = before.headers() else { return properties.to_vec() };
+    let mut kept = TableBuf::new();
+    for (key, value) in headers.iter().filter(|(key, _)| names.iter().all(|name| name.as_bytes() != *key)) {
+        kept.insert_bytes(key, value);
     }
     let mut after = PropertiesBuf::from(before);
-    after.headers(shown.as_table());
+    after.headers(kept.as_table());
     after.into_bytes()
 }

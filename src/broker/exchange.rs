@@ -117,7 +117,7 @@ impl Exchange {
     }
 
     /// Where its messages wait that are to be delayed.
-    pub(super) fn delays(&self) -> Option<&Arc<Queue>> {
+    pub fn delays(&self) -> Option<&Arc<Queue>> {
         self.delays.get()
     }
 

@@ -25,6 +25,7 @@ use crate::broker::wakes::Wakes;
 use crate::message::place::{Extent, Lsn, Place, Seq};
 use crate::message::run::Run;
 use crate::queue::classic::Part;
+use crate::queue::lane::Away;
 use crate::queue::ledger::Where;
 use crate::storage::error::StoreError;
 use crate::storage::log::{LogReader, SlotLease};
@@ -149,24 +150,15 @@ impl Queue {
     /// When the disk does not read. The queue keeps its place and waits: whoever runs the request runs it again later,
     /// unless it is the log that cannot be read ([`StoreError::is_of_log`]).
     pub fn read_ahead(self: &Arc<Self>, wakes: &mut Wakes) -> Result<(), StoreError> {
-        let mut missed = BTreeSet::new();
-        let (plan, packs) = loop {
-            let plan = {
-                let mut state = self.lock();
-                match self.plan_read(&state, wakes.now_ms()) {
-                    Some(plan) => plan,
-                    None => {
-                        state.is_reading = false;
-                        state.classic.look_no_further();
-                        return Ok(());
-                    }
-                }
-            };
-            if let Some(packs) = plan.lease(&self.node, &mut missed)? {
-                break (plan, packs);
+        let read = self.read_planned(|state| match self.plan_read(state, wakes.now_ms()) {
+            Some(plan) => Some(plan),
+            None => {
+                state.is_reading = false;
+                state.classic.look_no_further();
+                None
             }
-        };
-        let runs = self.read(&plan, &packs)?;
+        })?;
+        let Some((plan, runs)) = read else { return Ok(()) };
         let mut state = self.lock();
         state.is_reading = false;
         let missing = state.classic.fill(plan.part, plan.first, plan.end, runs);
@@ -183,9 +175,46 @@ impl Queue {
         Ok(())
     }
 
+    /// Reads the first ones of these, which are away and stay so: their runs, and up to which number those are all that the
+    /// disk has. `None` when `away` finds nothing to read.
+    ///
+    /// # Errors
+    /// When the disk does not read.
+    pub(in crate::broker) fn read_aside(
+        &self,
+        mut away: impl FnMut(&State) -> Option<Away>,
+    ) -> Result<Option<(Vec<Run>, Seq)>, StoreError> {
+        let planned = |state: &mut State| {
+            let away = away(state)?;
+            Some(self.plan_from(state, Part::Unseen, away))
+        };
+        Ok(self.read_planned(planned)?.map(|(plan, runs)| (runs, plan.end)))
+    }
+
+    /// Plans under the lock, as often as messages move meanwhile, and reads without it.
+    fn read_planned(
+        &self,
+        mut plan: impl FnMut(&mut State) -> Option<Plan>,
+    ) -> Result<Option<(Plan, Vec<Run>)>, StoreError> {
+        let mut missed = BTreeSet::new();
+        loop {
+            let planned = plan(&mut self.lock());
+            let Some(planned) = planned else { return Ok(None) };
+            if let Some(packs) = planned.lease(&self.node, &mut missed)? {
+                let runs = self.read(&planned, &packs)?;
+                return Ok(Some((planned, runs)));
+            }
+        }
+    }
+
     /// What to read; `None` when nothing is away at the head.
     fn plan_read(&self, state: &State, now_ms: u64) -> Option<Plan> {
         let (part, away) = state.classic.away_first(state.wants_head(now_ms))?;
+        Some(self.plan_from(state, part, away))
+    }
+
+    /// How to read the first ones of these.
+    fn plan_from(&self, state: &State, part: Part, away: Away) -> Plan {
         let ledger = &state.classic.ledger;
         let usual_bytes = away.body_bytes / away.count.max(1) + 1;
         let mut plan = Plan { part, first: away.first, end: away.first, pieces: Vec::new() };
@@ -225,7 +254,7 @@ impl Queue {
         if plan.pieces.is_empty() {
             plan.end = away.end;
         }
-        Some(plan)
+        plan
     }
 
     fn read(&self, plan: &Plan, packs: &Packs) -> Result<Vec<Run>, StoreError> {
@@ -266,6 +295,7 @@ mod tests {
 
     use crate::broker::memory::Memory;
     use crate::broker::node::Node;
+    use crate::broker::queue::browse::Browser;
     use crate::broker::queue::handle::{Queue, QueueProperties};
     use crate::broker::wakes::Wakes;
     use crate::config::Config;
@@ -358,6 +388,41 @@ mod tests {
         assert_eq!(queue.node.counters.damaged_messages.read(), 0);
         while queue.node.shelf.sweep().unwrap() {}
         assert_eq!(disk.simulated().list("pack").unwrap(), ["0000000000000002.pack"]);
+    }
+
+    /// The numbers that a look finds.
+    fn seen(queue: &Arc<Queue>) -> Vec<u64> {
+        let mut browser = Browser::new(Arc::clone(queue), Seq(0));
+        let looks = std::iter::from_fn(|| browser.look().unwrap());
+        let runs: Vec<Run> = looks.flatten().collect();
+        runs.iter().flat_map(|run| run.first_seq().0..run.end_seq().0).collect()
+    }
+
+    #[test]
+    fn a_look_reads_what_is_away_and_leaves_it_there() {
+        let disk = WatchedDisk::default();
+        let queue = queue(&disk, pack(&disk, 1, 1..4));
+        let is_away = |first| {
+            let away = Away {
+                first,
+                end: Seq(4),
+                count: 4 - first.0,
+                body_bytes: 4 - first.0,
+                ..Away::of(&message(1))
+            };
+            assert_eq!(queue.lock().classic.head(), Head::Away(away));
+        };
+        assert_eq!(seen(&queue), [1, 2, 3]);
+        is_away(Seq(1));
+        let mut wakes = Wakes::default();
+        queue.pick(Seq(1), &wakes).unwrap().settle(&mut wakes);
+        assert_eq!(seen(&queue), [2, 3]);
+        is_away(Seq(2));
+        let picked = queue.pick(Seq(2), &wakes).unwrap();
+        assert!(queue.pick(Seq(2), &wakes).is_none(), "somebody has it");
+        assert_eq!((seen(&queue), queue.depth()), (vec![3], (1, 1)));
+        drop(picked);
+        assert_eq!((seen(&queue), queue.depth()), (vec![2, 3], (2, 0)));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::openapi;
 use crate::mgmt::views::{
-    bindings, channels, connections, consumers, definitions, exchanges, health, messages, metrics, node,
-    odds, overview, parameters, permissions, policies, queues, users, vhosts,
+    bindings, browse, channels, connections, consumers, definitions, exchanges, health, messages, metrics,
+    node, odds, overview, parameters, permissions, policies, queues, users, vhosts,
 };
 
 /// What a body may have, in bytes, where a route says nothing else.
@@ -123,7 +123,15 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Delete, "/api/queues/{vhost}/{name}", Management, Vhost, queues::delete, "Deletes a queue"),
     route(Delete, "/api/queues/{vhost}/{name}/contents", Management, Vhost, queues::purge, "Removes the messages that are ready"),
     route(Post, "/api/queues/{vhost}/{name}/get", Management, Vhost, messages::get, "Gets messages, to be kept or not"),
+    route(Get, "/api/queues/{vhost}/{name}/messages", Management, Vhost, browse::list, "Messages that wait, looked at and left alone"),
+    route(Get, "/api/queues/{vhost}/{name}/messages/{id}", Management, Vhost, browse::show, "One of them"),
+    route(Delete, "/api/queues/{vhost}/{name}/messages/{id}", Management, Vhost, browse::delete, "Deletes one"),
+    route(Post, "/api/queues/{vhost}/{name}/messages/{id}/move", Management, Vhost, browse::put_elsewhere, "Moves one to another queue, or by an exchange"),
     route(Get, "/api/queues/{vhost}/{name}/bindings", Management, Vhost, bindings::list_to_queue, "Bindings to a queue"),
+
+    route(Get, "/api/delayed/{vhost}/{exchange}", Management, Vhost, browse::list_delayed, "Messages that an exchange delays"),
+    route(Get, "/api/delayed/{vhost}/{exchange}/{id}", Management, Vhost, browse::show_delayed, "One of them"),
+    route(Delete, "/api/delayed/{vhost}/{exchange}/{id}", Management, Vhost, browse::cancel_delayed, "Cancels one"),
 
     route(Get, "/api/bindings", Management, Node, bindings::list, "Bindings"),
     route(Get, "/api/bindings/{vhost}", Management, Vhost, bindings::list_of_vhost, "Bindings of a virtual host"),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod access;
+mod browse;
 mod changes;
 #[allow(dead_code)]
 #[path = "../chaos/client.rs"]

@@ -4,8 +4,9 @@
 //! [`dispatch`] hands messages to consumers, [`settle`] takes acknowledgements back, [`lifecycle`] is consumers
 //! coming and going, purging, and the end. `rules` lets go of what is too old or too much, `policies` says when that has
 //! changed. [`crowd`] keeps publishers from running too far ahead of consumers. [`tally`] is what others see of it without
-//! the lock.
+//! the lock. [`browse`] looks at messages and changes nothing.
 
+pub mod browse;
 pub mod crowd;
 pub mod dispatch;
 pub mod handle;

@@ -154,11 +154,12 @@ impl Vhost {
         queue
     }
 
-    /// queue.purge: the queue, whose messages the caller then removes by [`Queue::purge_some`], a turn at a time.
+    /// A queue whose messages somebody may have: for queue.purge, whose caller removes them by [`Queue::purge_some`], a turn at
+    /// a time, and for a look at them.
     ///
     /// # Errors
     /// Every refusal of queue.purge.
-    pub fn find_for_purge(&self, actor: &Actor, name: &str) -> Result<Arc<Queue>, BrokerError> {
+    pub fn find_to_read(&self, actor: &Actor, name: &str) -> Result<Arc<Queue>, BrokerError> {
         self.check_access(actor, Access::Read, ResourceKind::Queue, name)?;
         self.find_queue(name, actor)
     }

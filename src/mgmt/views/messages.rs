@@ -32,18 +32,32 @@ pub(crate) fn publish(call: &Call<'_>) -> Result<Answer, Refusal> {
         Some(_) => return Err(Refusal::bad_request("properties are no object")),
     };
     let mut insider = Insider::connect(&call.mgmt.broker, call.user()?, call.part("vhost"))?;
-    let is_selected = |method: &Method<'_>| matches!(method, Method::ConfirmSelectOk(_));
-    insider.ask(&Method::ConfirmSelect(ConfirmSelect { nowait: false }), is_selected)?;
     let (exchange, routing_key) =
         (name_of(call.part("name")).as_bytes(), text(&body, "routing_key")?.as_bytes());
+    let routed = confirmed(&mut insider, (exchange, routing_key), &properties.encode(), &payload)?;
+    Ok(Answer::json(&json!({"routed": routed})))
+}
+
+/// Publishes by the exchange and key `to`, and waits until the broker is responsible. Whether any queue took it.
+///
+/// # Errors
+/// The broker's refusals; a queue rejects it.
+pub(crate) fn confirmed(
+    insider: &mut Insider,
+    (exchange, routing_key): (&[u8], &[u8]),
+    properties: &[u8],
+    body: &[u8],
+) -> Result<bool, Refusal> {
+    let is_selected = |method: &Method<'_>| matches!(method, Method::ConfirmSelectOk(_));
+    insider.ask(&Method::ConfirmSelect(ConfirmSelect { nowait: false }), is_selected)?;
     let publish = BasicPublish { exchange, routing_key, mandatory: true, immediate: false };
-    insider.tell_content(&Method::BasicPublish(publish), &properties.encode(), &payload);
-    let mut routed = true;
+    insider.tell_content(&Method::BasicPublish(publish), properties, body);
+    let mut is_routed = true;
     loop {
         let heard = insider.hear()?;
         match heard.method() {
-            Some(Method::BasicReturn(_)) => routed = false,
-            Some(Method::BasicAck(_)) => return Ok(Answer::json(&json!({"routed": routed}))),
+            Some(Method::BasicReturn(_)) => is_routed = false,
+            Some(Method::BasicAck(_)) => return Ok(is_routed),
             Some(Method::BasicNack(_)) => return Err(Refusal::bad_request("rejected")),
             _ => {}
         }
@@ -61,11 +75,7 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Answer, Refusal> {
     };
     let count = body.get("count").and_then(|count| count.as_u64().or_else(|| count.as_str()?.parse().ok()));
     let count = count.ok_or_else(|| Refusal::bad_request("[{key_missing,count}]"))?.min(GET_MESSAGES_MAX);
-    let as_base64 = match text(&body, "encoding")? {
-        "auto" => false,
-        "base64" => true,
-        other => return Err(Refusal::bad_request(format!("Unsupported encoding: {other}"))),
-    };
+    let as_base64 = is_base64(text(&body, "encoding")?)?;
     let truncate =
         body.get("truncate").and_then(|bytes| bytes.as_u64().or_else(|| bytes.as_str()?.parse().ok()));
     let mut insider = Insider::connect(&call.mgmt.broker, call.user()?, call.part("vhost"))?;
@@ -89,14 +99,31 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Answer, Refusal> {
     Ok(Answer::json(&Value::Array(shown)))
 }
 
+/// Whether a body is always to be shown in base64, and not only where it is no text.
+///
+/// # Errors
+/// Another word.
+pub(crate) fn is_base64(encoding: &str) -> Result<bool, Refusal> {
+    match encoding {
+        "auto" => Ok(false),
+        "base64" => Ok(true),
+        other => Err(Refusal::bad_request(format!("Unsupported encoding: {other}"))),
+    }
+}
+
+/// A body as it is shown, and how it is encoded.
+pub(crate) fn payload(body: &[u8], as_base64: bool) -> (String, &'static str) {
+    match std::str::from_utf8(body) {
+        Ok(text) if !as_base64 => (text.to_owned(), "string"),
+        _ => (STANDARD.encode(body), "base64"),
+    }
+}
+
 fn show(heard: &Heard, as_base64: bool, truncate: Option<u64>) -> Option<Value> {
     let Some(Method::BasicGetOk(ok)) = heard.method() else { return None };
     let length = truncate.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
-    let payload = heard.body.get(..length.min(heard.body.len())).unwrap_or_default();
-    let (payload, encoding) = match std::str::from_utf8(payload) {
-        Ok(text) if !as_base64 => (text.to_owned(), "string"),
-        _ => (STANDARD.encode(payload), "base64"),
-    };
+    let shown_part = heard.body.get(..length.min(heard.body.len())).unwrap_or_default();
+    let (payload, encoding) = payload(shown_part, as_base64);
     Some(json!({
         "payload_bytes": heard.body.len(),
         "redelivered": ok.redelivered,
@@ -110,7 +137,7 @@ fn show(heard: &Heard, as_base64: bool, truncate: Option<u64>) -> Option<Value> 
 }
 
 /// Properties as RabbitMQ shows them; those that a message has not are left out.
-fn shown(properties: &Properties<'_>) -> Value {
+pub(crate) fn shown(properties: &Properties<'_>) -> Value {
     let mut shown = entries(json!({
         "headers": properties.headers().map(|headers| json::table(headers.as_bytes())),
         "delivery_mode": properties.delivery_mode(),

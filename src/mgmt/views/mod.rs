@@ -1,6 +1,7 @@
 //! Handlers, and how each kind of object is shown: a file for each.
 
 pub(crate) mod bindings;
+pub(crate) mod browse;
 pub(crate) mod channels;
 pub(crate) mod connections;
 pub(crate) mod consumers;

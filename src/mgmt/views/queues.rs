@@ -237,7 +237,7 @@ pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
 
 /// Removes the messages that are ready.
 pub(crate) fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let queue = call.vhost()?.find_for_purge(&change::actor(call)?, call.part("name"))?;
+    let queue = call.vhost()?.find_to_read(&change::actor(call)?, call.part("name"))?;
     let mut left = queue.depth().0;
     change::in_turns(|wakes| {
         let purged = queue.purge_some(left.min(u64::from(wakes.turn_steps())), wakes);

@@ -5,10 +5,11 @@
 //! disk only keep their place; whoever meets them at the head has them read back and filled in.
 //!
 //! Here is the way through a queue. Ways out of it without a consumer are in `leaving`, the way to the disk and back
-//! in `disk`.
+//! in `disk`; `looking` is for those who only want to know.
 
 mod disk;
 mod leaving;
+mod looking;
 mod returned;
 #[cfg(test)]
 mod tests;

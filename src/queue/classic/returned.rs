@@ -63,6 +63,18 @@ impl Returned {
         Some(taken)
     }
 
+    /// The messages of the first run with numbers of `from` or higher that have such numbers.
+    pub(super) fn run_from(&self, from: Seq) -> Option<Run> {
+        let runs = self.runs.iter().map(|(_, run)| run).filter(|run| run.end_seq() > from);
+        let first = runs.min_by_key(|run| run.first_seq())?;
+        first.part(from, first.end_seq())
+    }
+
+    /// How many runs.
+    pub(super) fn len(&self) -> u32 {
+        self.runs.len() as u32
+    }
+
     fn count_out(&mut self, run: &Run) {
         self.messages -= u64::from(run.count());
         self.body_bytes -= run.body_bytes();

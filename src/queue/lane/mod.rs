@@ -182,6 +182,28 @@ impl Lane {
         }
     }
 
+    /// The first messages whose numbers are `from` or higher, wherever they are, as far as they lie together.
+    pub fn piece_from(&self, from: Seq, ledger: &Ledger) -> Option<Piece> {
+        let mut at = self.list.partition_point(|other| other.end() <= from);
+        loop {
+            match self.list.get(at)? {
+                Resting::Here(run) | Resting::Kept(run) => {
+                    return run.part(from, run.end_seq()).map(Piece::Here);
+                }
+                Resting::Away(away, _) => {
+                    let mut away = *away;
+                    if away.first < from {
+                        away.split_front(from, ledger);
+                    }
+                    if away.count > 0 {
+                        return Some(Piece::Away(away));
+                    }
+                }
+            }
+            at = self.list.after(at);
+        }
+    }
+
     /// All that is in it, in order.
     pub fn into_pieces(mut self) -> impl Iterator<Item = Piece> {
         std::iter::from_fn(move || {

@@ -72,6 +72,24 @@ impl Piece {
         }
     }
 
+    /// The number of the first message, or one before it.
+    pub fn first_seq(&self) -> Seq {
+        match self {
+            Self::Here(run) => run.first_seq(),
+            Self::Away(away) => away.first,
+        }
+    }
+
+    /// Those of its messages whose numbers are below `end`; all where that would be none.
+    #[must_use]
+    pub fn before(self, end: Seq, ledger: &Ledger) -> Self {
+        match self {
+            Self::Here(run) => Self::Here(run.part(run.first_seq(), end).unwrap_or(run)),
+            Self::Away(mut away) if end < away.end => Self::Away(away.split_front(end, ledger)),
+            away @ Self::Away(_) => away,
+        }
+    }
+
     /// Their bodies, in bytes.
     pub fn body_bytes(&self) -> u64 {
         match self {

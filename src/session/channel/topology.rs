@@ -139,7 +139,7 @@ impl Channel {
 
     fn on_queue_purge(&self, link: &mut Link, purge: &QueuePurge<'_>) -> Result<(), Refusal> {
         let name = self.queue_or_last(purge.queue)?;
-        let queue = link.vhost.find_for_purge(&link.actor, &name)?;
+        let queue = link.vhost.find_to_read(&link.actor, &name)?;
         let (channel, left, nowait) = (self.number, queue.counts().0, purge.nowait);
         // A purge that a crash undoes is allowed to come undone: nothing waits for it.
         link.chores.push_back(Chore::Purge(Purge { channel, queue, left, purged: 0, nowait }));
