@@ -1,17 +1,13 @@
 //! What a user may do in one vhost: three regular expressions over resource names, as in RabbitMQ.
 //!
-//! The expressions are searched for, not anchored; an empty one matches the empty name alone. They run in
-//! linear time and are bounded in size. Knows nothing of resources beyond their names.
+//! The expressions ([`crate::auth::pattern`]) are searched for, not anchored; an empty one matches the empty name alone.
+//! Knows nothing of resources beyond their names.
 
 use std::fmt;
 
-use regex::{Regex, RegexBuilder};
 use thiserror::Error;
 
-/// The most bytes one compiled expression may take.
-const COMPILED_BYTES_MAX: usize = 1 << 20;
-/// The longest expression that is compiled at all.
-const PATTERN_BYTES_MAX: usize = 4096;
+use crate::auth::pattern::{Pattern, PatternError};
 
 /// One of the three things a permission is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,19 +40,19 @@ impl fmt::Display for Access {
 /// Why an expression is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("permission pattern {pattern:?} is no regular expression we can run: {reason}")]
-pub struct PatternError {
+pub struct PermissionError {
     /// The pattern, cut where it is very long.
     pub pattern: String,
     /// What is wrong with it.
-    pub reason: String,
+    pub reason: PatternError,
 }
 
 /// The permissions of one user in one vhost.
 #[derive(Clone, Debug)]
 pub struct Permissions {
-    configure: Pattern,
-    write: Pattern,
-    read: Pattern,
+    configure: Allowed,
+    write: Allowed,
+    read: Allowed,
 }
 
 impl Permissions {
@@ -64,39 +60,39 @@ impl Permissions {
     ///
     /// # Errors
     /// The first one that cannot be compiled within the bounds.
-    pub fn new(configure: &str, write: &str, read: &str) -> Result<Self, PatternError> {
+    pub fn new(configure: &str, write: &str, read: &str) -> Result<Self, PermissionError> {
         Ok(Self {
-            configure: Pattern::new(configure)?,
-            write: Pattern::new(write)?,
-            read: Pattern::new(read)?,
+            configure: Allowed::new(configure)?,
+            write: Allowed::new(write)?,
+            read: Allowed::new(read)?,
         })
     }
 
     /// Everything is allowed.
     pub fn all() -> Self {
-        Self { configure: Pattern::Anything, write: Pattern::Anything, read: Pattern::Anything }
+        Self { configure: Allowed::Anything, write: Allowed::Anything, read: Allowed::Anything }
     }
 
     /// Whether the access to a resource of this name is allowed. The default exchange is `amq.default`.
     pub fn allows(&self, access: Access, resource_name: &str) -> bool {
-        self.pattern(access).matches(resource_name)
+        self.allowed(access).has(resource_name)
     }
 
     /// Whether the access is allowed whatever the name, so that the caller need not ask again.
     pub fn allows_all(&self, access: Access) -> bool {
-        matches!(self.pattern(access), Pattern::Anything)
+        matches!(self.allowed(access), Allowed::Anything)
     }
 
     /// The expression as it was given.
     pub fn source(&self, access: Access) -> &str {
-        match self.pattern(access) {
-            Pattern::Anything => ".*",
-            Pattern::Nothing => "",
-            Pattern::Search(regex) => regex.as_str(),
+        match self.allowed(access) {
+            Allowed::Anything => ".*",
+            Allowed::Nothing => "",
+            Allowed::Search(pattern) => pattern.as_str(),
         }
     }
 
-    fn pattern(&self, access: Access) -> &Pattern {
+    fn allowed(&self, access: Access) -> &Allowed {
         match access {
             Access::Configure => &self.configure,
             Access::Write => &self.write,
@@ -105,44 +101,31 @@ impl Permissions {
     }
 }
 
-/// An expression that names are searched for with.
+/// What names, or keys, are allowed.
 #[derive(Clone, Debug)]
-pub(super) enum Pattern {
+pub(super) enum Allowed {
     /// `.*`, by far the most common.
     Anything,
     /// The empty text, which RabbitMQ reads as `^$`.
     Nothing,
-    Search(Regex),
+    Search(Pattern),
 }
 
-impl Pattern {
-    pub(super) fn new(pattern: &str) -> Result<Self, PatternError> {
-        let refused = |reason: String| PatternError { pattern: pattern.chars().take(100).collect(), reason };
+impl Allowed {
+    pub(super) fn new(pattern: &str) -> Result<Self, PermissionError> {
+        let refused = |reason| PermissionError { pattern: pattern.chars().take(100).collect(), reason };
         match pattern {
-            ".*" => return Ok(Self::Anything),
-            "" => return Ok(Self::Nothing),
-            _ if pattern.len() > PATTERN_BYTES_MAX => {
-                return Err(refused(format!("longer than {PATTERN_BYTES_MAX} bytes")));
-            }
-            _ => {}
+            ".*" => Ok(Self::Anything),
+            "" => Ok(Self::Nothing),
+            _ => Pattern::new(pattern).map(Self::Search).map_err(refused),
         }
-        let built = RegexBuilder::new(pattern)
-            .size_limit(COMPILED_BYTES_MAX)
-            .dfa_size_limit(COMPILED_BYTES_MAX)
-            .build();
-        built.map(Self::Search).map_err(|error| {
-            // The parser draws its errors over several lines; the last one says it.
-            let text = error.to_string();
-            let line = text.lines().next_back().unwrap_or_default();
-            refused(line.trim_start_matches("error: ").to_owned())
-        })
     }
 
-    pub(super) fn matches(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         match self {
             Self::Anything => true,
             Self::Nothing => name.is_empty(),
-            Self::Search(regex) => regex.is_match(name),
+            Self::Search(pattern) => pattern.is_match(name),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use regex::escape;
 
-use crate::auth::permissions::{Access, Pattern, PatternError};
+use crate::auth::permissions::{Access, Allowed, PermissionError};
 
 /// The topic permissions of one user in one vhost, by exchange. An exchange that is missing takes every key.
 #[derive(Clone, Debug, Default)]
@@ -15,8 +15,8 @@ pub struct TopicPermissions {
 /// What is allowed at one exchange.
 #[derive(Clone, Debug)]
 pub struct TopicPermission {
-    write: Pattern,
-    read: Pattern,
+    write: Allowed,
+    read: Allowed,
 }
 
 impl TopicPermission {
@@ -25,10 +25,10 @@ impl TopicPermission {
     ///
     /// # Errors
     /// The first one that cannot be compiled within the bounds.
-    pub fn new(user: &str, vhost: &str, write: &str, read: &str) -> Result<Self, PatternError> {
+    pub fn new(user: &str, vhost: &str, write: &str, read: &str) -> Result<Self, PermissionError> {
         let named =
             |pattern: &str| pattern.replace("{username}", &escape(user)).replace("{vhost}", &escape(vhost));
-        Ok(Self { write: Pattern::new(&named(write))?, read: Pattern::new(&named(read))? })
+        Ok(Self { write: Allowed::new(&named(write))?, read: Allowed::new(&named(read))? })
     }
 }
 
@@ -46,8 +46,8 @@ impl TopicPermissions {
     /// Whether this key may be used for this access.
     pub fn allows(&self, access: Access, exchange: &str, key: &str) -> bool {
         self.by_exchange.get(exchange).is_none_or(|permission| match access {
-            Access::Write => permission.write.matches(key),
-            Access::Read => permission.read.matches(key),
+            Access::Write => permission.write.has(key),
+            Access::Read => permission.read.has(key),
             Access::Configure => true,
         })
     }

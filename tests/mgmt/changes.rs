@@ -95,8 +95,7 @@ fn policies_and_parameters() {
         "/api/queues/%2F/q.one",
         &json!({"durable": true, "arguments": {"x-max-length": 9}}),
     );
-    let policy =
-        json!({"pattern": "^q", "definition": {"max-length": 5}, "priority": 1, "apply-to": "queues"});
+    let policy = json!({"pattern": "^(?!amq\\.)q", "definition": {"max-length": 5}, "priority": 1, "apply-to": "queues"});
     create(&node, "PUT", "/api/policies/%2F/p", &policy);
     create(
         &node,

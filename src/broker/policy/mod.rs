@@ -12,16 +12,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
-
 pub use self::keys::check_definition;
+use crate::auth::pattern::Pattern;
 use crate::protocol::field::Field;
 use crate::protocol::table::{Table, TableBuf};
 use crate::queue::settings::{QueueKind, Settings};
-
-/// The most bytes one compiled pattern may take, and the longest that is compiled at all.
-const COMPILED_BYTES_MAX: usize = 256 * 1024;
-const PATTERN_BYTES_MAX: usize = 4096;
 
 /// What a policy applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,7 +86,7 @@ pub struct Policy {
     /// Its name.
     pub name: Box<str>,
     /// Names are searched for with it.
-    pub pattern: Regex,
+    pub pattern: Pattern,
     /// What it applies to.
     pub apply_to: ApplyTo,
     /// The highest one wins.
@@ -112,13 +107,7 @@ impl Policy {
         priority: i64,
         definition: Table<'_>,
     ) -> Result<Self, String> {
-        if pattern.len() > PATTERN_BYTES_MAX {
-            return Err(format!("longer than {PATTERN_BYTES_MAX} bytes"));
-        }
-        let pattern = RegexBuilder::new(pattern).size_limit(COMPILED_BYTES_MAX).build();
-        let pattern = pattern.map_err(|error| {
-            error.to_string().lines().next_back().unwrap_or_default().trim_start_matches("error: ").to_owned()
-        })?;
+        let pattern = Pattern::new(pattern).map_err(|error| error.to_string())?;
         Ok(Self { name: name.into(), pattern, apply_to, priority, definition: definition.into() })
     }
 
