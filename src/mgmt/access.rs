@@ -38,7 +38,7 @@ pub(crate) enum Who {
 pub(crate) enum Within {
     /// The node, or what the handler itself bounds to what the user may see.
     Node,
-    /// The virtual host in its path, which the user must be allowed to open.
+    /// The virtual host in its path, which the user must be allowed to open, or administers as everything.
     Vhost,
 }
 
@@ -76,17 +76,31 @@ pub(crate) fn check_user(
         return Err(Refusal::login_failed());
     };
     churn.http_logins.add(1);
+    check_tag(who, &user)?;
+    Ok(Some(user))
+}
+
+/// Whether a user who logged in a while ago is there still, and the route for them.
+///
+/// # Errors
+/// They were deleted, or lack the tag.
+pub(crate) fn check_still(broker: &Broker, who: Who, user: Option<&Arc<User>>) -> Result<(), Refusal> {
+    let Some(user) = user else { return Ok(()) };
+    match broker.users.get(&user.name) {
+        Some(known) if Arc::ptr_eq(&known, user) => check_tag(who, user),
+        _ => Err(Refusal::login_failed()),
+    }
+}
+
+fn check_tag(who: Who, user: &User) -> Result<(), Refusal> {
     let refused = match who {
         Who::Everyone => None,
-        Who::Management => (!has_any_tag(&user)).then_some("Not management user"),
-        Who::Policymaker => (!is_policymaker(&user)).then_some("Not policymaker user"),
-        Who::Monitoring => (!is_monitor(&user)).then_some("Not monitor user"),
-        Who::Administrator => (!is_administrator(&user)).then_some("Not administrator user"),
+        Who::Management => (!has_any_tag(user)).then_some("Not management user"),
+        Who::Policymaker => (!is_policymaker(user)).then_some("Not policymaker user"),
+        Who::Monitoring => (!is_monitor(user)).then_some("Not monitor user"),
+        Who::Administrator => (!is_administrator(user)).then_some("Not administrator user"),
     };
-    match refused {
-        Some(reason) => Err(Refusal::not_authorised(reason)),
-        None => Ok(Some(user)),
-    }
+    refused.map_or(Ok(()), |reason| Err(Refusal::not_authorised(reason)))
 }
 
 /// Whether the user may have what the route is about.
@@ -107,6 +121,8 @@ pub(crate) fn check_vhost(
     }
     match user {
         Some(user) if user.may_open(vhost) => Ok(()),
+        // What administrators do with messages and objects there is for their permissions to say.
+        Some(user) if is_administrator(user) => Ok(()),
         _ => Err(Refusal::not_authorised("User not authorised to access virtual host")),
     }
 }

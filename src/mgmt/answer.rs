@@ -1,6 +1,6 @@
 //! What a handler answers, and what it refuses: RabbitMQ's bodies of both.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use axum::http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"RabbitMQ 
 pub(crate) struct Answer {
     status: StatusCode,
     content_type: HeaderValue,
-    body: Vec<u8>,
+    body: Bytes,
     location: Option<HeaderValue>,
     /// What must be durable before it may be told.
     pub(crate) after: Lsn,
@@ -46,14 +46,24 @@ impl Answer {
     }
 
     /// Something else.
-    pub(crate) fn bytes(content_type: HeaderValue, body: Vec<u8>) -> Self {
+    pub(crate) fn bytes(content_type: HeaderValue, body: impl Into<Bytes>) -> Self {
         let after = Lsn::default();
-        Self { status: StatusCode::OK, content_type, body, location: None, after }
+        Self { status: StatusCode::OK, content_type, body: body.into(), location: None, after }
     }
 
     /// Something was made, or changed: which of the two the status tells.
     pub(crate) fn changed(status: StatusCode, after: Lsn) -> Self {
         Self { status, ..Self::done(after) }
+    }
+
+    /// Its body.
+    pub(crate) fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The same, with its body held by something else.
+    pub(crate) fn with_body(self, body: Bytes) -> Self {
+        Self { body, ..self }
     }
 
     /// A change that is none to RabbitMQ's clients, also where something was made.
@@ -138,7 +148,13 @@ impl Refusal {
         Self::new(StatusCode::REQUEST_TIMEOUT, "bad_request", "the body did not come in time")
     }
 
-    /// The broker stops, or a handler has failed.
+    /// A change is made, and the disk does not say that it has it.
+    pub(crate) fn not_durable() -> Self {
+        let reason = "it is done, and not on the disk yet: a crash may undo it";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason)
+    }
+
+    /// The broker stops, a handler has failed, or too much is not read by those who asked for it.
     pub(crate) fn unavailable() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the broker cannot answer now")
     }

@@ -63,8 +63,13 @@ impl Call<'_> {
     /// The virtual hosts whose contents the user may see, in order of their names.
     pub(crate) fn visible_vhosts(&self) -> Vec<Arc<Vhost>> {
         let mut vhosts = self.mgmt.broker.vhosts();
-        vhosts.retain(|vhost| self.sees_all() || self.may_open(vhost.name()));
+        vhosts.retain(|vhost| self.sees(vhost));
         vhosts
+    }
+
+    /// Whether the user may see what is in it.
+    pub(crate) fn sees(&self, vhost: &Vhost) -> bool {
+        self.sees_all() || self.may_open(vhost.name())
     }
 
     /// Whether the user sees what others have.

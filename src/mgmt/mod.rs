@@ -16,6 +16,7 @@ mod insider;
 mod json;
 mod listing;
 mod openapi;
+mod places;
 mod process;
 mod rates;
 mod routes;

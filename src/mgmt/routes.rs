@@ -6,6 +6,7 @@ use crate::mgmt::access::{Who, Within};
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::openapi;
+use crate::mgmt::places::Work;
 use crate::mgmt::views::{
     bindings, browse, channels, connections, consumers, definitions, exchanges, health, messages, metrics,
     node, odds, overview, parameters, permissions, policies, queues, users, vhosts,
@@ -43,6 +44,8 @@ pub(crate) struct Route {
     pub(crate) within: Within,
     pub(crate) handler: Handler,
     pub(crate) body_bytes_max: usize,
+    /// Whose turns it takes.
+    pub(crate) work: Work,
     /// What it is, for the description.
     pub(crate) about: &'static str,
 }
@@ -55,7 +58,13 @@ const fn route(
     handler: Handler,
     about: &'static str,
 ) -> Route {
-    Route { verb, path, who, within, handler, body_bytes_max: BODY_BYTES_MAX, about }
+    let work = if matches!(verb, Get) { Work::Reading } else { Work::Changing };
+    Route { verb, path, who, within, handler, body_bytes_max: BODY_BYTES_MAX, work, about }
+}
+
+/// A route by which messages come and go.
+const fn messaging(path: &'static str, handler: Handler, about: &'static str) -> Route {
+    Route { work: Work::Messaging, ..route(Post, path, Management, Vhost, handler, about) }
 }
 
 use Verb::{Delete, Get, Post, Put};
@@ -96,7 +105,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Get, "/api/channels/{name}", Management, Node, channels::show, "A channel"),
     route(Get, "/api/vhosts/{vhost}/channels", Management, Vhost, channels::list_of_vhost, "Channels of a virtual host"),
     route(Get, "/api/consumers", Management, Node, consumers::list, "Consumers"),
-    route(Get, "/api/consumers/{vhost}", Management, Vhost, consumers::list_of_vhost, "Consumers of a virtual host"),
+    route(Get, "/api/consumers/{vhost}", Management, Node, consumers::list_of_vhost, "Consumers of a virtual host"),
 
     route(Get, "/api/vhosts", Management, Node, vhosts::list, "Virtual hosts"),
     route(Get, "/api/vhosts/{vhost}", Management, Vhost, vhosts::show, "A virtual host"),
@@ -111,7 +120,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Get, "/api/exchanges/{vhost}/{name}", Management, Vhost, exchanges::show, "An exchange"),
     route(Put, "/api/exchanges/{vhost}/{name}", Management, Vhost, exchanges::put, "Declares an exchange"),
     route(Delete, "/api/exchanges/{vhost}/{name}", Management, Vhost, exchanges::delete, "Deletes an exchange"),
-    route(Post, "/api/exchanges/{vhost}/{name}/publish", Management, Vhost, messages::publish, "Publishes a message"),
+    messaging("/api/exchanges/{vhost}/{name}/publish", messages::publish, "Publishes a message"),
     route(Get, "/api/exchanges/{vhost}/{name}/bindings/source", Management, Vhost, bindings::list_from, "Bindings from an exchange"),
     route(Get, "/api/exchanges/{vhost}/{name}/bindings/destination", Management, Vhost, bindings::list_to_exchange, "Bindings to an exchange"),
 
@@ -122,11 +131,11 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Put, "/api/queues/{vhost}/{name}", Management, Vhost, queues::put, "Declares a queue"),
     route(Delete, "/api/queues/{vhost}/{name}", Management, Vhost, queues::delete, "Deletes a queue"),
     route(Delete, "/api/queues/{vhost}/{name}/contents", Management, Vhost, queues::purge, "Removes the messages that are ready"),
-    route(Post, "/api/queues/{vhost}/{name}/get", Management, Vhost, messages::get, "Gets messages, to be kept or not"),
+    messaging("/api/queues/{vhost}/{name}/get", messages::get, "Gets messages, to be kept or not"),
     route(Get, "/api/queues/{vhost}/{name}/messages", Management, Vhost, browse::list, "Messages that wait, looked at and left alone"),
     route(Get, "/api/queues/{vhost}/{name}/messages/{id}", Management, Vhost, browse::show, "One of them"),
     route(Delete, "/api/queues/{vhost}/{name}/messages/{id}", Management, Vhost, browse::delete, "Deletes one"),
-    route(Post, "/api/queues/{vhost}/{name}/messages/{id}/move", Management, Vhost, browse::put_elsewhere, "Moves one to another queue, or by an exchange"),
+    messaging("/api/queues/{vhost}/{name}/messages/{id}/move", browse::put_elsewhere, "Moves one to another queue, or by an exchange"),
     route(Get, "/api/queues/{vhost}/{name}/bindings", Management, Vhost, bindings::list_to_queue, "Bindings to a queue"),
 
     route(Get, "/api/delayed/{vhost}/{exchange}", Management, Vhost, browse::list_delayed, "Messages that an exchange delays"),
@@ -182,10 +191,10 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Delete, "/api/parameters/{component}/{vhost}/{name}", Policymaker, Vhost, parameters::delete, "Forgets one"),
     route(Get, "/api/global-parameters", Policymaker, Node, parameters::list_global, "Values of the whole broker"),
     route(Get, "/api/global-parameters/{name}", Policymaker, Node, parameters::show_global, "One of them"),
-    route(Put, "/api/global-parameters/{name}", Administrator, Node, parameters::put_global, "Sets one"),
-    route(Delete, "/api/global-parameters/{name}", Administrator, Node, parameters::delete_global, "Forgets one"),
+    route(Put, "/api/global-parameters/{name}", Policymaker, Node, parameters::put_global, "Sets one"),
+    route(Delete, "/api/global-parameters/{name}", Policymaker, Node, parameters::delete_global, "Forgets one"),
     route(Get, "/api/vhost-limits", Management, Node, parameters::list_limits, "Limits of virtual hosts"),
-    route(Get, "/api/vhost-limits/{vhost}", Management, Vhost, parameters::show_limits, "Limits of a virtual host"),
+    route(Get, "/api/vhost-limits/{vhost}", Management, Node, parameters::show_limits, "Limits of a virtual host"),
     route(Put, "/api/vhost-limits/{vhost}/{name}", Administrator, Node, parameters::put_limit, "Sets a limit of a virtual host"),
     route(Delete, "/api/vhost-limits/{vhost}/{name}", Administrator, Node, parameters::delete_limit, "Clears a limit of a virtual host"),
 
@@ -194,7 +203,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Get, "/api/definitions/{vhost}", Administrator, Vhost, definitions::export_vhost, "What is declared in a virtual host"),
     Route { body_bytes_max: DEFINITIONS_BYTES_MAX, ..route(Post, "/api/definitions/{vhost}", Administrator, Vhost, definitions::import_vhost, "Adds definitions to a virtual host") },
 
-    route(Get, "/api/aliveness-test/{vhost}", Management, Vhost, health::aliveness, "Whether messages come through"),
+    Route { work: Work::Messaging, ..route(Get, "/api/aliveness-test/{vhost}", Management, Vhost, health::aliveness, "Whether a message comes through") },
     route(Get, "/api/healthchecks/node", Management, Node, health::alarms, "Whether an alarm is raised"),
     route(Get, "/api/healthchecks/node/{node}", Management, Node, health::alarms, "Whether an alarm is raised"),
     route(Get, "/api/health/checks/alarms", Management, Node, health::alarms, "Whether an alarm is raised"),

@@ -31,9 +31,10 @@ use crate::broker::Broker;
 use crate::clock::Now;
 use crate::config::{Config, Endpoint, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service};
 use crate::message::place::Lsn;
-use crate::mgmt::access::{check_user, check_vhost, credentials};
+use crate::mgmt::access::{check_still, check_user, check_vhost, credentials};
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
+use crate::mgmt::places::{Places, Work};
 use crate::mgmt::rates::{self, SAMPLE_INTERVAL};
 use crate::mgmt::routes::{METRICS, ROUTES, Route, Verb};
 use crate::mgmt::{Listening, Mgmt};
@@ -49,8 +50,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client that takes nothing of its answer for so long is gone.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Requests at work at a time: what is left of the processor is for messages.
-const AT_WORK_MAX: usize = 2;
+/// What was changed is told when a crash cannot take it back, or, after so long, that nobody knows.
+const DURABLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Accepting rests for so long when the kernel has no more descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Connections have so long to end when the broker stops.
@@ -112,10 +113,10 @@ impl Server {
 
     /// Serves until `stop`, then lets requests that are at work end.
     pub async fn run(self, stop: CancellationToken) {
-        let (connections, at_work) = (TaskTracker::new(), Arc::new(Semaphore::new(AT_WORK_MAX)));
+        let (connections, places) = (TaskTracker::new(), Places::new());
         let mut tasks = JoinSet::new();
-        let api = router(&self.mgmt, &at_work, ROUTES);
-        let metrics = router(&self.mgmt, &at_work, METRICS);
+        let api = router(&self.mgmt, &places, ROUTES);
+        let metrics = router(&self.mgmt, &places, METRICS);
         for (listeners, router) in [(self.api, api), (self.metrics, metrics)] {
             let router = router.layer(CompressionLayer::new());
             for listener in listeners {
@@ -217,13 +218,13 @@ fn give_up_on_silence(stream: &TcpStream) {
 }
 
 /// A router of these routes; what is on none of them is not found.
-fn router(mgmt: &Arc<Mgmt>, at_work: &Arc<Semaphore>, routes: &'static [Route]) -> Router {
+fn router(mgmt: &Arc<Mgmt>, places: &Places, routes: &'static [Route]) -> Router {
     let mut router = Router::new();
     for route in routes {
-        let (mgmt, at_work) = (Arc::clone(mgmt), Arc::clone(at_work));
+        let (mgmt, places) = (Arc::clone(mgmt), places.clone());
         let answer = move |request: Request<Body>| {
-            let (mgmt, at_work) = (Arc::clone(&mgmt), Arc::clone(&at_work));
-            async move { respond(mgmt, at_work, route, request).await }
+            let (mgmt, places) = (Arc::clone(&mgmt), places.clone());
+            async move { respond(mgmt, places, route, request).await }
         };
         let filter = match route.verb {
             Verb::Get => MethodFilter::GET,
@@ -242,11 +243,11 @@ async fn not_found(_: Uri) -> Response<Body> {
 
 async fn respond(
     mgmt: Arc<Mgmt>,
-    at_work: Arc<Semaphore>,
+    places: Places,
     route: &'static Route,
     request: Request<Body>,
 ) -> Response<Body> {
-    match answer(mgmt, at_work, route, request).await {
+    match answer(mgmt, &places, route, request).await.and_then(|answer| places.keep(answer)) {
         Ok(answer) => answer.into(),
         Err(refusal) => refusal.into(),
     }
@@ -254,7 +255,7 @@ async fn respond(
 
 async fn answer(
     mgmt: Arc<Mgmt>,
-    at_work: Arc<Semaphore>,
+    places: &Places,
     route: &'static Route,
     request: Request<Body>,
 ) -> Result<Answer, Refusal> {
@@ -266,30 +267,23 @@ async fn answer(
     let from = head.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
     // Who may not ask is not read any further.
     let credentials = credentials(&head.headers);
-    let (own, room) = (Arc::clone(&mgmt), Arc::clone(&at_work));
-    let user = work(room, move || {
+    let own = Arc::clone(&mgmt);
+    let user = places.run(Work::Reading, move || {
         check_user(&own.broker, route.who, credentials.as_ref(), from, Now::read().instant)
     });
     let user = user.await??;
     let body = read_body(body, route.body_bytes_max).await?;
     let own = Arc::clone(&mgmt);
-    let answered = work(at_work, move || {
+    let answered = places.run(route.work, move || {
         let call = Call { mgmt: &own, user, parts, query, headers: head.headers, body };
+        // The body may have taken its time, and this its turn: what was true then is asked again.
+        check_still(&own.broker, route.who, call.user.as_ref())?;
         check_vhost(&own.broker, call.user.as_deref(), route.within, call.part("vhost"))?;
         (route.handler)(&call)
     });
     let answer = answered.await??;
-    durable(&mgmt, answer.after).await;
-    Ok(answer)
-}
-
-/// Runs a handler on a thread beside the workers, when it is its turn.
-async fn work<T: Send + 'static>(
-    at_work: Arc<Semaphore>,
-    handler: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    let _turn = at_work.acquire_owned().await.map_err(|_| Refusal::unavailable())?;
-    tokio::task::spawn_blocking(handler).await.map_err(|_| Refusal::unavailable())
+    let is_durable = tokio::time::timeout(DURABLE_TIMEOUT, durable(&mgmt, answer.after)).await;
+    is_durable.map_err(|_| Refusal::not_durable()).map(|()| answer)
 }
 
 async fn read_body(body: Body, bytes_max: usize) -> Result<axum::body::Bytes, Refusal> {

@@ -45,8 +45,8 @@ impl Answer {
 }
 
 impl Node {
-    /// One with the virtual hosts `/` and `other`, and a user for each tag in the first: `plain` has none. `elsewhere` has
-    /// the other virtual host only.
+    /// One with the virtual hosts `/` and `other`, and a user for each tag in the first: `plain` has none. `elsewhere` and
+    /// `ruler`, an administrator, have the other virtual host only.
     pub(crate) fn start() -> Self {
         let user = |name: &str, tag: &str, vhost: &str| UserConfig {
             name: name.to_owned(),
@@ -68,6 +68,7 @@ impl Node {
             user("monitoring", "monitoring", "/"),
             user("administrator", "administrator", "/"),
             user("elsewhere", "management", "other"),
+            user("ruler", "administrator", "other"),
         ]);
         let (told, addresses) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -27,9 +27,11 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Refusal> {
     list_these(call, |vhost| vhosts.iter().any(|visible| **visible.name() == *vhost))
 }
 
-/// Those in a virtual host.
+/// Those in a virtual host, if the user may see them: otherwise there are none, as in RabbitMQ.
 pub(crate) fn list_of_vhost(call: &Call<'_>) -> Result<Answer, Refusal> {
-    list_these(call, |vhost| vhost == call.part("vhost"))
+    let vhost = call.vhost()?;
+    let is_visible = call.sees(&vhost);
+    list_these(call, |other| is_visible && *other == **vhost.name())
 }
 
 fn list_these(call: &Call<'_>, is_wanted: impl Fn(&str) -> bool) -> Result<Answer, Refusal> {

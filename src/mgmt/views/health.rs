@@ -6,15 +6,33 @@ use serde_json::{Map, Value, json};
 use crate::broker::alarms::Shortage;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
+use crate::mgmt::insider::Insider;
+use crate::mgmt::views::{messages, queues};
+use crate::mgmt::{change, json};
+use crate::protocol::methods::{BasicGet, Method};
+
+/// The queue of the test, as RabbitMQ calls it.
+const ALIVENESS: &str = "aliveness-test";
+/// The flags of properties of which there are none.
+const NO_PROPERTIES: &[u8] = &[0, 0];
 
 /// Whoever answers this is well.
 pub(crate) fn healthy(_: &Call<'_>) -> Result<Answer, Refusal> {
     Ok(well(json!({})))
 }
 
-/// The broker takes no message from anybody here: that it answers is what can be told. See
-/// [`alarms`] for whether publishers wait.
-pub(crate) fn aliveness(_: &Call<'_>) -> Result<Answer, Refusal> {
+/// A message is published to a queue of its own and got again, as RabbitMQ does it. Whoever asks at the same time may get
+/// it instead.
+pub(crate) fn aliveness(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let (vhost, body) = (call.part("vhost"), json::entries(json!({"durable": false})));
+    queues::put_this(call, &change::actor(call)?, vhost, ALIVENESS, &body)?;
+    let mut insider = Insider::connect(&call.mgmt.broker, call.user()?, vhost)?;
+    let to = (b"".as_slice(), ALIVENESS.as_bytes());
+    if !messages::confirmed(&mut insider, to, NO_PROPERTIES, b"test_message")? {
+        return Err(Refusal::unavailable());
+    }
+    let is_answer = |method: &Method<'_>| matches!(method, Method::BasicGetOk(_) | Method::BasicGetEmpty(_));
+    insider.ask(&Method::BasicGet(BasicGet { queue: ALIVENESS, no_ack: true }), is_answer)?;
     Ok(well(json!({})))
 }
 

@@ -129,6 +129,9 @@ pub(crate) fn list_limits(call: &Call<'_>) -> Result<Answer, Refusal> {
 /// Limits of one.
 pub(crate) fn show_limits(call: &Call<'_>) -> Result<Answer, Refusal> {
     let vhost = call.vhost()?;
+    if !call.sees(&vhost) {
+        return Err(Refusal::not_authorised("User not authorised to access virtual host"));
+    }
     let limits = call.mgmt.broker.parameters.get(vhost.name(), VHOST_LIMITS, LIMITS);
     listing::list(call, limits.into_iter().collect(), |kept: &Kept| kept.vhost.to_string(), shown_limits)
 }

@@ -1,0 +1,118 @@
+//! How much is done at a time, and how much of what was answered is kept: what all requests share, so that none of them
+//! keeps others from an answer, and all of them leave the processor and the memory to messages.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::mgmt::answer::{Answer, Refusal};
+
+/// Requests at work at a time, of each kind. Whoever publishes or gets does little and may wait for long: for the end of an
+/// alarm, or for the disk.
+const READING_MAX: usize = 2;
+const CHANGING_MAX: usize = 2;
+const MESSAGING_MAX: usize = 32;
+
+/// Answers that their clients have not taken yet have so many bytes together, but for one that has more alone.
+const UNREAD_BYTES_MAX: usize = 256 << 20;
+/// They are counted in pieces of so many bytes: less is nothing.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// What a request does with its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// It reads what is.
+    Reading,
+    /// It changes definitions, and may take many turns to do so.
+    Changing,
+    /// It publishes messages, or takes some.
+    Messaging,
+}
+
+/// Places for work, and for answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    reading: Arc<Semaphore>,
+    changing: Arc<Semaphore>,
+    messaging: Arc<Semaphore>,
+    unread: Arc<Semaphore>,
+}
+
+/// An answer's bytes, with their place.
+struct Unread {
+    body: Bytes,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Unread {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Places {
+    pub(crate) fn new() -> Self {
+        let places = |places| Arc::new(Semaphore::new(places));
+        Self {
+            reading: places(READING_MAX),
+            changing: places(CHANGING_MAX),
+            messaging: places(MESSAGING_MAX),
+            unread: places(UNREAD_BYTES_MAX / PIECE_BYTES),
+        }
+    }
+
+    /// Runs `job` on a thread beside the workers, when it is its turn.
+    ///
+    /// # Errors
+    /// The broker stops, or the job has failed.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: Work,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let places = match work {
+            Work::Reading => &self.reading,
+            Work::Changing => &self.changing,
+            Work::Messaging => &self.messaging,
+        };
+        let _turn = Arc::clone(places).acquire_owned().await.map_err(|_| Refusal::unavailable())?;
+        tokio::task::spawn_blocking(job).await.map_err(|_| Refusal::unavailable())
+    }
+
+    /// Gives an answer a place until its client has taken it.
+    ///
+    /// # Errors
+    /// There is none: others do not read theirs.
+    pub(crate) fn keep(&self, answer: Answer) -> Result<Answer, Refusal> {
+        let pieces = (answer.body().len() / PIECE_BYTES).min(UNREAD_BYTES_MAX / PIECE_BYTES);
+        if pieces == 0 {
+            return Ok(answer);
+        }
+        let place = Arc::clone(&self.unread).try_acquire_many_owned(pieces as u32);
+        let _place = place.map_err(|_| Refusal::unavailable())?;
+        let body = Unread { body: answer.body().clone(), _place };
+        Ok(answer.with_body(Bytes::from_owner(body)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Places, UNREAD_BYTES_MAX};
+    use crate::mgmt::answer::Answer;
+
+    #[test]
+    fn answers_that_nobody_reads_are_bounded() {
+        let places = Places::new();
+        let answer = |bytes: usize| Answer::json_bytes(vec![0; bytes]);
+        let first = places.keep(answer(UNREAD_BYTES_MAX / 3 * 2)).unwrap();
+        assert!(places.keep(answer(UNREAD_BYTES_MAX / 3 * 2)).is_err());
+        assert_eq!(places.keep(answer(1000)).unwrap().body().len(), 1000);
+        drop(first);
+        // One that is larger than all may be is alone.
+        let large = places.keep(answer(UNREAD_BYTES_MAX * 2)).unwrap();
+        assert!(places.keep(answer(UNREAD_BYTES_MAX / 3)).is_err());
+        drop(large);
+        assert!(places.keep(answer(UNREAD_BYTES_MAX / 3)).is_ok());
+    }
+}
