@@ -15,6 +15,12 @@ impl Gauge {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
+    /// Adds `amount` unless that is more than `max` then. Whether it did.
+    fn add_within(&self, amount: u64, max: u64) -> bool {
+        let within = |held: u64| held.checked_add(amount).filter(|sum| *sum <= max);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+    }
+
     /// Takes back what [`Gauge::add`] added before.
     pub fn sub(&self, amount: u64) {
         self.0.fetch_sub(amount, Ordering::Relaxed);
@@ -67,6 +73,12 @@ impl Charge {
         Self { gauge: Arc::clone(gauge), bytes }
     }
 
+    /// So many, if all that the gauge holds is at most `max` with them: of those who ask at the same time no more get some
+    /// than there is place for.
+    pub fn within(gauge: &Arc<Gauge>, bytes: u64, max: Option<u64>) -> Option<Self> {
+        gauge.add_within(bytes, max.unwrap_or(u64::MAX)).then(|| Self { gauge: Arc::clone(gauge), bytes })
+    }
+
     /// So many more.
     pub fn grow(&mut self, bytes: u64) {
         self.gauge.add(bytes);
@@ -95,5 +107,25 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.gauge.sub(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Charge, Gauge};
+
+    #[test]
+    fn no_more_places_are_given_than_there_are() {
+        let gauge = Arc::new(Gauge::default());
+        let take = |_: usize| Charge::within(&gauge, 1, Some(3));
+        let mut taken: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|thread| scope.spawn(move || take(thread))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()?).collect()
+        });
+        assert_eq!((taken.len(), gauge.read()), (3, 3));
+        taken.pop();
+        assert!(take(0).is_some() && Charge::within(&gauge, 1, None).is_some());
     }
 }

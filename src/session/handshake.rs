@@ -23,6 +23,7 @@ use crate::protocol::reply::ReplyCode;
 use crate::protocol::table::{Table, TableBuf};
 use crate::session::output::Output;
 use crate::session::refuse::Refusal;
+use crate::stats::Charge;
 
 /// What the server can do beyond the specification; clients look for each of these.
 const CAPABILITIES: [&str; 9] = [
@@ -106,6 +107,8 @@ pub enum Step {
         user: Arc<User>,
         /// Where it is.
         vhost: Arc<Vhost>,
+        /// Its places among the connections of both.
+        seats: [Charge; 2],
         /// What was agreed.
         tuned: Tuned,
         /// What it can take.
@@ -258,12 +261,13 @@ impl Handshake {
             let text = format!("access to vhost '{name}' refused for user '{}'", user.name);
             return Step::Refused(Refusal::not_allowed(text));
         }
-        if let Some(refused) = check_limits(user, &vhost) {
-            return Step::Refused(Refusal::not_allowed(refused));
-        }
+        let seats = match take_seats(user, &vhost) {
+            Ok(seats) => seats,
+            Err(refused) => return Step::Refused(Refusal::not_allowed(refused)),
+        };
         out.method(0, &Method::ConnectionOpenOk(ConnectionOpenOk {}));
         let (user, name, said) = (Arc::clone(user), self.name.clone(), self.said.clone());
-        Step::Opened { user, vhost, tuned, client: self.client, name, said }
+        Step::Opened { user, vhost, seats, tuned, client: self.client, name, said }
     }
 }
 
@@ -308,15 +312,19 @@ fn name_of(properties: Table<'_>) -> String {
     text("connection_name").or_else(|| text("product")).unwrap_or_default()
 }
 
-/// Why there is no place for one more connection, if there is none.
-fn check_limits(user: &User, vhost: &Vhost) -> Option<String> {
-    let (name, profile, limits) = (vhost.name(), user.profile(), vhost.limits());
-    if let Some(limit) = limits.connections_max.filter(|limit| vhost.opened.read() >= *limit) {
+/// The places of one more connection of the user's and in the virtual host, or why there is none.
+fn take_seats(user: &User, vhost: &Vhost) -> Result<[Charge; 2], String> {
+    let (of_vhost, of_user) = (vhost.limits().connections_max, user.profile().connections_max);
+    let in_vhost = Charge::within(&vhost.opened, 1, of_vhost).ok_or_else(|| {
+        let (name, limit) = (vhost.name(), of_vhost.unwrap_or_default());
         let text = format!("access to vhost '{name}' refused for user '{}'", user.name);
-        return Some(format!("{text}: connection limit ({limit}) is reached"));
-    }
-    let limit = profile.connections_max.filter(|limit| user.connections.read() >= *limit)?;
-    Some(format!("Connection refused for user '{}': user connection limit ({limit}) is reached", user.name))
+        format!("{text}: connection limit ({limit}) is reached")
+    })?;
+    let of_users = Charge::within(&user.connections, 1, of_user).ok_or_else(|| {
+        let limit = of_user.unwrap_or_default();
+        format!("Connection refused for user '{}': user connection limit ({limit}) is reached", user.name)
+    })?;
+    Ok([of_users, in_vhost])
 }
 
 /// A frame that has no place before the connection is open.

@@ -162,12 +162,12 @@ impl Link {
         broker: Arc<Broker>,
         actor: Actor,
         vhost: Arc<Vhost>,
+        seats: [Charge; 2],
         outbox: Arc<Outbox>,
         out: Output,
         now: Now,
     ) -> Self {
         let routes = Routes::new(0, &broker.node);
-        let seats = [&actor.user.connections, &vhost.opened].map(|gauge| Charge::new(gauge, 1));
         Self {
             frame_max: broker.config.limits.frame_max_bytes,
             actor,

@@ -305,7 +305,7 @@ impl Session {
         match step {
             handshake::Step::Continue => {}
             handshake::Step::Verify(credentials) => self.verification = Some(credentials),
-            handshake::Step::Opened { user, vhost, tuned, client, name, said } => {
+            handshake::Step::Opened { user, vhost, seats, tuned, client, name, said } => {
                 self.show(&user, &vhost, tuned, said, now);
                 // Who deletes it closes it first, and then the connections that are shown to be in it.
                 let is_closing = vhost.is_closing();
@@ -315,8 +315,8 @@ impl Session {
                 self.heartbeat.start(tuned.heartbeat, now.instant);
                 let actor = Actor { user, connection: self.outbox.connection() };
                 let out = std::mem::take(&mut self.out);
-                let link =
-                    Link::new(Arc::clone(&self.broker), actor, vhost, Arc::clone(&self.outbox), out, now);
+                let (broker, outbox) = (Arc::clone(&self.broker), Arc::clone(&self.outbox));
+                let link = Link::new(broker, actor, vhost, seats, outbox, out, now);
                 self.phase = Phase::Running(Box::new(Running::new(link, tuned, client)));
                 if is_closing {
                     let refusal = Refusal::new(ReplyCode::ConnectionForced, "vhost is being deleted");

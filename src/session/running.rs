@@ -356,15 +356,13 @@ impl Running {
             );
             return Err(Refusal::not_allowed(text).into());
         }
-        let user = &self.link.actor.user;
-        if let Some(limit) = user.profile().channels_max.filter(|limit| user.channels.read() >= *limit) {
-            let text = format!(
-                "number of channels opened for user '{}' has reached the maximum allowed user limit of ({limit})",
-                user.name
-            );
-            return Err(Refusal::not_allowed(text).into());
-        }
-        let seat = Charge::new(&user.channels, 1);
+        let (user, limit) = (&self.link.actor.user, self.link.actor.user.profile().channels_max);
+        let seat = Charge::within(&user.channels, 1, limit).ok_or_else(|| {
+            let (name, limit) = (&user.name, limit.unwrap_or_default());
+            Refusal::not_allowed(format!(
+                "number of channels opened for user '{name}' has reached the maximum allowed user limit of ({limit})"
+            ))
+        })?;
         let tally = self.link.outbox.presence.open_channel(number);
         self.link.node().churn.channels_opened.add(1);
         self.channels.insert(at, (number, Slot::Open(Box::new(Channel::new(number, seat, tally)))));
