@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::broker::node::ConnectionId;
 use crate::broker::outbox::Outbox;
+use crate::stats::Counter;
 
 /// An alarm lasts at least so long: publishers that are let go on and stopped again for each message are slower than
 /// those that wait, and every change costs each of them two frames.
@@ -42,6 +43,13 @@ impl Shortage {
         match self {
             Self::Memory => 1,
             Self::Disk => 2,
+        }
+    }
+
+    fn of<T>(self, [memory, disk]: &[T; 2]) -> &T {
+        match self {
+            Self::Memory => memory,
+            Self::Disk => disk,
         }
     }
 }
@@ -72,6 +80,8 @@ pub struct Alarms {
     raised: AtomicU8,
     /// Since when the periodic look has seen each raised.
     since: Mutex<[Option<Instant>; 2]>,
+    /// How long each was, before, in milliseconds.
+    lasted_ms: [Counter; 2],
     /// Connections that publish nothing more until no alarm is left.
     pub blocked: Waiting,
     /// Connections that are not read until the log has caught up.
@@ -100,10 +110,18 @@ impl Alarms {
         let since_when = *since.get_or_insert(now);
         if level == Level::Plenty && now >= since_when + HOLD {
             *since = None;
+            shortage.of(&self.lasted_ms).add((now - since_when).as_millis() as u64);
             self.raised.fetch_and(!shortage.bit(), Ordering::Relaxed);
             return Some(Change::Cleared);
         }
         is_new.then_some(Change::Raised)
+    }
+
+    /// For how long this one was raised in all, in milliseconds.
+    pub fn lasted_ms(&self, shortage: Shortage, now: Instant) -> u64 {
+        let since = *shortage.of(&self.since.lock());
+        let present = since.map_or(0, |since| now.saturating_duration_since(since).as_millis() as u64);
+        shortage.of(&self.lasted_ms).read() + present
     }
 
     /// Whether this one is raised.
@@ -136,6 +154,16 @@ impl Waiting {
     /// One more, or the same again.
     pub fn add(&self, outbox: &Arc<Outbox>) {
         self.0.lock().entry(outbox.connection()).or_insert_with(|| Arc::clone(outbox));
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// It waits no longer.

@@ -176,7 +176,9 @@ impl Burials {
                 letters.put_back_refused(queue, run);
                 break;
             }
-            let to = queue.lock().settings.dead_letter.clone();
+            let settings = Arc::clone(&queue.lock().settings);
+            broker.node.dead.count(&settings, Reason::MaxLen, run.count().into());
+            let to = settings.dead_letter.clone();
             let taken = Taken { reason: Reason::MaxLen, run, to, is_kept: false };
             self.publish_some(broker, &queue, &taken, now, wakes);
         }
@@ -191,6 +193,9 @@ impl Burials {
             if let Some(taken) = queue.take_dying(wakes) {
                 let gone = self.publish_some(broker, &queue, &taken, now, wakes);
                 let (first, end) = (taken.run.first_seq(), taken.run.end_seq());
+                if taken.is_kept {
+                    broker.node.dead.confirmed.add(gone.into());
+                }
                 if let Some(gone) = taken.run.part(first, first.after(gone)) {
                     self.settlements.of(&queue).buried(&gone);
                 }

@@ -19,6 +19,7 @@ pub mod checkpoint;
 pub mod complaints;
 pub mod consumer;
 pub mod copies;
+pub mod dead_counts;
 pub mod dead_letters;
 pub mod deadlines;
 mod death;

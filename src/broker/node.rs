@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 
 use crate::broker::alarms::Alarms;
+use crate::broker::dead_counts::DeadCounts;
 use crate::broker::dead_letters::DeadLetters;
 use crate::broker::deadlines::Deadlines;
 use crate::broker::evict::{Largest, Spills};
@@ -57,6 +58,8 @@ pub struct Node {
     pub counters: StoreCounters,
     /// What queues that are gone had done.
     pub tallies: Tallies,
+    /// What died of what.
+    pub dead: DeadCounts,
     /// What channels that are closed had done.
     pub channels: ChannelTally,
     /// What came and went.
@@ -85,6 +88,8 @@ pub struct StoreCounters {
     pub packed_messages: Gauge,
     /// Messages whose bytes were let go of because the disk has them.
     pub evicted_messages: Gauge,
+    /// Bodies that were written to the disk to leave memory, in bytes: no restart needs them.
+    pub spilled_bytes: Counter,
     /// How long batches of the log took, from their write to the end of their sync, in microseconds.
     pub commit_micros: Counter,
     /// Messages that were damaged on the disk and set aside.
@@ -134,6 +139,7 @@ impl Node {
             deadlines: Deadlines::default(),
             counters: StoreCounters::default(),
             tallies: Tallies::default(),
+            dead: DeadCounts::default(),
             channels: ChannelTally::default(),
             churn: Churn::default(),
             durable: DashMap::new(),

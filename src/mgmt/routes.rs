@@ -220,6 +220,7 @@ pub(crate) static ROUTES: &[Route] = &[
 
     route(Get, "/metrics", Monitoring, Node, metrics::sums, "Metrics for Prometheus"),
     route(Get, "/metrics/per-object", Monitoring, Node, metrics::per_object, "Metrics of each object"),
+    route(Get, "/metrics/memory-breakdown", Monitoring, Node, metrics::memory, "Metrics of what memory is held for"),
     route(Get, "/metrics/detailed", Monitoring, Node, metrics::detailed, "Metrics of the families asked for"),
 ];
 
@@ -228,5 +229,6 @@ pub(crate) static ROUTES: &[Route] = &[
 pub(crate) static METRICS: &[Route] = &[
     route(Get, "/metrics", Everyone, Node, metrics::sums, "Metrics for Prometheus"),
     route(Get, "/metrics/per-object", Everyone, Node, metrics::per_object, "Metrics of each object"),
+    route(Get, "/metrics/memory-breakdown", Everyone, Node, metrics::memory, "Metrics of what memory is held for"),
     route(Get, "/metrics/detailed", Everyone, Node, metrics::detailed, "Metrics of the families asked for"),
 ];

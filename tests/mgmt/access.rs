@@ -152,6 +152,7 @@ const ROUTES: &[(&str, &str, For)] = &[
     ("get", "/api/definitions/{vhost}", AdministratorInVhost),
     ("get", "/metrics", Monitoring),
     ("get", "/metrics/per-object", Monitoring),
+    ("get", "/metrics/memory-breakdown", Monitoring),
     ("get", "/metrics/detailed", Monitoring),
     ("put", "/api/vhosts/{vhost}", Administrator),
     ("delete", "/api/vhosts/{vhost}", Administrator),

@@ -107,7 +107,7 @@ fn policies_and_parameters() {
     assert_eq!((&queue["policy"], &queue["operator_policy"]), (&json!("p"), &json!("o")));
     assert_eq!(queue["effective_policy_definition"], json!({"max-length": 5}));
     let shown = node.get("/api/policies/%2F/p");
-    assert_eq!((&shown["pattern"], &shown["apply-to"]), (&json!("^q"), &json!("queues")));
+    assert_eq!((&shown["pattern"], &shown["apply-to"]), (&json!("^(?!amq\\.)q"), &json!("queues")));
     let unknown = "Validation failed\n\n[{<<\"foo\">>,1}] are not recognised policy settings\n";
     refuse(
         &node,

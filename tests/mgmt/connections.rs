@@ -66,6 +66,7 @@ fn what_a_channel_does_is_counted_at_the_channel_the_queue_and_the_node() {
     );
     assert_eq!(queue["message_stats"]["deliver_get"], 4);
     assert_eq!(queue["consumer_details"][0]["consumer_tag"], "me");
+    assert_eq!(queue["exclusive_consumer_tag"], serde_json::Value::Null);
     let overview = node.get("/api/overview");
     assert_eq!(overview["queue_totals"]["messages_unacknowledged"], 3);
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
 use sluicemq::protocol::methods::{Method, QueueDeclare};
 use sluicemq::protocol::table::Table;
 
@@ -75,4 +76,34 @@ fn what_dashboards_ask_for_is_there() {
     let elsewhere = scrape(&node, &format!("{detailed}other"));
     assert!(!elsewhere.keys().any(|name| name.contains("odd")), "{elsewhere:#?}");
     assert_eq!(node.ask_at(node.metrics, "GET", "/api/overview", Some("guest:guest"), &[]).status, 404);
+}
+
+#[test]
+fn what_died_and_for_how_long_others_wait() {
+    let node = Node::start();
+    let bounded = json!({"arguments": {"x-max-length": 1, "x-dead-letter-exchange": ""}});
+    for (queue, arguments) in [("kept", &bounded), ("lost", &json!({"arguments": {"x-max-length": 1}}))] {
+        let path = format!("/api/queues/%2F/{queue}");
+        assert_eq!(node.change("PUT", &path, arguments).0, 201);
+        for payload in ["one", "two"] {
+            let properties = json!({"timestamp": 17});
+            let message = json!({"properties": properties, "routing_key": queue, "payload": payload, "payload_encoding": "string"});
+            assert_eq!(node.change("POST", "/api/exchanges/%2F/amq.default/publish", &message).0, 200);
+        }
+    }
+    let sums = scrape(&node, "/metrics");
+    let died = |reason: &str, strategy: &str| {
+        let labels = format!("queue_type=\"rabbit_classic_queue\",dead_letter_strategy=\"{strategy}\"");
+        sums.get(&format!("rabbitmq_global_messages_dead_lettered_{reason}_total{{{labels}}}")).copied()
+    };
+    assert_eq!((died("maxlen", "at_most_once"), died("maxlen", "disabled")), (Some(1.0), Some(1.0)));
+    assert_eq!((died("expired", "disabled"), died("rejected", "at_most_once")), (Some(0.0), Some(0.0)));
+    assert!(sums["rabbitmq_queue_oldest_message_age_seconds"] < 60.0);
+    assert_eq!(sums["sluicemq_alarm_seconds_total{alarm=\"memory\"}"], 0.0);
+    let each = scrape(&node, "/metrics/per-object");
+    assert!(each.contains_key("rabbitmq_queue_oldest_message_age_seconds{vhost=\"/\",queue=\"lost\"}"));
+    assert!(scrape(&node, "/metrics/memory-breakdown")["rabbitmq_memory_binary_bytes"] > 0.0);
+    let queue = node.get("/api/queues/%2F/lost");
+    assert!(queue["oldest_message_age"].as_f64().is_some_and(|age| age < 60.0), "{queue}");
+    assert_eq!(queue["head_message_timestamp"], 17);
 }

@@ -125,6 +125,7 @@ impl Queue {
         let mut written = 0;
         for run in runs {
             writer.push(self.id, run)?;
+            self.node.counters.spilled_bytes.add(run.body_bytes());
             written += run.body_bytes();
             if written >= SPILL_TURN_BYTES {
                 written = 0;

@@ -12,6 +12,7 @@ use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::fact::Fact;
 use crate::message::place::{Lsn, Seq};
 use crate::message::run::Run;
+use crate::protocol::properties::Properties;
 use crate::queue::lane::{Away, Gone, Piece};
 use crate::storage::error::StoreError;
 
@@ -125,6 +126,13 @@ fn as_it_waits(mut run: Run, away: &Away) -> Run {
 }
 
 impl Queue {
+    /// The `timestamp` of the message at the head, if that is in memory and has one.
+    pub fn head_timestamp(&self) -> Option<u64> {
+        let state = self.lock();
+        let message = state.classic.front()?.messages().next()?;
+        Properties::unchecked(message.properties).timestamp()
+    }
+
     /// Takes out a ready message. `None` when it is not there, or somebody has it.
     pub fn pick(self: &Arc<Self>, seq: Seq, wakes: &Wakes) -> Option<Picked> {
         let mut state = self.lock();

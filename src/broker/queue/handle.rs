@@ -442,6 +442,12 @@ impl Queue {
         self.tally.ready.set(messages);
         self.tally.unacked.set(classic.unacked_messages());
         self.tally.ready_bytes.set(bytes);
+        if messages == 0 {
+            self.tally.head_ms.set(0);
+        } else if let Some(front) = classic.front() {
+            // One that left memory since is as old as it was.
+            self.tally.head_ms.set(front.header().stamp.received_ms);
+        }
     }
 
     /// Its list of messages costs so much now, in bytes: the node's sum learns of the difference. Under the lock.

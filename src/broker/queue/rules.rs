@@ -212,6 +212,7 @@ impl Queue {
         gone: &mut Vec<Gone>,
         wakes: &mut Wakes,
     ) {
+        self.node.dead.count(&state.settings, reason, piece.count());
         if state.settings.buries() {
             let reason = if state.settings.delays { Reason::Delayed } else { reason };
             state.classic.doom(reason, piece);
@@ -267,6 +268,7 @@ impl Queue {
 
     /// Messages that were taken have come back too often.
     fn give_up(&self, state: &mut State, piece: Piece) {
+        self.node.dead.count(&state.settings, Reason::DeliveryLimit, piece.count());
         if state.settings.dead_letter.is_some() {
             return state.classic.doom_taken(Reason::DeliveryLimit, piece);
         }

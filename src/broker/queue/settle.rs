@@ -159,7 +159,10 @@ impl Settlement {
     pub fn rejected(&mut self, run: Run) {
         match self.queue.buries() {
             true => self.changes.dead().rejected.push(Piece::Here(run)),
-            false => self.settled(&run),
+            false => {
+                self.queue.node.dead.count_rejected(self.queue.kind, run.count().into());
+                self.settled(&run);
+            }
         }
     }
 
@@ -167,7 +170,10 @@ impl Settlement {
     pub fn rejected_away(&mut self, away: Away) {
         match self.queue.buries() {
             true => self.changes.dead().rejected.push(Piece::Away(away)),
-            false => self.settled_away(&away),
+            false => {
+                self.queue.node.dead.count_rejected(self.queue.kind, away.count);
+                self.settled_away(&away);
+            }
         }
     }
 
@@ -254,10 +260,11 @@ impl Settlement {
 
 impl Dead {
     /// Makes as many of these changes as are allowed; how many more may be made.
-    fn make_some(&mut self, state: &mut State, most: usize) -> usize {
+    fn make_some(&mut self, queue: &Queue, state: &mut State, most: usize) -> usize {
         let rejected = self.rejected.len().min(most);
         let mut left = most - rejected;
         for piece in self.rejected.drain(..rejected) {
+            queue.node.dead.count(&state.settings, Reason::Rejected, piece.count());
             state.classic.doom_taken(Reason::Rejected, piece);
         }
         for ranges in [&mut self.buried_logged, &mut self.buried] {
@@ -301,7 +308,7 @@ impl Changes {
             }
         }
         if let Some(dead) = &mut self.dead {
-            left = dead.make_some(state, left);
+            left = dead.make_some(queue, state, left);
         }
         if !self.credits.is_empty() {
             let kept = self.credits.len().saturating_sub(left);

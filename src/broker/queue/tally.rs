@@ -31,6 +31,8 @@ pub struct Tally {
     pub unacked: Gauge,
     /// The bodies of those that wait, in bytes.
     pub ready_bytes: Gauge,
+    /// When the first of those that wait came in, in milliseconds since 1970; 0 when none waits, or that is not known.
+    pub head_ms: Gauge,
     /// Consumers.
     pub consumers: Gauge,
     /// When its last consumer went, in milliseconds since 1970; 0 while it has any, or when that is not known.
@@ -55,9 +57,15 @@ impl Tallies {
 }
 
 impl Tally {
+    /// How long the first of those that wait has waited, in milliseconds; `None` when none does, or that is not known.
+    pub fn oldest_ms(&self, now_ms: u64) -> Option<u64> {
+        let head_ms = self.head_ms.read();
+        (head_ms > 0).then(|| now_ms.saturating_sub(head_ms))
+    }
+
     /// The queue is gone: what it held is nobody's any more.
     pub(super) fn empty(&self) {
-        for gauge in [&self.ready, &self.unacked, &self.ready_bytes, &self.consumers] {
+        for gauge in [&self.ready, &self.unacked, &self.ready_bytes, &self.head_ms, &self.consumers] {
             gauge.set(0);
         }
     }

@@ -76,8 +76,9 @@ impl Collector for Scrape {
 /// Sums.
 pub(crate) fn sums(call: &Call<'_>) -> Result<Answer, Refusal> {
     let mut scrape = Scrape::default();
-    metrics_of::node(call.mgmt, &mut scrape);
+    metrics_of::process(call.mgmt, &mut scrape);
     metrics_of::messages(call.mgmt, &mut scrape);
+    metrics_of::dead(call.mgmt, &mut scrape);
     metrics_of::channels(call.mgmt, &mut scrape);
     metrics_of::queues(call.mgmt, &mut scrape);
     told(scrape)
@@ -86,11 +87,19 @@ pub(crate) fn sums(call: &Call<'_>) -> Result<Answer, Refusal> {
 /// Each object by itself.
 pub(crate) fn per_object(call: &Call<'_>) -> Result<Answer, Refusal> {
     let mut scrape = Scrape::default();
-    metrics_of::node(call.mgmt, &mut scrape);
+    metrics_of::process(call.mgmt, &mut scrape);
     metrics_of::messages(call.mgmt, &mut scrape);
+    metrics_of::dead(call.mgmt, &mut scrape);
     metrics_of::each_queue(call.mgmt, "rabbitmq_", &[], &mut scrape);
     metrics_of::each_channel(call.mgmt, "rabbitmq_", &[], &mut scrape);
     metrics_of::each_connection(call.mgmt, "rabbitmq_", &mut scrape);
+    told(scrape)
+}
+
+/// What memory is held for.
+pub(crate) fn memory(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let mut scrape = Scrape::default();
+    metrics_of::memory(call.mgmt, &mut scrape);
     told(scrape)
 }
 

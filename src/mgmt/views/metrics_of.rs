@@ -4,20 +4,27 @@ use std::sync::Arc;
 
 use crate::broker::Broker;
 use crate::broker::alarms::Shortage;
+use crate::broker::dead_counts::Strategy;
 use crate::broker::presence::ChannelTally;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::tally::Tally;
+use crate::clock::Now;
 use crate::mgmt::views::channels::{Listed, of_connections};
-use crate::mgmt::views::connections;
 use crate::mgmt::views::counts::all_channels;
 use crate::mgmt::views::metrics::{Labels, OBJECTS_MAX, Scrape};
+use crate::mgmt::views::{connections, node};
 use crate::mgmt::{Mgmt, process};
+use crate::queue::dying::Reason;
 use crate::queue::settings::QueueKind;
 
 /// What RabbitMQ calls the protocol.
 const PROTOCOL: (&str, &str) = ("protocol", "amqp091");
 /// Milliseconds in a second.
 const MS: f64 = 1000.0;
+
+/// The age of a queue's oldest message that is ready; of all queues it is the oldest.
+const OLDEST: &str = "queue_oldest_message_age_seconds";
+const OLDEST_HELP: &str = "Age of the first message that is ready";
 
 /// A value of a queue.
 type OfQueue = fn(&Queue) -> u64;
@@ -71,7 +78,7 @@ fn label(name: &'static str, value: &str) -> (&'static str, String) {
 }
 
 /// The process, its limits and its store.
-pub(crate) fn node(mgmt: &Mgmt, scrape: &mut Scrape) {
+pub(crate) fn process(mgmt: &Mgmt, scrape: &mut Scrape) {
     let broker = &mgmt.broker;
     let identity = &broker.config.identity;
     let identified = vec![
@@ -95,6 +102,13 @@ pub(crate) fn node(mgmt: &Mgmt, scrape: &mut Scrape) {
         let name = format!("rabbitmq_alarms_{name}_watermark");
         scrape.gauge(name, "Is 1 if the alarm is in effect", one(u64::from(alarms.is_raised(shortage))));
     }
+    let now = Now::read().instant;
+    let lasted = [("memory", Shortage::Memory), ("disk", Shortage::Disk)]
+        .map(|(name, shortage)| (vec![label("alarm", name)], alarms.lasted_ms(shortage, now) as f64 / MS));
+    let help = "Seconds during which publishers were blocked by an alarm";
+    scrape.counter("sluicemq_alarm_seconds", help, lasted.into());
+    let help = "Connections that publish nothing until an alarm ends";
+    scrape.gauge("sluicemq_connections_blocked", help, one(alarms.blocked.len() as u64));
     scrape.gauge("rabbitmq_alarms_file_descriptor_limit", "Is 1 if the alarm is in effect", one(0));
     let limits = &broker.config.limits;
     for (name, help, value) in [
@@ -164,6 +178,11 @@ fn store(broker: &Broker, scrape: &mut Scrape) {
             "sluicemq_evicted_messages",
             "Messages whose bytes left memory for the disk",
             store.evicted_messages.read(),
+        ),
+        (
+            "sluicemq_spilled_bytes",
+            "Bodies written to the disk only to leave memory",
+            store.spilled_bytes.read(),
         ),
         ("sluicemq_damaged_messages", "Messages found damaged on the disk", store.damaged_messages.read()),
     ] {
@@ -261,6 +280,54 @@ pub(crate) fn messages(mgmt: &Mgmt, scrape: &mut Scrape) {
     }
 }
 
+/// What memory is held for.
+pub(crate) fn memory(mgmt: &Mgmt, scrape: &mut Scrape) {
+    let parts = node::breakdown(mgmt);
+    for (name, bytes) in parts.as_object().into_iter().flatten() {
+        if let Some(bytes) = bytes.as_u64() {
+            let name = format!("rabbitmq_memory_{name}_bytes");
+            scrape.gauge(name, "Memory used, by what holds it", one(bytes));
+        }
+    }
+}
+
+/// What died of what, by kind of queue and by what becomes of it.
+pub(crate) fn dead(mgmt: &Mgmt, scrape: &mut Scrape) {
+    let dead = &mgmt.broker.node.dead;
+    let labels = |kind: QueueKind, strategy: Strategy| {
+        vec![label("queue_type", kind.module()), label("dead_letter_strategy", strategy.name())]
+    };
+    let kinds = [QueueKind::Classic, QueueKind::Quorum];
+    for (name, help, reason) in [
+        (
+            "maxlen",
+            "Total number of messages dead-lettered due to overflow drop-head or reject-publish-dlx",
+            Reason::MaxLen,
+        ),
+        ("expired", "Total number of messages dead-lettered due to message TTL exceeded", Reason::Expired),
+        (
+            "rejected",
+            "Total number of messages dead-lettered due to basic.reject or basic.nack",
+            Reason::Rejected,
+        ),
+        (
+            "delivery_limit",
+            "Total number of messages dead-lettered due to delivery-limit exceeded",
+            Reason::DeliveryLimit,
+        ),
+    ] {
+        let of_kind = |kind| {
+            let sample = move |strategy| (labels(kind, strategy), dead.read(kind, strategy, reason) as f64);
+            Strategy::ALL.into_iter().map(sample)
+        };
+        let samples = kinds.into_iter().flat_map(of_kind).collect();
+        scrape.counter(format!("rabbitmq_global_messages_dead_lettered_{name}"), help, samples);
+    }
+    let confirmed = vec![(labels(QueueKind::Quorum, Strategy::AtLeastOnce), dead.confirmed.read() as f64)];
+    let help = "Total number of messages dead-lettered and confirmed by target queues";
+    scrape.counter("rabbitmq_global_messages_dead_lettered_confirmed", help, confirmed);
+}
+
 /// Sums of what channels hold and have done, and how many connections, channels and consumers there are.
 pub(crate) fn channels(mgmt: &Mgmt, scrape: &mut Scrape) {
     let broker = &mgmt.broker;
@@ -297,6 +364,9 @@ pub(crate) fn queues(mgmt: &Mgmt, scrape: &mut Scrape) {
             add(scrape, format!("rabbitmq_{name}"), help, false, one(sum));
         }
     }
+    let now_ms = Now::read().steady_ms;
+    let oldest = queues.iter().filter_map(|queue| queue.tally.oldest_ms(now_ms)).max().unwrap_or(0);
+    scrape.gauge(format!("rabbitmq_{OLDEST}"), OLDEST_HELP, vec![(Labels::new(), oldest as f64 / MS)]);
     scrape.gauge("rabbitmq_queues", "Queues available", one(queues.len() as u64));
 }
 
@@ -306,6 +376,10 @@ pub(crate) fn each_queue(mgmt: &Mgmt, prefix: &str, vhosts: &[&str], scrape: &mu
     leave_out(scrape, prefix, "queues", &mut queues);
     let labels =
         |queue: &Queue| vec![label("vhost", &queue.properties.vhost), label("queue", &queue.properties.name)];
+    let now_ms = Now::read().steady_ms;
+    let ages =
+        queues.iter().filter_map(|queue| Some((labels(queue), queue.tally.oldest_ms(now_ms)? as f64 / MS)));
+    scrape.gauge(format!("{prefix}{OLDEST}"), OLDEST_HELP, ages.collect());
     for (name, help, is_counter, of) in OF_QUEUES {
         let samples = queues.iter().map(|queue| (labels(queue), of(queue) as f64)).collect();
         add(scrape, format!("{prefix}{name}"), help, is_counter, samples);

@@ -101,7 +101,7 @@ fn shown(mgmt: &Mgmt) -> Value {
 }
 
 /// Bytes by what holds them: ours, and RabbitMQ's names for what is alike.
-fn breakdown(mgmt: &Mgmt) -> Value {
+pub(crate) fn breakdown(mgmt: &Mgmt) -> Value {
     let memory = &mgmt.broker.node.memory;
     let resident = process::resident_bytes();
     let read = |gauge: &crate::stats::Gauge| gauge.read();

@@ -49,7 +49,18 @@ pub(crate) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
     let queue = call.vhost()?.queue(call.part("name"));
     let queue = queue.filter(|queue| !is_hidden(queue)).ok_or_else(Refusal::not_found)?;
     let mut shown = shown(call, &queue);
-    json::put(&mut shown, "consumer_details", consumers::of_queue(call, &queue));
+    let consumers = consumers::of_queue(call, &queue);
+    let tag = |is: &dyn Fn(&Value) -> bool| {
+        let found = consumers.as_array().and_then(|all| all.iter().find(|consumer| is(consumer)));
+        found.map_or(Value::Null, |consumer| consumer["consumer_tag"].clone())
+    };
+    let exclusive = tag(&|consumer| consumer["exclusive"] == true);
+    let is_single = queue.is_single_active();
+    let single = tag(&|consumer| is_single && consumer["active"] == true);
+    json::put(&mut shown, "exclusive_consumer_tag", exclusive);
+    json::put(&mut shown, "single_active_consumer_tag", single);
+    json::put(&mut shown, "head_message_timestamp", json!(queue.head_timestamp()));
+    json::put(&mut shown, "consumer_details", consumers);
     json::put(&mut shown, "incoming", json!([]));
     json::put(&mut shown, "deliveries", json!([]));
     if let Some(owner) = queue.properties.exclusive_to {
@@ -134,6 +145,7 @@ fn state(queue: &Queue) -> Map<String, Value> {
         "exclusive_consumer_tag": null,
         "single_active_consumer_tag": null,
         "head_message_timestamp": null,
+        "oldest_message_age": tally.oldest_ms(Now::read().steady_ms).map(|ms| ms as f64 / 1000.0),
         "recoverable_slaves": null,
     }));
     let idle_since_ms = tally.idle_since_ms.read();
