@@ -27,7 +27,7 @@ class Chains:
     def _acts_on(self, step, worker_queues):
         if step["do"] == "commit":
             return set(self.arguments)
-        queues = {step[name] for name in ["queue", "key"] if name in step}
+        queues = {step[name] for name in ["queue", "key"] if name in step} | set(step.get("queues", []))
         queues |= {key for name in ["CC", "BCC"] for key in step.get("headers", {}).get(name, [])}
         queues |= self.bound.get(step.get("exchange"), set())
         return queues | worker_queues.get(step.get("worker"), set())

@@ -28,8 +28,9 @@ def command():
     parser.add_argument("--print", action="store_true", help="print the scripts and play nothing")
     parser.add_argument("--stop", type=int, metavar="N", help="after so many differences")
     parser.add_argument("--sluicemq", metavar="PATH", help="the broker's binary (default: target/release/sluicemq)")
-    parser.add_argument("--sluicemq-url", metavar="URL", help="one that runs already")
-    parser.add_argument("--rabbitmq-url", metavar="URL", help="one that runs already")
+    for broker in ["sluicemq", "rabbitmq"]:
+        parser.add_argument(f"--{broker}-url", metavar="URL", help="one that runs already")
+        parser.add_argument(f"--{broker}-http", metavar="URL", help="its management API (default: port 15672)")
     arguments = parser.parse_args()
     try:
         _have_pika()
@@ -71,9 +72,9 @@ def _with_brokers(arguments, scripts):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     brokers = []
     try:
-        for url, make in [(arguments.rabbitmq_url, RabbitMQ),
-                          (arguments.sluicemq_url, lambda: SluiceMQ(arguments.sluicemq))]:
-            brokers.append(Given(url) if url else make())
+        for url, http, make in [(arguments.rabbitmq_url, arguments.rabbitmq_http, RabbitMQ),
+                                (arguments.sluicemq_url, arguments.sluicemq_http, lambda: SluiceMQ(arguments.sluicemq))]:
+            brokers.append(Given(url, http) if url else make())
             brokers[-1].start()
         different = _play_all(scripts, brokers, arguments)
         for broker in brokers:
@@ -97,7 +98,8 @@ def _play(table, script, brokers):
 def _play_all(scripts, brokers, arguments):
     from .play import Table
     from .shrink import shrink
-    progress, table = Progress(), Table([("rabbitmq", brokers[0].url), ("sluicemq", brokers[1].url)])
+    progress, table = Progress(), Table([(name, broker.url, broker.http)
+                                            for name, broker in zip(["rabbitmq", "sluicemq"], brokers)])
     total = 1 if arguments.script else arguments.scripts
     started, played, steps, different = time.monotonic(), 0, 0, []
     for script in scripts:

@@ -34,6 +34,8 @@ AVOIDED = {
     "other-kind": "A channel of 3.10 that knows a queue fails with 541 when the queue is made anew as another kind.",
     "unchecked-limit": "3.10 takes an x-delivery-limit that is no number.",
     "empty-type": "3.10 refuses x-queue-type \"\", later releases take it for none.",
+    "equal-policies": "Of policies with the same priority RabbitMQ applies whichever its table gives first, SluiceMQ the first by "
+                      "name. No two have the same.",
     "races": "Dead letters of two queues that come to a third in one step come in either order. A queue has dead "
              "letters of one other at most, and one step reaches no two queues of the same chain. What goes round a "
              "circle does so one at a time.",

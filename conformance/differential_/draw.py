@@ -10,7 +10,12 @@ STEPS_MAX = 30
 NEVER_REACHED = 99
 # How often each kind of step is drawn.
 WEIGHTS = {"publish": 30, "settle": 26, "get": 14, "consume": 9, "end": 6, "close": 5, "publish_tx": 3, "recover": 3,
-           "purge": 2, "cancel": 2, "again": 2, "unknown": 1.5, "odd": 1, "delete": 0.7}
+           "purge": 2, "cancel": 2, "again": 2, "policy": 2, "unknown": 1.5, "clear_policy": 1, "odd": 1, "delete": 0.7}
+
+
+# Few, so that they are changed as often as they come and go; each with its priorities, which avoids equal-policies.
+POLICIES = {"@one": [0, 0, 2, 5], "@other": [1, 1, 3]}
+AUTHORS = ["policies", "policies", "operator-policies"]
 
 
 def draw(seed):
@@ -181,6 +186,10 @@ class Draw:
                 return {"do": "delete", "queue": queue}
             case "odd":
                 return self.declare_odd()
+            case "policy" if self.ruled():
+                return self.policy()
+            case "clear_policy":
+                return {"do": "clear_policy", "name": self.r.choice(list(POLICIES)), "author": self.r.choice(AUTHORS)}
         return self.publish(queue)
 
     def consume(self, queue, worker):
@@ -234,6 +243,28 @@ class Draw:
         name, value = self.r.choice(ODD)
         kind = {"x-queue-type": "quorum"} if self.chance(0.4) else {}
         return {"do": "declare", "queue": f"@odd{self.odd}", "durable": True, "arguments": kind | {name: value}}
+
+    def ruled(self):
+        """Queues that a policy may limit: `deaths-order`, `reject-overshoot` and `reversed-drops` are avoided so."""
+        return [queue for queue in self.queues if not self.is_quorum(queue) and queue not in self.circles]
+
+    def policy(self):
+        """A limit for some queues, now and then with what is to be done about it."""
+        ruled = self.ruled()
+        queues = self.r.sample(ruled, self.r.randint(1, len(ruled)))
+        author = self.r.choice(AUTHORS)
+        definition = {}
+        if self.chance(0.7):
+            definition["max-length"] = self.r.choice([0, 1, 2, 3, 8])
+        if self.chance(0.3):
+            definition["max-length-bytes"] = self.r.choice([1, 5, 20])
+        if self.chance(0.3):
+            definition["message-ttl"] = LONG_MS
+        if self.chance(0.3) and author == "policies":
+            definition["overflow"] = self.r.choice(["drop-head", "reject-publish", "reject-publish-dlx"])
+        name = self.r.choice(list(POLICIES))
+        return {"do": "policy", "name": name, "queues": sorted(queues), "author": author,
+                "priority": self.r.choice(POLICIES[name]), "definition": definition or {"max-length": 4}}
 
     def publish(self, queue, worker=None):
         """Some messages for a queue, or for one of each chain."""

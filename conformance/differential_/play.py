@@ -29,7 +29,7 @@ class Table:
     """The two sides and what they need for every play."""
 
     def __init__(self, brokers):
-        self.sides = [Side(name, url) for name, url in brokers]
+        self.sides = [Side(*broker) for broker in brokers]
         self.patience_seconds = PATIENCE_SECONDS
         self.numbers = itertools.count()
         self.run = f"{time.time_ns() // 1000:x}"
@@ -160,7 +160,7 @@ class Play:
 
 
 # After these nothing is under way between queues.
-CALM = ["declare", "exchange", "bind", "get", "drain", "cancel", "publish_tx"]
+CALM = ["declare", "exchange", "bind", "get", "drain", "cancel", "publish_tx", "clear_policy"]
 
 
 class Difference:

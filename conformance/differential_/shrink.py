@@ -8,7 +8,7 @@ TRIES = 3
 IMPATIENCE_SECONDS = 0.4
 # Of a step, since it is another one without them.
 KEPT = ["do", "queue", "durable", "arguments", "exchange", "kind", "key", "bodies", "worker", "count", "how",
-        "connection"]
+        "connection", "name", "queues", "author", "definition"]
 
 
 def shrink(table, script, difference):

@@ -1,5 +1,10 @@
 """One of the two brokers: the connections to it that outlive scripts, and what can be seen of it from outside."""
 
+import json
+import urllib.error
+import urllib.request
+from base64 import b64encode
+
 import pika
 import pika.exceptions as errors
 
@@ -13,9 +18,10 @@ SECONDS = 20
 class Side:
     """A broker during one play after the other. `workers` hold messages, each on a connection of its own."""
 
-    def __init__(self, name, url):
+    def __init__(self, name, url, http):
         self.name = name
         self.url = url
+        self.http = http
         self.idle = []
         self.connection = self.counter = None
         self.begin("")
@@ -24,6 +30,7 @@ class Side:
         """A new play, whose own names begin with `prefix`."""
         self.prefix = prefix
         self.workers, self.queues, self.exchanges, self.missing = {}, [], [], set()
+        self.policies = set()
         # Quorum queues, those that tell by dead letters or a limit what came back first, and those whose consumers 3.10
         # counts otherwise.
         self.quorum, self.telling, self.uncounted = set(), set(), set()
@@ -71,6 +78,17 @@ class Side:
                 counts[queue] = [count[0], departures.consumers(count[1], self.own(queue) in self.uncounted)]
         return counts, {name: self.worker(name).look() for name in workers}
 
+    def ask(self, verb, path, body=None):
+        """What the management API answers to a change: its status."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"content-type": "application/json", "authorization": f"Basic {b64encode(b'guest:guest').decode()}"}
+        request = urllib.request.Request(f"{self.http}/api/{path}", data, headers, method=verb)
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+                return answer.status
+        except urllib.error.HTTPError as refused:
+            return refused.code
+
     def own(self, value):
         """A value with the names of this play."""
         return replace(value, "@", self.prefix)
@@ -83,6 +101,8 @@ class Side:
         """Nothing of the play is left."""
         for worker in self.workers.values():
             worker.end()
+        for path in self.policies:
+            self.ask("DELETE", path)
         control = self.channels()[0]
         for queue in [*self.queues, *(self.prefix + own for own in ["log", "clock", "late"])]:
             control.queue_delete(queue)

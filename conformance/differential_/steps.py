@@ -55,6 +55,24 @@ def bind(side, queue, exchange, key):
 
 
 @step
+def policy(side, name, queues, definition, author, priority=0):
+    """A policy for these queues, set or changed."""
+    side.telling.update(queues)
+    path = f"{author}/%2F/{name}"
+    side.policies.add(path)
+    pattern = f"^({'|'.join(queues)})$"
+    return side.ask("PUT", path, {"pattern": pattern, "definition": definition, "priority": priority, "apply-to": "queues"})
+
+
+@step
+def clear_policy(side, name, author):
+    """It applies no more."""
+    path = f"{author}/%2F/{name}"
+    side.policies.discard(path)
+    return side.ask("DELETE", path)
+
+
+@step
 def purge(side, queue):
     """How many are purged."""
     return side.channels()[0].queue_purge(queue).method.message_count

@@ -17,11 +17,11 @@ START_SECONDS = 120
 CONTROL_SECONDS = 30
 # The kinds of exchange that are plugins there.
 PLUGINS = ["rabbitmq_consistent_hash_exchange", "rabbitmq_random_exchange", "rabbitmq_recent_history_exchange",
-           "rabbitmq_sharding"]
+           "rabbitmq_sharding", "rabbitmq_management", "rabbitmq_prometheus"]
 
 
 class RabbitMQ:
-    """A running RabbitMQ, plugins that need no port enabled; `stop` leaves nothing behind."""
+    """A running RabbitMQ with its management and metrics; `stop` leaves nothing behind."""
 
     name = "rabbitmq"
 
@@ -30,10 +30,15 @@ class RabbitMQ:
         self.control = self._command("rabbitmqctl")
         self.folder = Path(tempfile.mkdtemp(prefix="conformance-rabbitmq-"))
         self.log = self.folder / "log"
-        self.port, distribution_port, epmd_port = ports.free_ports(3)
+        self.port, distribution_port, epmd_port, management_port, metrics_port = ports.free_ports(5)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
+        self.http = f"http://127.0.0.1:{management_port}"
+        self.metrics = f"http://127.0.0.1:{metrics_port}"
         self.node = f"conformance-{self.port}@localhost"
         (self.folder / "plugins").write_text(f"[{','.join(PLUGINS)}].\n")
+        (self.folder / "rabbitmq.conf").write_text(
+            f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n"
+            f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {metrics_port}\n")
         # rabbitmqctl looks for the cookie in HOME.
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(f"conformance{self.port}")
@@ -43,7 +48,7 @@ class RabbitMQ:
             "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
-            "RABBITMQ_CONFIG_FILE": str(self.folder / "none"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
             "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",

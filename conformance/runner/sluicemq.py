@@ -28,14 +28,16 @@ class SluiceMQ:
         self.config = config
         self.folder = Path(tempfile.mkdtemp(prefix="conformance-sluicemq-"))
         self.log = self.folder / "log"
-        [self.port] = ports.free_ports(1)
+        self.port, management_port, metrics_port = ports.free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
+        self.http = f"http://127.0.0.1:{management_port}"
+        self.metrics = f"http://127.0.0.1:{metrics_port}"
         self.process = None
 
     def start(self):
         """Start the broker and wait for the line that says it serves."""
         command = [str(self.binary), "--listen", f"127.0.0.1:{self.port}", "--data-dir", str(self.folder / "data")]
-        command += ["--mgmt", "none", "--prometheus", "none"]
+        command += ["--mgmt", self.http.removeprefix("http://"), "--prometheus", self.metrics.removeprefix("http://")]
         if self.config:
             file = self.folder / "sluicemq.toml"
             file.write_text(self.config)
