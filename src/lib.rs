@@ -22,9 +22,10 @@
 //!    log, packs and tables; the only user of files.
 //! 5. [`broker`]: virtual hosts, exchanges, the locks around queues, outboxes, credit; and what administrators say.
 //! 6. [`session`]: one AMQP connection as a state machine, bytes in and bytes out.
-//! 7. [`net`]: sockets and tasks. [`mgmt`]: the management API and metrics, over HTTP. [mod@bench]: a load tool for any
+//! 7. [`transfer`]: a client inside the process, for what the broker does with messages itself.
+//! 8. [`net`]: sockets and tasks. [`mgmt`]: the management API and metrics, over HTTP. [mod@bench]: a load tool for any
 //!    AMQP broker.
-//! 8. [`cli`]: what a person types.
+//! 9. [`cli`]: what a person types.
 //!
 //! Beside them: `tests/amqp` asks frame by frame (this broker or another), `tests/sim` plays the whole broker in one
 //! thread against a model, `tests/adversary` tries to stop or starve others and counts steps, `conformance` drives stock
@@ -233,3 +234,4 @@ pub mod routing;
 pub mod session;
 pub mod stats;
 pub mod storage;
+pub mod transfer;

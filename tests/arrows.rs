@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the ground up. A room may import from lines before its own, and from nothing else.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["clock", "config", "stats"],
     &["protocol"],
     &["message", "routing"],
     &["queue", "auth", "storage"],
     &["broker"],
     &["session"],
+    &["transfer"],
     &["net", "mgmt", "bench"],
     &["cli"],
     &["main"],

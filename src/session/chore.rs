@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::broker::queue::handle::Queue;
+use crate::broker::queue::settle::Back;
 use crate::broker::vhost::Recalled;
 use crate::broker::vhost::removal::Removal;
 use crate::message::place::Lsn;
@@ -20,9 +21,7 @@ pub enum Verdict {
     /// The messages are not wanted: they are dead-lettered where their queue does that.
     Reject,
     /// The messages go back to their queue.
-    Return,
-    /// So they do, for whoever had them is gone.
-    Leave,
+    Return(Back),
 }
 
 impl Verdict {
@@ -30,7 +29,7 @@ impl Verdict {
     pub fn method_id(self) -> (u16, u16) {
         match self {
             Self::Done => (60, 80),
-            Self::Reject | Self::Return | Self::Leave => (60, 120),
+            Self::Reject | Self::Return(_) => (60, 120),
         }
     }
 }

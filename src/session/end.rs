@@ -123,6 +123,14 @@ impl Session {
         matches!(self.phase, Phase::Ending(..))
     }
 
+    /// From now on it only moves messages, for the broker: what it gives back is as if nobody had had it, however long it
+    /// was held, and who published what it publishes was asked when they did.
+    pub fn move_only(&mut self) {
+        if let Phase::Running(running) = &mut self.phase {
+            running.link.moves_only = true;
+        }
+    }
+
     /// However a connection ends, what it held goes back, in one turn if there are no others.
     pub(super) fn finish_ending(&mut self) {
         match &self.phase {

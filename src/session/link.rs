@@ -16,7 +16,7 @@ use crate::broker::node::Node;
 use crate::broker::outbox::{Item, Outbox};
 use crate::broker::publish::{Burst, Lost, Receipt};
 use crate::broker::queue::handle::Queue;
-use crate::broker::queue::settle::{Settlement, Settlements};
+use crate::broker::queue::settle::{Back, Settlement, Settlements};
 use crate::broker::route::{self, Routed, Targets};
 use crate::broker::vhost::{Actor, Vhost};
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
@@ -101,6 +101,8 @@ pub struct Link {
     /// Messages that were rejected in this chunk will go back to their queues: before the next publish, so that
     /// they are there before it.
     pub has_returns: bool,
+    /// It moves messages, and was not given them: see [`Session::move_only`](crate::session::Session::move_only).
+    pub moves_only: bool,
     /// Its places among the connections of its user and of its virtual host.
     pub seats: [Charge; 2],
     burst: Burst,
@@ -193,6 +195,7 @@ impl Link {
             has_logged: false,
             slimming: None,
             has_returns: false,
+            moves_only: false,
             seats,
             burst: Burst::default(),
             settlements: Settlements::default(),
@@ -460,17 +463,17 @@ impl Link {
     /// Puts back what was taken for a consumer and will not be sent. Others may have got what was behind it: it comes
     /// back as redelivered, as what was sent.
     pub fn give_back(&mut self, item: Item) {
-        let Item::Delivery { consumer, mut run } = item else { return };
+        let Item::Delivery { consumer, run } = item else { return };
         self.unreleased_bytes += run.delivery_bytes();
         self.uncount(&consumer, run.count());
         let Some(source) = &consumer.source else {
             self.node().memory.replies.sub(run.delivery_bytes());
             return;
         };
+        let back = if self.moves_only { Back::Untouched } else { Back::Left };
         let settlement = self.settlement(&source.queue);
         settlement.credit(source.key, run.count());
-        run.mark_redelivered();
-        settlement.returned(Piece::Here(run), true);
+        settlement.returned(Piece::Here(run), back);
         self.has_returns = true;
     }
 

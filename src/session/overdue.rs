@@ -66,6 +66,10 @@ impl Running {
         if !is_time {
             return;
         }
+        if self.link.moves_only {
+            self.link.overdue = Overdue::default();
+            return;
+        }
         let shortest_ms = self.link.overdue.shortest_ms;
         // What was begun is finished first: a commit is not to be cut in two, nor what is handed over to be added to.
         if self.is_behind || self.closing.is_some() || !self.link.chores.is_empty() {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::broker::queue::handle::{Queue, State};
+use crate::broker::queue::settle::Back;
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::fact::Fact;
 use crate::message::place::Seq;
@@ -239,9 +240,9 @@ impl Queue {
         }
     }
 
-    /// Messages that were taken come back, unless they did so too often; `is_left` says that whoever had them is gone.
-    pub(super) fn take_back(&self, state: &mut State, piece: Piece, is_left: bool) {
-        if self.counts_returns() {
+    /// Messages that were taken come back, unless they did so too often.
+    pub(super) fn take_back(&self, state: &mut State, piece: Piece, back: Back) {
+        if self.counts_returns() && back != Back::Untouched {
             let counted = piece.counted();
             let is_over = |limit| u64::from(counted.returns) > limit;
             if state.settings.delivery_limit.is_some_and(is_over) {
@@ -251,7 +252,7 @@ impl Queue {
             if let Piece::Here(run) = piece {
                 // As in RabbitMQ: first where a limit ends it or nobody refused them, and otherwise last of those that
                 // are there.
-                let is_first = is_left || state.settings.delivery_limit.is_some();
+                let is_first = back == Back::Left || state.settings.delivery_limit.is_some();
                 let before = if is_first { Seq(0) } else { self.peek_seq() };
                 return state.classic.give_back_before(Some(before), run);
             }

@@ -103,13 +103,23 @@ pub struct Settlement {
 struct Changes {
     logged: SmallVec<[(Seq, Seq); 1]>,
     transient: SmallVec<[(Seq, Seq); 1]>,
-    /// Each with whether it was left by who had it.
-    returned: VecDeque<(Piece, bool)>,
+    returned: VecDeque<(Piece, Back)>,
     /// Rarely anything: settlements of many queues are many.
     dead: Option<Box<Dead>>,
     credits: SmallVec<[(ConsumerKey, u32); 2]>,
     /// How many of the messages were acknowledged by who had them.
     acked: u64,
+}
+
+/// Why a message comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// Whoever had it does not want it now.
+    Refused,
+    /// Whoever had it is gone.
+    Left,
+    /// Nobody has had it.
+    Untouched,
 }
 
 /// What of the changes has to do with dead letters.
@@ -185,18 +195,22 @@ impl Settlement {
         buried.push((run.first_seq(), run.end_seq()));
     }
 
-    /// Messages go back to the queue; `is_left` says that whoever had them is gone.
-    pub fn returned(&mut self, mut piece: Piece, is_left: bool) {
-        if self.queue.counts_returns() {
-            piece.count_return();
+    /// Messages go back to the queue: as redelivered ones, unless nobody has had them.
+    pub fn returned(&mut self, mut piece: Piece, back: Back) {
+        if back != Back::Untouched {
+            piece.mark_redelivered();
+            if self.queue.counts_returns() {
+                piece.count_return();
+            }
         }
-        self.changes.returned.push_back((piece, is_left));
+        self.changes.returned.push_back((piece, back));
     }
 
     /// What comes back, where the log is to know how often it did.
     fn counted(&self) -> impl Iterator<Item = Returned> {
         let returned = self.queue.counts_returns().then_some(&self.changes.returned);
-        returned.into_iter().flatten().map(|(piece, _)| piece.counted())
+        let counted = returned.into_iter().flatten().filter(|(_, back)| *back != Back::Untouched);
+        counted.map(|(piece, _)| piece.counted())
     }
 
     /// A consumer holds `count` messages less.
@@ -303,8 +317,8 @@ impl Changes {
             // The first ones first: whoever publishes between two parts finds the head in its place.
             let returned = self.returned.len().min(left);
             left -= returned;
-            for (piece, is_left) in self.returned.drain(..returned) {
-                queue.take_back(state, piece, is_left);
+            for (piece, back) in self.returned.drain(..returned) {
+                queue.take_back(state, piece, back);
             }
         }
         if let Some(dead) = &mut self.dead {

@@ -54,6 +54,14 @@ pub struct Gone {
 }
 
 impl Piece {
+    /// Somebody has had them.
+    pub fn mark_redelivered(&mut self) {
+        match self {
+            Self::Here(run) => run.mark_redelivered(),
+            Self::Away(away) => away.redelivered = true,
+        }
+    }
+
     /// Once more they have come back.
     pub fn count_return(&mut self) {
         match self {

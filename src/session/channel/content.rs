@@ -31,9 +31,9 @@ pub(super) fn marks(properties: &Properties<'_>, blind: bool) -> Marks {
     }
 }
 
-/// Checks user-id and expiration.
-pub(super) fn check(properties: &Properties<'_>, user: &User) -> Result<(), Refusal> {
-    if let Some(claimed) = properties.user_id()
+/// Checks expiration and, where it is known who publishes, user-id.
+pub(super) fn check(properties: &Properties<'_>, user: Option<&User>) -> Result<(), Refusal> {
+    if let (Some(claimed), Some(user)) = (properties.user_id(), user)
         && claimed != user.name.as_bytes()
         && !user.has_tag("impersonator")
     {

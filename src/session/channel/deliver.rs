@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::broker::consumer::Consumer;
 use crate::broker::outbox::Item;
+use crate::broker::queue::settle::Back;
 use crate::message::names::Names;
 use crate::message::record::{BodyView, MessageView};
 use crate::message::run::Run;
@@ -102,7 +103,7 @@ impl Channel {
             match self.unacked.look(link.now.steady_ms, shortest_ms, &mut most) {
                 Look::Overdue(first, timeout) if timeout.takes_back => {
                     let Some(taken) = self.unacked.take_back(first) else { return (None, true) };
-                    self.settle_now(link, taken, Verdict::Return);
+                    self.settle_now(link, taken, Verdict::Return(Back::Refused));
                 }
                 Look::Overdue(_, timeout) => return (Some(timeout.ms), false),
                 Look::CutShort => return (None, true),

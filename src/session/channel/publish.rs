@@ -214,7 +214,7 @@ impl Publisher<'_> {
         link.on_publish(self.channel, self.confirms.is_some());
         let route = link.route(message.names, check_exchange)?;
         let parsed = Properties::unchecked(message.properties);
-        content::check(&parsed, &link.actor.user)?;
+        content::check(&parsed, (!link.moves_only).then_some(&*link.actor.user))?;
         let rewritten = content::rewrite(&parsed, self.reply_address)?;
         let headers = parsed.headers().unwrap_or(Table::EMPTY);
         let MoreKeys { keys: more_keys, is_blind } = content::more_keys(headers)?;

@@ -1,7 +1,8 @@
 //! Acknowledgements: ack, nack, reject, recover.
 
+use crate::broker::queue::settle::Back;
 use crate::broker::wakes::HOLD_STEPS;
-use crate::queue::lane::{Away, Piece};
+use crate::queue::lane::Piece;
 use crate::session::channel::Channel;
 use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Held, Holder};
@@ -40,7 +41,12 @@ impl Channel {
         multiple: bool,
         requeue: bool,
     ) -> Result<(), Refusal> {
-        self.on_settle(link, tag, multiple, if requeue { Verdict::Return } else { Verdict::Reject })
+        self.on_settle(
+            link,
+            tag,
+            multiple,
+            if requeue { Verdict::Return(Back::Refused) } else { Verdict::Reject },
+        )
     }
 
     fn on_settle(
@@ -134,6 +140,10 @@ impl Channel {
     }
 
     pub(super) fn settle_now(&self, link: &mut Link, delivered: Delivered, verdict: Verdict) {
+        let verdict = match verdict {
+            Verdict::Return(_) if link.moves_only => Verdict::Return(Back::Untouched),
+            other => other,
+        };
         let count = delivered.count();
         let told = if verdict == Verdict::Done { &self.tally.acked } else { &self.tally.refused };
         told.bump(u64::from(count));
@@ -143,7 +153,7 @@ impl Channel {
             link.credit_window(self.number, count);
         }
         let Some(queue) = delivered.queue() else { return };
-        link.has_returns |= matches!(verdict, Verdict::Return | Verdict::Leave);
+        link.has_returns |= matches!(verdict, Verdict::Return(_));
         let settlement = link.settlement(queue);
         if let Holder::Consumer(consumer) = &delivered.holder
             && let Some(source) = &consumer.source
@@ -160,14 +170,8 @@ impl Channel {
             }
             (Verdict::Reject, Held::Here(run)) => settlement.rejected(run),
             (Verdict::Reject, Held::Away(away)) => settlement.rejected_away(away),
-            (Verdict::Return | Verdict::Leave, Held::Here(mut run)) => {
-                run.mark_redelivered();
-                settlement.returned(Piece::Here(run), verdict == Verdict::Leave);
-            }
-            (Verdict::Return | Verdict::Leave, Held::Away(away)) => {
-                let away = Away { redelivered: true, ..away };
-                settlement.returned(Piece::Away(away), verdict == Verdict::Leave);
-            }
+            (Verdict::Return(back), Held::Here(run)) => settlement.returned(Piece::Here(run), back),
+            (Verdict::Return(back), Held::Away(away)) => settlement.returned(Piece::Away(away), back),
         }
     }
 
@@ -182,13 +186,15 @@ impl Channel {
     /// Everything not acknowledged goes back, as far as this turn goes; what a transaction has acknowledged stays with
     /// it. `true` when all has.
     pub fn return_unacked(&mut self, link: &mut Link) -> bool {
-        self.return_all(link, Verdict::Return, |channel| channel.unacked.take_first_through(u64::MAX))
+        self.return_all(link, Verdict::Return(Back::Refused), |channel| {
+            channel.unacked.take_first_through(u64::MAX)
+        })
     }
 
     /// As [`Channel::return_unacked`], for a channel that ends: what a transaction had acknowledged and did not commit
     /// goes back as well.
     pub fn return_held(&mut self, link: &mut Link) -> bool {
-        self.return_all(link, Verdict::Leave, |channel| {
+        self.return_all(link, Verdict::Return(Back::Left), |channel| {
             let settled = channel.transaction.as_ref().and_then(Transaction::first_settled);
             match (channel.unacked.first_tag(), settled) {
                 (Some(unacked), Some(settled)) if settled < unacked => channel.take_first_settled(),

@@ -1,0 +1,248 @@
+//! A client inside the process: a session like any connection's, without a socket. What is published and got by the broker
+//! itself goes the same way as everybody's, with the same rights, refusals and returns.
+//!
+//! It waits for nothing. Whoever drives it says something, gives it turns, and listens; what is not listened to stays in
+//! the session's output, so that the broker holds back what would come next, as it does for a client that does not read.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+
+use crate::auth::users::User;
+use crate::broker::Broker;
+use crate::clock::Now;
+use crate::protocol::field::Field;
+use crate::protocol::frame::{self, FRAME_OVERHEAD, FrameKind, FrameView, PROTOCOL_HEADER};
+use crate::protocol::header::ContentHeader;
+use crate::protocol::methods::{ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Method};
+use crate::protocol::table::TableBuf;
+use crate::session::Session;
+
+/// The only channel.
+const CHANNEL: u16 = 1;
+/// Pieces of output taken at once.
+const SLICES: usize = 16;
+
+/// Why a client is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It does what somebody has asked for: what it gives back was delivered to them.
+    Errand,
+    /// It moves messages: what it gives back is as it was, and who published them is not asked once more.
+    Move,
+}
+
+/// The client.
+#[derive(Debug)]
+pub struct Insider {
+    session: Session,
+    input: BytesMut,
+    /// Taken from the session and not yet understood.
+    received: BytesMut,
+    frame_max: u32,
+    heard: VecDeque<Heard>,
+    unfinished: Option<Heard>,
+}
+
+/// What the broker says: a method, and what came with it.
+#[derive(Debug, Default)]
+pub struct Heard {
+    method: Vec<u8>,
+    /// The properties of a content.
+    pub properties: Vec<u8>,
+    /// The body of a content.
+    pub body: Vec<u8>,
+    left: u64,
+}
+
+impl Heard {
+    /// The method.
+    pub fn method(&self) -> Option<Method<'_>> {
+        Method::parse(&self.method).ok()
+    }
+}
+
+impl Insider {
+    /// One of this user's in a virtual host, with a channel. Whether they may open it, the first thing that is heard tells:
+    /// it is channel.open-ok or connection.close.
+    pub fn connect(
+        broker: &Arc<Broker>,
+        user: &Arc<User>,
+        vhost: &str,
+        name: &str,
+        purpose: Purpose,
+        now: Now,
+    ) -> Self {
+        let limits = &broker.config.limits;
+        let mut insider = Self {
+            session: Session::new(Arc::clone(broker), now),
+            input: BytesMut::new(),
+            received: BytesMut::new(),
+            frame_max: limits.frame_max_bytes,
+            heard: VecDeque::new(),
+            unfinished: None,
+        };
+        let (channel_max, frame_max) = (limits.channel_max, limits.frame_max_bytes);
+        insider.input.extend_from_slice(&PROTOCOL_HEADER);
+        // Who it is was asked before: this password is looked at by nobody.
+        let response = [b"\0", user.name.as_bytes(), b"\0-"].concat();
+        let properties = client_properties(name);
+        insider.say(
+            0,
+            &Method::ConnectionStartOk(ConnectionStartOk {
+                client_properties: properties.as_table(),
+                mechanism: "PLAIN",
+                response: &response,
+                locale: "en_US",
+            }),
+        );
+        insider.turn(now);
+        if insider.session.take_verification().is_some() {
+            insider.session.on_verified(Some(Arc::clone(user)), now);
+        }
+        insider.say(0, &Method::ConnectionTuneOk(ConnectionTuneOk { channel_max, frame_max, heartbeat: 0 }));
+        insider.say(0, &Method::ConnectionOpen(ConnectionOpen { virtual_host: vhost }));
+        insider.turn(now);
+        if purpose == Purpose::Move {
+            insider.session.move_only();
+        }
+        insider.tell(&Method::ChannelOpen(ChannelOpen {}));
+        insider.turn(now);
+        // What the connection's own opening was answered is nobody's concern.
+        while let Some(heard) = insider.hear(now) {
+            if matches!(heard.method(), Some(Method::ChannelOpenOk(_) | Method::ConnectionClose(_))) {
+                insider.heard.push_front(heard);
+                break;
+            }
+        }
+        insider
+    }
+
+    fn say(&mut self, channel: u16, method: &Method<'_>) {
+        frame::put_method(&mut self.input, channel, method);
+    }
+
+    /// Says a method of the channel: with the next turn.
+    pub fn tell(&mut self, method: &Method<'_>) {
+        self.say(CHANNEL, method);
+    }
+
+    /// Says a method of the channel, and what is the content of it: with the next turn.
+    pub fn tell_content(&mut self, method: &Method<'_>, properties: &[u8], body: &[u8]) {
+        frame::put_method(&mut self.input, CHANNEL, method);
+        frame::put_header(&mut self.input, CHANNEL, body.len() as u64, properties);
+        for piece in body.chunks((self.frame_max as usize).saturating_sub(FRAME_OVERHEAD).max(1)) {
+            frame::put_body_head(&mut self.input, CHANNEL, piece.len() as u32);
+            self.input.extend_from_slice(piece);
+            self.input.extend_from_slice(&[frame::FRAME_END]);
+        }
+    }
+
+    /// What was said and not yet taken, in bytes: an alarm, or work that is not done, keeps it from being.
+    pub fn untold_bytes(&self) -> usize {
+        self.input.len()
+    }
+
+    /// One turn: what was said is taken, as far as the turn goes, and what waits is done.
+    pub fn turn(&mut self, now: Now) {
+        if self.session.deadline().is_some_and(|deadline| deadline <= now.instant) {
+            self.session.on_timeout(now);
+        }
+        self.session.on_wake(now);
+        self.session.on_bytes(&mut self.input, now);
+    }
+
+    /// Ready when there is something to do in a turn; otherwise the task will be woken.
+    pub fn poll_work(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.session.poll_work(context)
+    }
+
+    /// When the next turn is due, whatever else happens.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.session.deadline()
+    }
+
+    /// Whether there is something to hear.
+    pub fn has_news(&mut self) -> bool {
+        !self.heard.is_empty() || !self.session.output().is_empty()
+    }
+
+    /// The next thing that the broker says.
+    pub fn hear(&mut self, now: Now) -> Option<Heard> {
+        while self.heard.is_empty() && !self.session.output().is_empty() {
+            self.take_output(now);
+        }
+        self.heard.pop_front()
+    }
+
+    fn take_output(&mut self, now: Now) {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let output = self.session.output();
+        let filled = output.fill(&mut slices);
+        let before = self.received.len();
+        slices.iter().take(filled).for_each(|slice| self.received.extend_from_slice(slice));
+        output.advance(self.received.len() - before);
+        if output.is_empty() {
+            self.session.on_written(now);
+        }
+        while let Some((kind, payload, bytes)) = next_frame(&self.received, self.frame_max) {
+            let payload = payload.to_vec();
+            self.received.advance(bytes);
+            self.on_frame(kind, payload);
+        }
+    }
+
+    fn on_frame(&mut self, kind: FrameKind, payload: Vec<u8>) {
+        match (kind, &mut self.unfinished) {
+            (FrameKind::Method, _) => {
+                let heard = Heard { method: payload, left: u64::MAX, ..Heard::default() };
+                match heard.method().is_some_and(|method| method.has_content()) {
+                    true => self.unfinished = Some(heard),
+                    false => self.heard.push_back(heard),
+                }
+            }
+            (FrameKind::Header, Some(heard)) => {
+                if let Ok(header) = ContentHeader::parse(&payload) {
+                    heard.properties = header.properties.to_vec();
+                    heard.left = header.body_bytes;
+                }
+            }
+            (FrameKind::Body, Some(heard)) => {
+                heard.body.extend_from_slice(&payload);
+                heard.left = heard.left.saturating_sub(payload.len() as u64);
+            }
+            _ => {}
+        }
+        self.heard.extend(self.unfinished.take_if(|heard| heard.left == 0));
+    }
+
+    /// Ends it: what was got and not settled goes back, in turns like everybody's. Whether all has.
+    pub fn leave(&mut self, now: Now) -> bool {
+        if self.session.is_ending() {
+            self.session.on_wake(now);
+        } else {
+            self.session.abandon(now);
+        }
+        !self.session.is_ending()
+    }
+}
+
+fn client_properties(name: &str) -> TableBuf {
+    let mut capabilities = TableBuf::new();
+    capabilities.insert("consumer_cancel_notify", Field::Bool(true));
+    let mut properties = TableBuf::new();
+    properties.insert("capabilities", Field::Table(capabilities.as_table()));
+    if !name.is_empty() {
+        properties.insert("connection_name", Field::LongStr(name.as_bytes()));
+    }
+    properties
+}
+
+fn next_frame(received: &BytesMut, frame_max: u32) -> Option<(FrameKind, &[u8], usize)> {
+    let frame: FrameView<'_> = frame::peek(received, frame_max).ok()??;
+    Some((frame.kind, frame.payload, frame.wire_bytes()))
+}
