@@ -22,7 +22,7 @@
 //!    log, packs and tables; the only user of files.
 //! 5. [`broker`]: virtual hosts, exchanges, the locks around queues, outboxes, credit; and what administrators say.
 //! 6. [`session`]: one AMQP connection as a state machine, bytes in and bytes out.
-//! 7. [`transfer`]: a client inside the process, for what the broker does with messages itself.
+//! 7. [`transfer`]: messages that the broker moves itself, by two sessions each.
 //! 8. [`net`]: sockets and tasks. [`mgmt`]: the management API and metrics, over HTTP. [mod@bench]: a load tool for any
 //!    AMQP broker.
 //! 9. [`cli`]: what a person types.
@@ -134,6 +134,9 @@
 //! value is a field table, so that log and tables need no new format. One that acts on queues is a key of policies
 //! (`broker::policy::keys`), which reaches them under the name of the argument with `x-` before it.
 //!
+//! What a parameter makes the broker do is another room's (a `shovel` is [`transfer`]'s, which is told that parameters
+//! may have changed and compares).
+//!
 //! **A route of the management API.** A line of the table in `mgmt::routes`, which says who may ask and what it is, and a
 //! function in `mgmt::views`; `tests/mgmt` wants it in its own table of who is let in.
 //!
@@ -186,6 +189,9 @@
 //!   queues are. What a user may do is looked up for each method in one value that is swapped under all who are logged in;
 //!   what connections have cached about it is a part of their routes, and goes with them.
 //! * Facts carry no group, term and index: a replicated log's records will have kinds of their own.
+//! * Who moves messages for an operator is a client like any, for its rights, credit and alarms; but what it gives back
+//!   nobody has had: place, flag and count are as they were ([`session::Session::move_only`]). So a queue can be looked
+//!   through without a second way to its messages. Whoever sets a shovel is kept with its parameter, and not shown.
 //! * The load tool is one process for both sides unless told otherwise, and a task for each connection.
 //! * Identity: `product` and `version` in the server properties say RabbitMQ 3.13, because client libraries decide
 //!   by them how to behave; `platform` and `information` say who is there. Both are configuration.

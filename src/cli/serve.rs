@@ -53,7 +53,7 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
 fn bind(config: &Arc<Config>) -> Result<(net::Server, mgmt::server::Server), Failure> {
     let server = net::Server::bind(Arc::clone(config)).map_err(|error| refused(&error))?;
     server.announce();
-    let mgmt = mgmt::server::Server::bind(config, server.broker(), server.addresses());
+    let mgmt = mgmt::server::Server::bind(config, server.transfers(), server.addresses());
     let mgmt = mgmt.map_err(|error| anyhow::Error::msg(advice::of_service(&error)))?;
     mgmt.announce();
     server.announce_up();

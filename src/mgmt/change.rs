@@ -31,6 +31,8 @@ const NO_CONNECTION: ConnectionId = ConnectionId(0);
 pub(crate) fn done(call: &Call<'_>, begun: Result<Undertaking, AdminError>) -> Result<Answer, Refusal> {
     let mut undertaking = begun?;
     in_turns(|wakes| undertaking.step(&call.mgmt.broker, wakes));
+    // It may have been a shovel's, or a virtual host's that has some.
+    call.mgmt.transfers.look();
     Ok(Answer::changed(status(undertaking.is_new), undertaking.after))
 }
 

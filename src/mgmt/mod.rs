@@ -30,11 +30,13 @@ use std::sync::OnceLock;
 use crate::broker::Broker;
 use crate::mgmt::process::host_name;
 use crate::mgmt::rates::Rates;
+use crate::transfer::board::Board;
 
 /// What all handlers share.
 #[derive(Debug)]
 pub(crate) struct Mgmt {
     broker: Arc<Broker>,
+    transfers: Arc<Board>,
     /// The node's name, `rabbit@` and the host's.
     node: String,
     rates: Rates,
@@ -62,8 +64,8 @@ impl Listening {
 }
 
 impl Mgmt {
-    fn new(broker: Arc<Broker>, listening: Listening) -> Self {
-        let node = format!("rabbit@{}", host_name());
-        Self { rates: Rates::default(), broker, node, listening, description: OnceLock::new() }
+    fn new(transfers: Arc<Board>, listening: Listening) -> Self {
+        let (broker, node) = (Arc::clone(transfers.broker()), format!("rabbit@{}", host_name()));
+        Self { rates: Rates::default(), broker, transfers, node, listening, description: OnceLock::new() }
     }
 }

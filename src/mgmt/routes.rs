@@ -8,8 +8,8 @@ use crate::mgmt::call::Call;
 use crate::mgmt::openapi;
 use crate::mgmt::places::Work;
 use crate::mgmt::views::{
-    bindings, browse, channels, connections, consumers, definitions, exchanges, health, messages, metrics,
-    node, odds, overview, parameters, permissions, policies, queues, users, vhosts,
+    bindings, browse, channels, connections, consumers, definitions, exchanges, health, messages, metrics, node,
+    odds, overview, parameters, permissions, policies, queues, shovels, transfers, users, vhosts,
 };
 
 /// What a body may have, in bytes, where a route says nothing else.
@@ -136,6 +136,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Get, "/api/queues/{vhost}/{name}/messages/{id}", Management, Vhost, browse::show, "One of them"),
     route(Delete, "/api/queues/{vhost}/{name}/messages/{id}", Management, Vhost, browse::delete, "Deletes one"),
     messaging("/api/queues/{vhost}/{name}/messages/{id}/move", browse::put_elsewhere, "Moves one to another queue, or by an exchange"),
+    route(Post, "/api/queues/{vhost}/{name}/redrive", Management, Vhost, transfers::redrive, "Moves dead letters back to where they died, or messages to another place"),
     route(Get, "/api/queues/{vhost}/{name}/bindings", Management, Vhost, bindings::list_to_queue, "Bindings to a queue"),
 
     route(Get, "/api/delayed/{vhost}/{exchange}", Management, Vhost, browse::list_delayed, "Messages that an exchange delays"),
@@ -189,6 +190,16 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Get, "/api/parameters/{component}/{vhost}/{name}", Policymaker, Vhost, parameters::show, "One of them"),
     route(Put, "/api/parameters/{component}/{vhost}/{name}", Policymaker, Vhost, parameters::put, "Sets one"),
     route(Delete, "/api/parameters/{component}/{vhost}/{name}", Policymaker, Vhost, parameters::delete, "Forgets one"),
+    route(Get, "/api/shovels", Monitoring, Node, shovels::list, "Shovels, and how they fare"),
+    route(Get, "/api/shovels/{vhost}", Monitoring, Vhost, shovels::list_of_vhost, "Shovels of a virtual host"),
+    route(Get, "/api/shovels/vhost/{vhost}/{name}", Monitoring, Vhost, shovels::show, "A shovel"),
+    route(Delete, "/api/shovels/vhost/{vhost}/{name}", Policymaker, Vhost, shovels::delete, "Deletes a shovel"),
+    route(Delete, "/api/shovels/vhost/{vhost}/{name}/restart", Monitoring, Vhost, shovels::restart, "Begins a shovel anew"),
+    route(Get, "/api/federation-links", Monitoring, Node, shovels::no_links, "Links of federation: there are none"),
+    route(Get, "/api/federation-links/{vhost}", Monitoring, Vhost, shovels::no_links, "Likewise, of a virtual host"),
+    route(Get, "/api/transfers", Management, Node, transfers::list, "Messages that are moved once, and how far they have got"),
+    route(Get, "/api/transfers/{id}", Management, Node, transfers::show, "One such transfer"),
+    route(Delete, "/api/transfers/{id}", Management, Node, transfers::cancel, "Ends one: what is moved is moved"),
     route(Get, "/api/global-parameters", Policymaker, Node, parameters::list_global, "Values of the whole broker"),
     route(Get, "/api/global-parameters/{name}", Policymaker, Node, parameters::show_global, "One of them"),
     route(Put, "/api/global-parameters/{name}", Policymaker, Node, parameters::put_global, "Sets one"),

@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::compression::CompressionLayer;
 
-use crate::broker::Broker;
 use crate::clock::Now;
 use crate::config::{Config, Endpoint, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service};
 use crate::message::place::Lsn;
@@ -38,6 +37,7 @@ use crate::mgmt::places::{Places, Work};
 use crate::mgmt::rates::{self, SAMPLE_INTERVAL};
 use crate::mgmt::routes::{METRICS, ROUTES, Route, Verb};
 use crate::mgmt::{Listening, Mgmt};
+use crate::transfer::board::Board;
 
 /// Connections at a time, of each listener; others wait in the kernel.
 const CONNECTIONS_MAX: usize = 256;
@@ -80,19 +80,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens what the configuration says, for a broker that listens on `amqp` for AMQP. A usual place that is taken is left
+    /// Opens what the configuration says, for a broker that listens on `amqp` for AMQP, and what moves messages in it. A usual place that is taken is left
     /// alone, and a line says so.
     ///
     /// # Errors
     /// A place that was asked for and cannot be had.
-    pub fn bind(config: &Config, broker: &Arc<Broker>, amqp: Vec<SocketAddr>) -> Result<Self, ListenError> {
+    pub fn bind(config: &Config, transfers: &Arc<Board>, amqp: Vec<SocketAddr>) -> Result<Self, ListenError> {
         let api = bind(&config.mgmt, MGMT_DEFAULT, "the management API", "--mgmt")?;
         let metrics = bind(&config.prometheus, PROMETHEUS_DEFAULT, "metrics", "--prometheus")?;
         let addresses = |listeners: &[TcpListener]| {
             listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect::<Vec<_>>()
         };
         let listening = Listening { amqp, mgmt: addresses(&api), prometheus: addresses(&metrics) };
-        let mgmt = Arc::new(Mgmt::new(Arc::clone(broker), listening));
+        let mgmt = Arc::new(Mgmt::new(Arc::clone(transfers), listening));
         Ok(Self { mgmt, api, metrics })
     }
 

@@ -3,7 +3,7 @@
 //! One task a connection drives one [`crate::session::Session`]: read, feed, write, wait. [`listener`] accepts,
 //! [`admission`] says who may come in, [`connection`] is the task, [`watermark`] how much memory there is,
 //! `committer` and `checkpointer` the threads beside the runtime's, `essential` what happens when one of them panics,
-//! `store` the data directory.
+//! `store` the data directory, `transfers` the turns of messages that the broker moves itself.
 
 pub mod admission;
 mod checkpointer;
@@ -12,6 +12,7 @@ pub mod connection;
 mod essential;
 pub mod listener;
 mod store;
+mod transfers;
 mod trim;
 pub mod watermark;
 
@@ -41,6 +42,8 @@ use crate::net::committer::Committer;
 use crate::net::essential::essential_task;
 use crate::net::store::Store;
 use crate::storage::error::StoreError;
+use crate::transfer::board::Board;
+use crate::transfer::uri::Names;
 
 /// How long clients have to take leave when the broker stops.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
@@ -97,6 +100,7 @@ fn of_directory(dir: &Path, error: &StoreError) -> String {
 #[derive(Debug)]
 pub struct Server {
     broker: Arc<Broker>,
+    transfers: Arc<Board>,
     listeners: Vec<TcpListener>,
     /// Where what is durable lies; without one nothing outlives the broker.
     store: Option<Store>,
@@ -143,7 +147,11 @@ impl Server {
                 (broker, Some(checkpoint))
             }
         };
-        Ok(Self { broker: Arc::new(broker), listeners, store, checkpoint })
+        let broker = Arc::new(broker);
+        let ports = listeners.iter().filter_map(|listener| listener.local_addr().ok()).map(|own| own.port());
+        let names = Names::new(&broker.config.listeners, ports.collect());
+        let transfers = Board::new(Arc::clone(&broker), names);
+        Ok(Self { broker, transfers, listeners, store, checkpoint })
     }
 
     /// The addresses it listens on: the ports the kernel chose where the configuration said zero.
@@ -175,6 +183,11 @@ impl Server {
     /// The broker behind the sockets.
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
+    }
+
+    /// Messages that are moved.
+    pub fn transfers(&self) -> &Arc<Board> {
+        &self.transfers
     }
 
     /// Serves until `shutdown`, then closes every connection with 320 and returns. When the store fails it returns at
@@ -212,6 +225,7 @@ impl Server {
         background.spawn(essential_task("what deleted queues left", work_off_remains(broker())));
         background.spawn(essential_task("deadlines", watch_deadlines(broker())));
         background.spawn(essential_task("dead letters", bury(broker())));
+        background.spawn(essential_task("transfers", transfers::run(self.transfers)));
         background.spawn(trim::trim(Arc::clone(&self.broker)));
         let mut accepting = JoinSet::new();
         for listener in self.listeners {

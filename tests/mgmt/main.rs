@@ -15,3 +15,5 @@ mod listing;
 mod messages;
 mod metrics;
 mod node;
+mod shovels;
+mod transfers;

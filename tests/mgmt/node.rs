@@ -1,6 +1,10 @@
 //! A broker with its management API on free ports, and a client that asks it.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -77,7 +81,7 @@ impl Node {
             runtime.expect("a runtime").block_on(async move {
                 let config = Arc::new(config);
                 let server = Server::bind(Arc::clone(&config)).expect("free ports");
-                let api = mgmt::server::Server::bind(&config, server.broker(), server.addresses());
+                let api = mgmt::server::Server::bind(&config, server.transfers(), server.addresses());
                 let api = api.expect("free ports");
                 told.send((server.addresses()[0], api.listening().clone())).expect("somebody waits");
                 let cancel = CancellationToken::new();
@@ -98,6 +102,29 @@ impl Node {
             stop: Some(stop),
             thread: Some(thread),
         }
+    }
+
+    /// The binary in a process of its own, on this data directory; whoever kills it may start another one there.
+    pub(crate) fn spawn(data_dir: &Path) -> (Self, Child) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicemq"));
+        let everywhere = ["--listen", "127.0.0.1:0", "--mgmt", "127.0.0.1:0", "--prometheus", "127.0.0.1:0"];
+        command.env_clear().args(everywhere).arg("--data-dir").arg(data_dir);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("its log")).lines();
+        let mut found = BTreeMap::new();
+        while found.len() < 3 {
+            let line = lines.next().expect("it goes on").expect("a line");
+            for name in ["address", "mgmt", "prometheus"] {
+                let value = line.split(&format!(" {name}=")).nth(1);
+                let value = value.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+                found.extend(value.map(|address: SocketAddr| (name, address)));
+            }
+        }
+        // It must not wait for somebody to read.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
+        let (amqp, http, metrics) = (found["address"], found["mgmt"], found["prometheus"]);
+        (Self { amqp, http, metrics, agent: config.build().into(), stop: None, thread: None }, child)
     }
 
     /// Asks as an administrator, and expects an answer.
@@ -131,7 +158,7 @@ impl Node {
         (answer.status, answer.text)
     }
 
-    fn ask_with(
+    pub(crate) fn ask_with(
         &self,
         address: SocketAddr,
         method: &str,

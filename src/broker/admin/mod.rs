@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! broker's    user, permission, topic_permission, user-limits, vhost, global
-//! a vhost's   policy, operator_policy, vhost-limits, and what others keep there (shovel)
+//! a vhost's   policy, operator_policy, vhost-limits, and shovel, on which `transfer` acts
 //! ```
 //!
 //! Locks: the administrators' first, then those of `broker`. What takes long is left to be done in turns

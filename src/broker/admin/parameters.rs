@@ -33,8 +33,8 @@ pub const OPERATOR_POLICY: &str = "operator_policy";
 pub const VHOST_LIMITS: &str = "vhost-limits";
 /// What there is of [`VHOST_LIMITS`] and such has one name.
 pub const LIMITS: &str = "limits";
-/// The component of parameters that move messages.
-const SHOVEL: &str = "shovel";
+/// Messages that the broker moves itself: `transfer` acts on it.
+pub const SHOVEL: &str = "shovel";
 /// Under this key lies a value that is no table.
 const VALUE: &str = "value";
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::auth::permissions::Permissions;
 use crate::auth::topics::TopicPermission;
 use crate::broker::admin::parameters::{
-    GLOBAL, OPERATOR_POLICY, PERMISSION, POLICY, TOPIC_PERMISSION, USER, VHOST,
+    GLOBAL, OPERATOR_POLICY, PERMISSION, POLICY, SHOVEL, TOPIC_PERMISSION, USER, VHOST,
 };
 use crate::broker::policy::Author;
 use crate::broker::vhost::Vhost;
@@ -19,7 +19,9 @@ use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::change::{self, text};
 use crate::mgmt::json;
-use crate::mgmt::views::{bindings, exchanges, parameters, permissions, policies, queues, users, vhosts};
+use crate::mgmt::views::{
+    bindings, exchanges, parameters, permissions, policies, queues, shovels, users, vhosts,
+};
 
 /// Definitions of one import.
 const OBJECTS_MAX: usize = 1_000_000;
@@ -206,13 +208,23 @@ impl Import<'_> {
             "exchanges" => self.vhost(item).and(exchanges::read(item).map(|_| ())),
             "bindings" => self.vhost(item).and(bindings::read(item).map(|_| ())),
             "policies" => self.vhost(item).and(policies::check(Author::User, name(item)?, item)),
-            "parameters" => self.vhost(item).and(text(item, "component").map(|_| ())),
+            "parameters" => self.check_parameter(item),
             _ => Ok(()),
         }?;
         if key == "permissions" || key == "topic_permissions" || key == "bindings" {
             Ok(())
         } else {
             name(item).map(|_| ())
+        }
+    }
+
+    fn check_parameter(&self, item: &Object) -> Result<(), Refusal> {
+        let vhost = self.vhost(item)?;
+        match (text(item, "component")?, item.get("value")) {
+            (SHOVEL, Some(Value::Object(value))) => {
+                shovels::check(self.call, &vhost, name(item)?, value).map(|_| ())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -256,11 +268,7 @@ impl Import<'_> {
             let set = policies::set(&self.call.mgmt.broker, Author::Operator, &vhost, name(item)?, value)?;
             return change::done(self.call, set);
         }
-        let value = json::to_table(value)?;
-        change::done(
-            self.call,
-            self.call.mgmt.broker.set_parameter(&vhost, component, name(item)?, value.as_table()),
-        )
+        parameters::set(self.call, &vhost, component, name(item)?, value)
     }
 }
 

@@ -19,5 +19,7 @@ pub(crate) mod parameters;
 pub(crate) mod permissions;
 pub(crate) mod policies;
 pub(crate) mod queues;
+pub(crate) mod shovels;
+pub(crate) mod transfers;
 pub(crate) mod users;
 pub(crate) mod vhosts;

@@ -1,15 +1,17 @@
 //! /api/parameters, /api/global-parameters and /api/vhost-limits.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::broker::admin::parameters::{
-    GLOBAL, Kept, LIMITS, OPERATOR_POLICY, POLICY, VHOST_LIMITS, global_value,
+    GLOBAL, Kept, LIMITS, OPERATOR_POLICY, POLICY, SHOVEL, VHOST_LIMITS, global_value,
 };
 use crate::message::fact::Parameter;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::change;
+use crate::mgmt::views::shovels;
 use crate::mgmt::{json, listing};
+use crate::transfer::shovel;
 
 /// Parameters of virtual hosts that the user may see; policies are told elsewhere.
 pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Refusal> {
@@ -43,7 +45,7 @@ pub(crate) fn shown(kept: &Kept) -> Value {
         "vhost": &*kept.vhost,
         "component": &*kept.component,
         "name": &*kept.name,
-        "value": json::table(kept.value().as_bytes()),
+        "value": json::table(shovel::said(kept.value()).as_table().as_bytes()),
     })
 }
 
@@ -74,8 +76,26 @@ pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
     let Some(Value::Object(value)) = body.get("value") else {
         return Err(Refusal::bad_request("[{key_missing,value}]"));
     };
-    let value = json::to_table(value)?;
     let Parameter { vhost, component, name } = named(call);
+    if component == SHOVEL {
+        let shovel = shovels::check(call, vhost, name, value)?;
+        shovel.check_user(call.user()?).map_err(Refusal::bad_request)?;
+    }
+    set(call, vhost, component, name, value)
+}
+
+/// Makes or changes one, whoever it comes from.
+pub(crate) fn set(
+    call: &Call<'_>,
+    vhost: &str,
+    component: &str,
+    name: &str,
+    value: &Map<String, Value>,
+) -> Result<Answer, Refusal> {
+    if component == SHOVEL {
+        return change::done(call, Ok(shovels::set(call, vhost, name, value)?));
+    }
+    let value = json::to_table(value)?;
     change::done(call, call.mgmt.broker.set_parameter(vhost, component, name, value.as_table()))
 }
 
