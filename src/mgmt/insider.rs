@@ -10,9 +10,9 @@ use crate::broker::Broker;
 use crate::clock::Now;
 use crate::mgmt::answer::Refusal;
 use crate::protocol::methods::Method;
-use crate::transfer::insider::{self, Purpose};
+use crate::transfer::insider;
 
-pub(crate) use crate::transfer::insider::Heard;
+pub(crate) use crate::transfer::insider::{Heard, Purpose};
 
 /// What is not answered in this time is told to be unavailable: a publisher waits for an alarm to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,9 +39,22 @@ impl Insider {
     /// # Errors
     /// The user may not open it.
     pub(crate) fn connect(broker: &Arc<Broker>, user: &Arc<User>, vhost: &str) -> Result<Self, Refusal> {
+        Self::connect_for(Purpose::Errand, broker, user, vhost)
+    }
+
+    /// As [`Insider::connect`], for this purpose.
+    ///
+    /// # Errors
+    /// The user may not open it.
+    pub(crate) fn connect_for(
+        purpose: Purpose,
+        broker: &Arc<Broker>,
+        user: &Arc<User>,
+        vhost: &str,
+    ) -> Result<Self, Refusal> {
         let now = Now::read();
         let mut insider = Self {
-            own: insider::Insider::connect(broker, user, vhost, "", Purpose::Errand, now),
+            own: insider::Insider::connect(broker, user, vhost, "", purpose, now),
             now,
             until: now.instant + PATIENCE,
             waker: Waker::from(Arc::new(Unpark(std::thread::current()))),

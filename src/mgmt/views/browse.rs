@@ -18,7 +18,7 @@ use crate::message::run::Run;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::change::{actor, text};
-use crate::mgmt::insider::Insider;
+use crate::mgmt::insider::{Insider, Purpose};
 use crate::mgmt::json;
 use crate::mgmt::listing;
 use crate::mgmt::views::exchanges::name_of;
@@ -103,7 +103,8 @@ pub(crate) fn put_elsewhere(call: &Call<'_>) -> Result<Answer, Refusal> {
     let seq = number(call)?;
     let run = find(&waiting.queue, seq)?;
     let message = run.messages().next().ok_or_else(Refusal::not_found)?;
-    let mut insider = Insider::connect(&call.mgmt.broker, call.user()?, call.part("vhost"))?;
+    let (broker, vhost) = (&call.mgmt.broker, call.part("vhost"));
+    let mut insider = Insider::connect_for(Purpose::Move, broker, call.user()?, vhost)?;
     let mut wakes = Wakes::default();
     wakes.begin_turn(Now::read().steady_ms);
     let picked = waiting.queue.pick(seq, &wakes).ok_or_else(Refusal::not_found)?;
