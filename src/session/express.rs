@@ -5,10 +5,10 @@
 
 use crate::message::block::SMALL_BODY_BYTES_MAX;
 use crate::protocol::express::{AckRow, PublishReader};
-use crate::session::channel::Channel;
+use crate::session::channel::{Channel, PUBLISH_ID};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
-use crate::session::running::{Failure, PUBLISH_ID, Running, Slot};
+use crate::session::running::{Failure, Running, Slot};
 
 const ACK_ID: (u16, u16) = (60, 80);
 

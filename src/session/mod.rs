@@ -25,6 +25,7 @@ mod express;
 pub mod handshake;
 pub mod heartbeat;
 pub mod link;
+mod misplaced;
 pub mod output;
 pub mod overdue;
 pub mod parked;

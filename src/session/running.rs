@@ -22,9 +22,11 @@ use crate::protocol::methods::{
     ConnectionUpdateSecretOk, Method,
 };
 use crate::protocol::reply::ReplyCode;
-use crate::session::channel::{Channel, Piece};
+use crate::session::channel::discard::Discard;
+use crate::session::channel::{Channel, PUBLISH_ID, Part, Piece};
 use crate::session::handshake::{Client, Tuned};
 use crate::session::link::{Link, WaitingGet};
+use crate::session::misplaced::{expected_open, out_of_place};
 use crate::session::refuse::Refusal;
 use crate::session::upload::Upload;
 use crate::session::work::{Closing, Ending};
@@ -78,7 +80,7 @@ pub(super) struct Crowded {
 pub(super) enum Slot {
     Open(Box<Channel>),
     /// channel.close is sent; what arrives until its answer is discarded.
-    Closing,
+    Closing(Discard),
 }
 
 /// What follows from a frame.
@@ -119,9 +121,6 @@ const COLLECTED: [(u16, u16); 4] = [PUBLISH_ID, (60, 80), (60, 90), (60, 120)];
 
 /// What waits while memory is short: messages, and queue.bind and exchange.bind.
 const CONTENT: [(u16, u16); 3] = [PUBLISH_ID, (50, 20), (40, 30)];
-
-/// A frame that breaks a content is refused in the name of the method that began it.
-pub(super) const PUBLISH_ID: (u16, u16) = (60, 40);
 
 impl Running {
     /// A connection without channels.
@@ -262,11 +261,9 @@ impl Running {
             FrameKind::Header => {
                 let header = ContentHeader::parse(frame.payload)
                     .map_err(|error| Refusal::new(ReplyCode::FrameError, error.to_string()))?;
-                self.on_content(frame, |channel, link| channel.on_header(link, &header))
+                self.on_content(frame, Part::Header(header))
             }
-            FrameKind::Body => {
-                self.on_content(frame, |channel, link| channel.on_body(link, Piece::Slice(frame.payload)))
-            }
+            FrameKind::Body => self.on_content(frame, Part::Body(Piece::Slice(frame.payload))),
         }
     }
 
@@ -279,18 +276,16 @@ impl Running {
         if number == 0 {
             return Err(out_of_place(&frame));
         }
-        self.on_content(&frame, |channel, link| channel.on_body(link, Piece::Shared(payload)))
+        self.on_content(&frame, Part::Body(Piece::Shared(payload)))
     }
 
-    fn on_content(
-        &mut self,
-        frame: &FrameView<'_>,
-        take: impl FnOnce(&mut Channel, &mut Link) -> Result<(), Refusal>,
-    ) -> Result<Step, Failure> {
-        let Some(at) = self.open_channel_or_discard(frame)? else { return Ok(Step::Continue) };
-        let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else { return Ok(Step::Continue) };
+    fn on_content(&mut self, frame: &FrameView<'_>, part: Part<'_>) -> Result<Step, Failure> {
+        let at = self.open_or_discard(frame, |discard| discard.on_part(&part))?;
+        let Some((_, Slot::Open(channel))) = at.and_then(|at| self.channels.get_mut(at)) else {
+            return Ok(Step::Continue);
+        };
         let id = if channel.awaits_content() { PUBLISH_ID } else { (0, 0) };
-        match take(channel, &mut self.link) {
+        match channel.on_part(&mut self.link, part) {
             Ok(()) => {
                 self.end_upload_if_whole(frame.channel);
                 Ok(Step::Continue)
@@ -311,8 +306,8 @@ impl Running {
             Method::ChannelClose(_) => self.on_channel_close(frame),
             Method::ChannelCloseOk(close_ok) => self.on_channel_close_ok(frame, close_ok),
             _ => {
-                let Some(at) = self.open_channel_or_discard(frame)? else { return Ok(Step::Continue) };
-                let Some((_, Slot::Open(channel))) = self.channels.get_mut(at) else {
+                let at = self.open_or_discard(frame, |discard| discard.on_method(&method))?;
+                let Some((_, Slot::Open(channel))) = at.and_then(|at| self.channels.get_mut(at)) else {
                     return Ok(Step::Continue);
                 };
                 let id = if channel.awaits_content() { PUBLISH_ID } else { method.id() };
@@ -407,15 +402,24 @@ impl Running {
             Some((_, Slot::Open(channel))) => {
                 channel.check_between_contents().map_err(|refusal| Failure::new(refusal, PUBLISH_ID))
             }
-            _ => Ok(()),
+            Some((_, Slot::Closing(discard))) => {
+                discard.check_method().map_err(|refusal| Failure::new(refusal, discard.begun_by()))
+            }
+            None => Ok(()),
         }
     }
 
     /// Where the frame's channel is, if it is open. Frames of one that is closing are dropped: its client may be in the
-    /// middle of a large message and hear of it only when that is sent.
-    fn open_channel_or_discard(&self, frame: &FrameView<'_>) -> Result<Option<usize>, Failure> {
+    /// middle of a large message and hear of it only when that is sent. They come in order all the same.
+    fn open_or_discard(
+        &mut self,
+        frame: &FrameView<'_>,
+        discards: impl FnOnce(&mut Discard) -> Result<(), Refusal>,
+    ) -> Result<Option<usize>, Failure> {
         let at = self.find(frame.channel).map_err(|_| expected_open(frame))?;
-        Ok((!matches!(self.channels.get(at), Some((_, Slot::Closing)))).then_some(at))
+        let Some((_, Slot::Closing(discard))) = self.channels.get_mut(at) else { return Ok(Some(at)) };
+        let id = discard.begun_by();
+        discards(discard).map(|()| None).map_err(|refusal| Failure::new(refusal, id))
     }
 
     pub(super) fn find(&self, number: u16) -> Result<usize, usize> {
@@ -450,7 +454,9 @@ impl Running {
         });
         if let Ok(at) = self.find(number)
             && let Some((_, slot)) = self.channels.get_mut(at)
-            && let Slot::Open(channel) = std::mem::replace(slot, Slot::Closing)
+            && let Slot::Open(channel) = &*slot
+            && let closing = Slot::Closing(channel.discard())
+            && let Slot::Open(channel) = std::mem::replace(slot, closing)
         {
             self.close_channel(channel, &close);
         }
@@ -578,20 +584,4 @@ impl Running {
         }
         self.look_for_overdue(now);
     }
-}
-
-/// A frame for a channel that is not open.
-fn expected_open(frame: &FrameView<'_>) -> Failure {
-    match frame.kind {
-        FrameKind::Method => {
-            let id = Method::peek_id(frame.payload).unwrap_or_default();
-            Failure::new(Refusal::channel_error("expected 'channel.open'"), id)
-        }
-        _ => Refusal::unexpected_content().into(),
-    }
-}
-
-/// A frame that its channel's number does not allow.
-fn out_of_place(frame: &FrameView<'_>) -> Failure {
-    Refusal::unexpected_frame(frame.to_string()).into()
 }

@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use sluicemq::protocol::frame::FRAME_END;
 use sluicemq::protocol::methods::{
-    BasicAck, BasicCancelOk, ChannelCloseOk, ChannelFlow, ChannelFlowOk, ChannelOpen, ConnectionTuneOk,
-    Method, QueueDeleteOk, QueuePurge,
+    BasicAck, BasicCancelOk, BasicReturn, ChannelCloseOk, ChannelFlow, ChannelFlowOk, ChannelOpen,
+    ConnectionTuneOk, Method, QueueDeleteOk, QueuePurge,
 };
 
 use crate::harness::broker::{expected_of, impatient, is_ours, unique};
 use crate::harness::client::{CHANNEL_CLOSE, Client, NO_PROPERTIES, assert_usable};
-use crate::harness::content::content_frames;
+use crate::harness::content::{content_frames, header_frame};
 use crate::harness::login::Login;
 use crate::harness::methods::publish;
 use crate::harness::wire::{method_frame, raw_frame};
+
+const HEADER_EXPECTED: &str = "content header for class 60, got non content header frame instead";
+const BODY_EXPECTED: &str = "content body, got non content body frame instead";
 
 const FLOW: Method<'static> = Method::ChannelFlow(ChannelFlow { active: true });
 const FLOW_PAYLOAD: &[u8] = &[0, 20, 0, 20, 1];
@@ -220,6 +223,53 @@ fn what_comes_on_a_channel_the_broker_closed_is_dropped() {
     client.send(&Method::ChannelCloseOk(ChannelCloseOk {}));
     client.open_channel(1);
     assert_eq!(client.counts(&queue), (0, 0));
+}
+
+#[test]
+fn what_is_dropped_comes_in_order_all_the_same() {
+    let publish = method_frame(1, &Method::BasicPublish(publish("", "none")));
+    let header = header_frame(1, 60, 0, 5, NO_PROPERTIES);
+    let (body, whole) = (raw_frame(3, 1, b"1234"), content_frames(1, NO_PROPERTIES, b"12345"));
+    let flow = method_frame(1, &FLOW);
+    let close = method_frame(1, &Method::ChannelClose(CHANNEL_CLOSE));
+    let close_ok = method_frame(1, &Method::ChannelCloseOk(ChannelCloseOk {}));
+    let open = method_frame(1, &Method::ChannelOpen(ChannelOpen {}));
+    let returned = method_frame(
+        1,
+        &Method::BasicReturn(BasicReturn {
+            reply_code: 312,
+            reply_text: "",
+            exchange: b"",
+            routing_key: b"",
+        }),
+    );
+    const PUBLISH: (u16, u16) = (60, 40);
+    let other = header_frame(1, 50, 0, 5, NO_PROPERTIES);
+    let weighty = header_frame(1, 60, 1, 5, NO_PROPERTIES);
+    let empty = header_frame(1, 60, 0, 0, NO_PROPERTIES);
+    for (frames, method, expected) in [
+        ([&*body, &[]], (0, 0), "method frame, got non method frame instead"),
+        ([&whole, &[]], (0, 0), "method frame, got non method frame instead"),
+        ([&publish, &flow], PUBLISH, HEADER_EXPECTED),
+        ([&publish, &body], PUBLISH, HEADER_EXPECTED),
+        ([&publish, &close], PUBLISH, HEADER_EXPECTED),
+        ([&publish, &close_ok], PUBLISH, HEADER_EXPECTED),
+        ([&publish, &open], PUBLISH, HEADER_EXPECTED),
+        ([&publish, &weighty], PUBLISH, HEADER_EXPECTED),
+        ([&publish, &other], PUBLISH, "content header for class 60, got one for class 50 instead"),
+        ([&returned, &flow], (60, 50), HEADER_EXPECTED),
+        ([&[&*publish, &empty].concat(), &body], (0, 0), "method frame, got non method frame instead"),
+        ([&[&*publish, &header].concat(), &flow], PUBLISH, BODY_EXPECTED),
+        ([&[&*publish, &header, &body].concat(), &flow], PUBLISH, BODY_EXPECTED),
+        ([&[&*publish, &header, &body].concat(), &close], PUBLISH, BODY_EXPECTED),
+        ([&[&*publish, &header, &body].concat(), &header], PUBLISH, BODY_EXPECTED),
+    ] {
+        let mut client = Client::open();
+        client.send(&Method::QueuePurge(QueuePurge { queue: &unique("none"), nowait: false }));
+        assert!(matches!(client.next_method().method(), Method::ChannelClose(_)));
+        client.wire.send_bytes(&[&publish, &whole, frames[0], frames[1]].concat());
+        client.expect_connection_close(method, 505, &format!("UNEXPECTED_FRAME - expected {expected}"));
+    }
 }
 
 #[test]

@@ -14,7 +14,9 @@ use crate::protocol::header::ContentHeader;
 use crate::protocol::methods::BasicPublish;
 use crate::protocol::properties::Properties;
 use crate::protocol::reply::ReplyCode;
+use crate::session::channel::PUBLISH_ID;
 use crate::session::channel::content::BASIC_CLASS;
+use crate::session::channel::discard::Discard;
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
 use crate::stats::Gauge;
@@ -35,6 +37,25 @@ pub enum Piece<'a> {
     Shared(Bytes),
 }
 
+impl Piece<'_> {
+    /// How many bytes.
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Slice(slice) => slice.len() as u64,
+            Self::Shared(shared) => shared.len() as u64,
+        }
+    }
+}
+
+/// A part of a content, as a frame brings it.
+#[derive(Debug)]
+pub enum Part<'a> {
+    /// Its header.
+    Header(ContentHeader<'a>),
+    /// Some of its body.
+    Body(Piece<'a>),
+}
+
 /// A content on its way in. Its buffers are kept from one message to the next.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
@@ -50,12 +71,63 @@ pub(super) struct Assembly {
     joined: BytesMut,
 }
 
+/// What comes next: a method, or a part of a content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     #[default]
     Idle,
     Header,
     Body,
+}
+
+impl Stage {
+    /// Whether a method may come.
+    pub(super) fn check_method(self) -> Result<(), Refusal> {
+        match self {
+            Self::Idle => Ok(()),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// Whether this header may come.
+    pub(super) fn check_header(self, header: &ContentHeader<'_>) -> Result<(), Refusal> {
+        if self != Self::Header || header.weight != 0 {
+            return Err(self.unexpected());
+        }
+        if header.class_id != BASIC_CLASS {
+            let text = format!(
+                "expected content header for class {BASIC_CLASS}, got one for class {} instead",
+                header.class_id
+            );
+            return Err(Refusal::unexpected_frame(text));
+        }
+        Ok(())
+    }
+
+    /// Whether so much of a body may come, when so much of it is missing.
+    pub(super) fn check_body(self, bytes: u64, missing_bytes: u64) -> Result<(), Refusal> {
+        if self != Self::Body {
+            return Err(self.unexpected());
+        }
+        if bytes > missing_bytes {
+            let text = "content body frame exceeds remaining content size";
+            return Err(Refusal::new(ReplyCode::FrameError, text));
+        }
+        Ok(())
+    }
+
+    /// Something else has come.
+    fn unexpected(self) -> Refusal {
+        match self {
+            Self::Idle => Refusal::unexpected_content(),
+            Self::Header => Refusal::unexpected_frame(format!(
+                "expected content header for class {BASIC_CLASS}, got non content header frame instead"
+            )),
+            Self::Body => {
+                Refusal::unexpected_frame("expected content body, got non content body frame instead")
+            }
+        }
+    }
 }
 
 impl Assembly {
@@ -71,29 +143,18 @@ impl Assembly {
         self.stage != Stage::Idle
     }
 
-    pub(super) fn unexpected_method(&self) -> Refusal {
-        Refusal::unexpected_frame(match self.stage {
-            Stage::Body => "expected content body, got non content body frame instead".to_owned(),
-            _ => format!(
-                "expected content header for class {BASIC_CLASS}, got non content header frame instead"
-            ),
-        })
+    /// Whether a method may come.
+    pub(super) fn check_method(&self) -> Result<(), Refusal> {
+        self.stage.check_method()
+    }
+
+    /// What is still to come is to be dropped.
+    pub(super) fn discard(&self) -> Discard {
+        Discard::new(self.stage, self.body_bytes - self.received_bytes, PUBLISH_ID)
     }
 
     pub(super) fn on_header(&mut self, link: &Link, header: &ContentHeader<'_>) -> Result<(), Refusal> {
-        match self.stage {
-            Stage::Idle => return Err(Refusal::unexpected_content()),
-            Stage::Body => return Err(self.unexpected_method()),
-            Stage::Header if header.weight != 0 => return Err(self.unexpected_method()),
-            Stage::Header => {}
-        }
-        if header.class_id != BASIC_CLASS {
-            let text = format!(
-                "expected content header for class {BASIC_CLASS}, got one for class {} instead",
-                header.class_id
-            );
-            return Err(Refusal::unexpected_frame(text));
-        }
+        self.stage.check_header(header)?;
         if header.body_bytes > BODY_BYTES_CAP {
             let size = header.body_bytes;
             return Err(Refusal::new(
@@ -101,6 +162,9 @@ impl Assembly {
                 format!("content body size {size} exceeds maximum allowed size {BODY_BYTES_CAP}"),
             ));
         }
+        self.body_bytes = header.body_bytes;
+        self.received_bytes = 0;
+        self.stage = Stage::Body;
         let size_max = link.node().limits.message_bytes_max;
         if header.body_bytes > size_max {
             let text =
@@ -110,27 +174,13 @@ impl Assembly {
         parse_properties(header.properties)?;
         self.properties.clear();
         self.properties.extend_from_slice(header.properties);
-        self.body_bytes = header.body_bytes;
-        self.received_bytes = 0;
-        self.stage = Stage::Body;
         Ok(())
     }
 
     /// Takes a piece of the body; the slice comes back when it is all of a small body, which needs no copy here.
     pub(super) fn on_body<'a>(&mut self, link: &Link, piece: Piece<'a>) -> Result<Option<&'a [u8]>, Refusal> {
-        match self.stage {
-            Stage::Idle => return Err(Refusal::unexpected_content()),
-            Stage::Header => return Err(self.unexpected_method()),
-            Stage::Body => {}
-        }
-        let bytes = match &piece {
-            Piece::Slice(slice) => slice.len(),
-            Piece::Shared(shared) => shared.len(),
-        } as u64;
-        if bytes > self.body_bytes - self.received_bytes {
-            let text = "content body frame exceeds remaining content size";
-            return Err(Refusal::new(ReplyCode::FrameError, text));
-        }
+        let bytes = piece.len();
+        self.stage.check_body(bytes, self.body_bytes - self.received_bytes)?;
         let whole = self.received_bytes == 0 && bytes == self.body_bytes;
         self.received_bytes += bytes;
         match piece {

@@ -8,6 +8,7 @@ mod confirm;
 mod consume;
 mod content;
 mod deliver;
+pub mod discard;
 mod publish;
 pub mod recall;
 pub mod returns;
@@ -20,8 +21,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::assembly::Assembly;
-pub use self::assembly::Piece;
+pub use self::assembly::{Part, Piece};
 use self::confirm::{Confirmation, Confirms};
+use self::discard::Discard;
 use self::publish::Plain;
 use self::tx::Transaction;
 use self::unacked::Unacked;
@@ -30,11 +32,13 @@ use crate::broker::memory::Memory;
 use crate::broker::presence::ChannelTally;
 use crate::broker::queue::handle::Queue;
 use crate::message::place::Lsn;
-use crate::protocol::header::ContentHeader;
 use crate::protocol::methods::{AccessRequestOk, BasicAck, BasicNack, ChannelFlow, ChannelFlowOk, Method};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
 use crate::stats::Charge;
+
+/// A frame that breaks a content is refused in the name of the method that began it.
+pub const PUBLISH_ID: (u16, u16) = (60, 40);
 
 /// A channel that is open.
 #[derive(Debug)]
@@ -98,7 +102,7 @@ impl Channel {
     /// # Errors
     /// It would be in the middle of a content.
     pub fn check_between_contents(&self) -> Result<(), Refusal> {
-        if self.awaits_content() { Err(self.assembly.unexpected_method()) } else { Ok(()) }
+        self.assembly.check_method()
     }
 
     /// Whether acknowledgements wait for tx.commit.
@@ -136,22 +140,24 @@ impl Channel {
         }
     }
 
-    /// A content header.
+    /// A part of a content.
     ///
     /// # Errors
     /// What the content is refused with.
-    pub fn on_header(&mut self, link: &mut Link, header: &ContentHeader<'_>) -> Result<(), Refusal> {
-        self.assembly.on_header(link, header)?;
-        self.publish_when_whole(link, None)
+    pub fn on_part(&mut self, link: &mut Link, part: Part<'_>) -> Result<(), Refusal> {
+        let whole = match part {
+            Part::Header(header) => {
+                self.assembly.on_header(link, &header)?;
+                None
+            }
+            Part::Body(piece) => self.assembly.on_body(link, piece)?,
+        };
+        self.publish_when_whole(link, whole)
     }
 
-    /// A body frame's payload.
-    ///
-    /// # Errors
-    /// What the content is refused with.
-    pub fn on_body(&mut self, link: &mut Link, piece: Piece<'_>) -> Result<(), Refusal> {
-        let whole = self.assembly.on_body(link, piece)?;
-        self.publish_when_whole(link, whole)
+    /// What is still to come once the broker has closed the channel, which is dropped.
+    pub fn discard(&self) -> Discard {
+        self.assembly.discard()
     }
 
     /// Whether the next so many bytes of a body must wait until there is room for unfinished messages.
