@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
+use std::thread;
 
 use smallvec::SmallVec;
 
@@ -75,6 +76,11 @@ impl Wakes {
         self.dropped.append(&mut runs);
     }
 
+    /// Whether anybody is to be woken, or memory to be freed: who sleeps or goes owes nothing.
+    pub fn owes(&self) -> bool {
+        !self.wakers.is_empty() || !self.signals.is_empty() || !self.dropped.is_empty()
+    }
+
     /// Whether a queue has more to deliver.
     pub fn has_unfinished(&self) -> bool {
         !self.unfinished.is_empty()
@@ -140,5 +146,39 @@ impl Wakes {
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
+    }
+}
+
+/// A wake that was taken and is not passed on is silent for ever: nobody would tell who waits for it again.
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        self.dropped.clear();
+        let is_paid = !self.owes() && !self.has_unfinished();
+        debug_assert!(is_paid || thread::panicking(), "what is owed to others is never paid: {self:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::Wakes;
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "what is owed to others is never paid")]
+    fn a_wake_that_is_forgotten_is_told() {
+        let mut wakes = Wakes::default();
+        wakes.owe(Waker::noop().clone());
+        drop(wakes);
+    }
+
+    #[test]
+    fn a_wake_that_is_paid_is_owed_no_more() {
+        let mut wakes = Wakes::default();
+        wakes.owe(Waker::noop().clone());
+        assert!(wakes.owes());
+        wakes.fire();
+        assert!(!wakes.owes());
     }
 }

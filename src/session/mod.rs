@@ -467,7 +467,7 @@ impl Session {
     fn poll_durable(&self, context: &mut Context<'_>) -> Poll<()> {
         let (awaited, is_held_back) = match &self.phase {
             _ if self.wants_turn() => return Poll::Ready(()),
-            Phase::Running(running) => (running.link.awaited, running.is_held_back()),
+            Phase::Running(running) => running.awaits(),
             _ => (self.parked.awaited(), false),
         };
         if awaited.is_none() && !is_held_back {

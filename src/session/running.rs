@@ -14,6 +14,7 @@ use crate::broker::queue::crowd::{self, CrowdTicket};
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::HOLD_STEPS;
 use crate::clock::Now;
+use crate::message::place::Lsn;
 use crate::protocol::express::PublishReader;
 use crate::protocol::frame::{FrameKind, FrameView};
 use crate::protocol::header::ContentHeader;
@@ -175,9 +176,10 @@ impl Running {
         return_bytes > 0 && self.link.node().memory.refuses_returns(return_bytes)
     }
 
-    /// Whether it waits for the log to keep up.
-    pub fn is_held_back(&self) -> bool {
-        self.is_held_back
+    /// What its sleep is to end for: up to where the log must be durable, and whether it waits for the log to keep up.
+    pub fn awaits(&self) -> (Option<Lsn>, bool) {
+        debug_assert!(!self.link.wakes.owes(), "others wait for what a sleeper has to tell them");
+        (self.link.awaited, self.is_held_back)
     }
 
     /// Whether the next frame may be taken, even in the middle of what was read.
