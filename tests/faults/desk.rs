@@ -33,6 +33,9 @@ pub(crate) const SLOT_BYTES: u64 = 64 * 1024;
 const WINDOW_SLOTS: usize = 2;
 /// More turns than any answer takes.
 const TURNS_MAX: usize = 1000;
+/// More turns of checkpoints than any work takes, and more reads: who goes on and on gets nowhere.
+const CHECKPOINT_TURNS_MAX: usize = 10_000;
+const READS_MAX: usize = 1000;
 
 pub(crate) struct Desk {
     pub(crate) broker: Arc<Broker>,
@@ -177,7 +180,7 @@ impl Desk {
 
     /// Who finds no room rests until somebody else has done something; the others go on.
     fn work_until_idle(&mut self, again: &mut Vec<Arc<Queue>>) -> Result<(), StoreError> {
-        let mut no_checkpoint = None;
+        let (mut no_checkpoint, mut turns, mut reads) = (None, 0..CHECKPOINT_TURNS_MAX, 0..READS_MAX);
         for _ in 0..TURNS_MAX {
             let mut idle = true;
             let no_commit = loop {
@@ -189,6 +192,7 @@ impl Desk {
                 }
             };
             while no_checkpoint.is_none() {
+                turns.next().ok_or_else(|| timed_out("rest", "the checkpoint"))?;
                 match self.checkpoint.turn(&self.broker) {
                     Ok(Progress::Working) => idle = false,
                     Ok(_) => break,
@@ -198,6 +202,7 @@ impl Desk {
             }
             while let Some(queue) = self.broker.node.reads.take() {
                 idle = false;
+                reads.next().ok_or_else(|| timed_out("rest", "who reads"))?;
                 let mut wakes = Wakes::default();
                 match queue.read_ahead(&mut wakes) {
                     Err(error) if error.is_of_log() => return Err(error),
@@ -211,7 +216,7 @@ impl Desk {
                 return no_commit.or(no_checkpoint).map_or(Ok(()), Err);
             }
         }
-        Err(StoreError::io("rest", "the broker")(io::ErrorKind::TimedOut.into()))
+        Err(timed_out("rest", "the broker"))
     }
 
     /// Declares a durable queue; it is there after the next work.
@@ -263,7 +268,7 @@ impl Desk {
             }
             self.work()?;
         }
-        Err(StoreError::io("answer", "a get")(io::ErrorKind::TimedOut.into()))
+        Err(timed_out("answer", "a get"))
     }
 
     /// Gets everything.
@@ -281,4 +286,8 @@ impl Desk {
         self.work()?;
         self.checkpoint.close(&self.broker)
     }
+}
+
+fn timed_out(action: &'static str, who: &str) -> StoreError {
+    StoreError::io(action, who)(io::ErrorKind::TimedOut.into())
 }

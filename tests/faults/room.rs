@@ -453,3 +453,42 @@ fn what_waits_for_the_log_when_the_disk_fills_leaves_room_for_what_settles_it() 
     assert!(got >= durable, "{got} of {durable}");
     assert_eq!(desk.drain("drained").unwrap(), Vec::<Vec<u8>>::new());
 }
+
+#[test]
+fn a_message_that_is_larger_than_all_room_waits_for_it_and_costs_the_others_nothing() {
+    let disk = SimulatedDisk::new();
+    let mut desk = open(&disk, 1);
+    for id in 0..20 {
+        desk.publish("drained", &body(id));
+    }
+    desk.work().unwrap();
+    assert!(disk.open("meta.ballast").is_ok(), "there is plenty");
+    // More than the reserve, of which nothing is free but that.
+    let large = body(7).repeat(6 << 20 >> 12);
+    disk.set_capacity(used(&disk));
+    desk.publish("kept", &large);
+    for _ in 0..3 {
+        let refused = desk.work().unwrap_err();
+        assert!(refused.is_full(), "{refused}");
+        desk.broker.on_disk_full(&refused);
+    }
+    assert!(desk.broker.node.alarms.reason().is_some());
+    assert_eq!(desk.confirmed, 20, "it is not safe");
+    assert_eq!(packs(&disk), (0, 0), "what waits for it leaves nothing behind");
+    // A crash now takes what was never confirmed, and nothing else.
+    let crashed = disk.crash(CrashMode::AllKept, 1);
+    crashed.set_capacity(LARGE);
+    let mut after = open(&crashed, 2);
+    after.work().unwrap();
+    assert_eq!(after.drain("drained").unwrap(), (0..20).map(body).collect::<Vec<_>>());
+    assert_eq!(after.drain("kept").unwrap(), Vec::<Vec<u8>>::new());
+    // With room all is as if it had never lacked, and what is gone takes none.
+    disk.set_capacity(LARGE);
+    desk.work().unwrap();
+    assert_eq!(desk.confirmed, 21);
+    assert_eq!(desk.drain("kept").unwrap(), [large]);
+    assert_eq!(desk.drain("drained").unwrap(), (0..20).map(body).collect::<Vec<_>>());
+    raise_alarm(&desk);
+    desk.work().unwrap();
+    assert!(used(&disk) < LOG_BYTES + 2 * SLOT_BYTES + TABLES_BYTES, "{} bytes of nothing", used(&disk));
+}
