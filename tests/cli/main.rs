@@ -166,6 +166,19 @@ fn config_prints_what_is_in_effect_with_comments() {
 }
 
 #[test]
+fn what_the_readme_shows_of_a_configuration_is_one() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<_> =
+        readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 2, "{blocks:?}");
+    for block in blocks {
+        let file = config_file(block, 0o600);
+        let printed = output(&["config", "--config", file.argument()]);
+        assert!(printed.status.success(), "{block}{}", String::from_utf8_lossy(&printed.stderr));
+    }
+}
+
+#[test]
 fn the_file_can_be_named_by_the_environment() {
     let file = config_file("limits.channel_max = 5\n", 0o600);
     let printed = sluicemq(&["config"]).env("SLUICEMQ_CONFIG", &file.path).output().expect("the binary runs");
