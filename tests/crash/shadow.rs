@@ -198,10 +198,11 @@ impl Shadow {
         self.queues.values().any(|queue| queue.number == number)
     }
 
-    /// Where a message goes now.
+    /// The names of the queues that a message goes to. That of its key need not be there: it may be when a transaction is
+    /// committed.
     fn targets(&self, message: &Message) -> BTreeSet<String> {
         if message.exchange.is_empty() {
-            return self.queues.contains_key(&message.key).then(|| message.key.clone()).into_iter().collect();
+            return BTreeSet::from([message.key.clone()]);
         }
         let kinds = self.exchanges.iter().map(|(name, exchange)| (name.clone(), exchange.kind)).collect();
         route(&kinds, &self.bindings, &message.exchange, &message.key)
