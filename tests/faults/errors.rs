@@ -9,6 +9,9 @@ use sluicemq::storage::disk::Disk;
 use sluicemq::storage::disk::real::RealDisk;
 use sluicemq::storage::disk::simulated::{CrashMode, SimulatedDisk};
 use sluicemq::storage::error::StoreError;
+use sluicemq::storage::pack::Kind;
+use sluicemq::storage::pack::shelf::Shelf;
+use sluicemq::storage::pack::writer::PackWriter;
 
 use crate::desk::Desk;
 use crate::faulty::{Call, FaultyDisk};
@@ -179,4 +182,40 @@ fn data_of_a_newer_version_is_refused_with_the_advice_to_run_it() {
     newer(Desk::open(real(), 2).map(drop).unwrap_err().to_string(), "meta.redb");
     std::fs::write(dir.path().join("FORMAT"), format!("sluicemq 2\nnode {:032x}\n", 1)).unwrap();
     newer(Directory::open(real(), NodeId(2)).map(drop).unwrap_err().to_string(), "FORMAT");
+}
+
+#[test]
+fn a_log_that_cannot_open_its_next_file_for_want_of_descriptors_waits_for_one() {
+    let disk = FaultyDisk::new(SimulatedDisk::new());
+    let mut desk = open(&disk, 1);
+    disk.take_descriptors();
+    let refused = (0..MESSAGES * 100).find_map(|id| {
+        desk.publish("orders", &body(id));
+        desk.work().err()
+    });
+    let refused = refused.expect("there is no file for all of them");
+    assert!(refused.is_full(), "nothing is broken: {refused}");
+    desk.broker.on_disk_full(&refused);
+    assert!(desk.broker.node.alarms.reason().is_some(), "publishers wait");
+    disk.give_descriptors();
+    desk.work().unwrap();
+    assert_eq!(desk.confirmed, desk.published);
+    let found = desk.drain("orders").unwrap();
+    assert!((0..desk.published).map(body).eq(found));
+}
+
+#[test]
+fn packs_that_nobody_reads_are_closed_for_one_that_somebody_does() {
+    let disk = FaultyDisk::new(SimulatedDisk::new());
+    for number in 1..=3 {
+        PackWriter::create(&disk, Kind::Durable, number).unwrap().finish(&disk).unwrap();
+    }
+    let shelf = Shelf::new(Arc::new(disk.clone()));
+    drop(shelf.lease(Kind::Durable, 1).unwrap());
+    disk.take_descriptors();
+    let read = shelf.lease(Kind::Durable, 2).unwrap();
+    let refused = shelf.lease(Kind::Durable, 3).unwrap_err();
+    assert!(refused.lacks_descriptors(), "that of the one that is read is not taken: {refused}");
+    drop(read);
+    shelf.lease(Kind::Durable, 3).unwrap();
 }

@@ -2,10 +2,14 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sluicemq::storage::disk::simulated::SimulatedDisk;
 use sluicemq::storage::disk::{Disk, DiskFile};
+
+/// More files than a process may have open.
+const EMFILE: i32 = 24;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -26,11 +30,29 @@ struct Fault {
 pub(crate) struct FaultyDisk {
     pub(crate) disk: SimulatedDisk,
     fault: Arc<Mutex<Option<Fault>>>,
+    descriptors: Arc<Descriptors>,
+}
+
+#[derive(Debug)]
+struct Descriptors {
+    used: AtomicUsize,
+    max: AtomicUsize,
 }
 
 impl FaultyDisk {
     pub(crate) fn new(disk: SimulatedDisk) -> Self {
-        Self { disk, fault: Arc::default() }
+        let descriptors = Descriptors { used: AtomicUsize::new(0), max: AtomicUsize::new(usize::MAX) };
+        Self { disk, fault: Arc::default(), descriptors: Arc::new(descriptors) }
+    }
+
+    /// No more files may be open from now on than are.
+    pub(crate) fn take_descriptors(&self) {
+        let used = self.descriptors.used.load(Ordering::Relaxed);
+        self.descriptors.max.store(used, Ordering::Relaxed);
+    }
+
+    pub(crate) fn give_descriptors(&self) {
+        self.descriptors.max.store(usize::MAX, Ordering::Relaxed);
     }
 
     pub(crate) fn fail(&self, call: Call, files: &'static str, kind: io::ErrorKind) {
@@ -48,8 +70,14 @@ impl FaultyDisk {
         }
     }
 
-    fn file(&self, file: io::Result<Box<dyn DiskFile>>) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FaultyFile { file: file?, disk: self.clone() }))
+    fn file(&self, open: impl FnOnce() -> io::Result<Box<dyn DiskFile>>) -> io::Result<Box<dyn DiskFile>> {
+        let Descriptors { used, max } = &*self.descriptors;
+        if used.load(Ordering::Relaxed) >= max.load(Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
+        let file = open()?;
+        used.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(FaultyFile { file, disk: self.clone() }))
     }
 }
 
@@ -67,11 +95,11 @@ impl Disk for FaultyDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        self.file(self.disk.open(name))
+        self.file(|| self.disk.open(name))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        self.file(self.disk.create(name))
+        self.file(|| self.disk.create(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -99,6 +127,12 @@ impl Disk for FaultyDisk {
 struct FaultyFile {
     file: Box<dyn DiskFile>,
     disk: FaultyDisk,
+}
+
+impl Drop for FaultyFile {
+    fn drop(&mut self) {
+        self.disk.descriptors.used.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl FaultyFile {

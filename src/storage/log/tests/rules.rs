@@ -241,6 +241,7 @@ fn a_slot_is_as_short_as_its_batch_where_there_is_no_room_for_more_and_whole_whe
     assert_eq!(bytes_of(&disk, "log/slot-01.log").len(), 3 * 4096);
     append(&log, [(8, 100)]);
     assert!(log.commit_once().unwrap_err().is_full());
+    assert_eq!(slot_files(&disk).len(), 2, "a file without room does not stay");
     assert!(log.slots_in_use() < log.window_slots() && log.is_checkpoint_due(), "it lacks room");
     log.tell_of_room();
     assert!(!log.is_checkpoint_due());
