@@ -25,7 +25,7 @@
 //! 7. [`transfer`]: messages that the broker moves itself, by two sessions each.
 //! 8. [`net`]: sockets and tasks. [`mgmt`]: the management API and metrics, over HTTP. [mod@bench]: a load tool for any
 //!    AMQP broker.
-//! 9. [`cli`]: what a person types.
+//! 9. [`cli`]: what a person types: to start the broker, and (`ctl`) to one that runs.
 //!
 //! Beside them: `tests/amqp` asks frame by frame (this broker or another), `tests/sim` plays the whole broker in one
 //! thread against a model, `tests/adversary` tries to stop or starve others and counts steps, `conformance` drives stock
@@ -139,6 +139,10 @@
 //!
 //! **A route of the management API.** A line of the table in `mgmt::routes`, which says who may ask and what it is, and a
 //! function in `mgmt::views`; `tests/mgmt` wants it in its own table of who is let in.
+//!
+//! **A verb of `sluicemq ctl`.** A line of a table in `cli::ctl::verbs`, and a function beside it that asks the management
+//! API: what a broker is asked for the first time is a route before it is a verb. `tests/cli/ctl` compares both with
+//! RabbitMQ's.
 //!
 //! **A setting.** A limit is a line of the table in [`config::limits`], which makes the reader, the variable, and what
 //! `sluicemq config` prints. Anything else is a field of [`config`], with its variable and its comment.

@@ -10,6 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Gauge(AtomicU64);
 
 impl Gauge {
+    /// One that begins with this value.
+    pub fn of(amount: u64) -> Self {
+        Self(AtomicU64::new(amount))
+    }
+
     /// Adds `amount`.
     pub fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Ordering::Relaxed);

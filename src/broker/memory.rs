@@ -56,9 +56,12 @@ pub struct Memory {
     pub histories: Arc<Gauge>,
     /// What open transactions hold. Publishers that wait for the end of an alarm cannot end theirs: it raises none.
     pub transactions: Arc<Gauge>,
-    watermark_bytes: u64,
+    /// What the process may use in all, in bytes; 0 where nobody has told.
+    pub usable_bytes: Gauge,
+    watermark_bytes: Gauge,
     partial_bodies_max: u64,
-    cache_bytes: u64,
+    /// What was configured; none without a disk.
+    cache_bytes_max: Option<u64>,
 }
 
 impl Memory {
@@ -77,9 +80,10 @@ impl Memory {
             replies: Gauge::default(),
             histories: Arc::default(),
             transactions: Arc::default(),
-            watermark_bytes,
+            usable_bytes: Gauge::default(),
+            watermark_bytes: Gauge::of(watermark_bytes),
             partial_bodies_max,
-            cache_bytes: u64::MAX,
+            cache_bytes_max: None,
         }
     }
 
@@ -87,41 +91,41 @@ impl Memory {
     /// disk has them.
     #[must_use]
     pub fn with_cache(self, cache_bytes: u64) -> Self {
-        Self { cache_bytes: cache_bytes.min(self.watermark_bytes / CACHE_OF_WATERMARK), ..self }
+        Self { cache_bytes_max: Some(cache_bytes), ..self }
     }
 
     /// Message bytes above this are to be let go of when the disk has them.
     pub fn cache_bytes(&self) -> u64 {
-        self.cache_bytes
+        self.cache_bytes_max.map_or(u64::MAX, |max| max.min(self.watermark_bytes() / CACHE_OF_WATERMARK))
     }
 
     /// Whether message bytes that the disk has are to be let go of.
     pub fn is_above_cache(&self) -> bool {
-        self.messages.read() > self.cache_bytes
+        self.messages.read() > self.cache_bytes()
     }
 
     /// Whether messages need not be in memory: there is a disk that has them.
     pub fn has_disk(&self) -> bool {
-        self.cache_bytes < u64::MAX
+        self.cache_bytes_max.is_some()
     }
 
     /// Whether who holds message bytes should hold fewer: as [`Memory::is_above_cache`], and without a disk from half of
     /// the watermark on.
     pub fn is_to_slim(&self) -> bool {
-        self.messages.read() > self.cache_bytes.min(self.watermark_bytes / CACHE_OF_WATERMARK)
+        self.messages.read() > self.cache_bytes().min(self.watermark_bytes() / CACHE_OF_WATERMARK)
     }
 
     /// Whether as much is held as may be.
     pub fn is_short(&self) -> bool {
-        self.held_bytes() >= self.watermark_bytes
+        self.held_bytes() >= self.watermark_bytes()
     }
 
     /// How what is held compares with the watermark.
     pub fn level(&self) -> Level {
         let held_bytes = self.held_bytes();
-        if held_bytes >= self.watermark_bytes {
+        if held_bytes >= self.watermark_bytes() {
             Level::Short
-        } else if held_bytes < self.watermark_bytes / 10 * PLENTY_TENTHS {
+        } else if held_bytes < self.watermark_bytes() / 10 * PLENTY_TENTHS {
             Level::Plenty
         } else {
             Level::Between
@@ -154,34 +158,34 @@ impl Memory {
 
     /// Whether open transactions take more than their share, for one that has this much of it.
     pub fn refuses_in_transaction(&self, own_bytes: u64) -> bool {
-        refuses(self.transactions.read(), self.watermark_bytes / TRANSACTIONS_OF_WATERMARK, own_bytes)
+        refuses(self.transactions.read(), self.watermark_bytes() / TRANSACTIONS_OF_WATERMARK, own_bytes)
     }
 
     /// Whether messages that go back take more than their share, for a client that has this much of it unread.
     pub fn refuses_returns(&self, own_bytes: u64) -> bool {
-        refuses(self.returns.read(), self.watermark_bytes / RETURNS_OF_WATERMARK, own_bytes)
+        refuses(self.returns.read(), self.watermark_bytes() / RETURNS_OF_WATERMARK, own_bytes)
     }
 
     /// Whether direct replies that wait take more than their share, for a connection for which this much waits.
     pub fn refuses_reply(&self, own_bytes: u64) -> bool {
-        refuses(self.replies.read(), self.watermark_bytes / REPLIES_OF_WATERMARK, own_bytes)
+        refuses(self.replies.read(), self.watermark_bytes() / REPLIES_OF_WATERMARK, own_bytes)
     }
 
     /// Whether consumers take so much that there may be no more.
     pub fn refuses_consumers(&self) -> bool {
-        self.consumers.read() > self.watermark_bytes / CONSUMERS_OF_WATERMARK
+        self.consumers.read() > self.watermark_bytes() / CONSUMERS_OF_WATERMARK
     }
 
     /// Whether what exchanges remember takes more than its share, for one that has this much of it.
     pub fn refuses_history(&self, own_bytes: u64) -> bool {
-        let share = self.watermark_bytes / HISTORIES_OF_WATERMARK;
-        refuses(self.histories.read(), share.min(self.cache_bytes / HISTORIES_OF_CACHE), own_bytes)
+        let share = self.watermark_bytes() / HISTORIES_OF_WATERMARK;
+        refuses(self.histories.read(), share.min(self.cache_bytes() / HISTORIES_OF_CACHE), own_bytes)
     }
 
     /// The sum of everything counted, in bytes, but for what open transactions may hold: what they count beside their
     /// messages, a few octets for each acknowledgement, comes off the messages of others.
     pub fn held_bytes(&self) -> u64 {
-        let share = 2 * (self.watermark_bytes / TRANSACTIONS_OF_WATERMARK);
+        let share = 2 * (self.watermark_bytes() / TRANSACTIONS_OF_WATERMARK);
         let messages = self.messages.read().saturating_sub(self.transactions.read().min(share));
         let shared = [&self.routes, &self.unacked, &self.definitions, &self.consumers, &self.returns];
         let counted = shared.map(Arc::as_ref);
@@ -192,7 +196,12 @@ impl Memory {
 
     /// The watermark, in bytes.
     pub fn watermark_bytes(&self) -> u64 {
-        self.watermark_bytes
+        self.watermark_bytes.read()
+    }
+
+    /// Moves the watermark, until the process ends: whoever compares next sees it.
+    pub fn set_watermark(&self, bytes: u64) {
+        self.watermark_bytes.set(bytes);
     }
 }
 

@@ -68,7 +68,7 @@ use crate::broker::release::Releases;
 use crate::broker::reply_to::ReplyConsumers;
 use crate::broker::vhost::Vhost;
 use crate::clock::Now;
-use crate::config::{Config, size};
+use crate::config::{Config, Watermark, size};
 use crate::stats::Gauge;
 use crate::storage::disk::Disk;
 use crate::storage::disk::simulated::SimulatedDisk;
@@ -99,6 +99,8 @@ pub struct Broker {
     pub started: Now,
     /// What was free on the disk when that was last looked at, in bytes; 0 is not known.
     pub disk_free_bytes: Gauge,
+    /// With less free on the disk publishers wait, in bytes: as configured, or as it was moved since.
+    pub disk_free_limit_bytes: Gauge,
     backoff: Mutex<Backoff>,
     vhosts: DashMap<Box<str>, Arc<Vhost>>,
     connections: DashMap<ConnectionId, Arc<Outbox>>,
@@ -135,6 +137,7 @@ impl Broker {
             visits: Complaints::of(VISITS_MAX),
             started: Now::read(),
             disk_free_bytes: Gauge::default(),
+            disk_free_limit_bytes: Gauge::of(config.storage.disk_free_limit_bytes()),
             backoff: Mutex::default(),
             connections: DashMap::new(),
             node,
@@ -241,7 +244,7 @@ impl Broker {
         if lacks_descriptors {
             return tracing::warn!(%error, "disk alarm: publishers wait until there are descriptors (ulimit -n)");
         }
-        let limit = size(self.config.storage.disk_free_limit_bytes());
+        let limit = size(self.disk_free_limit_bytes.read());
         tracing::warn!(%error, storage.disk_free_limit = limit, "disk alarm: publishers wait");
     }
 
@@ -249,15 +252,34 @@ impl Broker {
     /// more often when it fills; afterwards [`Alarms::wake_blocked`](alarms::Alarms::wake_blocked) is to be called.
     pub fn look_at_disk(&self, free_bytes: u64, now: Instant) {
         self.disk_free_bytes.set(free_bytes);
-        let limit_bytes = self.config.storage.disk_free_limit_bytes();
+        let limit_bytes = self.disk_free_limit_bytes.read();
         let level = room::level(free_bytes, limit_bytes);
         if let Some(change) = self.node.alarms.look(Shortage::Disk, level, now) {
             self.say_disk(change, free_bytes);
         }
     }
 
+    /// Moves the memory watermark until the process ends, and looks what that means.
+    pub fn set_memory_watermark(&self, watermark: Watermark, now: Instant) {
+        let bytes = watermark.bytes_of(self.node.memory.usable_bytes.read());
+        self.node.memory.set_watermark(bytes);
+        tracing::info!(memory.watermark = size(bytes), "an administrator has moved the watermark");
+        self.look_at_memory(now);
+    }
+
+    /// Moves the limit of what must be free on the disk until the process ends, and looks what that means.
+    pub fn set_disk_free_limit(&self, bytes: u64, now: Instant) {
+        self.disk_free_limit_bytes.set(bytes);
+        tracing::info!(storage.disk_free_limit = size(bytes), "an administrator has moved the limit");
+        match self.disk_free_bytes.read() {
+            // It is not known yet, or there is no disk.
+            0 => {}
+            free_bytes => self.look_at_disk(free_bytes, now),
+        }
+    }
+
     fn say_disk(&self, change: Change, free_bytes: u64) {
-        let (free, limit) = (size(free_bytes), size(self.config.storage.disk_free_limit_bytes()));
+        let (free, limit) = (size(free_bytes), size(self.disk_free_limit_bytes.read()));
         match change {
             Change::Raised => {
                 tracing::warn!(free, storage.disk_free_limit = limit, "disk alarm: publishers wait");

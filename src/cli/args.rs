@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::bench;
-use crate::config::{Endpoint, Service, environment};
+use crate::config::{Endpoint, LocalSocket, Service, environment};
 
 const AFTER_HELP: &str = "\
 `sluicemq config` prints every setting with its default and what it means. Each can be set in the file of \
@@ -38,12 +38,19 @@ pub(super) enum Command {
     /// Checks everything in the data directory of a broker that is stopped
     #[command(after_help = AFTER_FSCK_HELP)]
     Fsck(FsckArgs),
+    /// Administers a running broker, by rabbitmqctl's verbs: `sluicemq ctl help`
+    #[command(disable_help_flag = true)]
+    Ctl {
+        /// A verb, and what it takes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Loads an AMQP 0-9-1 broker, measures it and checks what comes back
     Bench(bench::Args),
 }
 
 /// What flags can set.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Settings {
     /// Serve AMQP here, at an address or a host's name; may be given more than once
     /// [env: SLUICEMQ_LISTEN, comma-separated] [default: 127.0.0.1:5672]
@@ -58,6 +65,11 @@ pub(super) struct Settings {
     /// [default: 127.0.0.1:15692, if it is free]
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) prometheus: Option<Service>,
+
+    /// Let this machine's administrator in by this socket, or "none" [env: SLUICEMQ_SOCKET]
+    /// [default: ctl.sock in the data directory]
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<LocalSocket>,
 
     /// Keep everything durable in this directory [env: SLUICEMQ_DATA_DIR]
     /// [default: $XDG_STATE_HOME/sluicemq, or ~/.local/state/sluicemq]

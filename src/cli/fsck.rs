@@ -23,13 +23,8 @@ const BAR: &str = "{msg:>6} {bar:40} {bytes}/{total_bytes} {eta}";
 
 /// Checks, repairs if that is asked for, and prints what there is.
 pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
-    let settings = Settings {
-        listen: Vec::new(),
-        mgmt: None,
-        prometheus: None,
-        data_dir: args.data_dir.clone(),
-        config: args.config.clone(),
-    };
+    let settings =
+        Settings { data_dir: args.data_dir.clone(), config: args.config.clone(), ..Settings::default() };
     let config = load(&settings).map_err(Failure::Usage)?.config;
     let dir = config.data_dir.ok_or_else(|| Failure::Usage(NO_DATA_DIR.to_owned()))?;
     let directory = open(&dir)?;

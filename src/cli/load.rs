@@ -48,6 +48,7 @@ pub(super) fn load(settings: &Settings) -> Result<Loaded, String> {
     }
     config.mgmt = settings.mgmt.clone().unwrap_or(config.mgmt);
     config.prometheus = settings.prometheus.clone().unwrap_or(config.prometheus);
+    config.socket = settings.socket.clone().unwrap_or(config.socket);
     config.data_dir = settings.data_dir.clone().or(config.data_dir).or_else(default_data_dir);
     config.validate().map_err(|error| error.to_string())?;
     warnings.extend(config.storage.warning());

@@ -1,26 +1,49 @@
-//! Starts the log: to stderr, as lines for people or as objects for machines.
+//! Starts the log: to stderr, as lines for people or as objects for machines. Its level can be changed while it runs.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Registry;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat, LogLevel};
 
+/// What lets the level be changed.
+static LEVEL: OnceLock<Handle<LevelFilter, Registry>> = OnceLock::new();
+
 /// Starts the process's log. Called once, before anything is logged.
 pub(super) fn start(log: &Log) {
-    let level = match log.level {
+    let (level, handle) = reload::Layer::new(filter(log.level));
+    // It is started once.
+    let _ = LEVEL.set(handle);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    match log.format {
+        LogFormat::Text => tracing_subscriber::registry().with(level).with(lines).init(),
+        LogFormat::Json => {
+            tracing_subscriber::registry().with(level).with(lines.json().flatten_event(true)).init();
+        }
+    }
+}
+
+/// Changes the least important level that is logged.
+pub(super) fn set_level(level: LogLevel) {
+    if let Some(handle) = LEVEL.get() {
+        tracing::info!(%level, "an administrator has changed what is logged");
+        // There is nobody to be told when the log itself is gone.
+        let _ = handle.reload(filter(level));
+    }
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let lines = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    match log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
     }
 }

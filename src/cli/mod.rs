@@ -1,18 +1,19 @@
 //! The command line: what a person types, what they are told, and the exit code.
 //!
 //! 0 is success, 2 a mistake in flags, environment or file, 74 a disk that failed while it was used (what the disk
-//! holds is found out at the next start), 1 everything else that went wrong. The only room
+//! holds is found out at the next start), 1 everything else that went wrong; those of `ctl` are RabbitMQ's. The only room
 //! that reads the configuration file and the environment. It knows the rooms below by their entry points.
 
 mod advice;
 mod args;
+mod ctl;
 mod fsck;
 mod load;
 mod logging;
 mod rabbitmq;
 mod serve;
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -43,6 +44,16 @@ enum Failure {
     Disk(anyhow::Error),
 }
 
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(why) => f.write_str(why),
+            Self::Runtime(error) | Self::Disk(error) => write!(f, "{error:#}"),
+            Self::Told | Self::Store => f.write_str("the log says why"),
+        }
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Runtime(error)
@@ -51,6 +62,10 @@ impl From<anyhow::Error> for Failure {
 
 /// Parses the arguments, runs the command and says in one sentence what went wrong.
 pub fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    if let Some((tool, words)) = as_ctl(&words) {
+        return ctl::run(tool, words);
+    }
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(why)) => {
@@ -67,6 +82,17 @@ pub fn main() -> ExitCode {
             tell(&format!("{error:#}"));
             ExitCode::from(EXIT_IO_ERROR)
         }
+    }
+}
+
+/// What is typed for a running broker, whose words are RabbitMQ's and not ours: `sluicemq ctl ...`, or one of its tools'
+/// names instead of ours.
+fn as_ctl(words: &[String]) -> Option<(ctl::Tool, &[String])> {
+    let (program, rest) = words.split_first()?;
+    match (ctl::tool_of(program), rest.split_first()) {
+        (Some(tool), _) => Some((tool, rest)),
+        (None, Some((word, rest))) if word == "ctl" => Some((ctl::Tool::Ctl, rest)),
+        _ => None,
     }
 }
 
@@ -92,6 +118,8 @@ fn run(args: Args) -> Result<(), Failure> {
             print(&loaded.config.to_commented_toml())?;
         }
         Command::Fsck(args) => fsck::run(&args)?,
+        // It has been seen before the others are looked for.
+        Command::Ctl { .. } => {}
         Command::Bench(args) => {
             args.check().map_err(Failure::Usage)?;
             if !bench::run(&args)? {

@@ -8,11 +8,14 @@ use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Failure, advice};
-use crate::config::Config;
+use crate::cli::{Failure, advice, logging};
+use crate::config::{Config, Endpoint, LocalSocket, Service};
 use crate::mgmt;
+use crate::mgmt::control::{Ask, Control};
+use crate::mgmt::local::{Door, Local};
 use crate::net::{self, ServeError};
 
 /// Turns of tasks before a worker that is busy asks which sockets are ready. A turn of ours may be long: with the
@@ -20,7 +23,7 @@ use crate::net::{self, ServeError};
 /// time it asks: after every other turn it cost a `basic.get` 4 to 10 %.
 const TURNS_PER_POLL: u32 = 16;
 
-/// Serves until SIGTERM or SIGINT, and until every connection was told.
+/// Serves until SIGTERM or SIGINT, or until an administrator says so, and until every connection was told.
 pub(super) fn run(config: Config) -> Result<(), Failure> {
     raise_file_limit();
     refuse_huge_pages();
@@ -28,25 +31,131 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
     let runtime = runtime.context("cannot start the runtime")?;
     let served = runtime.block_on(async {
         let signals = Signals::new().context("cannot listen for signals")?;
-        let mgmt_stop = CancellationToken::new();
-        let (server, mgmt) = bind(&Arc::new(config))?;
-        let mgmt = tokio::spawn(mgmt.run(mgmt_stop.clone()));
-        let served = server.run(signals.first()).await;
-        mgmt_stop.cancel();
-        // It ends by itself soon, and has nothing to say.
-        let _ = mgmt.await;
-        match served {
-            Ok(()) => Ok(()),
-            Err(error @ ServeError::Store { .. }) => {
-                tracing::error!(%error, "the store failed: nothing more is confirmed, and the broker stops");
-                Err(Failure::Store)
-            }
-            Err(error) => Err(refused(&error)),
-        }
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        tokio::spawn(async move {
+            signals.first().await;
+            stopping.cancel();
+        });
+        serve(config, stop).await
     });
     // What still runs then has had its time: do not wait for it.
     runtime.shutdown_background();
     served
+}
+
+/// The process's life: the broker runs, and may be stopped and started by who comes by the socket.
+async fn serve(config: Config, stop: CancellationToken) -> Result<(), Failure> {
+    let (asks, mut asked) = unbounded_channel();
+    let control = Control { asks, log_level: logging::set_level };
+    let (server, mgmt) = bind(&Arc::new(config.clone()))?;
+    let (socket_stop, mut door, mut socket) = (CancellationToken::new(), None, None);
+    if let Some(local) = bind_socket(&config, &control)? {
+        local.announce();
+        door = Some(local.door());
+        socket = Some(tokio::spawn(local.run(socket_stop.clone())));
+    }
+    let mut bound = Some((server, mgmt));
+    let ended = loop {
+        let Some((server, mgmt)) = bound.take() else { break Ok(()) };
+        mgmt.lend(control.clone());
+        door.iter().for_each(|door| door.open(&mgmt));
+        server.announce_up();
+        let ended = run_broker(server, mgmt, &stop, &mut asked).await;
+        door.iter().for_each(|door| door.close(None));
+        match ended {
+            Ok(Some(config)) => bound = rest(config, &stop, &mut asked, door.as_ref()).await,
+            Ok(None) => break Ok(()),
+            Err(failure) => break Err(failure),
+        }
+    };
+    socket_stop.cancel();
+    if let Some(socket) = socket {
+        // It ends by itself soon, and has nothing to say.
+        let _ = socket.await;
+    }
+    ended
+}
+
+/// The broker runs, with what watches it. With what to start it again, when it has ended and the process is to stay.
+async fn run_broker(
+    server: net::Server,
+    mgmt: mgmt::server::Server,
+    stop: &CancellationToken,
+    asked: &mut UnboundedReceiver<Ask>,
+) -> Result<Option<Config>, Failure> {
+    let again = same_places(&server, &mgmt);
+    let mgmt_stop = CancellationToken::new();
+    let mgmt = tokio::spawn(mgmt.run(mgmt_stop.clone()));
+    let mut rests = false;
+    let served = server.run(async { rests = until_asked(stop, asked).await }).await;
+    mgmt_stop.cancel();
+    let _ = mgmt.await;
+    match served {
+        Ok(()) => Ok(rests.then_some(again)),
+        Err(error @ ServeError::Store { .. }) => {
+            tracing::error!(%error, "the store failed: nothing more is confirmed, and the broker stops");
+            Err(Failure::Store)
+        }
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+/// Ends when the broker is to end; whether only that.
+async fn until_asked(stop: &CancellationToken, asked: &mut UnboundedReceiver<Ask>) -> bool {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            ask = asked.recv() => match ask {
+                Some(Ask::StopApp) => return true,
+                Some(Ask::StartApp) => {}
+                Some(Ask::Stop) | None => return false,
+            },
+        }
+    }
+}
+
+/// Waits to be asked to start the broker again, and opens everything; nothing when the process is to end.
+async fn rest(
+    config: Config,
+    stop: &CancellationToken,
+    asked: &mut UnboundedReceiver<Ask>,
+    door: Option<&Door>,
+) -> Option<(net::Server, mgmt::server::Server)> {
+    tracing::info!("the broker is stopped, and the process waits to start it again");
+    let config = Arc::new(config);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            ask = asked.recv() => match ask {
+                Some(Ask::StartApp) => match bind(&config) {
+                    Ok(bound) => return Some(bound),
+                    Err(failure) => {
+                        let why = failure.to_string();
+                        tracing::error!(why, "the broker cannot start");
+                        door.into_iter().for_each(|door| door.close(Some(why.clone())));
+                    }
+                },
+                Some(Ask::StopApp) => {}
+                Some(Ask::Stop) | None => return None,
+            },
+        }
+    }
+}
+
+/// The configuration of the next start: where the system had chosen a port it is the same one again.
+fn same_places(server: &net::Server, mgmt: &mgmt::server::Server) -> Config {
+    let mut config = Config::clone(&server.broker().config);
+    config.listeners = server.addresses().into_iter().map(Endpoint::Address).collect();
+    let listening = mgmt.listening();
+    for (service, addresses) in
+        [(&mut config.mgmt, &listening.mgmt), (&mut config.prometheus, &listening.prometheus)]
+    {
+        if let (Service::At(endpoint), Some(address)) = (&mut *service, addresses.first()) {
+            *endpoint = Endpoint::Address(*address);
+        }
+    }
+    config
 }
 
 /// Opens everything, and says so: the broker, and what watches it beside it.
@@ -56,8 +165,21 @@ fn bind(config: &Arc<Config>) -> Result<(net::Server, mgmt::server::Server), Fai
     let mgmt = mgmt::server::Server::bind(config, server.transfers(), server.addresses());
     let mgmt = mgmt.map_err(|error| anyhow::Error::msg(advice::of_service(&error)))?;
     mgmt.announce();
-    server.announce_up();
     Ok((server, mgmt))
+}
+
+/// Opens the socket of this machine's administrator, if there is to be one. The data directory is this process's by now,
+/// and what lies in it is no other broker's.
+fn bind_socket(config: &Config, control: &Control) -> Result<Option<Local>, Failure> {
+    let Some(path) = config.socket.path(config.data_dir.as_deref()) else { return Ok(None) };
+    match Local::bind(&path, control.clone()) {
+        Ok(local) => Ok(Some(local)),
+        Err(error) if config.socket == LocalSocket::Usual => {
+            tracing::warn!("{error}: `sluicemq ctl` needs --url; another place is named by --socket");
+            Ok(None)
+        }
+        Err(error) => Err(anyhow::Error::msg(format!("{error}: choose another place with --socket")).into()),
+    }
 }
 
 fn refused(error: &ServeError) -> Failure {

@@ -18,11 +18,15 @@ pub const PREFIX: &str = "SLUICEMQ_";
 /// The variable that names the configuration file; whoever reads the file reads it.
 pub const CONFIG_FILE: &str = "SLUICEMQ_CONFIG";
 
+/// What the names of those start with, behind [`PREFIX`], that are the command line's of a running broker.
+const OF_CTL: &str = "CTL_";
+
 /// The keys that are neither of the limits nor of the storage, as variables have them.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "LISTEN",
     "MGMT",
     "PROMETHEUS",
+    "SOCKET",
     "DATA_DIR",
     "VHOSTS",
     "LOOPBACK_USERS",
@@ -47,7 +51,7 @@ impl Config {
         let mut of_services = Vec::new();
         for (name, text) in variables {
             let Some(key) = name.strip_prefix(PREFIX) else { continue };
-            if name == CONFIG_FILE {
+            if name == CONFIG_FILE || key.starts_with(OF_CTL) {
                 continue;
             }
             match self.set(key, &text) {
@@ -67,6 +71,13 @@ impl Config {
             "LISTEN" => items(text).map(str::parse).collect::<Result<_, _>>().map(|all| self.listeners = all),
             "MGMT" => text.parse().map(|service| self.mgmt = service),
             "PROMETHEUS" => text.parse().map(|service| self.prometheus = service),
+            "SOCKET" => match text.parse() {
+                Ok(socket) => {
+                    self.socket = socket;
+                    Ok(())
+                }
+                Err(never) => match never {},
+            },
             "DATA_DIR" if text.is_empty() => Err("expected a directory, found nothing".to_owned()),
             "DATA_DIR" => {
                 self.data_dir = Some(PathBuf::from(text));

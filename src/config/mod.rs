@@ -19,6 +19,7 @@ pub use crate::config::error::{ConfigError, Origin};
 pub use crate::config::limits::Limits;
 pub use crate::config::secret::Secret;
 pub use crate::config::service::{MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service};
+pub use crate::config::socket::LocalSocket;
 pub use crate::config::storage::{Durability, Storage};
 pub use crate::config::unit::{Watermark, size};
 
@@ -30,6 +31,7 @@ mod nearest;
 mod print;
 mod secret;
 pub mod service;
+pub mod socket;
 pub mod storage;
 pub mod unit;
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub mgmt: Service,
     /// Where metrics are served without a password.
     pub prometheus: Service,
+    /// Where this machine's administrators come by without a password.
+    pub socket: LocalSocket,
     /// Directory of everything durable. The command line always has one; a broker without is for tests, and forgets.
     pub data_dir: Option<PathBuf>,
     /// The vhosts that an empty data directory begins with; at least one. Afterwards what is there counts.
@@ -186,6 +190,7 @@ impl Default for Config {
             listeners: LISTENER_DEFAULT.parse().into_iter().collect(),
             mgmt: Service::Usual,
             prometheus: Service::Usual,
+            socket: LocalSocket::Usual,
             data_dir: None,
             vhosts: vhosts_default(),
             users: vec![UserConfig {

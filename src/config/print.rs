@@ -30,6 +30,9 @@ impl Display for Commented<'_> {
         service(f, about, "mgmt", &config.mgmt, MGMT_DEFAULT)?;
         let about = "Address and port of the metrics, which need no password, or \"none\".";
         service(f, about, "prometheus", &config.prometheus, PROMETHEUS_DEFAULT)?;
+        let about =
+            "Socket by which the owner of the process administers it without a password, or \"none\".";
+        optional(f, about, "socket", config.socket.show(), "\"/var/lib/sluicemq/ctl.sock\"")?;
         let data_dir = config.data_dir.as_ref().map(|path| path.display().to_string());
         let unset = "\"/var/lib/sluicemq\"";
         optional(f, "Directory of everything durable.", "data_dir", data_dir, unset)?;

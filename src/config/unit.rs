@@ -108,6 +108,22 @@ fn show_size(bytes: u64) -> Option<String> {
     Some(format!("{}{suffix}", bytes / worth))
 }
 
+/// A number of bytes with its suffix, or without one; also in RabbitMQ's way, where `k`, `M` and `G` are enough.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let bare = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = match text.get(bare.len()..).unwrap_or_default() {
+        "k" | "kiB" => "KiB",
+        "M" => "MiB",
+        "G" => "GiB",
+        "T" => "TiB",
+        own => own,
+    };
+    Unit::Bytes.parse(&format!("{bare}{suffix}"))
+}
+
 /// A size as people read it, to a tenth: "1.4 GiB".
 pub fn size(bytes: u64) -> String {
     let units = [(1 << 40, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
@@ -205,7 +221,7 @@ impl Visitor<'_> for WatermarkVisitor {
 
 #[cfg(test)]
 mod tests {
-    use super::{Unit, Watermark, size};
+    use super::{Unit, Watermark, parse_size, size};
 
     #[test]
     fn sizes_take_binary_and_decimal_suffixes() {
@@ -214,6 +230,16 @@ mod tests {
         {
             assert_eq!(Unit::Bytes.parse(text), Ok(bytes), "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_are_read_in_rabbitmqs_way_too() {
+        for (text, bytes) in
+            [("1G", 1 << 30), ("500MB", 500_000_000), ("2k", 2048), ("1GiB", 1 << 30), ("7", 7)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        assert!(parse_size("x").is_err() && parse_size("").is_err());
     }
 
     #[test]

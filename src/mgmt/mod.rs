@@ -1,6 +1,7 @@
 //! The management API and the metrics: what the broker is and does, told over HTTP as RabbitMQ tells it.
 //!
-//! A request's way: [`server`] (sockets, and the bounds of what a stranger may send), `routes` (one table: which handler,
+//! A request's way: [`server`] (sockets, and the bounds of what a stranger may send) or [`local`] (the socket of this
+//! machine's administrator), `routes` (one table: which handler,
 //! who may ask, and what it is about, which is also the API's description), `access` (who asks), a handler in `views`,
 //! `answer`. Handlers are plain functions that run beside the runtime's workers, a few at a time: whatever is asked here
 //! takes no turn from a connection. What they read are atomics and snapshots; no queue is locked for a listing.
@@ -12,9 +13,11 @@ mod access;
 mod answer;
 mod call;
 mod change;
+pub mod control;
 mod insider;
 mod json;
 mod listing;
+pub mod local;
 mod openapi;
 mod places;
 mod process;
@@ -28,7 +31,8 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use crate::broker::Broker;
-use crate::mgmt::process::host_name;
+use crate::mgmt::control::Control;
+use crate::mgmt::process::node_name;
 use crate::mgmt::rates::Rates;
 use crate::transfer::board::Board;
 
@@ -42,6 +46,7 @@ pub(crate) struct Mgmt {
     rates: Rates,
     listening: Listening,
     description: OnceLock<Vec<u8>>,
+    control: OnceLock<Control>,
 }
 
 /// What this process listens on.
@@ -65,7 +70,14 @@ impl Listening {
 
 impl Mgmt {
     fn new(transfers: Arc<Board>, listening: Listening) -> Self {
-        let (broker, node) = (Arc::clone(transfers.broker()), format!("rabbit@{}", host_name()));
-        Self { rates: Rates::default(), broker, transfers, node, listening, description: OnceLock::new() }
+        Self {
+            rates: Rates::default(),
+            broker: Arc::clone(transfers.broker()),
+            transfers,
+            node: node_name(),
+            listening,
+            description: OnceLock::new(),
+            control: OnceLock::new(),
+        }
     }
 }

@@ -6,9 +6,14 @@ use rustix::process::{Resource, getrlimit};
 use rustix::system::uname;
 
 /// The host's name up to the first dot, as nodes are named.
-pub(crate) fn host_name() -> String {
+fn host_name() -> String {
     let name = uname().nodename().to_string_lossy().into_owned();
     name.split('.').next().filter(|name| !name.is_empty()).unwrap_or("localhost").to_owned()
+}
+
+/// The node's name, `rabbit@` and the host's.
+pub(crate) fn node_name() -> String {
+    format!("rabbit@{}", host_name())
 }
 
 /// What the process has in memory, in bytes; 0 where the system does not tell.

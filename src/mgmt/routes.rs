@@ -8,8 +8,8 @@ use crate::mgmt::call::Call;
 use crate::mgmt::openapi;
 use crate::mgmt::places::Work;
 use crate::mgmt::views::{
-    bindings, browse, channels, connections, consumers, definitions, exchanges, health, messages, metrics,
-    node, odds, overview, parameters, permissions, policies, queues, shovels, transfers, users, vhosts,
+    bindings, browse, channels, connections, consumers, definitions, exchanges, health, messages, metrics, node,
+    odds, overview, parameters, permissions, policies, process, queues, shovels, transfers, users, vhosts,
 };
 
 /// What a body may have, in bytes, where a route says nothing else.
@@ -94,6 +94,15 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Get, "/api/nodes/{node}", Monitoring, Node, node::show, "A node"),
     route(Get, "/api/nodes/{node}/memory", Monitoring, Node, node::memory, "What a node's memory holds"),
 
+    route(Get, "/api/process", Administrator, Node, process::show, "Whether the broker runs"),
+    route(Get, "/api/process/environment", Administrator, Node, process::environment, "The configuration in effect, without secrets"),
+    route(Put, "/api/process/memory-watermark", Administrator, Node, process::put_memory_watermark, "Moves the memory watermark until the process ends"),
+    route(Put, "/api/process/disk-free-limit", Administrator, Node, process::put_disk_free_limit, "Moves the limit of what must be free on the disk until the process ends"),
+    route(Put, "/api/process/log-level", Administrator, Node, process::put_log_level, "Changes what is logged until the process ends"),
+    route(Post, "/api/process/stop", Administrator, Node, process::stop, "Ends the process"),
+    route(Post, "/api/process/stop-app", Administrator, Node, process::stop_app, "Ends the broker, but not the process, which can start it again"),
+    route(Post, "/api/process/start-app", Administrator, Node, process::start_app, "Starts the broker: it runs"),
+
     route(Get, "/api/connections", Management, Node, connections::list, "Connections: one's own, or all for those who monitor"),
     route(Get, "/api/connections/{name}", Management, Node, connections::show, "A connection"),
     route(Delete, "/api/connections/{name}", Management, Node, connections::close, "Closes a connection; the header X-Reason says why"),
@@ -158,6 +167,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Delete, "/api/users/{user}", Administrator, Node, users::delete, "Deletes a user and closes their connections"),
     route(Get, "/api/users/{user}/permissions", Administrator, Node, users::permissions, "What a user may do"),
     route(Get, "/api/users/{user}/topic-permissions", Administrator, Node, users::topic_permissions, "With which keys"),
+    route(Post, "/api/users/{user}/authenticate", Administrator, Node, users::authenticate, "Whether a password is the user's"),
     route(Get, "/api/user-limits", Administrator, Node, users::list_limits, "Limits of users"),
     route(Get, "/api/user-limits/{user}", Administrator, Node, users::show_limits, "Limits of a user"),
     route(Put, "/api/user-limits/{user}/{name}", Administrator, Node, users::put_limit, "Sets a limit of a user"),

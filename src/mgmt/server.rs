@@ -20,6 +20,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -33,14 +34,15 @@ use crate::message::place::Lsn;
 use crate::mgmt::access::{check_still, check_user, check_vhost, credentials};
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
+use crate::mgmt::control::Control;
 use crate::mgmt::places::{Places, Work};
 use crate::mgmt::rates::{self, SAMPLE_INTERVAL};
 use crate::mgmt::routes::{METRICS, ROUTES, Route, Verb};
-use crate::mgmt::{Listening, Mgmt};
+use crate::mgmt::{Listening, Mgmt, local};
 use crate::transfer::board::Board;
 
 /// Connections at a time, of each listener; others wait in the kernel.
-const CONNECTIONS_MAX: usize = 256;
+pub(crate) const CONNECTIONS_MAX: usize = 256;
 /// A request's line and headers are no larger, in bytes, and no more.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 100;
@@ -53,9 +55,9 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// What was changed is told when a crash cannot take it back, or, after so long, that nobody knows.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Accepting rests for so long when the kernel has no more descriptors.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Connections have so long to end when the broker stops.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 /// An address that was asked for and cannot be listened on.
 #[derive(Debug, Error)]
@@ -80,8 +82,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens what the configuration says, for a broker that listens on `amqp` for AMQP, and what moves messages in it. A usual place that is taken is left
-    /// alone, and a line says so.
+    /// Opens what the configuration says, for a broker that listens on `amqp` for AMQP, and what moves messages in it. A
+    /// usual place that is taken is left alone, and a line says so.
     ///
     /// # Errors
     /// A place that was asked for and cannot be had.
@@ -99,6 +101,17 @@ impl Server {
     /// What this process listens on.
     pub fn listening(&self) -> &Listening {
         &self.mgmt.listening
+    }
+
+    /// Lends it what only the process can do.
+    pub fn lend(&self, control: Control) {
+        // It is lent once.
+        let _ = self.mgmt.control.set(control);
+    }
+
+    /// The API for those who need no password, with turns of its own: they come in when strangers take all of the others.
+    pub(crate) fn local_router(&self) -> Router {
+        router(&self.mgmt, &Places::new(), ROUTES)
     }
 
     /// Says in the log where it listens.
@@ -174,18 +187,23 @@ async fn accept(listener: TcpListener, router: Router, connections: TaskTracker,
         };
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
-            serve(stream, peer.ip(), router, stop).await;
+            give_up_on_silence(&stream);
+            serve(stream, Peer::Network(peer.ip()), router, stop).await;
             drop(permit);
         });
     }
 }
 
 /// Serves one connection until either side ends it.
-async fn serve(stream: TcpStream, peer: IpAddr, router: Router, stop: CancellationToken) {
-    give_up_on_silence(&stream);
+pub(crate) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+    stop: CancellationToken,
+) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer);
         router.call(request)
     });
     let mut builder = http1::Builder::new();
@@ -203,7 +221,12 @@ async fn serve(stream: TcpStream, peer: IpAddr, router: Router, stop: Cancellati
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
-struct Peer(IpAddr);
+pub(crate) enum Peer {
+    /// From this address.
+    Network(IpAddr),
+    /// By the socket that only who owns the process can open.
+    Local,
+}
 
 #[cfg(target_os = "linux")]
 fn give_up_on_silence(stream: &TcpStream) {
@@ -264,12 +287,16 @@ async fn answer(
     let parts = RawPathParams::from_request_parts(&mut head, &()).await.map_err(|_| Refusal::not_found())?;
     let parts = parts.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri).map_err(no_text)?.0;
-    let from = head.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
+    let peer = head.extensions.get::<Peer>().copied();
     // Who may not ask is not read any further.
     let credentials = credentials(&head.headers);
     let own = Arc::clone(&mgmt);
-    let user = places.run(Work::Reading, move || {
-        check_user(&own.broker, route.who, credentials.as_ref(), from, Now::read().instant)
+    let user = places.run(Work::Reading, move || match peer {
+        Some(Peer::Local) => Ok(Some(local::administrator(&own.broker))),
+        Some(Peer::Network(from)) => {
+            check_user(&own.broker, route.who, credentials.as_ref(), from, Now::read().instant)
+        }
+        None => Err(Refusal::unavailable()),
     });
     let user = user.await??;
     let body = read_body(body, route.body_bytes_max).await?;
@@ -277,7 +304,9 @@ async fn answer(
     let answered = places.run(route.work, move || {
         let call = Call { mgmt: &own, user, parts, query, headers: head.headers, body };
         // The body may have taken its time, and this its turn: what was true then is asked again.
-        check_still(&own.broker, route.who, call.user.as_ref())?;
+        if !matches!(peer, Some(Peer::Local)) {
+            check_still(&own.broker, route.who, call.user.as_ref())?;
+        }
         check_vhost(&own.broker, call.user.as_deref(), route.within, call.part("vhost"))?;
         (route.handler)(&call)
     });

@@ -147,6 +147,7 @@ impl Server {
                 (broker, Some(checkpoint))
             }
         };
+        broker.node.memory.usable_bytes.set(memory_bytes);
         let broker = Arc::new(broker);
         let ports = listeners.iter().filter_map(|listener| listener.local_addr().ok()).map(|own| own.port());
         let names = Names::new(&broker.config.listeners, ports.collect());

@@ -66,7 +66,6 @@ pub(super) fn files_max(storage: &Storage) -> u64 {
 
 /// Compares what is free on the disk with the limit, for ever.
 pub(super) async fn watch(broker: Arc<Broker>, disk: Arc<dyn Disk>) {
-    let limit_bytes = broker.config.storage.disk_free_limit_bytes();
     loop {
         let own = Arc::clone(&disk);
         let free_bytes = match essential_blocking("looks at the disk", move || own.free_bytes()).await {
@@ -79,6 +78,7 @@ pub(super) async fn watch(broker: Arc<Broker>, disk: Arc<dyn Disk>) {
         };
         broker.look_at_disk(free_bytes, Now::read().instant);
         wake_blocked(&broker).await;
+        let limit_bytes = broker.disk_free_limit_bytes.read();
         let is_plenty = free_bytes > limit_bytes.saturating_mul(PLENTY_TIMES);
         let pause = if is_plenty { LOOK_INTERVAL_MAX } else { LOOK_INTERVAL_MIN };
         tokio::time::sleep(pause).await;

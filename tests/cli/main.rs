@@ -3,6 +3,7 @@
 #[allow(dead_code, clippy::indexing_slicing)]
 #[path = "../chaos/client.rs"]
 mod client;
+mod ctl;
 mod errors;
 mod log;
 
@@ -21,7 +22,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A process that says nothing for so long, and should, has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary with no environment but what a test sets.
 pub(crate) fn sluicemq(arguments: &[&str]) -> Command {
@@ -46,7 +47,7 @@ fn output(arguments: &[&str]) -> Output {
 }
 
 /// Checks the exit code and the one sentence on stderr.
-fn check_refused(command: &mut Command, code: i32, sentence: &str) {
+pub(crate) fn check_refused(command: &mut Command, code: i32, sentence: &str) {
     let output = command.output().expect("the binary runs");
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{told}");

@@ -15,5 +15,6 @@ mod listing;
 mod messages;
 mod metrics;
 mod node;
+mod process;
 mod shovels;
 mod transfers;

@@ -83,6 +83,7 @@ fn shown(call: &Call<'_>, channel: &Listed) -> Value {
     let state = if outbox.presence.condition() == Condition::Flow { "flow" } else { "running" };
     let mut shown = entries(json!({
         "name": channel.name(),
+        "pid": connections::pid(call, outbox, *number),
         "node": call.mgmt.node,
         "number": number,
         "user": user,

@@ -121,6 +121,11 @@ pub(crate) fn name(outbox: &Outbox) -> String {
     }
 }
 
+/// A name that cannot be mistaken, in the form of RabbitMQ's process identifiers: scripts close connections by it.
+pub(crate) fn pid(call: &Call<'_>, outbox: &Outbox, channel: u16) -> String {
+    format!("<{}.1.{}.{channel}>", call.mgmt.node, outbox.connection().0)
+}
+
 /// What others are told of one.
 pub(crate) fn ends(outbox: &Outbox) -> Value {
     let ends = outbox.presence.ends();
@@ -144,6 +149,7 @@ fn shown(call: &Call<'_>, outbox: &Arc<Outbox>) -> Value {
     };
     let mut shown = entries(json!({
         "name": name(outbox),
+        "pid": pid(call, outbox, 0),
         "node": call.mgmt.node,
         "type": "network",
         "protocol": "AMQP 0-9-1",

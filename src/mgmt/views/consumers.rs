@@ -78,6 +78,7 @@ fn shown(call: &Call<'_>, found: &Found) -> Value {
     let mut of_channel = connections::ends(&channel.outbox);
     put(&mut of_channel, "connection_name", json!(connections::name(&channel.outbox)));
     put(&mut of_channel, "name", json!(channel.name()));
+    put(&mut of_channel, "pid", json!(connections::pid(call, &channel.outbox, channel.number)));
     put(&mut of_channel, "number", json!(channel.number));
     put(&mut of_channel, "node", json!(call.mgmt.node));
     put(&mut of_channel, "user", json!(queues::user_of(channel.outbox.presence.opened())));

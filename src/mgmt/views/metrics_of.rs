@@ -126,7 +126,7 @@ pub(crate) fn process(mgmt: &Mgmt, scrape: &mut Scrape) {
         (
             "disk_space_available_limit_bytes",
             "Free disk space low watermark in bytes",
-            broker.config.storage.disk_free_limit_bytes(),
+            broker.disk_free_limit_bytes.read(),
         ),
     ] {
         scrape.gauge(format!("rabbitmq_{name}"), help, one(value));

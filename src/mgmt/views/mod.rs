@@ -18,6 +18,7 @@ pub(crate) mod overview;
 pub(crate) mod parameters;
 pub(crate) mod permissions;
 pub(crate) mod policies;
+pub(crate) mod process;
 pub(crate) mod queues;
 pub(crate) mod shovels;
 pub(crate) mod transfers;

@@ -80,7 +80,7 @@ fn shown(mgmt: &Mgmt) -> Value {
         "mem_alarm": alarms.is_raised(Shortage::Memory),
         "mem_calculation_strategy": "rss",
         "disk_free": broker.disk_free_bytes.read(),
-        "disk_free_limit": broker.config.storage.disk_free_limit_bytes(),
+        "disk_free_limit": broker.disk_free_limit_bytes.read(),
         "disk_free_alarm": alarms.is_raised(Shortage::Disk),
         "fd_used": process::open_files(),
         "fd_total": process::files_max(),

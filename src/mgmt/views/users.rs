@@ -1,10 +1,15 @@
 //! /api/users: users, their permissions and their limits.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use serde_json::{Map, Value, json};
 
 use crate::auth::password::{Hashing, PasswordHash};
+use crate::auth::sasl::Credentials;
 use crate::broker::admin::parameters::{Kept, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS};
 use crate::broker::admin::{AdminError, PasswordChange};
+use crate::clock::Now;
+use crate::config::Secret;
 use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
@@ -96,6 +101,16 @@ pub(crate) fn read(body: &Map<String, Value>) -> Result<(PasswordChange, Vec<Str
         }
     };
     Ok((password, tags))
+}
+
+/// Whether this is the user's password: who tries too often is told no, as everywhere.
+pub(crate) fn authenticate(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let body = call.object()?;
+    let password = Secret::new(change::text(&body, "password")?);
+    let credentials = Credentials { user: call.part("user").to_owned(), password };
+    let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let user = call.mgmt.broker.login(&credentials, from, Now::read().instant);
+    Ok(Answer::json(&json!({"authenticated": user.is_some()})))
 }
 
 /// Deletes a user, and closes their connections.

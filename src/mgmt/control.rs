@@ -1,0 +1,44 @@
+//! What only the process around the broker can do, and lends to the API: change what is logged, and end.
+
+use std::fmt::{self, Debug};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::config::LogLevel;
+use crate::mgmt::answer::Refusal;
+
+/// What an administrator asks the process for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// To end, as it does at a signal.
+    Stop,
+    /// To let go of the broker and everything that is served, and stay.
+    StopApp,
+    /// To start the broker again.
+    StartApp,
+}
+
+/// What the process lends. One that lends nothing does nothing of it.
+#[derive(Clone)]
+pub struct Control {
+    /// Where what is asked for goes.
+    pub asks: UnboundedSender<Ask>,
+    /// Changes the least important level that is logged.
+    pub log_level: fn(LogLevel),
+}
+
+impl Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Control")
+    }
+}
+
+impl Control {
+    /// Asks for something.
+    ///
+    /// # Errors
+    /// The process ends already.
+    pub(crate) fn ask(&self, ask: Ask) -> Result<(), Refusal> {
+        self.asks.send(ask).map_err(|_| Refusal::unavailable())
+    }
+}

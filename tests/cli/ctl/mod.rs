@@ -1,0 +1,311 @@
+//! `sluicemq ctl`, against what RabbitMQ's own tools print and exit with, and by the socket that only its owner opens.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::{Broker, PATIENCE, check_refused, fresh_dir, sluicemq};
+
+/// What RabbitMQ says.
+const RECORDED: &str = include_str!("rabbitmqctl.txt");
+const DEFINITIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/ctl/definitions.json");
+
+/// A broker, and its tools.
+struct Node {
+    broker: Broker,
+    dir: PathBuf,
+    url: String,
+    /// Where the management API is, if it is anywhere.
+    mgmt: Option<String>,
+}
+
+impl Node {
+    fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    fn start_with(change: impl FnOnce(&mut Command)) -> Self {
+        let dir = fresh_dir();
+        let mut command = sluicemq(&["--listen", "127.0.0.1:0"]);
+        command.env("SLUICEMQ_DATA_DIR", &dir);
+        change(&mut command);
+        let mut broker = Broker::start(&mut command);
+        let log = broker.log_until("Server startup complete");
+        let at = |mark: &str| log.iter().find_map(|line| Some(line.split_once(mark)?.1.trim().to_owned()));
+        let url = format!("amqp://guest:guest@{}/%2f", at(" address=").expect("the port is logged"));
+        Self { broker, dir, url, mgmt: at(" mgmt=") }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.join("ctl.sock")
+    }
+
+    fn port(&self) -> &str {
+        self.url.trim_end_matches("/%2f").rsplit(':').next().expect("a port")
+    }
+
+    /// One of the tools by its name, as RabbitMQ's is called.
+    fn tool(&self, name: &str, words: &[&str]) -> Output {
+        let link = self.dir.join(name);
+        if !link.exists() {
+            symlink(env!("CARGO_BIN_EXE_sluicemq"), &link).expect("a link");
+        }
+        let mut command = Command::new(link);
+        command.args(words).env_clear().env("SLUICEMQ_DATA_DIR", &self.dir);
+        command.output().expect("the binary runs")
+    }
+
+    fn ctl(&self, words: &[&str]) -> Output {
+        sluicemq(&["ctl"]).args(words).env("SLUICEMQ_DATA_DIR", &self.dir).output().expect("the binary runs")
+    }
+
+    /// What a verb prints that is done.
+    fn done(&self, words: &[&str]) -> String {
+        let output = self.ctl(words);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {told}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Asks until the answer is right.
+    fn until(&self, words: &[&str], is_right: impl Fn(&str) -> bool) -> String {
+        let start = Instant::now();
+        loop {
+            let told = self.done(words);
+            if is_right(&told) {
+                return told;
+            }
+            assert!(start.elapsed() < PATIENCE, "{words:?} stays {told}");
+            thread::yield_now();
+        }
+    }
+}
+
+/// A command, and what is printed.
+struct Recorded<'a> {
+    command: &'a str,
+    stdout: Vec<String>,
+    stderr: Vec<String>,
+    code: i32,
+}
+
+fn recorded<'a>() -> Vec<Recorded<'a>> {
+    let parts = RECORDED.split("\n\n$ ").skip(1);
+    parts
+        .map(|part| {
+            let (command, rest) = part.split_once('\n').expect("a command and more");
+            let of = |mark: &str| {
+                let lines = rest.lines().filter_map(|line| line.strip_prefix(mark));
+                lines.map(str::to_owned).collect::<Vec<_>>()
+            };
+            let code = of("= ").first().and_then(|code| code.parse().ok()).expect("an exit code");
+            Recorded { command, stdout: of("| "), stderr: of("! "), code }
+        })
+        .collect()
+}
+
+/// Words as a shell has them, with single quotes.
+fn words(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (place, part) in command.split('\'').enumerate() {
+        match place % 2 {
+            1 => words.push(part.to_owned()),
+            _ => words.extend(part.split_whitespace().map(str::to_owned)),
+        }
+    }
+    words
+}
+
+/// Lists come in no order, and JSON's commas stand before each line but the first.
+fn comparable(command: &str, mut lines: Vec<String>) -> Vec<String> {
+    if command.contains("list_") {
+        for line in &mut lines {
+            *line = line.trim_start_matches(",{").trim_start_matches('{').to_owned();
+        }
+        lines.sort();
+    }
+    lines
+}
+
+#[test]
+fn verbs_print_what_rabbitmqs_do_and_exit_as_they_do() {
+    let node = Node::start();
+    node.done(&["import_definitions", DEFINITIONS]);
+    let told = node.done(&["ping"]);
+    let name = told.split_whitespace().nth(2).expect("the node's name").trim_end_matches('.').to_owned();
+    let mut wrong = Vec::new();
+    for Recorded { command, stdout, stderr, code } in recorded() {
+        let told = |line: String| line.replace("{node}", &name).replace("{port}", node.port());
+        let mut words = words(&told(command.to_owned()));
+        let tool = match words.first().is_some_and(|word| word.starts_with("rabbitmq-")) {
+            true => words.remove(0),
+            false => "rabbitmqctl".to_owned(),
+        };
+        let output = node.tool(&tool, &words.iter().map(String::as_str).collect::<Vec<_>>());
+        let lines = |bytes: &[u8]| -> Vec<String> {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            let text =
+                text.split("\u{1b}[1mUsage").next().unwrap_or_default().trim_end_matches('\n').to_owned();
+            text.split('\n').filter(|_| !text.is_empty()).map(str::to_owned).collect()
+        };
+        let found = (
+            comparable(command, String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()),
+            lines(&output.stderr),
+            output.status.code(),
+        );
+        let expected = (
+            comparable(command, stdout.into_iter().map(told).collect()),
+            stderr.into_iter().map(told).collect::<Vec<_>>(),
+            Some(code),
+        );
+        if found != expected {
+            wrong.push(format!("$ {command}\n   found {found:?}\nexpected {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{} differ", wrong.join("\n"), wrong.len());
+}
+
+#[test]
+fn the_socket_is_its_owners_and_goes_with_the_broker() {
+    let mut node = Node::start();
+    let found = fs::symlink_metadata(node.socket()).expect("a socket");
+    assert!(found.file_type().is_socket());
+    assert_eq!(found.mode() & 0o777, 0o600);
+    assert_eq!(found.uid(), fs::metadata(&node.dir).expect("a directory").uid());
+    node.done(&["stop"]);
+    assert!(node.broker.process.wait().expect("it ends").success());
+    assert!(!node.socket().exists());
+}
+
+#[test]
+fn what_a_killed_broker_has_left_is_replaced_and_what_answers_is_not() {
+    let dir = fresh_dir();
+    let start = |log: &str| {
+        let mut command = sluicemq(&["--listen", "127.0.0.1:0"]);
+        let mut broker = Broker::start(command.env("SLUICEMQ_DATA_DIR", &dir));
+        let lines = broker.log_until("Server startup complete");
+        assert!(lines.iter().any(|line| line.contains(log)), "{lines:#?}");
+        broker
+    };
+    drop(start("this machine's administrator"));
+    assert!(dir.join("ctl.sock").exists(), "it was killed");
+    drop(start("this machine's administrator"));
+    fs::remove_file(dir.join("ctl.sock")).expect("the one that was left");
+    let _answering = UnixListener::bind(dir.join("ctl.sock")).expect("a socket of somebody else");
+    drop(start("another process answers there"));
+    check_refused(
+        sluicemq(&["--listen", "127.0.0.1:0", "--socket"]).arg(dir.join("ctl.sock")),
+        1,
+        "another process answers there",
+    );
+}
+
+#[test]
+fn a_socket_where_others_can_write_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("its mode");
+    let path = dir.path().join("ctl.sock");
+    let mut command = sluicemq(&["--listen", "127.0.0.1:0", "--socket"]);
+    check_refused(command.arg(&path), 1, "others can write in");
+    let node = Node::start_with(|command| {
+        command.args(["--socket", "none"]);
+    });
+    assert!(!node.socket().exists());
+    assert_eq!(node.ctl(&["ping"]).status.code(), Some(69));
+}
+
+#[test]
+fn a_connection_is_listed_and_closed_as_the_java_clients_tests_do() {
+    let node = Node::start();
+    let address = node.url.trim_start_matches("amqp://guest:guest@").trim_end_matches("/%2f");
+    let _client = Client::connect(address.parse().expect("an address")).expect("a connection");
+    let list = ["list_connections", "-q", "pid", "peer_port", "client_properties"];
+    let told = node.until(&list, |told| told.lines().count() == 2);
+    let row: Vec<_> = told.lines().nth(1).expect("a row").split('\t').collect();
+    assert!(row[1].parse::<u16>().is_ok(), "{told}");
+    assert!(row[2].starts_with('['), "{told}");
+    node.done(&["close_connection", row[0], "enough"]);
+    node.until(&["list_connections", "-q"], str::is_empty);
+}
+
+#[test]
+fn the_broker_stops_and_starts_in_its_process_and_what_is_durable_is_there() {
+    let node = Node::start();
+    node.done(&["import_definitions", DEFINITIONS]);
+    node.done(&["stop_app"]);
+    assert_eq!(node.ctl(&["list_queues"]).status.code(), Some(64));
+    assert_eq!(node.tool("rabbitmq-diagnostics", &["check_running"]).status.code(), Some(69));
+    let address = node.url.trim_start_matches("amqp://guest:guest@").trim_end_matches("/%2f");
+    assert!(std::net::TcpStream::connect(address).is_err(), "nothing listens");
+    node.done(&["start_app"]);
+    assert!(node.done(&["-q", "list_queues", "name"]).contains("orders"));
+    std::net::TcpStream::connect(address).expect("it listens at the same place");
+}
+
+#[test]
+fn alarms_come_and_go_with_the_limits_that_are_set() {
+    let node = Node::start();
+    let check = ["check_alarms"];
+    assert_eq!(node.tool("rabbitmq-diagnostics", &check).status.code(), Some(0));
+    for (raise, clear) in [
+        (
+            ["set_vm_memory_high_watermark", "absolute", "1"],
+            ["set_vm_memory_high_watermark", "absolute", "1GiB"],
+        ),
+        (["set_disk_free_limit", "1000TB", "-q"], ["set_disk_free_limit", "1000", "-q"]),
+    ] {
+        node.done(&raise);
+        assert_eq!(node.tool("rabbitmq-diagnostics", &check).status.code(), Some(69), "{raise:?}");
+        node.done(&clear);
+        let start = Instant::now();
+        while node.tool("rabbitmq-diagnostics", &check).status.code() != Some(0) {
+            assert!(start.elapsed() < PATIENCE, "{clear:?}");
+        }
+    }
+}
+
+#[test]
+fn a_broker_elsewhere_is_administered_with_a_name_and_a_password() {
+    let node = Node::start_with(|command| {
+        command.env("SLUICEMQ_MGMT", "127.0.0.1:0").env("SLUICEMQ_SOCKET", "none");
+    });
+    let file = node.dir.join("password");
+    fs::write(&file, "guest\n").expect("a file");
+    let file = file.to_str().expect("text");
+    let url = format!("http://{}", node.mgmt.as_deref().expect("the port is logged"));
+    let words = ["--url", &url, "--user", "guest", "--password-file", file, "-q", "list_users"];
+    let output = sluicemq(&["ctl"]).args(words).output().expect("the binary runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "user\ttags\nguest\t[administrator]\n");
+    fs::write(file, "wrong").expect("a file");
+    assert_eq!(sluicemq(&["ctl"]).args(words).output().expect("the binary runs").status.code(), Some(69));
+}
+
+#[test]
+fn what_cannot_be_here_says_so_and_a_slip_is_seen() {
+    let node = Node::start();
+    for (words, code, told) in [
+        (&["eval", "1."][..], 69, "there is no Erlang here"),
+        (&["join_cluster", "rabbit@other"], 69, "there is one node"),
+        (&["trace_on"], 69, "cannot be traced"),
+        (&["list_que"], 64, "Did you mean 'list_queues'?"),
+        (&["list_queues", "--formatter", "frob"], 64, "formatter"),
+    ] {
+        let output = node.ctl(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(told), "{words:?}");
+    }
+    let stranger = sluicemq(&["ctl", "list_queues"]).output().expect("the binary runs");
+    assert_eq!(stranger.status.code(), Some(69), "no broker is there");
+    let parsed: Value = serde_json::from_str(&node.done(&["status", "--formatter", "json"])).expect("JSON");
+    assert_eq!(parsed["alarms"].as_array().map(Vec::len), Some(0), "{parsed}");
+    for words in [&["report"][..], &["environment"], &["cluster_status"], &["help"], &["version"]] {
+        assert!(!node.done(words).is_empty(), "{words:?}");
+    }
+}
