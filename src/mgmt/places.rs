@@ -62,7 +62,8 @@ impl Places {
         }
     }
 
-    /// Runs `job` on a thread beside the workers, when it is its turn.
+    /// Runs `job` on a thread beside the workers, when it is its turn. It has its place for as long as it runs, also when
+    /// nobody waits for it any more: the thread cannot be told.
     ///
     /// # Errors
     /// The broker stops, or the job has failed.
@@ -76,7 +77,11 @@ impl Places {
             Work::Changing => &self.changing,
             Work::Messaging => &self.messaging,
         };
-        let _turn = Arc::clone(places).acquire_owned().await.map_err(|_| Refusal::unavailable())?;
+        let turn = Arc::clone(places).acquire_owned().await.map_err(|_| Refusal::unavailable())?;
+        let job = move || {
+            let _turn = turn;
+            job()
+        };
         tokio::task::spawn_blocking(job).await.map_err(|_| Refusal::unavailable())
     }
 
@@ -98,8 +103,34 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use super::{Places, UNREAD_BYTES_MAX};
+    use std::sync::mpsc;
+
+    use tokio::sync::oneshot;
+
+    use super::{CHANGING_MAX, Places, UNREAD_BYTES_MAX, Work};
     use crate::mgmt::answer::Answer;
+
+    #[tokio::test]
+    async fn a_job_that_nobody_waits_for_keeps_its_place_until_it_ends() {
+        let places = Places::new();
+        let mut ends = Vec::new();
+        for _ in 0..CHANGING_MAX {
+            let (begins, begun) = oneshot::channel();
+            let (ends_it, end) = mpsc::channel::<()>();
+            let job = places.run(Work::Changing, move || {
+                let _ = begins.send(());
+                let _ = end.recv();
+            });
+            tokio::select! {
+                _ = job => panic!("it has not been told to end"),
+                begun = begun => begun.unwrap(),
+            }
+            ends.push(ends_it);
+        }
+        assert_eq!(places.changing.available_permits(), 0, "all of them run");
+        drop(ends);
+        places.run(Work::Changing, || ()).await.unwrap();
+    }
 
     #[test]
     fn answers_that_nobody_reads_are_bounded() {

@@ -28,6 +28,8 @@ pub struct Board {
     pub(super) broker: Arc<Broker>,
     /// What the broker is called.
     pub names: Names,
+    /// Held from when parameters are read until it is done what they say: who has read older ones is not the last to act.
+    following: Mutex<()>,
     /// Under it nothing is locked but what a transfer tells of itself.
     places: Mutex<Places>,
 }
@@ -81,7 +83,8 @@ pub struct Full;
 impl Board {
     /// One without transfers; shovels begin with the first look.
     pub fn new(broker: Arc<Broker>, names: Names) -> Arc<Self> {
-        Arc::new(Self { broker, names, places: Mutex::new(Places { is_to_look: true, ..Places::default() }) })
+        let places = Mutex::new(Places { is_to_look: true, ..Places::default() });
+        Arc::new(Self { broker, names, following: Mutex::default(), places })
     }
 
     /// The broker.
@@ -112,6 +115,7 @@ impl Board {
 
     /// Ends shovels whose parameters are gone or say something else, and begins those that are new.
     fn follow_parameters(self: &Arc<Self>, now: Now) {
+        let _following = self.following.lock();
         if !std::mem::take(&mut self.places.lock().is_to_look) {
             return;
         }

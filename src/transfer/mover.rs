@@ -219,11 +219,12 @@ impl Mover {
         if takes || self.sink.has_news() {
             return Turn::Again;
         }
-        let drained = match &self.stage {
-            Stage::Draining(_, until) => Some(*until),
-            _ => None,
+        let (drained, retry_at) = match &self.stage {
+            // What was refused is not published once more.
+            Stage::Draining(_, until) => (Some(*until), None),
+            _ => (None, self.retry_at),
         };
-        let times = [self.source.deadline(), self.sink.deadline(), self.retry_at, self.wait_until, drained];
+        let times = [self.source.deadline(), self.sink.deadline(), retry_at, self.wait_until, drained];
         match times.into_iter().flatten().min() {
             Some(due) if due <= now.instant => Turn::Again,
             due => Turn::Wait(due),

@@ -15,7 +15,8 @@ use crate::transfer::uri::{Names, Place};
 
 /// Under this key it is kept who has set it: where a URI names nobody, it is they who move messages. Nobody can say it.
 const SET_BY: &str = "set-by";
-const PREFETCH_DEFAULT: u16 = 1000;
+/// No more are on their way, whatever is said: all of them may be answered, or tried again, in one turn.
+const PREFETCH_MAX: u16 = 1000;
 const REST_DEFAULT: Duration = Duration::from_secs(5);
 /// Longer rests are this long.
 const REST_MAX: u64 = 24 * 60 * 60;
@@ -240,7 +241,7 @@ impl<'a> Reader<'a> {
         let ack_mode = self.ack_mode();
         let intake = self.intake(ack_mode);
         let (new, old) = (self.number("src-prefetch-count"), self.number("prefetch-count"));
-        let prefetch = new.or(old).map_or(PREFETCH_DEFAULT, |count| u16::try_from(count).unwrap_or(u16::MAX));
+        let prefetch = new.or(old).and_then(|count| u16::try_from(count).ok()).filter(|count| *count > 0);
         let rest = match self.number("reconnect-delay") {
             None => Some(REST_DEFAULT),
             Some(0) => None,
@@ -267,8 +268,7 @@ impl<'a> Reader<'a> {
             from,
             to,
             intake,
-            // Without a limit all of a queue would be on its way.
-            prefetch: if prefetch == 0 { u16::MAX } else { prefetch },
+            prefetch: prefetch.unwrap_or(PREFETCH_MAX).min(PREFETCH_MAX),
             ack_mode,
             stamp: Stamp { forward, timestamp: is_timed, written, ..Stamp::default() },
         };

@@ -54,6 +54,19 @@ fn a_look_changes_nothing_and_pages_go_on_where_the_last_one_ended() {
 }
 
 #[test]
+fn a_search_among_large_messages_looks_at_some_and_tells_where_to_go_on() {
+    let node = Node::start();
+    queue_of(&node, &[]);
+    let large = "x".repeat(1_000_000);
+    (0..70).for_each(|_| publish(&node, "amq.default", &json!({}), &large));
+    let search = format!("{QUEUE}/messages?message_id=none");
+    let first = node.get(&search);
+    assert_eq!((&first["items"], &first["looked_at"]), (&json!([]), &json!(68)));
+    let last = node.get(&format!("{search}&after={}", first["next"].as_str().unwrap()));
+    assert_eq!(last, json!({"items": [], "looked_at": 2, "next": null}));
+}
+
+#[test]
 fn one_message_is_deleted_and_another_moved() {
     let node = Node::start();
     queue_of(&node, &["a", "b", "c"]);

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::broker::queue::handle::{Queue, State};
+use crate::broker::queue::settle::Back;
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::fact::Fact;
 use crate::message::place::{Lsn, Seq};
@@ -172,10 +173,7 @@ impl Drop for Picked {
         if self.queue.is_deleted() {
             return;
         }
-        match piece {
-            Piece::Here(run) => state.classic.give_back(run),
-            Piece::Away(away) => state.classic.give_back_away(away),
-        }
+        self.queue.take_back(&mut state, piece, Back::Untouched);
         self.queue.dispatch(&mut state, &mut wakes);
         drop(state);
         wakes.fire();

@@ -35,8 +35,10 @@ const LIMIT_MAX: u64 = 1000;
 const SHOWN_BYTES_DEFAULT: u64 = 50_000;
 /// With so many bytes on it a page is full.
 const PAGE_BYTES_MAX: usize = 16 << 20;
-/// So many messages are looked at for one answer: whoever searches for more goes on from there.
+/// So many messages are looked at for one answer, and no more with so many bytes, which the disk may have to read: whoever
+/// searches for more goes on from there.
 const LOOKED_AT_MAX: u64 = 100_000;
+const LOOKED_AT_BYTES_MAX: u64 = 64 << 20;
 
 /// Headers by which messages are searched are asked for with this before their names.
 const HEADER_PREFIX: &str = "header.";
@@ -138,11 +140,12 @@ fn page(call: &Call<'_>, waiting: &Waiting) -> Result<Answer, Refusal> {
     let mut skipped = numeral(call, "offset")?.unwrap_or(0);
     let mut next = numeral(call, "after")?.map_or(Seq(0), |after| Seq(after.saturating_add(1)));
     let mut browser = Browser::new(Arc::clone(&waiting.queue), next);
-    let (mut items, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+    let (mut items, mut bytes, mut looked_at, mut looked_at_bytes) = (Vec::new(), 0, 0, 0);
     let mut is_full = limit == 0;
     'looking: while !is_full && let Some(runs) = browser.look()? {
         for (seq, run, message) in runs.iter().flat_map(numbered) {
             looked_at += 1;
+            looked_at_bytes += message.body.len() as u64;
             next = seq.after(1);
             if wanted.has(&message) {
                 match skipped {
@@ -153,7 +156,8 @@ fn page(call: &Call<'_>, waiting: &Waiting) -> Result<Answer, Refusal> {
                     _ => skipped -= 1,
                 }
             }
-            is_full = items.len() >= limit || bytes >= PAGE_BYTES_MAX || looked_at >= LOOKED_AT_MAX;
+            let has_looked_enough = looked_at >= LOOKED_AT_MAX || looked_at_bytes >= LOOKED_AT_BYTES_MAX;
+            is_full = items.len() >= limit || bytes >= PAGE_BYTES_MAX || has_looked_enough;
             if is_full {
                 break 'looking;
             }

@@ -103,7 +103,8 @@ pub(crate) fn read(body: &Map<String, Value>) -> Result<(PasswordChange, Vec<Str
     Ok((password, tags))
 }
 
-/// Whether this is the user's password: who tries too often is told no, as everywhere.
+/// Whether this is the user's password, as if they came from this machine: those who may only come from there may, and none
+/// has to wait after failures.
 pub(crate) fn authenticate(call: &Call<'_>) -> Result<Answer, Refusal> {
     let body = call.object()?;
     let password = Secret::new(change::text(&body, "password")?);
