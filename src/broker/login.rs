@@ -4,11 +4,35 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::auth::permissions::Permissions;
 use crate::auth::sasl::{self, AuthError, Credentials};
-use crate::auth::users::User;
+use crate::auth::users::{Profile, User};
 use crate::broker::Broker;
 
+/// Who comes by the socket of this machine's administrator: nobody has made them, and nobody can be made of this name. It
+/// is what RabbitMQ calls who comes from its command line.
+pub const LOCAL_ADMINISTRATOR: &str = "rmq-cli";
+
 impl Broker {
+    /// A user by name, who may be this machine's administrator.
+    pub fn user(&self, name: &str) -> Option<Arc<User>> {
+        match name {
+            LOCAL_ADMINISTRATOR => Some(self.local_administrator()),
+            _ => self.users.get(name),
+        }
+    }
+
+    /// This machine's administrator: one with every permission in every virtual host that there is now.
+    pub fn local_administrator(&self) -> Arc<User> {
+        let vhosts = self.vhosts();
+        let profile = Profile {
+            tags: vec!["administrator".to_owned()],
+            permissions: vhosts.iter().map(|vhost| (vhost.name().to_string(), Permissions::all())).collect(),
+            ..Profile::default()
+        };
+        Arc::new(User::new(LOCAL_ADMINISTRATOR, profile))
+    }
+
     /// The user these credentials belong to. Takes as long as hashing a password does: not for the core.
     ///
     /// The refusal is logged here and told to nobody: a client learns only that it was refused.

@@ -29,7 +29,7 @@ pub mod exchange;
 pub mod history;
 mod holders;
 pub mod line;
-mod login;
+pub mod login;
 pub mod memory;
 pub mod names;
 pub mod node;

@@ -29,9 +29,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::permissions::Permissions as Allowed;
-use crate::auth::users::{Profile, User};
-use crate::broker::Broker;
 use crate::message::place::Lsn;
 use crate::mgmt::answer::Answer;
 use crate::mgmt::control::{Ask, Control};
@@ -44,8 +41,6 @@ const OWNERS_ONLY: u32 = 0o600;
 const OWNERS_DIRECTORY: u32 = 0o700;
 /// Writable by the group or by others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
-/// What the API calls who comes this way. No user of that name need be there.
-const ADMINISTRATOR: &str = "rmq-cli";
 
 /// Why there is no socket.
 #[derive(Debug, Error)]
@@ -129,17 +124,6 @@ impl Door {
         *self.0.refused.lock() = refused;
         self.0.router.store(Arc::new(asleep(&self.0)));
     }
-}
-
-/// Who comes by the socket: an administrator, with every permission in every virtual host, whom nobody made.
-pub(crate) fn administrator(broker: &Broker) -> Arc<User> {
-    let vhosts = broker.vhosts();
-    let profile = Profile {
-        tags: vec!["administrator".to_owned()],
-        permissions: vhosts.iter().map(|vhost| (vhost.name().to_string(), Allowed::all())).collect(),
-        ..Profile::default()
-    };
-    Arc::new(User::new(ADMINISTRATOR, profile))
 }
 
 /// What is answered while no broker runs.

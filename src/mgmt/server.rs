@@ -38,7 +38,7 @@ use crate::mgmt::control::Control;
 use crate::mgmt::places::{Places, Work};
 use crate::mgmt::rates::{self, SAMPLE_INTERVAL};
 use crate::mgmt::routes::{METRICS, ROUTES, Route, Verb};
-use crate::mgmt::{Listening, Mgmt, local};
+use crate::mgmt::{Listening, Mgmt};
 use crate::transfer::board::Board;
 
 /// Connections at a time, of each listener; others wait in the kernel.
@@ -292,7 +292,7 @@ async fn answer(
     let credentials = credentials(&head.headers);
     let own = Arc::clone(&mgmt);
     let user = places.run(Work::Reading, move || match peer {
-        Some(Peer::Local) => Ok(Some(local::administrator(&own.broker))),
+        Some(Peer::Local) => Ok(Some(own.broker.local_administrator())),
         Some(Peer::Network(from)) => {
             check_user(&own.broker, route.who, credentials.as_ref(), from, Now::read().instant)
         }

@@ -254,7 +254,7 @@ impl Job {
             None => {
                 let name = &*self.plan.user;
                 let gone = || format!("there is no user '{name}' any more, who asked for it");
-                self.broker.users.get(name).ok_or_else(gone)
+                self.broker.user(name).ok_or_else(gone)
             }
         };
         Ok([user(&self.plan.source)?, user(&self.plan.sink)?])

@@ -25,6 +25,8 @@ fn refuse(node: &Node, method: &str, path: &str, body: &Value, status: u16, reas
 #[test]
 fn users_and_what_they_may_do() {
     let node = Node::start();
+    let (status, text) = node.change("PUT", "/api/users/rmq-cli", &json!({"password": "x", "tags": ""}));
+    assert_eq!(status, 400, "who comes by the socket is nobody else: {text}");
     create(&node, "PUT", "/api/vhosts/v", &json!({"description": "d", "tags": "a, b"}));
     let vhost = node.get("/api/vhosts/v");
     assert_eq!((&vhost["description"], &vhost["tags"]), (&json!("d"), &json!(["a", "b"])));

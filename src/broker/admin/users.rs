@@ -9,6 +9,7 @@ use crate::broker::admin::parameters::{
     self, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS, check_limits, limit, of_broker, with_limit,
 };
 use crate::broker::admin::{AdminError, Undertaking, check_name};
+use crate::broker::login::LOCAL_ADMINISTRATOR;
 use crate::protocol::field::Field;
 use crate::protocol::table::{ArrayBuf, Table, TableBuf};
 
@@ -41,6 +42,10 @@ impl Broker {
         tags: &[String],
     ) -> Result<Undertaking, AdminError> {
         check_name(name)?;
+        if name == LOCAL_ADMINISTRATOR {
+            let reason = format!("'{name}' is whoever comes by the socket of this machine's administrator");
+            return Err(AdminError::Name(reason));
+        }
         if tags.len() > TAGS_MAX || tags.iter().any(|tag| check_name(tag).is_err()) {
             return Err(AdminError::Invalid(format!("{TAGS_MAX} tags of 255 bytes at most")));
         }

@@ -49,8 +49,10 @@ pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
     let name = call.part("vhost");
     let is_new = call.mgmt.broker.vhost(name).is_none();
     let mut answer = put_this(call, name, &call.object()?)?;
-    if is_new {
-        let permitted = call.mgmt.broker.set_permissions(&call.user()?.name, name, [".*"; 3]);
+    let (broker, user) = (&call.mgmt.broker, &call.user()?.name);
+    // Who comes by the socket is nobody's user, and needs no permission.
+    if is_new && broker.users.get(user).is_some() {
+        let permitted = broker.set_permissions(user, name, [".*"; 3]);
         answer.after = change::done(call, permitted)?.after;
     }
     Ok(answer)
