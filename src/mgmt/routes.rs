@@ -8,8 +8,9 @@ use crate::mgmt::call::Call;
 use crate::mgmt::openapi;
 use crate::mgmt::places::Work;
 use crate::mgmt::views::{
-    bindings, browse, channels, connections, consumers, definitions, exchanges, health, messages, metrics, node,
-    odds, overview, parameters, permissions, policies, process, queues, shovels, transfers, users, vhosts,
+    bindings, browse, channels, connections, consumers, definitions, exchanges, health, messages, metrics,
+    node, odds, overview, parameters, permissions, policies, process, queues, shovels, transfers, users,
+    vhosts,
 };
 
 /// What a body may have, in bytes, where a route says nothing else.

@@ -50,7 +50,7 @@ impl Ask {
 
     /// Whether there is to be a row of names above a table.
     pub(super) fn has_headers(&self) -> bool {
-        !self.line.has("silent") && !self.line.has("no-table-headers")
+        !self.verb.is_headless && !self.line.has("silent") && !self.line.has("no-table-headers")
     }
 
     /// Says what is about to be done, to whoever wants to know.

@@ -63,7 +63,7 @@ fn attempt(tool: Tool, words: &[String]) -> Result<(), Failure> {
     let own = words.iter().find_map(|word| verb::find(tool, word)).into_iter();
     let others = COMMON.iter().chain(verb::all().flat_map(|verb| verb.options));
     let options = own.flat_map(|verb| verb.options).chain(others);
-    let mut line = Line::parse(words, options);
+    let mut line = Line::parse(words, &options);
     let mut args = std::mem::take(&mut line.words);
     if args.is_empty() {
         return match line.has("help") {

@@ -66,7 +66,7 @@ pub(super) struct Line {
 
 impl Line {
     /// Takes a command line apart, where some verb has these options.
-    pub(super) fn parse(words: &[String], options: impl Iterator<Item = &'static Opt> + Clone) -> Self {
+    pub(super) fn parse(words: &[String], options: &(impl Iterator<Item = &'static Opt> + Clone)) -> Self {
         let (mut line, mut words) = (Self::default(), words.iter());
         while let Some(word) = words.next() {
             if word == "--" {

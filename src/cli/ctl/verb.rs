@@ -60,6 +60,8 @@ pub(super) struct Verb {
     pub(super) args: (usize, usize),
     pub(super) options: &'static [Opt],
     pub(super) needs: Needs,
+    /// Its table has no row of names above it, as RabbitMQ's has none.
+    pub(super) is_headless: bool,
     pub(super) run: fn(&Ask) -> Result<Output, Failure>,
 }
 
@@ -71,7 +73,17 @@ pub(super) const fn verb(
     about: &'static str,
     run: fn(&Ask) -> Result<Output, Failure>,
 ) -> Verb {
-    Verb { name, tools: &[Tool::Ctl], usage, about, args, options: &[], needs: Needs::Broker, run }
+    Verb {
+        name,
+        tools: &[Tool::Ctl],
+        usage,
+        about,
+        args,
+        options: &[],
+        needs: Needs::Broker,
+        is_headless: false,
+        run,
+    }
 }
 
 impl Verb {
@@ -83,6 +95,11 @@ impl Verb {
     /// The same, with options of its own.
     pub(super) const fn with(self, options: &'static [Opt]) -> Self {
         Self { options, ..self }
+    }
+
+    /// The same, with a table without names.
+    pub(super) const fn headless(self) -> Self {
+        Self { is_headless: true, ..self }
     }
 
     /// The same, which needs something else.
@@ -100,7 +117,7 @@ pub(super) const DIAGNOSTICS: &[Tool] = &[Tool::Diagnostics];
 
 /// All verbs, in the order in which help shows them.
 pub(super) fn all() -> impl Iterator<Item = &'static Verb> + Clone {
-    let chapters: [&'static [Verb]; 10] = [
+    let chapters: [&'static [Verb]; 11] = [
         verbs::node::VERBS,
         verbs::users::VERBS,
         verbs::access::VERBS,
@@ -108,6 +125,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> + Clone {
         verbs::policies::VERBS,
         verbs::vhosts::VERBS,
         verbs::operations::VERBS,
+        verbs::messages::VERBS,
         verbs::settings::VERBS,
         verbs::health::VERBS,
         verbs::absent::VERBS,

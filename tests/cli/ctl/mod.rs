@@ -1,6 +1,7 @@
 //! `sluicemq ctl`, against what RabbitMQ's own tools print and exit with, and by the socket that only its owner opens.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -45,6 +46,11 @@ impl Node {
 
     fn socket(&self) -> PathBuf {
         self.dir.join("ctl.sock")
+    }
+
+    fn address(&self) -> SocketAddr {
+        let address = self.url.trim_start_matches("amqp://guest:guest@").trim_end_matches("/%2f");
+        address.parse().expect("an address")
     }
 
     fn port(&self) -> &str {
@@ -224,8 +230,7 @@ fn a_socket_where_others_can_write_is_refused() {
 #[test]
 fn a_connection_is_listed_and_closed_as_the_java_clients_tests_do() {
     let node = Node::start();
-    let address = node.url.trim_start_matches("amqp://guest:guest@").trim_end_matches("/%2f");
-    let _client = Client::connect(address.parse().expect("an address")).expect("a connection");
+    let _client = Client::connect(node.address()).expect("a connection");
     let list = ["list_connections", "-q", "pid", "peer_port", "client_properties"];
     let told = node.until(&list, |told| told.lines().count() == 2);
     let row: Vec<_> = told.lines().nth(1).expect("a row").split('\t').collect();
@@ -233,6 +238,34 @@ fn a_connection_is_listed_and_closed_as_the_java_clients_tests_do() {
     assert!(row[2].starts_with('['), "{told}");
     node.done(&["close_connection", row[0], "enough"]);
     node.until(&["list_connections", "-q"], str::is_empty);
+}
+
+#[test]
+fn messages_are_looked_at_deleted_moved_and_redriven() {
+    let node = Node::start();
+    node.done(&["import_definitions", DEFINITIONS]);
+    let other = "queue with a, comma and é";
+    let mut client = Client::connect(node.address()).expect("a connection");
+    for body in [b"one", b"two", b"six"] {
+        client.push_publish("", "orders", true, body);
+    }
+    client.flush().expect("it goes out");
+    node.until(&["list_queues", "-q", "name", "messages"], |told| told.contains("orders\t3"));
+    let browsed = node.done(&["browse_messages", "-q", "orders", "--no-table-headers"]);
+    let rows: Vec<Vec<_>> = browsed.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(rows.iter().map(|row| row[5]).collect::<Vec<_>>(), ["one", "two", "six"], "{browsed}");
+    node.done(&["delete_message", "orders", rows[0][0]]);
+    node.done(&["move_message", "orders", rows[2][0], "--to-queue", other]);
+    let gone = node.ctl(&["delete_message", "-q", "orders", rows[2][0]]);
+    assert_eq!(gone.status.code(), Some(65));
+    let dry = node.done(&["redrive", "-q", "orders", "--to-queue", other, "--dry-run", "--no-table-headers"]);
+    assert!(dry.contains("completed\t1\t1\t0"), "{dry}");
+    let moved = node.done(&["redrive", "-q", "orders", "--to-queue", other, "--no-table-headers"]);
+    assert!(moved.contains("completed\t1\t1\t1"), "{moved}");
+    let left = node.done(&["browse_messages", "-q", other, "--no-table-headers", "--formatter", "json"]);
+    let left: Value = serde_json::from_str(&left).expect("JSON");
+    assert_eq!((&left[0]["payload"], &left[1]["payload"]), (&"six".into(), &"two".into()), "{left}");
+    assert_eq!(node.done(&["list_transfers", "-q", "--no-table-headers"]).lines().count(), 2);
 }
 
 #[test]

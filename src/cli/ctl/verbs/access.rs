@@ -18,7 +18,7 @@ pub(in crate::cli::ctl) const VERBS: &[Verb] = &[
     verb("set_topic_permissions", (4, 4), "[--vhost <vhost>] <username> <exchange> <write> <read>", "Sets user topic permissions for an exchange", set_topics),
     verb("clear_topic_permissions", (1, 2), "[--vhost <vhost>] <username> [<exchange>]", "Clears user topic permissions for a vhost or exchange", clear_topics),
     verb("list_topic_permissions", (0, 0), "[--vhost <vhost>] [--no-table-headers] [--timeout <timeout>]", "Lists topic permissions in a virtual host", topics_of_vhost).of(LOOKS),
-    verb("list_user_topic_permissions", (1, 1), "[--no-table-headers] <username> [--timeout <timeout>]", "Lists user topic permissions", topics_of_user).of(LOOKS),
+    verb("list_user_topic_permissions", (1, 1), "[--no-table-headers] <username> [--timeout <timeout>]", "Lists user topic permissions", topics_of_user).of(LOOKS).headless(),
 ];
 
 fn set(ask: &Ask) -> Result<Output, Failure> {
@@ -44,14 +44,14 @@ fn of_vhost(ask: &Ask) -> Result<Output, Failure> {
     ask.check_vhost()?;
     let found = list(&ask.api.get(&path(&["permissions", ask.vhost()]))?);
     let columns = ["user", "configure", "write", "read"].map(|name| (name, name));
-    Ok(whole_rows(columns.to_vec(), &found))
+    Ok(whole_rows(&columns, &found))
 }
 
 fn of_user(ask: &Ask) -> Result<Output, Failure> {
     ask.say(format!("Listing permissions for user \"{}\" ...", ask.arg(0)));
     let columns = ["vhost", "configure", "write", "read"].map(|name| (name, name));
     let found = kept(ask, "permissions")?;
-    Ok(whole_rows(columns.to_vec(), &found))
+    Ok(whole_rows(&columns, &found))
 }
 
 fn set_topics(ask: &Ask) -> Result<Output, Failure> {
@@ -84,14 +84,14 @@ fn topics_of_vhost(ask: &Ask) -> Result<Output, Failure> {
     ask.check_vhost()?;
     let found = list(&ask.api.get(&path(&["topic-permissions", ask.vhost()]))?);
     let columns = ["user", "exchange", "write", "read"].map(|name| (name, name));
-    Ok(whole_rows(columns.to_vec(), &found))
+    Ok(whole_rows(&columns, &found))
 }
 
 fn topics_of_user(ask: &Ask) -> Result<Output, Failure> {
     ask.say(format!("Listing topic permissions for user \"{}\" ...", ask.arg(0)));
     let columns = ["vhost", "exchange", "write", "read"].map(|name| (name, name));
     let found = kept(ask, "topic-permissions")?;
-    Ok(whole_rows(columns.to_vec(), &found))
+    Ok(whole_rows(&columns, &found))
 }
 
 fn kept(ask: &Ask, what: &str) -> Result<Vec<serde_json::Value>, Failure> {

@@ -10,7 +10,7 @@ use crate::cli::ctl::output::Output;
 use crate::cli::ctl::verb::{LOOKS, MANY, Verb, verb};
 
 /// What a column is called, and where the API tells it; parts of a path are behind dots.
-type Column = (&'static str, &'static str);
+pub(super) type Column = (&'static str, &'static str);
 
 const COLUMNS_USAGE: &str = "[--vhost <vhost>] [--no-table-headers] [<column> ...] [--timeout <timeout>]";
 const QUEUES_USAGE: &str = "[--vhost <vhost>] [--online] [--offline] [--local] [--no-table-headers] [<column>, ...] [--timeout <timeout>]";
@@ -91,17 +91,17 @@ fn queues(ask: &Ask) -> Result<Output, Failure> {
     // Every queue is where it is asked for.
     let is_elsewhere = ask.line.has("offline") && !ask.line.has("online") && !ask.line.has("local");
     if is_elsewhere {
-        return Ok(rows(columns, &[]));
+        return Ok(rows(&columns, &[]));
     }
     let found = in_vhost(ask, "queues")?;
-    Ok(rows(columns, &found))
+    Ok(rows(&columns, &found))
 }
 
 fn exchanges(ask: &Ask) -> Result<Output, Failure> {
     let columns = columns(ask, EXCHANGES, &["name", "type"])?;
     ask.say(format!("Listing exchanges for vhost {} ...", ask.vhost()));
     let found = in_vhost(ask, "exchanges")?;
-    Ok(rows(columns, &found))
+    Ok(rows(&columns, &found))
 }
 
 fn bindings(ask: &Ask) -> Result<Output, Failure> {
@@ -113,21 +113,21 @@ fn bindings(ask: &Ask) -> Result<Output, Failure> {
         // Only exchanges are bound to.
         binding["source_kind"] = Value::from("exchange");
     }
-    Ok(rows(columns, &found))
+    Ok(rows(&columns, &found))
 }
 
 fn connections(ask: &Ask) -> Result<Output, Failure> {
     let columns = columns(ask, CONNECTIONS, &["user", "peer_host", "peer_port", "state"])?;
     ask.say("Listing connections ...");
     let found = list(&ask.api.get("/api/connections")?);
-    Ok(rows(columns, &found))
+    Ok(rows(&columns, &found))
 }
 
 fn channels(ask: &Ask) -> Result<Output, Failure> {
     let columns = columns(ask, CHANNELS, &["pid", "user", "consumer_count", "messages_unacknowledged"])?;
     ask.say("Listing channels ...");
     let found = list(&ask.api.get("/api/channels")?);
-    Ok(rows(columns, &found))
+    Ok(rows(&columns, &found))
 }
 
 fn consumers(ask: &Ask) -> Result<Output, Failure> {
@@ -135,12 +135,12 @@ fn consumers(ask: &Ask) -> Result<Output, Failure> {
     let columns = columns(ask, CONSUMERS, &all)?;
     ask.say(format!("Listing consumers in vhost {} ...", ask.vhost()));
     let found = in_vhost(ask, "consumers")?;
-    Ok(rows(columns, &found))
+    Ok(rows(&columns, &found))
 }
 
 fn unresponsive(ask: &Ask) -> Result<Output, Failure> {
     ask.say(format!("Listing unresponsive queues for vhost {} ...", ask.vhost()));
-    Ok(rows(vec![("name", "name")], &[]))
+    Ok(rows(&[("name", "name")], &[]))
 }
 
 /// Those that are asked for, or the usual ones.
@@ -148,7 +148,7 @@ pub(super) fn columns(ask: &Ask, known: &[Column], usual: &[&str]) -> Result<Vec
     let asked: Vec<_> = ask.args.iter().map(|word| word.trim_end_matches(',')).collect();
     let asked = if asked.is_empty() { usual.to_vec() } else { asked };
     let find = |name: &&str| known.iter().find(|(own, _)| own == name);
-    let unknown: Vec<_> = asked.iter().filter(|name| find(*name).is_none()).copied().collect();
+    let unknown: Vec<_> = asked.iter().filter(|name| find(name).is_none()).copied().collect();
     if !unknown.is_empty() {
         return Err(Failure::usage(format!("Info key(s) {} are not supported", unknown.join(","))));
     }
@@ -167,14 +167,14 @@ pub(super) fn list(found: &Value) -> Vec<Value> {
 }
 
 /// Rows of these columns, which a table shows as they come.
-pub(super) fn rows(columns: Vec<Column>, items: &[Value]) -> Output {
+pub(super) fn rows(columns: &[Column], items: &[Value]) -> Output {
     let row = |item: &Value| columns.iter().map(|(_, path)| at(item, path)).collect();
     let rows = items.iter().map(row).collect();
     Output::Rows { columns: columns.iter().map(|(name, _)| *name).collect(), rows, is_streamed: true }
 }
 
 /// Rows of these columns, of which a table shows an empty line where there are none.
-pub(super) fn whole_rows(columns: Vec<Column>, items: &[Value]) -> Output {
+pub(super) fn whole_rows(columns: &[Column], items: &[Value]) -> Output {
     match rows(columns, items) {
         Output::Rows { columns, rows, .. } => Output::Rows { columns, rows, is_streamed: false },
         other => other,

@@ -4,6 +4,7 @@ pub(super) mod absent;
 pub(super) mod access;
 pub(super) mod health;
 pub(super) mod lists;
+pub(super) mod messages;
 pub(super) mod node;
 pub(super) mod operations;
 pub(super) mod policies;

@@ -80,7 +80,8 @@ fn ping(ask: &Ask) -> Result<Output, Failure> {
         node.unwrap_or("the node"),
         (seconds * 1000.0) as u64
     ));
-    state.map(|_| Output::Said("Ping succeeded".to_owned()))
+    let told = "Ping succeeded";
+    state.map(|_| Output::Text(format!("{told}\n"), json!({"message": told})))
 }
 
 fn status(ask: &Ask) -> Result<Output, Failure> {

@@ -80,7 +80,7 @@ fn list_these(ask: &Ask, kind: &str) -> Result<Output, Failure> {
     ask.check_vhost()?;
     let found = as_text(list(&ask.api.get(&path(&[kind, ask.vhost()]))?), "definition");
     let columns = ["vhost", "name", "pattern", "apply-to", "definition", "priority"].map(|name| (name, name));
-    Ok(whole_rows(columns.to_vec(), &found))
+    Ok(whole_rows(&columns, &found))
 }
 
 fn set_parameter(ask: &Ask) -> Result<Output, Failure> {
@@ -107,7 +107,7 @@ fn parameters(ask: &Ask) -> Result<Output, Failure> {
     ask.check_vhost()?;
     let mut found = as_text(list(&ask.api.get("/api/parameters")?), "value");
     found.retain(|item| item.get("vhost").and_then(Value::as_str) == Some(ask.vhost()));
-    Ok(whole_rows(["component", "name", "value"].map(|name| (name, name)).to_vec(), &found))
+    Ok(whole_rows(&["component", "name", "value"].map(|name| (name, name)), &found))
 }
 
 fn set_global(ask: &Ask) -> Result<Output, Failure> {
@@ -125,7 +125,7 @@ fn clear_global(ask: &Ask) -> Result<Output, Failure> {
 fn globals(ask: &Ask) -> Result<Output, Failure> {
     ask.say("Listing global runtime parameters ...");
     let found = as_text(list(&ask.api.get("/api/global-parameters")?), "value");
-    Ok(whole_rows(["name", "value"].map(|name| (name, name)).to_vec(), &found))
+    Ok(whole_rows(&["name", "value"].map(|name| (name, name)), &found))
 }
 
 fn clear(ask: &Ask, at: &str) -> Result<Output, Failure> {

@@ -119,7 +119,7 @@ fn flags(ask: &Ask) -> Result<Output, Failure> {
     ask.say("Listing feature flags ...");
     let mut found = list(&ask.api.get("/api/feature-flags")?);
     found.sort_by_key(|flag| flag.get("name").map(Value::to_string));
-    Ok(rows(columns, &found))
+    Ok(rows(&columns, &found))
 }
 
 fn enable_flag(ask: &Ask) -> Result<Output, Failure> {

@@ -100,7 +100,7 @@ fn set_tags(ask: &Ask) -> Result<Output, Failure> {
 fn list_users(ask: &Ask) -> Result<Output, Failure> {
     ask.say("Listing users ...");
     let found = list(&ask.api.get("/api/users")?);
-    Ok(whole_rows(vec![("user", "name"), ("tags", "tags")], &found))
+    Ok(whole_rows(&[("user", "name"), ("tags", "tags")], &found))
 }
 
 fn set_limits(ask: &Ask) -> Result<Output, Failure> {
@@ -143,7 +143,7 @@ fn list_limits(ask: &Ask) -> Result<Output, Failure> {
     if ask.line.has("global") {
         ask.say("Listing limits for all users ...");
         let found = with_text(list(&ask.api.get("/api/user-limits")?));
-        return Ok(whole_rows(vec![("user", "user"), ("limits", "value")], &found));
+        return Ok(whole_rows(&[("user", "user"), ("limits", "value")], &found));
     }
     let name = ask.line.get("user").unwrap_or("guest");
     ask.say(format!("Listing limits for user \"{name}\" ..."));

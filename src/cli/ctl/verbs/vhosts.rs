@@ -1,6 +1,6 @@
 //! Virtual hosts, and their limits.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::cli::ctl::api::path;
 use crate::cli::ctl::ask::Ask;
@@ -37,19 +37,17 @@ fn add(ask: &Ask) -> Result<Output, Failure> {
     let name = ask.filled(0, "vhost")?;
     ask.say(format!("Adding vhost \"{name}\" ..."));
     let at = path(&["vhosts", name]);
-    let mut body = json!({});
+    let mut body = Map::new();
     for (option, key) in
         [("description", "description"), ("tags", "tags"), ("default-queue-type", "default_queue_type")]
     {
-        if let Some(value) = ask.line.get(option) {
-            body[key] = Value::from(value);
-        }
+        body.extend(ask.line.get(option).map(|value| (key.to_owned(), Value::from(value))));
     }
     // What is there already stays as it is, unless something is said about it.
-    if body == json!({}) && ask.api.find(&at)?.is_some() {
+    if body.is_empty() && ask.api.find(&at)?.is_some() {
         return Ok(Output::Done);
     }
-    Ask::done(&ask.api.put(&at, &body)?)?;
+    Ask::done(&ask.api.put(&at, &Value::Object(body))?)?;
     Ok(Output::Done)
 }
 
@@ -68,7 +66,7 @@ fn list_vhosts(ask: &Ask) -> Result<Output, Failure> {
     let columns = columns(ask, COLUMNS, &["name"])?;
     ask.say("Listing vhosts ...");
     let found = list(&ask.api.get("/api/vhosts")?);
-    Ok(rows(columns, &found))
+    Ok(rows(&columns, &found))
 }
 
 fn set_tags(ask: &Ask) -> Result<Output, Failure> {
@@ -127,7 +125,7 @@ fn list_limits(ask: &Ask) -> Result<Output, Failure> {
     if ask.line.has("global") {
         ask.say("Listing limits for all vhosts ...");
         let found = with_text(list(&ask.api.get("/api/vhost-limits")?));
-        return Ok(whole_rows(vec![("vhost", "vhost"), ("limits", "value")], &found));
+        return Ok(whole_rows(&[("vhost", "vhost"), ("limits", "value")], &found));
     }
     ask.say(format!("Listing limits for vhost \"{}\" ...", ask.vhost()));
     ask.check_vhost()?;
