@@ -10,7 +10,7 @@ const COMPILED_BYTES_MAX: usize = 1 << 20;
 /// The longest expression that is compiled at all.
 const PATTERN_BYTES_MAX: usize = 4096;
 /// How often an expression that is not linear may turn back.
-const BACKTRACKS_MAX: usize = 10_000;
+const BACKTRACKS_MAX: usize = 1000;
 
 /// Why an expression is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -24,6 +24,8 @@ const HISTORIES_OF_WATERMARK: u64 = 8;
 const HISTORIES_OF_CACHE: u64 = 4;
 /// Messages that go back may take this part of it unread before those to whom many go are not read any more.
 const RETURNS_OF_WATERMARK: u64 = 4;
+/// Messages that the broker moves may take this part of it before no more are taken.
+const TRANSFERS_OF_WATERMARK: u64 = 16;
 /// Consumers may take this part of it before there are no more.
 const CONSUMERS_OF_WATERMARK: u64 = 4;
 /// Who has less than this, in bytes, is not the one that takes up a share.
@@ -54,6 +56,8 @@ pub struct Memory {
     pub replies: Gauge,
     /// What recent-history exchanges remember; [`Memory::messages`] counts it as well.
     pub histories: Arc<Gauge>,
+    /// Messages that the broker moves, until their destinations have answered for them.
+    pub transfers: Arc<Gauge>,
     /// What open transactions hold. Publishers that wait for the end of an alarm cannot end theirs: it raises none.
     pub transactions: Arc<Gauge>,
     /// What the process may use in all, in bytes; 0 where nobody has told.
@@ -79,6 +83,7 @@ impl Memory {
             returns: Arc::default(),
             replies: Gauge::default(),
             histories: Arc::default(),
+            transfers: Arc::default(),
             transactions: Arc::default(),
             usable_bytes: Gauge::default(),
             watermark_bytes: Gauge::of(watermark_bytes),
@@ -171,6 +176,12 @@ impl Memory {
         refuses(self.replies.read(), self.watermark_bytes() / REPLIES_OF_WATERMARK, own_bytes)
     }
 
+    /// Whether messages that are moved take so much that no more are to be taken: each is held more than once on its
+    /// way.
+    pub fn refuses_transfers(&self) -> bool {
+        self.transfers.read() > self.watermark_bytes() / TRANSFERS_OF_WATERMARK
+    }
+
     /// Whether consumers take so much that there may be no more.
     pub fn refuses_consumers(&self) -> bool {
         self.consumers.read() > self.watermark_bytes() / CONSUMERS_OF_WATERMARK
@@ -187,7 +198,8 @@ impl Memory {
     pub fn held_bytes(&self) -> u64 {
         let share = 2 * (self.watermark_bytes() / TRANSACTIONS_OF_WATERMARK);
         let messages = self.messages.read().saturating_sub(self.transactions.read().min(share));
-        let shared = [&self.routes, &self.unacked, &self.definitions, &self.consumers, &self.returns];
+        let shared =
+            [&self.routes, &self.unacked, &self.definitions, &self.consumers, &self.returns, &self.transfers];
         let counted = shared.map(Arc::as_ref);
         let parts = [&self.partial_bodies, &self.granted_bodies];
         let beside = parts.into_iter().chain([&self.index]).chain(counted);

@@ -148,6 +148,12 @@ impl Refusal {
         Self::new(StatusCode::REQUEST_TIMEOUT, "bad_request", "the body did not come in time")
     }
 
+    /// Publishers wait, and why.
+    pub(crate) fn blocked(reason: &str) -> Self {
+        let reason = format!("publishers are blocked: {reason}");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason)
+    }
+
     /// A change is made, and the disk does not say that it has it.
     pub(crate) fn not_durable() -> Self {
         let reason = "it is done, and not on the disk yet: a crash may undo it";

@@ -24,6 +24,8 @@ use crate::session::Session;
 
 /// The only channel.
 const CHANNEL: u16 = 1;
+/// A buffer that is empty keeps no more than this.
+const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 /// Pieces of output taken at once.
 const SLICES: usize = 16;
 
@@ -154,6 +156,7 @@ impl Insider {
         }
         self.session.on_wake(now);
         self.session.on_bytes(&mut self.input, now);
+        shrink(&mut self.input);
     }
 
     /// Ready when there is something to do in a turn; otherwise the task will be woken.
@@ -189,11 +192,12 @@ impl Insider {
         if output.is_empty() {
             self.session.on_written(now);
         }
-        while let Some((kind, payload, bytes)) = next_frame(&self.received, self.frame_max) {
+        while let Some((kind, payload, bytes)) = next_frame(&self.received) {
             let payload = payload.to_vec();
             self.received.advance(bytes);
             self.on_frame(kind, payload);
         }
+        shrink(&mut self.received);
     }
 
     fn on_frame(&mut self, kind: FrameKind, payload: Vec<u8>) {
@@ -242,7 +246,16 @@ fn client_properties(name: &str) -> TableBuf {
     properties
 }
 
-fn next_frame(received: &BytesMut, frame_max: u32) -> Option<(FrameKind, &[u8], usize)> {
-    let frame: FrameView<'_> = frame::peek(received, frame_max).ok()??;
+/// What a large message took is given back.
+fn shrink(buffer: &mut BytesMut) {
+    if buffer.is_empty() && buffer.capacity() > BUFFER_BYTES_KEPT {
+        *buffer = BytesMut::new();
+    }
+}
+
+/// The broker's own frames are what they should be, and now and then larger than was agreed: a header that has grown by the
+/// way of its message.
+fn next_frame(received: &BytesMut) -> Option<(FrameKind, &[u8], usize)> {
+    let frame: FrameView<'_> = frame::peek(received, u32::MAX).ok()??;
     Some((frame.kind, frame.payload, frame.wire_bytes()))
 }

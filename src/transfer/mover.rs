@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::auth::users::User;
 use crate::broker::Broker;
+use crate::broker::memory::Memory;
 use crate::clock::Now;
 use crate::protocol::methods::{
     BasicAck, BasicConsume, BasicGet, BasicPublish, BasicQos, ConfirmSelect, ExchangeDeclare, Method,
@@ -37,6 +38,8 @@ const TURN_MESSAGES: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Who is to stop waits so long for what is on its way.
 const DRAIN: Duration = Duration::from_secs(5);
+/// While all transfers together take too much of memory each looks again after this.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// A session that is left and has not taken all it was told is looked at again after this.
 const LEAVING_PAUSE: Duration = Duration::from_millis(10);
 
@@ -49,6 +52,7 @@ pub(super) struct Mover {
     sink: Insider,
     stage: Stage,
     flights: Flights,
+    memory: Arc<Memory>,
     /// How many more are taken, where that is known.
     left: Option<u64>,
     /// How many more may be moved, likewise.
@@ -134,7 +138,8 @@ impl Mover {
         }
         sink.tell(&Method::ConfirmSelect(ConfirmSelect { nowait: false }));
         Self {
-            flights: Flights::new(&broker.node.memory.unacked),
+            flights: Flights::new(&broker.node.memory.transfers),
+            memory: Arc::clone(&broker.node.memory),
             plan: Arc::clone(plan),
             told: Arc::clone(told),
             source,
@@ -216,7 +221,7 @@ impl Mover {
 
     fn tell(&mut self, now: Now) -> Turn {
         let takes = self.wants_source() && (self.is_to_get() || self.source.has_news());
-        if takes || self.sink.has_news() {
+        if takes || self.sink.has_news() || self.is_done() {
             return Turn::Again;
         }
         let (drained, retry_at) = match &self.stage {
@@ -224,7 +229,11 @@ impl Mover {
             Stage::Draining(_, until) => (Some(*until), None),
             _ => (None, self.retry_at),
         };
-        let times = [self.source.deadline(), self.sink.deadline(), retry_at, self.wait_until, drained];
+        // Who else gives memory back tells nobody.
+        let is_short = self.is_moving() && self.memory.refuses_transfers();
+        let room_at = is_short.then(|| now.instant + ROOM_PAUSE);
+        let times =
+            [self.source.deadline(), self.sink.deadline(), retry_at, self.wait_until, drained, room_at];
         match times.into_iter().flatten().min() {
             Some(due) if due <= now.instant => Turn::Again,
             due => Turn::Wait(due),
@@ -255,6 +264,13 @@ impl Mover {
         self.flights.len() < usize::from(self.plan.prefetch.max(1))
             && self.flights.bytes() < BYTES_MAX
             && self.sink.untold_bytes() < TOLD_BYTES_MAX
+            && !self.memory.refuses_transfers()
+    }
+
+    /// Whether all is moved that was to be.
+    fn is_done(&self) -> bool {
+        let is_last = self.left == Some(0) || self.limit == Some(0);
+        self.is_moving() && is_last && !self.awaits_get && self.flights.len() == 0
     }
 
     fn fail(&mut self, reason: impl Into<String>) {

@@ -13,6 +13,10 @@ fn the_watermark_moves_and_the_alarm_follows_it() {
         assert_eq!(node.get("/api/nodes")[0]["mem_alarm"], true, "{low}");
         let asked = node.ask("GET", "/api/health/checks/alarms", Some("guest:guest"));
         assert_eq!(asked.status, 503);
+        let message =
+            json!({"properties": {}, "routing_key": "q", "payload": "x", "payload_encoding": "string"});
+        let (status, text) = node.change("POST", "/api/exchanges/%2F/amq.default/publish", &message);
+        assert!(status == 503 && text.contains("low on memory"), "{text}");
         assert_eq!(node.change("PUT", "/api/process/memory-watermark", &json!({"value": before})).0, 204);
         node.until("/api/nodes", |nodes| nodes[0]["mem_alarm"] == false);
     }

@@ -95,6 +95,29 @@ fn a_dry_run_tells_and_a_filter_chooses() {
 }
 
 #[test]
+fn where_nothing_is_to_be_moved_it_is_over_at_once() {
+    let node = node();
+    for body in [json!({}), json!({"dry_run": true}), json!({"to": {"queue": "one"}, "limit": 0})] {
+        let over = until_over(&node, &begin(&node, REDRIVE, &body));
+        assert_eq!((&over["state"], &over["moved"]), (&json!("completed"), &json!(0)), "{over}");
+    }
+    publish(&node, "dead", "stays", &json!({}));
+    let over = until_over(&node, &begin(&node, REDRIVE, &json!({"to": {"queue": "one"}, "limit": 0})));
+    assert_eq!((&over["state"], &over["moved"]), (&json!("completed"), &json!(0)), "{over}");
+    assert_eq!(payloads(&take(&node, "dead")), ["stays"]);
+}
+
+#[test]
+fn a_dead_letter_that_has_outgrown_a_frame_is_refused_and_holds_up_nothing() {
+    let node = node();
+    let large = "x".repeat(130_900);
+    die(&node, "one", "large", &json!({"large": large}));
+    let over = until_over(&node, &begin(&node, REDRIVE, &json!({})));
+    assert_eq!(over["state"], "failed", "{over}");
+    assert_eq!(payloads(&take(&node, "dead")), ["large"]);
+}
+
+#[test]
 fn messages_are_moved_to_another_place() {
     let node = node();
     for payload in ["a", "b"] {
@@ -191,7 +214,7 @@ fn the_rights_are_those_of_the_user_and_a_body_that_makes_no_sense_is_refused() 
     until_messages(&node, "dead", 1);
     for (body, reason) in [
         (json!({"foo": 1}), "a redrive has no \"foo\": it has to, filter, rate, limit, dry_run, keep_deaths"),
-        (json!({"rate": 0}), "rate is no number above 0 and up to 1000000: 0"),
+        (json!({"rate": 0}), "rate is no number from 0.001 to 1000000: 0"),
         (json!({"limit": -1}), "limit is no number: -1"),
         (json!({"dry_run": 3}), "dry_run is no boolean: 3"),
         (json!({"to": {}}), "to names a queue, or an exchange and perhaps a routing_key"),

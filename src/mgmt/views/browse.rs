@@ -40,6 +40,9 @@ const PAGE_BYTES_MAX: usize = 16 << 20;
 const LOOKED_AT_MAX: u64 = 100_000;
 const LOOKED_AT_BYTES_MAX: u64 = 64 << 20;
 
+/// Who wants to see what is further behind goes on by numbers.
+const OFFSET_MAX: u64 = 10_000;
+
 /// Headers by which messages are searched are asked for with this before their names.
 const HEADER_PREFIX: &str = "header.";
 
@@ -105,6 +108,7 @@ pub(crate) fn put_elsewhere(call: &Call<'_>) -> Result<Answer, Refusal> {
     let seq = number(call)?;
     let run = find(&waiting.queue, seq)?;
     let message = run.messages().next().ok_or_else(Refusal::not_found)?;
+    messages::check_alarms(call)?;
     let (broker, vhost) = (&call.mgmt.broker, call.part("vhost"));
     let mut insider = Insider::connect_for(Purpose::Move, broker, call.user()?, vhost)?;
     let mut wakes = Wakes::default();
@@ -138,6 +142,9 @@ fn page(call: &Call<'_>, waiting: &Waiting) -> Result<Answer, Refusal> {
     let (wanted, shape) = (Wanted::of(call), Shape::of(call)?);
     let limit = numeral(call, "limit")?.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX) as usize;
     let mut skipped = numeral(call, "offset")?.unwrap_or(0);
+    if skipped > OFFSET_MAX {
+        return Err(Refusal::bad_request(format!("offset is more than {OFFSET_MAX}: go on by after")));
+    }
     let mut next = numeral(call, "after")?.map_or(Seq(0), |after| Seq(after.saturating_add(1)));
     let mut browser = Browser::new(Arc::clone(&waiting.queue), next);
     let (mut items, mut bytes, mut looked_at, mut looked_at_bytes) = (Vec::new(), 0, 0, 0);

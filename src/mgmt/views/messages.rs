@@ -31,11 +31,20 @@ pub(crate) fn publish(call: &Call<'_>) -> Result<Answer, Refusal> {
         None | Some(Value::Null | Value::Array(_)) => PropertiesBuf::new(),
         Some(_) => return Err(Refusal::bad_request("properties are no object")),
     };
+    check_alarms(call)?;
     let mut insider = Insider::connect(&call.mgmt.broker, call.user()?, call.part("vhost"))?;
     let (exchange, routing_key) =
         (name_of(call.part("name")).as_bytes(), text(&body, "routing_key")?.as_bytes());
     let routed = confirmed(&mut insider, (exchange, routing_key), &properties.encode(), &payload)?;
     Ok(Answer::json(&json!({"routed": routed})))
+}
+
+/// Whether messages may come. A client that has published is not read during an alarm; here each would be a new one.
+///
+/// # Errors
+/// An alarm is raised.
+pub(crate) fn check_alarms(call: &Call<'_>) -> Result<(), Refusal> {
+    call.mgmt.broker.node.alarms.reason().map_or(Ok(()), |reason| Err(Refusal::blocked(reason)))
 }
 
 /// Publishes by the exchange and key `to`, and waits until the broker is responsible. Whether any queue took it.

@@ -23,6 +23,7 @@ use crate::transfer::redrive::{Choice, Filter};
 
 /// So many messages are on their way at a time.
 const PREFETCH: u16 = 1000;
+const RATE_MIN: f64 = 0.001;
 const RATE_MAX: f64 = 1e6;
 
 /// Begins one.
@@ -108,9 +109,9 @@ fn rate(body: &Map<String, Value>) -> Result<Option<f64>, Refusal> {
     match body.get("rate") {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_f64().or_else(|| value.as_str()?.parse().ok()) {
-            Some(rate) if rate > 0.0 && rate <= RATE_MAX => Ok(Some(rate)),
+            Some(rate) if (RATE_MIN..=RATE_MAX).contains(&rate) => Ok(Some(rate)),
             _ => {
-                Err(Refusal::bad_request(format!("rate is no number above 0 and up to {RATE_MAX}: {value}")))
+                Err(Refusal::bad_request(format!("rate is no number from {RATE_MIN} to {RATE_MAX}: {value}")))
             }
         },
     }
