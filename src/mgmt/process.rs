@@ -31,6 +31,11 @@ pub(crate) fn threads() -> u64 {
     line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
 }
 
+/// How many threads this process' user may have; without a limit as many as RabbitMQ has processes.
+pub(crate) fn threads_max() -> u64 {
+    getrlimit(Resource::Nproc).current.unwrap_or(1 << 20)
+}
+
 /// How many descriptors it has open.
 pub(crate) fn open_files() -> u64 {
     fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64)

@@ -255,7 +255,9 @@ fn router(mgmt: &Arc<Mgmt>, places: &Places, routes: &'static [Route]) -> Router
             Verb::Post => MethodFilter::POST,
             Verb::Delete => MethodFilter::DELETE,
         };
-        router = router.route(route.path, on(filter, answer));
+        // With a slash behind it, it is the same to RabbitMQ; so Celery's Flower asks.
+        let same = format!("{}/", route.path);
+        router = router.route(route.path, on(filter, answer.clone())).route(&same, on(filter, answer));
     }
     router.fallback(not_found)
 }

@@ -58,3 +58,15 @@ fn pages_names_order_and_columns() {
         node.get("/api/queues/%2F?disable_stats=true&enable_queue_totals=true&columns=name,messages,memory");
     assert_eq!(totals[4], json!({"name": "c", "messages": 2}));
 }
+
+#[test]
+fn a_slash_behind_a_path_changes_nothing() {
+    let node = Node::start();
+    let mut client = Client::connect(node.amqp).expect("a connection");
+    declare(&mut client, "q");
+    for path in ["/api/queues/", "/api/queues/%2F/"] {
+        assert_eq!(names(&node.get(path)), ["q"], "{path}");
+    }
+    assert_eq!(node.get("/api/queues/%2F/q/")["name"], "q");
+    assert_eq!(node.ask("GET", "/api/queues//", Some("guest:guest")).status, 404);
+}

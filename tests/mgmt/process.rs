@@ -69,3 +69,10 @@ fn a_password_is_checked_and_a_process_that_lends_nothing_does_not_stop() {
     }
     assert_eq!(node.get("/api/process")["running"], true);
 }
+
+#[test]
+fn a_node_says_how_much_it_may_use_of_what_it_uses() {
+    let shown = Node::start().get("/api/nodes")[0].clone();
+    assert_eq!(shown["sockets_total"], shown["fd_total"], "without a limit of connections files are one");
+    assert!(shown["proc_total"].as_u64() > shown["proc_used"].as_u64(), "{shown}");
+}

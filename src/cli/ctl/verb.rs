@@ -117,7 +117,7 @@ pub(super) const DIAGNOSTICS: &[Tool] = &[Tool::Diagnostics];
 
 /// All verbs, in the order in which help shows them.
 pub(super) fn all() -> impl Iterator<Item = &'static Verb> + Clone {
-    let chapters: [&'static [Verb]; 11] = [
+    let chapters: [&'static [Verb]; 12] = [
         verbs::node::VERBS,
         verbs::users::VERBS,
         verbs::access::VERBS,
@@ -128,6 +128,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> + Clone {
         verbs::messages::VERBS,
         verbs::settings::VERBS,
         verbs::health::VERBS,
+        verbs::eval::VERBS,
         verbs::absent::VERBS,
     ];
     chapters.into_iter().flatten()

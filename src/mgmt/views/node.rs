@@ -85,9 +85,9 @@ fn shown(mgmt: &Mgmt) -> Value {
         "fd_used": process::open_files(),
         "fd_total": process::files_max(),
         "sockets_used": broker.connections(),
-        "sockets_total": limits.connections_max,
+        "sockets_total": sockets_max(limits.connections_max),
         "proc_used": process::threads(),
-        "proc_total": process::threads(),
+        "proc_total": process::threads_max(),
         "run_queue": 0,
         "io_sync_count": log.syncs.read(),
         "io_write_count": log.batches.read(),
@@ -98,6 +98,14 @@ fn shown(mgmt: &Mgmt) -> Value {
     }
     rated.put(&CHURN, &mut shown);
     Value::Object(shown)
+}
+
+/// How many connections there may be. Where no limit is set the files are one: who watches divides by it.
+fn sockets_max(connections_max: usize) -> u64 {
+    match connections_max {
+        0 => process::files_max(),
+        limit => limit as u64,
+    }
 }
 
 /// Bytes by what holds them: ours, and RabbitMQ's names for what is alike.

@@ -44,13 +44,13 @@ fn shown(call: &Call<'_>, vhost: &Arc<Vhost>) -> Value {
     Value::Object(shown)
 }
 
-/// Makes a virtual host, or changes what is said about it. Who makes one may do everything in it.
+/// Makes a virtual host, or changes what is said about it. A user who makes one may do everything in it; who comes by
+/// this machine's socket is none.
 pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
     let name = call.part("vhost");
     let is_new = call.mgmt.broker.vhost(name).is_none();
     let mut answer = put_this(call, name, &call.object()?)?;
     let (broker, user) = (&call.mgmt.broker, &call.user()?.name);
-    // Who comes by the socket is nobody's user, and needs no permission.
     if is_new && broker.users.get(user).is_some() {
         let permitted = broker.set_permissions(user, name, [".*"; 3]);
         answer.after = change::done(call, permitted)?.after;

@@ -321,6 +321,46 @@ fn a_broker_elsewhere_is_administered_with_a_name_and_a_password() {
 }
 
 #[test]
+fn what_is_made_by_the_socket_belongs_to_nobody() {
+    let node = Node::start();
+    node.done(&["add_vhost", "orders"]);
+    assert_eq!(node.done(&["-q", "list_vhosts"]), "name\n/\norders\n");
+    assert_eq!(
+        node.done(&["-q", "list_permissions", "-p", "orders"]),
+        "\n",
+        "an empty line, as RabbitMQ prints it"
+    );
+}
+
+#[test]
+fn a_limit_of_a_user_that_is_not_named_stays() {
+    let node = Node::start();
+    node.done(&["set_user_limits", "guest", r#"{"max-connections":5}"#]);
+    node.done(&["set_user_limits", "guest", r#"{"max-channels":6}"#]);
+    let limits = node.done(&["-q", "list_user_limits", "--user", "guest"]);
+    assert_eq!(limits, "{\"max-channels\":6,\"max-connections\":5}\n");
+}
+
+#[test]
+fn puppets_question_about_a_password_is_answered_as_erlang_would() {
+    let node = Node::start();
+    let ask = |password: &str| {
+        node.ctl(&[
+            "eval",
+            &format!("rabbit_access_control:check_user_pass_login(list_to_binary(\"guest\"), {password})."),
+        ])
+    };
+    let told = |password: &str| String::from_utf8(ask(password).stdout).expect("text");
+    let good = "{ok,{user,<<\"guest\">>,[administrator],[{rabbit_auth_backend_internal,none}]}}\n";
+    assert_eq!(told("list_to_binary(\"guest\")"), good);
+    let bad = "{refused,<<\"guest\">>,\"user '~s' - invalid credentials\",[<<\"guest\">>]}\n";
+    assert_eq!(told("list_to_binary(\"other\")"), bad);
+    for other in ["halt()", "list_to_binary(\"a\\\"b\")", "list_to_binary(\"a\"), halt(\"\")"] {
+        assert_eq!(ask(other).status.code(), Some(69), "{other}");
+    }
+}
+
+#[test]
 fn what_cannot_be_here_says_so_and_a_slip_is_seen() {
     let node = Node::start();
     for (words, code, told) in [

@@ -6,7 +6,7 @@ use crate::cli::ctl::output::Output;
 use crate::cli::ctl::verb::{MANY, Needs, Tool, Verb, verb};
 
 const ANY: &[Tool] = &[Tool::Ctl, Tool::Diagnostics, Tool::Queues];
-const NO_ERLANG: &str = "there is no Erlang here to do it";
+pub(super) const NO_ERLANG: &str = "there is no Erlang here to do it";
 const ONE_NODE: &str = "there is one node, and no cluster to join, leave or change";
 const NO_MIRRORS: &str = "there are no mirrors: a queue has one member, this node";
 
@@ -24,7 +24,6 @@ macro_rules! absent {
 absent! {
     "trace_on": "messages cannot be traced yet";
     "trace_off": "messages cannot be traced yet";
-    "eval": NO_ERLANG;
     "eval_file": NO_ERLANG;
     "exec": NO_ERLANG;
     "rpc": NO_ERLANG;

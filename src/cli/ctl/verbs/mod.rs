@@ -2,6 +2,7 @@
 
 pub(super) mod absent;
 pub(super) mod access;
+pub(super) mod eval;
 pub(super) mod health;
 pub(super) mod lists;
 pub(super) mod messages;

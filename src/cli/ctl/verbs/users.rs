@@ -115,13 +115,9 @@ fn set_limits(ask: &Ask) -> Result<Output, Failure> {
             "Unrecognised terms [{{<<\"{limit}\">>,{value}}}] in user-limits"
         )));
     }
-    for limit in LIMITS {
-        let at = path(&["user-limits", name, limit]);
-        let reply = match limits.get(limit) {
-            Some(value) => ask.api.put(&at, &json!({"value": value}))?,
-            None => ask.api.delete(&at, &[])?,
-        };
-        Ask::done(&reply)?;
+    // One that is not named stays as it is.
+    for (limit, value) in LIMITS.iter().filter_map(|limit| Some((limit, limits.get(limit)?))) {
+        Ask::done(&ask.api.put(&path(&["user-limits", name, limit]), &json!({"value": value}))?)?;
     }
     Ok(Output::Done)
 }
