@@ -83,6 +83,11 @@ fn lapin() {
 }
 
 #[test]
+fn operators() {
+    run("operators");
+}
+
+#[test]
 fn rabbitmq_c() {
     run("rabbitmq-c");
 }

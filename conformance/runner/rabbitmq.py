@@ -15,9 +15,11 @@ DIRECT = Path("/usr/lib/rabbitmq/bin")
 APT = ["rabbitmq-server"]
 START_SECONDS = 120
 CONTROL_SECONDS = 30
-# The kinds of exchange that are plugins there.
+# What is a plugin there: kinds of exchange, and what operators speak to.
 PLUGINS = ["rabbitmq_consistent_hash_exchange", "rabbitmq_random_exchange", "rabbitmq_recent_history_exchange",
-           "rabbitmq_sharding", "rabbitmq_management", "rabbitmq_prometheus"]
+           "rabbitmq_sharding", "rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_shovel_management"]
+# Its epmd is its own, so that no other node can have the name; some tools make it of the host's.
+NODE = "rabbit@localhost"
 
 
 class RabbitMQ:
@@ -34,7 +36,6 @@ class RabbitMQ:
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
         self.http = f"http://127.0.0.1:{management_port}"
         self.metrics = f"http://127.0.0.1:{metrics_port}"
-        self.node = f"conformance-{self.port}@localhost"
         (self.folder / "plugins").write_text(f"[{','.join(PLUGINS)}].\n")
         (self.folder / "rabbitmq.conf").write_text(
             f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n"
@@ -50,7 +51,7 @@ class RabbitMQ:
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
-            "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_NODENAME": NODE,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(distribution_port),
@@ -83,9 +84,20 @@ class RabbitMQ:
         if node.poll() is not None:
             raise Failed(f"rabbitmq did not start: {processes.last_line(self.log.read_text())}")
 
-    def _control(self):
+    def _tool(self, program, *options):
+        """The shell words of one of its command line tools."""
         return shlex.join(["env", *(f"{key}={value}" for key, value in self.settings.items()),
-                           self.control, "-q", "-n", self.node])
+                           program, "-n", NODE, *options])
+
+    @contextmanager
+    def operating(self):
+        """This broker, and how its operators reach it."""
+        yield self.url, {
+            "CONFORMANCE_HTTP": self.http,
+            "CONFORMANCE_METRICS": self.metrics,
+            "CONFORMANCE_CTL": self._tool(self.control),
+            "CONFORMANCE_PLUGINS": self._tool(self._command("rabbitmq-plugins")),
+        }
 
     @contextmanager
     def short_consumer_timeout(self):
@@ -99,14 +111,14 @@ class RabbitMQ:
                            "[{consumer_timeout, 1800000}, {channel_tick_interval, 60000}]].")
 
     def _evaluate(self, expression):
-        code, output = processes.run(f"{self._control()} eval {shlex.quote(expression)}", CONTROL_SECONDS)
+        code, output = processes.run(f"{self._tool(self.control, '-q')} eval {shlex.quote(expression)}", CONTROL_SECONDS)
         if code != 0:
             raise Failed(f"rabbitmq did not evaluate {expression}: {processes.last_line(output)}")
 
     @contextmanager
     def short_of_memory(self):
         """This broker, and the shell commands that put it under memory pressure and take it away."""
-        control = self._control()
+        control = self._tool(self.control, "-q")
         relieve = f"{control} set_vm_memory_high_watermark 0.4"
         try:
             yield self.url, {

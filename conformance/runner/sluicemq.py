@@ -54,6 +54,20 @@ class SluiceMQ:
         yield self.url, {}
 
     @contextmanager
+    def operating(self):
+        """This broker, and how its operators reach it; the tool for plugins is the binary by that name."""
+        plugins = self.folder / "rabbitmq-plugins"
+        if not plugins.exists():
+            plugins.symlink_to(self.binary)
+        place = ["--data-dir", str(self.folder / "data")]
+        yield self.url, {
+            "CONFORMANCE_HTTP": self.http,
+            "CONFORMANCE_METRICS": self.metrics,
+            "CONFORMANCE_CTL": shlex.join([str(self.binary), "ctl", *place]),
+            "CONFORMANCE_PLUGINS": shlex.join([str(plugins), *place]),
+        }
+
+    @contextmanager
     def short_of_memory(self):
         """A second broker with a low watermark, and the commands that press and relieve it."""
         broker = SluiceMQ(self.binary, LOW_WATERMARK)
