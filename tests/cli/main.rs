@@ -12,10 +12,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Once, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -33,13 +33,29 @@ pub(crate) fn sluicemq(arguments: &[&str]) -> Command {
     command
 }
 
-/// A directory of its own for each process, which no other test uses.
+/// A directory of its own for each process, which no other test uses. What earlier runs have left goes before the first:
+/// it may be wanted until then, and is a few GiB.
 pub(crate) fn fresh_dir() -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(sweep);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{}-{number}", std::process::id()));
     let _not_there = fs::remove_dir_all(&dir);
     dir
+}
+
+/// Removes the directories of processes that have ended.
+fn sweep() {
+    let found = fs::read_dir(env!("CARGO_TARGET_TMPDIR")).expect("cargo makes it");
+    for entry in found.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("cli-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            // Another run may sweep at the same time.
+            let _gone = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
+        }
+    }
 }
 
 fn output(arguments: &[&str]) -> Output {
