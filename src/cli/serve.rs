@@ -47,7 +47,7 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
 /// The process's life: the broker runs, and may be stopped and started by who comes by the socket.
 async fn serve(config: Config, stop: CancellationToken) -> Result<(), Failure> {
     let (asks, mut asked) = unbounded_channel();
-    let control = Control { asks, log_level: logging::set_level };
+    let control = Control { asks, can_rest: true, log_level: logging::set_level };
     let (server, mgmt) = bind(&Arc::new(config.clone()))?;
     let (socket_stop, mut door, mut socket) = (CancellationToken::new(), None, None);
     if let Some(local) = bind_socket(&config, &control)? {
@@ -58,7 +58,7 @@ async fn serve(config: Config, stop: CancellationToken) -> Result<(), Failure> {
     let mut bound = Some((server, mgmt));
     let ended = loop {
         let Some((server, mgmt)) = bound.take() else { break Ok(()) };
-        mgmt.lend(control.clone());
+        mgmt.lend(Control { can_rest: door.is_some(), ..control.clone() });
         door.iter().for_each(|door| door.open(&mgmt));
         server.announce_up();
         let ended = run_broker(server, mgmt, &stop, &mut asked).await;

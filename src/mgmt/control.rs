@@ -23,6 +23,8 @@ pub enum Ask {
 pub struct Control {
     /// Where what is asked for goes.
     pub asks: UnboundedSender<Ask>,
+    /// Whether somebody can start the broker again: there is a socket for it.
+    pub can_rest: bool,
     /// Changes the least important level that is logged.
     pub log_level: fn(LogLevel),
 }
@@ -37,8 +39,13 @@ impl Control {
     /// Asks for something.
     ///
     /// # Errors
-    /// The process ends already.
+    /// The process ends already, or nobody could start the broker again.
     pub(crate) fn ask(&self, ask: Ask) -> Result<(), Refusal> {
+        if ask == Ask::StopApp && !self.can_rest {
+            return Err(Refusal::bad_request(
+                "there is no socket by which the broker could be started again",
+            ));
+        }
         self.asks.send(ask).map_err(|_| Refusal::unavailable())
     }
 }

@@ -43,26 +43,25 @@ pub(crate) fn list<T>(
     }
     let columns = columns(call);
     let sort = call.asked("sort").filter(|sort| !sort.is_empty());
-    let mut shown: Vec<Row<'_, T>> = match sort {
-        None => items.iter().map(Row::Item).collect(),
+    let mut sorted: Vec<&T> = match sort {
+        None => items.iter().collect(),
         Some(key) => {
-            let mut shown: Vec<_> = items.iter().map(|item| (show(item), item)).collect();
-            shown.sort_by(|(one, _), (two, _)| compare(at(one, key), at(two, key)));
-            shown.into_iter().map(|(value, _)| Row::Shown(value)).collect()
+            // Of each only what it is sorted by is kept: many together are large.
+            let keyed = items.iter().map(|item| (at(&show(item), key).cloned(), item));
+            let mut keyed: Vec<_> = keyed.collect();
+            keyed.sort_by(|(one, _), (two, _)| compare(one.as_ref(), two.as_ref()));
+            keyed.into_iter().map(|(_, item)| item).collect()
         }
     };
     if call.wants("sort_reverse") {
-        shown.reverse();
+        sorted.reverse();
     }
-    let filtered = shown.len();
+    let filtered = sorted.len();
     let range = page.map_or(Ok(0..filtered), |page| page.range(filtered))?;
     let mut body = Vec::new();
-    for row in shown.drain(range.clone()) {
+    for item in sorted.drain(range.clone()) {
         body.push(if body.is_empty() { b'[' } else { b',' });
-        let value = match row {
-            Row::Item(item) => show(item),
-            Row::Shown(value) => value,
-        };
+        let value = show(item);
         let cut = if columns.is_empty() { value } else { only(&value, &columns) };
         body.extend_from_slice(cut.to_string().as_bytes());
     }
@@ -88,11 +87,6 @@ pub(crate) fn list<T>(
 pub(crate) fn one(call: &Call<'_>, value: &Value) -> Answer {
     let columns = columns(call);
     if columns.is_empty() { Answer::json(value) } else { Answer::json(&only(value, &columns)) }
-}
-
-enum Row<'a, T> {
-    Item(&'a T),
-    Shown(Value),
 }
 
 impl Page {

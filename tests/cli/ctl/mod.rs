@@ -316,6 +316,11 @@ fn a_broker_elsewhere_is_administered_with_a_name_and_a_password() {
     let words = ["--url", &url, "--user", "guest", "--password-file", file, "-q", "list_users"];
     let output = sluicemq(&["ctl"]).args(words).output().expect("the binary runs");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "user\ttags\nguest\t[administrator]\n");
+    let mut stop = words;
+    stop[7] = "stop_app";
+    let refused = sluicemq(&["ctl"]).args(stop).output().expect("the binary runs");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("no socket") && refused.status.code() == Some(69), "{told}");
     fs::write(file, "wrong").expect("a file");
     assert_eq!(sluicemq(&["ctl"]).args(words).output().expect("the binary runs").status.code(), Some(69));
 }
