@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// What a page or a comment names by its path from the root begins with one of these.
 const FOLDERS: [&str; 6] = ["src/", "tests/", ".ci/", ".github/", "conformance/", "fuzz/"];
 /// Folders that are made, or not this project's.
-const NOT_OURS: [&str; 5] = [".git", "target", "node_modules", "corpus", "artifacts"];
+const NOT_OURS: [&str; 6] = [".git", ".work", "target", "node_modules", "corpus", "artifacts"];
 /// The same for what a test plays more of when it is told so.
 const VARIABLES: [&str; 4] = ["CHAOS_", "CRASH_", "SIM_", "SLUICEMQ_WIRE_"];
 
