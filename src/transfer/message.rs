@@ -1,5 +1,6 @@
 //! What is carried, and what is changed about it on the way.
 
+use crate::broker::copies::{BCC, CC};
 use crate::clock::Now;
 use crate::protocol::field::Field;
 use crate::protocol::properties::{Properties, PropertiesBuf};
@@ -13,8 +14,6 @@ const DELIVERY_COUNT: &[u8] = b"x-delivery-count";
 /// The headers that tell of deaths.
 const DEATHS: &str = "x-death";
 const DEATH_PREFIXES: [&[u8]; 2] = [b"x-first-death-", b"x-last-death-"];
-/// The headers with more keys, which would take it to more queues.
-const COPIES: [&[u8]; 2] = [b"CC", b"BCC"];
 
 /// A message on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +140,7 @@ impl Stamp {
             || key == DEATHS.as_bytes() || DEATH_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
         key == DELIVERY_COUNT
             || (self.drops_deaths && is_death())
-            || (self.drops_copies && COPIES.contains(&key))
+            || (self.drops_copies && [CC, BCC].iter().any(|name| name.as_bytes() == key))
             || (self.forward.is_some() && key == SHOVELLED.as_bytes())
             || (self.timestamp && key == SHOVELLED_TIMESTAMP.as_bytes())
     }

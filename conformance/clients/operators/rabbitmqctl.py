@@ -65,8 +65,8 @@ def by_puppet(node, vhost, user):
 
     node.ctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
     node.make(f"queues/{vhost}/jobs", {"durable": True, "arguments": {"x-max-length": 7, "x-overflow": "reject-publish"}})
-    node.make(f"exchanges/{vhost}/work", {"type": "topic", "durable": True, "internal": True})
-    bound, _ = node.ask("POST", f"bindings/{vhost}/e/work/q/jobs", {"routing_key": "a.#"})
+    node.make(f"exchanges/{vhost}/events", {"type": "topic", "durable": True, "internal": True})
+    bound, _ = node.ask("POST", f"bindings/{vhost}/e/events/q/jobs", {"routing_key": "a.#"})
     assert bound == 201, bound
     [(name, durable, auto_delete, arguments)] = listed(
         "queues", r"([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)", "-p", vhost, "name", "durable", "auto_delete", "arguments")
@@ -74,11 +74,11 @@ def by_puppet(node, vhost, user):
     assert values(arguments) == {"x-max-length": 7, "x-overflow": "reject-publish"}, arguments
     exchanges = listed("exchanges", r"(\S*)\s+(\S+)\s+(\S+)\s+(\S+)\s+(\S+)\s+(\S+)", "-p", vhost,
                        "name", "type", "internal", "durable", "auto_delete", "arguments")
-    assert ("work", "topic", "true", "true", "false", "[]") in exchanges, exchanges
+    assert ("events", "topic", "true", "true", "false", "[]") in exchanges, exchanges
     assert ("", "direct", "false", "true", "false", "[]") in exchanges, exchanges
     bindings = listed("bindings", r"([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)", "-p", vhost,
                       "source_name", "destination_name", "destination_kind", "routing_key", "arguments")
-    assert ("work", "jobs", "queue", "a.#", "[]") in bindings and ("", "jobs", "queue", "jobs", "[]") in bindings, bindings
+    assert ("events", "jobs", "queue", "a.#", "[]") in bindings and ("", "jobs", "queue", "jobs", "[]") in bindings, bindings
 
     plugins = run([*shlex.split(os.environ["CONFORMANCE_PLUGINS"]), "list", "-E", "-m"]).splitlines()
     # What is said above the names has spaces, by which both know it.

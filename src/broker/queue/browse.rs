@@ -10,11 +10,10 @@ use std::sync::Arc;
 use crate::broker::queue::handle::{Queue, State};
 use crate::broker::queue::settle::Back;
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
-use crate::message::fact::Fact;
 use crate::message::place::{Lsn, Seq};
 use crate::message::run::Run;
 use crate::protocol::properties::Properties;
-use crate::queue::lane::{Away, Gone, Piece};
+use crate::queue::lane::{Away, Piece};
 use crate::storage::error::StoreError;
 
 /// A look through a queue.
@@ -154,10 +153,7 @@ impl Picked {
         }
         let mut gone = Vec::new();
         state.classic.drop_taken(&piece, &mut gone);
-        let logged = gone.iter().filter(|gone: &&Gone| queue.logs(gone.persistent));
-        let ranges: Vec<_> = logged.map(|gone| (gone.first, gone.end)).collect();
-        let fact = Fact::Settled { queue: queue.id, ranges: &ranges };
-        let after = if ranges.is_empty() { Lsn::default() } else { queue.node.log.append_one(&fact).0.end };
+        let after = queue.log_gone(&gone);
         queue.dispatch(&mut state, wakes);
         after
     }

@@ -10,7 +10,7 @@ use crate::broker::queue::handle::{Queue, State};
 use crate::broker::queue::settle::Back;
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::fact::Fact;
-use crate::message::place::Seq;
+use crate::message::place::{Lsn, Seq};
 use crate::message::run::Run;
 use crate::queue::classic::Head;
 use crate::queue::dying::Reason;
@@ -231,13 +231,15 @@ impl Queue {
     }
 
     /// Tells the log what is gone. That is after it was taken out, and nobody can tell: a checkpoint captures under the
-    /// queue's lock, which is held until the fact has its position.
-    pub(super) fn log_gone(&self, gone: &[Gone]) {
+    /// queue's lock, which is held until the fact has its position. Up to where the log is to be durable before it may be
+    /// told.
+    pub(super) fn log_gone(&self, gone: &[Gone]) -> Lsn {
         let logged = gone.iter().filter(|gone| self.logs(gone.persistent));
         let ranges: Vec<_> = logged.map(|gone| (gone.first, gone.end)).collect();
-        if !ranges.is_empty() {
-            let _ = self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges });
+        if ranges.is_empty() {
+            return Lsn::default();
         }
+        self.node.log.append_one(&Fact::Settled { queue: self.id, ranges: &ranges }).0.end
     }
 
     /// Messages that were taken come back, unless they did so too often.

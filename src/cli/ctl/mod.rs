@@ -10,9 +10,9 @@
 //! ```
 //!
 //! A new verb is a line in the table of the file in `verbs` that is about the same things, and a function beside it that
-//! asks the management API: it never knows how it is reached. A new file of verbs has a line in [`verb::all`]. One that
-//! RabbitMQ does not have belongs beside what it resembles: moving dead letters, browsing and delayed messages to
-//! `verbs::operations`. What RabbitMQ's tools do and these do not has a line in `verbs::absent`.
+//! asks the management API: it never knows how it is reached. A new file of verbs has a line in [`verb::all`]. What
+//! RabbitMQ's tools have not, single messages and what moves many, is in `verbs::messages`; what they have and these have
+//! not has a line in `verbs::absent`.
 
 mod api;
 mod ask;

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::clock::Now;
-use crate::config::{LogLevel, Watermark, unit};
+use crate::config::unit::parse_size;
+use crate::config::{LogLevel, Watermark};
 use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
@@ -33,7 +34,7 @@ pub(crate) fn put_memory_watermark(call: &Call<'_>) -> Result<Answer, Refusal> {
         // Nobody publishes.
         Value::Number(none) if none.as_f64() == Some(0.0) => Ok(Watermark::Bytes(0)),
         Value::Number(share) if share.as_f64().is_some_and(|share| share <= 1.0) => share.to_string().parse(),
-        Value::Number(bytes) => size(&bytes.to_string()).map(Watermark::Bytes),
+        Value::Number(bytes) => parse_size(&bytes.to_string()).map(Watermark::Bytes),
         Value::String(text) => text.parse(),
         other => Err(format!("the value cannot be {other}")),
     };
@@ -46,8 +47,8 @@ pub(crate) fn put_memory_watermark(call: &Call<'_>) -> Result<Answer, Refusal> {
 pub(crate) fn put_disk_free_limit(call: &Call<'_>) -> Result<Answer, Refusal> {
     let body = call.object()?;
     let bytes = match (body.get("value"), body.get("mem_relative").and_then(Value::as_f64)) {
-        (Some(Value::Number(bytes)), None) => size(&bytes.to_string()),
-        (Some(Value::String(text)), None) => size(text),
+        (Some(Value::Number(bytes)), None) => parse_size(&bytes.to_string()),
+        (Some(Value::String(text)), None) => parse_size(text),
         (None, Some(times)) if times >= 0.0 => {
             Ok((call.mgmt.broker.node.memory.usable_bytes.read() as f64 * times) as u64)
         }
@@ -97,9 +98,4 @@ fn control<'a>(call: &'a Call<'_>) -> Result<&'a Control, Refusal> {
 fn value(call: &Call<'_>) -> Result<Value, Refusal> {
     let value = call.object()?.remove("value");
     value.ok_or_else(|| Refusal::bad_request("[{key_missing,value}]"))
-}
-
-/// So many bytes; RabbitMQ's units are taken as well as the configuration's.
-fn size(text: &str) -> Result<u64, String> {
-    unit::parse_size(text)
 }
