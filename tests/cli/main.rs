@@ -104,8 +104,18 @@ impl Drop for Broker {
     }
 }
 
+/// What a broker of the tests is told unless its test says otherwise: small files, and no alarm on a disk that is nearly
+/// full.
+const SMALL: [(&str, &str); 2] =
+    [("SLUICEMQ_STORAGE_SLOT_BYTES", "1MiB"), ("SLUICEMQ_STORAGE_DISK_FREE_LIMIT", "1MiB")];
+
 impl Broker {
     pub(crate) fn start(command: &mut Command) -> Self {
+        for (variable, value) in SMALL {
+            if command.get_envs().all(|(set, _)| set != variable) {
+                command.env(variable, value);
+            }
+        }
         let started = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut process = started.expect("the binary starts");
         let log = BufReader::new(process.stderr.take().expect("piped"));

@@ -19,7 +19,8 @@ use tokio::task::JoinHandle;
 /// The variable that names another broker to test.
 const TARGET_VARIABLE: &str = "SLUICEMQ_WIRE_TARGET";
 
-/// Small, so that a test meets what happens when the log goes on in its next file.
+/// Small, so that a test meets what happens when the log goes on in its next file. What must be free is as little, so that
+/// a disk that is nearly full raises no alarm.
 const SLOT_BYTES: u64 = 1 << 20;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("threads can be started"));
@@ -118,6 +119,7 @@ impl OwnBroker {
             Config { listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()], ..Config::default() };
         config.data_dir = Some(fresh_data_dir());
         config.storage.slot_bytes = SLOT_BYTES;
+        config.storage.disk_free_limit = Some(SLOT_BYTES);
         change(&mut config);
         config.validate().expect("a test configures what is valid");
         let _runtime = RUNTIME.enter();
