@@ -247,3 +247,70 @@ fn nothing_is_made_of_definitions_of_which_one_cannot_be() {
         assert_eq!(node.change("POST", "/api/definitions", &body).0, 400, "{body}");
     }
 }
+
+#[test]
+fn what_cannot_be_made_is_told_before_anything_is_made() {
+    let node = Node::start();
+    let queue = json!([{"name": "q", "vhost": "/", "durable": true}]);
+    let user = json!({"name": "u", "tags": "", "password_hash": ""});
+    for (list, wrong) in [
+        ("users", json!({"name": "rmq-cli", "tags": ""})),
+        ("users", json!({"name": "u", "tags": "", "limits": {"max-queues": 1}})),
+        ("vhosts", json!({"name": "v", "default_queue_type": "stream"})),
+        ("vhosts", json!({"name": "v", "tags": ["\n"]})),
+        ("permissions", json!({"user": "nobody", "vhost": "/", "configure": "", "write": "", "read": ""})),
+        ("permissions", json!({"user": "plain", "vhost": "none", "configure": "", "write": "", "read": ""})),
+        (
+            "topic_permissions",
+            json!({"user": "plain", "vhost": "none", "exchange": "x", "write": "", "read": ""}),
+        ),
+        ("global_parameters", json!({"name": "", "value": 1})),
+        ("policies", json!({"name": "p", "vhost": "none", "pattern": "", "definition": {"max-length": 1}})),
+        ("parameters", json!({"name": "p", "vhost": "/", "component": "federation-upstream", "value": {}})),
+        (
+            "parameters",
+            json!({"name": "limits", "vhost": "/", "component": "vhost-limits", "value": {"x": 1}}),
+        ),
+        ("parameters", json!({"name": "p", "vhost": "/", "component": "operator_policy", "value": {}})),
+        ("queues", json!({"name": "r", "vhost": "none"})),
+        ("exchanges", json!({"name": "x", "vhost": "/", "type": "none"})),
+        ("exchanges", json!({"name": "amq.x", "vhost": "/", "type": "topic"})),
+        (
+            "exchanges",
+            json!({"name": "x", "vhost": "/", "type": "topic", "arguments": {"alternate-exchange": 1}}),
+        ),
+        (
+            "bindings",
+            json!({"source": "x", "vhost": "none", "destination": "q", "destination_type": "queue"}),
+        ),
+    ] {
+        let mut all = json!({"users": [user], "queues": queue});
+        let before = all[list].as_array().cloned().unwrap_or_default();
+        all[list] = before.into_iter().chain([wrong.clone()]).collect();
+        let (status, text) = node.change("POST", "/api/definitions", &all);
+        assert_eq!((status, text.contains(&format!("{list}["))), (400, true), "{wrong}: {text}");
+        assert_eq!(node.ask("GET", "/api/users/u", Some("guest:guest")).status, 404, "{wrong}");
+        assert_eq!(node.ask("GET", "/api/queues/%2F/q", Some("guest:guest")).status, 404, "{wrong}");
+    }
+}
+
+#[test]
+fn what_is_there_already_stays_as_it_is_when_definitions_come() {
+    let node = Node::start();
+    create(&node, "PUT", "/api/queues/%2F/q", &json!({"arguments": {"x-max-length": 5}}));
+    create(&node, "PUT", "/api/exchanges/%2F/x", &json!({"type": "fanout"}));
+    let all = json!({
+        "queues": [{"name": "q", "vhost": "/", "durable": true, "arguments": {}}],
+        "exchanges": [
+            {"name": "x", "vhost": "/", "type": "topic"},
+            {"name": "amq.topic", "vhost": "/", "type": "topic"},
+        ],
+        "bindings": [
+            {"source": "x", "vhost": "/", "destination": "q", "destination_type": "queue", "routing_key": "k"},
+        ],
+    });
+    update(&node, "POST", "/api/definitions", &all);
+    assert_eq!(node.get("/api/queues/%2F/q")["arguments"], json!({"x-max-length": 5}));
+    assert_eq!(node.get("/api/exchanges/%2F/x")["type"], "fanout");
+    assert_eq!(node.get("/api/bindings/%2F/e/x/q/q").as_array().map(Vec::len), Some(1));
+}

@@ -28,7 +28,7 @@ use thiserror::Error;
 pub use self::parameters::Parameters;
 pub use self::policies::{PolicyRequest, check_policy};
 pub use self::seed::SeedError;
-pub use self::users::PasswordChange;
+pub use self::users::{PasswordChange, check_user, check_user_limits};
 pub use self::vhosts::VhostRequest;
 use crate::auth::password::PasswordError;
 use crate::broker::Broker;

@@ -35,6 +35,10 @@ pub const VHOST_LIMITS: &str = "vhost-limits";
 pub const LIMITS: &str = "limits";
 /// Messages that the broker moves itself: `transfer` acts on it.
 pub const SHOVEL: &str = "shovel";
+/// How many connections there may be, of a virtual host or a user.
+pub(super) const CONNECTIONS_MAX: &str = "max-connections";
+/// How many queues there may be in a virtual host.
+pub(super) const QUEUES_MAX: &str = "max-queues";
 /// Under this key lies a value that is no table.
 const VALUE: &str = "value";
 
@@ -233,10 +237,7 @@ impl Broker {
     /// # Errors
     /// A name or a value that cannot be.
     pub fn set_global_parameter(&self, name: &str, value: Field<'_>) -> Result<Undertaking, AdminError> {
-        check_name(name)?;
-        let mut table = TableBuf::new();
-        table.insert(VALUE, value);
-        check_value(table.as_table())?;
+        let table = checked_global(name, value)?;
         Ok(self.change_parameters().set(of_broker(GLOBAL, name), table.as_table(), || {}))
     }
 
@@ -259,9 +260,7 @@ impl Broker {
         name: &str,
         value: Table<'_>,
     ) -> Result<Undertaking, AdminError> {
-        check_component(component)?;
-        check_name(name)?;
-        check_value(value)?;
+        check_parameter(component, name, value)?;
         if component == VHOST_LIMITS {
             return self.set_vhost_limits(vhost, value);
         }
@@ -291,6 +290,29 @@ impl Broker {
 /// What [`Broker::set_global_parameter`] was given.
 pub fn global_value(kept: &Kept) -> Field<'_> {
     kept.value().get(VALUE).unwrap_or(Field::Void)
+}
+
+/// What is kept of a value of the whole broker, if there can be one of this name.
+///
+/// # Errors
+/// A name or a value that cannot be.
+pub fn checked_global(name: &str, value: Field<'_>) -> Result<TableBuf, AdminError> {
+    check_name(name)?;
+    let mut table = TableBuf::new();
+    table.insert(VALUE, value);
+    check_value(table.as_table())?;
+    Ok(table)
+}
+
+/// Whether [`Broker::set_parameter`] keeps this in a virtual host that is there.
+///
+/// # Errors
+/// A component that is not one of these, or a name or a value that cannot be.
+pub fn check_parameter(component: &str, name: &str, value: Table<'_>) -> Result<(), AdminError> {
+    check_component(component)?;
+    check_name(name)?;
+    check_value(value)?;
+    if component == VHOST_LIMITS { check_vhost_limits(value) } else { Ok(()) }
 }
 
 pub(super) fn check_value(value: Table<'_>) -> Result<(), AdminError> {
@@ -329,6 +351,11 @@ pub(super) fn with_limit(before: Option<&Kept>, name: &str, value: Option<i64>) 
         limits.insert(name, Field::I64(value));
     }
     limits
+}
+
+/// Whether these can be a virtual host's limits.
+pub(super) fn check_vhost_limits(limits: Table<'_>) -> Result<(), AdminError> {
+    check_limits(limits, &[QUEUES_MAX, CONNECTIONS_MAX], "limits")
 }
 
 /// Whether all of these are limits of these names.

@@ -6,7 +6,8 @@ use crate::auth::password::{Hashing, PasswordError, PasswordHash};
 use crate::auth::users::{Profile, User};
 use crate::broker::Broker;
 use crate::broker::admin::parameters::{
-    self, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS, check_limits, limit, of_broker, with_limit,
+    self, CONNECTIONS_MAX, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS, check_limits, limit, of_broker,
+    with_limit,
 };
 use crate::broker::admin::{AdminError, Undertaking, check_name};
 use crate::broker::login::LOCAL_ADMINISTRATOR;
@@ -16,7 +17,6 @@ use crate::protocol::table::{ArrayBuf, Table, TableBuf};
 /// A user has no more tags, and none is longer.
 const TAGS_MAX: usize = 100;
 
-const CONNECTIONS_MAX: &str = "max-connections";
 const CHANNELS_MAX: &str = "max-channels";
 
 /// What becomes of a user's password.
@@ -41,14 +41,7 @@ impl Broker {
         password: &PasswordChange,
         tags: &[String],
     ) -> Result<Undertaking, AdminError> {
-        check_name(name)?;
-        if name == LOCAL_ADMINISTRATOR {
-            let reason = format!("'{name}' is whoever comes by the socket of this machine's administrator");
-            return Err(AdminError::Name(reason));
-        }
-        if tags.len() > TAGS_MAX || tags.iter().any(|tag| check_name(tag).is_err()) {
-            return Err(AdminError::Invalid(format!("{TAGS_MAX} tags of 255 bytes at most")));
-        }
+        check_user(name, tags)?;
         let mut changing = self.change_parameters();
         let user = self.users.get(name);
         let password = match password {
@@ -90,7 +83,7 @@ impl Broker {
     /// # Errors
     /// A limit that is not one of these or no number, or [`AdminError::NotFound`].
     pub fn set_user_limits(&self, name: &str, limits: Table<'_>) -> Result<Undertaking, AdminError> {
-        check_limits(limits, &[CONNECTIONS_MAX, CHANNELS_MAX], "user-limits")?;
+        check_user_limits(limits)?;
         let mut changing = self.change_parameters();
         let user = self.users.get(name).ok_or(AdminError::NotFound)?;
         Ok(changing.set(of_broker(USER_LIMITS, name), limits, || apply_limits(&user, limits)))
@@ -109,7 +102,7 @@ impl Broker {
         let mut changing = self.change_parameters();
         let user = self.users.get(name).ok_or(AdminError::NotFound)?;
         let limits = with_limit(self.parameters.get("", USER_LIMITS, name).as_ref(), limit, value);
-        check_limits(limits.as_table(), &[CONNECTIONS_MAX, CHANNELS_MAX], "user-limits")?;
+        check_user_limits(limits.as_table())?;
         let apply = || apply_limits(&user, limits.as_table());
         changing.replace(of_broker(USER_LIMITS, name), limits.as_table(), apply)
     }
@@ -140,6 +133,30 @@ impl Broker {
             apply_limits(&user, kept.value());
         }
     }
+}
+
+/// Whether there can be such a user.
+///
+/// # Errors
+/// A name or tags that cannot be.
+pub fn check_user(name: &str, tags: &[String]) -> Result<(), AdminError> {
+    check_name(name)?;
+    if name == LOCAL_ADMINISTRATOR {
+        let reason = format!("'{name}' is whoever comes by the socket of this machine's administrator");
+        return Err(AdminError::Name(reason));
+    }
+    if tags.len() > TAGS_MAX || tags.iter().any(|tag| check_name(tag).is_err()) {
+        return Err(AdminError::Invalid(format!("{TAGS_MAX} tags of 255 bytes at most")));
+    }
+    Ok(())
+}
+
+/// Whether these can be a user's limits.
+///
+/// # Errors
+/// One that is not known, or no number.
+pub fn check_user_limits(limits: Table<'_>) -> Result<(), AdminError> {
+    check_limits(limits, &[CONNECTIONS_MAX, CHANNELS_MAX], "user-limits")
 }
 
 fn apply_limits(user: &Arc<User>, limits: Table<'_>) {

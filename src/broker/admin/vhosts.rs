@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::broker::Broker;
 use crate::broker::admin::parameters::{
-    Kept, LIMITS, PERMISSION, TOPIC_PERMISSION, VHOST, VHOST_LIMITS, check_limits, check_value, limit,
-    of_broker, with_limit,
+    CONNECTIONS_MAX, Kept, LIMITS, PERMISSION, QUEUES_MAX, TOPIC_PERMISSION, VHOST, VHOST_LIMITS,
+    check_value, check_vhost_limits, limit, of_broker, with_limit,
 };
 use crate::broker::admin::{AdminError, Rest, Undertaking, check_name};
 use crate::broker::vhost::Vhost;
@@ -16,9 +16,6 @@ use crate::message::place::Lsn;
 use crate::protocol::field::Field;
 use crate::protocol::table::{ArrayBuf, Table, TableBuf};
 use crate::queue::settings::QueueKind;
-
-const QUEUES_MAX: &str = "max-queues";
-const CONNECTIONS_MAX: &str = "max-connections";
 
 /// So many objects of a virtual host that goes are ended in one step.
 const ENDED_PER_STEP: usize = 100;
@@ -32,6 +29,32 @@ pub struct VhostRequest<'a> {
     pub tags: Vec<String>,
     /// The kind of a queue that is declared without one.
     pub default_queue_type: Option<&'a str>,
+}
+
+impl VhostRequest<'_> {
+    /// What is kept of a virtual host that this describes, if there can be one of this name.
+    ///
+    /// # Errors
+    /// A name, a tag or a kind of queue that cannot be.
+    pub fn checked(&self, name: &str) -> Result<TableBuf, AdminError> {
+        check_name(name)?;
+        self.tags.iter().try_for_each(|tag| check_name(tag))?;
+        let kind = self.default_queue_type.unwrap_or_default();
+        let mut tags = ArrayBuf::new();
+        for tag in &self.tags {
+            tags.push(Field::LongStr(tag.as_bytes()));
+        }
+        let mut value = TableBuf::new();
+        value
+            .insert("description", Field::LongStr(self.description.as_bytes()))
+            .insert("tags", Field::Array(tags.as_array()))
+            .insert("default_queue_type", Field::LongStr(kind.as_bytes()));
+        check_value(value.as_table())?;
+        match kind {
+            "" | "classic" | "quorum" | "undefined" => Ok(value),
+            _ => Err(AdminError::Invalid(format!("unsupported queue type '{kind}'"))),
+        }
+    }
 }
 
 /// A virtual host that is being deleted.
@@ -54,22 +77,7 @@ impl Broker {
     /// # Errors
     /// A name, a tag or a kind of queue that cannot be, or that it is just being deleted.
     pub fn put_vhost(&self, name: &str, request: &VhostRequest<'_>) -> Result<Undertaking, AdminError> {
-        check_name(name)?;
-        request.tags.iter().try_for_each(|tag| check_name(tag))?;
-        let kind = request.default_queue_type.unwrap_or_default();
-        let mut tags = ArrayBuf::new();
-        for tag in &request.tags {
-            tags.push(Field::LongStr(tag.as_bytes()));
-        }
-        let mut value = TableBuf::new();
-        value
-            .insert("description", Field::LongStr(request.description.as_bytes()))
-            .insert("tags", Field::Array(tags.as_array()))
-            .insert("default_queue_type", Field::LongStr(kind.as_bytes()));
-        check_value(value.as_table())?;
-        if !matches!(kind, "" | "classic" | "quorum" | "undefined") {
-            return Err(AdminError::Invalid(format!("unsupported queue type '{kind}'")));
-        }
+        let value = request.checked(name)?;
         let mut changing = self.change_parameters();
         if self.vhost(name).is_some_and(|vhost| vhost.is_closing()) {
             return Err(AdminError::Invalid(format!("vhost '{name}' is being deleted")));
@@ -96,7 +104,7 @@ impl Broker {
     /// # Errors
     /// A limit that is not one of these or no number, or [`AdminError::NotFound`].
     pub fn set_vhost_limits(&self, name: &str, limits: Table<'_>) -> Result<Undertaking, AdminError> {
-        check_limits(limits, &[QUEUES_MAX, CONNECTIONS_MAX], "limits")?;
+        check_vhost_limits(limits)?;
         let mut changing = self.change_parameters();
         let vhost = self.vhost(name).ok_or(AdminError::NotFound)?;
         Ok(changing.set(limits_of(name), limits, || apply_limits(&vhost, limits)))
@@ -115,7 +123,7 @@ impl Broker {
         let mut changing = self.change_parameters();
         let vhost = self.vhost(name).ok_or(AdminError::NotFound)?;
         let limits = with_limit(self.parameters.get(name, VHOST_LIMITS, LIMITS).as_ref(), limit, value);
-        check_limits(limits.as_table(), &[QUEUES_MAX, CONNECTIONS_MAX], "limits")?;
+        check_vhost_limits(limits.as_table())?;
         changing.replace(limits_of(name), limits.as_table(), || apply_limits(&vhost, limits.as_table()))
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::auth::permissions::Access;
 use crate::broker::arguments::{self, Equivalence};
-use crate::broker::error::{BrokerError, ResourceKind};
+use crate::broker::error::{BrokerError, Resource, ResourceKind};
 use crate::broker::exchange::{Exchange, ExchangeProperties};
 use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_new_name};
@@ -41,6 +41,34 @@ pub struct ExchangeRequest<'a> {
     pub internal: bool,
     /// Its arguments.
     pub arguments: Table<'a>,
+}
+
+impl ExchangeRequest<'_> {
+    /// Whether there can be such an exchange in this virtual host, where none is of its name.
+    ///
+    /// # Errors
+    /// What [`Vhost::declare_exchange`] refuses of any virtual host and user.
+    pub fn check(&self, vhost: &Arc<str>) -> Result<(), BrokerError> {
+        let kind = self.known_kind()?;
+        if self.name.is_empty() {
+            return Err(BrokerError::DefaultExchange);
+        }
+        check_new_name(ResourceKind::Exchange, self.name)?;
+        let (name, vhost) = (self.name.to_owned(), Arc::clone(vhost));
+        arguments::alternate_exchange(
+            self.arguments,
+            &Resource { kind: ResourceKind::Exchange, name, vhost },
+        )?;
+        self.check_arguments(kind)
+    }
+
+    fn known_kind(&self) -> Result<ExchangeKind, BrokerError> {
+        self.kind.parse().map_err(|_| BrokerError::UnknownExchangeType(self.kind.to_owned()))
+    }
+
+    fn check_arguments(&self, kind: ExchangeKind) -> Result<(), BrokerError> {
+        kind.check_arguments(self.arguments).map_err(|error| BrokerError::Precondition(error.to_string()))
+    }
 }
 
 impl Vhost {
@@ -81,8 +109,7 @@ impl Vhost {
     /// # Errors
     /// Every refusal of exchange.declare.
     pub fn declare_exchange(&self, actor: &Actor, request: &ExchangeRequest<'_>) -> Result<Lsn, BrokerError> {
-        let kind: ExchangeKind =
-            request.kind.parse().map_err(|_| BrokerError::UnknownExchangeType(request.kind.to_owned()))?;
+        let kind = request.known_kind()?;
         if request.name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
@@ -104,8 +131,7 @@ impl Vhost {
             self.check_access(actor, Access::Read, ResourceKind::Exchange, request.name)?;
             self.check_access(actor, Access::Write, ResourceKind::Exchange, alternate)?;
         }
-        kind.check_arguments(request.arguments)
-            .map_err(|error| BrokerError::Precondition(error.to_string()))?;
+        request.check_arguments(kind)?;
         self.insert_exchange(request, kind, alternate);
         Ok(self.answer_about(request.durable))
     }

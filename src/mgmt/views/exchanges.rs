@@ -70,6 +70,19 @@ pub(crate) struct ExchangeBody {
     arguments: TableBuf,
 }
 
+impl ExchangeBody {
+    fn request<'a>(&'a self, name: &'a str) -> ExchangeRequest<'a> {
+        ExchangeRequest {
+            name,
+            kind: &self.kind,
+            durable: self.durable,
+            auto_delete: self.auto_delete,
+            internal: self.internal,
+            arguments: self.arguments.as_table(),
+        }
+    }
+}
+
 /// Reads it.
 ///
 /// # Errors
@@ -82,6 +95,16 @@ pub(crate) fn read(body: &Map<String, Value>) -> Result<ExchangeBody, Refusal> {
         internal: change::flag(body, "internal", false)?,
         arguments: json::arguments(body)?,
     })
+}
+
+/// Whether an object describes an exchange of this name that there can be.
+///
+/// # Errors
+/// What is missing or wrong.
+pub(crate) fn check(vhost: &str, name: &str, body: &Map<String, Value>) -> Result<(), Refusal> {
+    change::check_length(name)?;
+    let body = read(body)?;
+    Ok(body.request(name).check(&vhost.into())?)
 }
 
 /// Declares an exchange.
@@ -97,13 +120,11 @@ pub(crate) fn put_this(
     name: &str,
     body: &Map<String, Value>,
 ) -> Result<Answer, Refusal> {
-    let ExchangeBody { kind, durable, auto_delete, internal, arguments } = read(body)?;
+    let body = read(body)?;
     let vhost = call.mgmt.broker.vhost(vhost).ok_or_else(Refusal::not_found)?;
     change::check_length(name)?;
     let is_new = vhost.exchange(name).is_none();
-    let arguments = arguments.as_table();
-    let request = ExchangeRequest { name, kind: &kind, durable, auto_delete, internal, arguments };
-    let after = vhost.declare_exchange(actor, &request)?;
+    let after = vhost.declare_exchange(actor, &body.request(name))?;
     Ok(Answer::changed(change::status(is_new), after))
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::auth::password::{Hashing, PasswordHash};
 use crate::auth::sasl::Credentials;
 use crate::broker::admin::parameters::{Kept, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS};
-use crate::broker::admin::{AdminError, PasswordChange};
+use crate::broker::admin::{AdminError, PasswordChange, check_user, check_user_limits};
 use crate::clock::Now;
 use crate::config::Secret;
 use crate::message::place::Lsn;
@@ -15,6 +15,7 @@ use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::change;
 use crate::mgmt::{json, listing};
+use crate::protocol::table::TableBuf;
 
 /// All users.
 pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Refusal> {
@@ -60,12 +61,28 @@ pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
 /// Makes or changes a user as this object says.
 pub(crate) fn put_this(call: &Call<'_>, name: &str, body: &Map<String, Value>) -> Result<Answer, Refusal> {
     let (password, tags) = read(body)?;
+    let limits = limits(body)?;
     let mut answer = change::done(call, call.mgmt.broker.put_user(name, &password, &tags))?;
-    if let Some(Value::Object(limits)) = body.get("limits").filter(|limits| limits != &&json!({})) {
-        let limits = json::to_table(limits)?;
+    if !limits.as_table().is_empty() {
         answer.after = change::done(call, call.mgmt.broker.set_user_limits(name, limits.as_table()))?.after;
     }
     Ok(answer)
+}
+
+/// Whether an object describes a user of this name whom there can be.
+///
+/// # Errors
+/// What is missing or wrong.
+pub(crate) fn check(name: &str, body: &Map<String, Value>) -> Result<(), Refusal> {
+    check_user(name, &read(body)?.1)?;
+    Ok(check_user_limits(limits(body)?.as_table())?)
+}
+
+fn limits(body: &Map<String, Value>) -> Result<TableBuf, Refusal> {
+    match body.get("limits") {
+        Some(Value::Object(limits)) => json::to_table(limits),
+        _ => Ok(TableBuf::new()),
+    }
 }
 
 /// What an object says about a user.

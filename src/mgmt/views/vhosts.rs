@@ -60,23 +60,31 @@ pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
 
 /// Makes or changes a virtual host as this object says. One that is there stays as it is when nothing is said.
 pub(crate) fn put_this(call: &Call<'_>, name: &str, body: &Map<String, Value>) -> Result<Answer, Refusal> {
-    let meta = body.get("metadata").and_then(Value::as_object);
-    let said = |key: &str| body.get(key).or_else(|| meta.and_then(|meta| meta.get(key)));
-    let is_silent = ["description", "tags", "default_queue_type"].iter().all(|key| said(key).is_none());
+    let is_silent = ["description", "tags", "default_queue_type"].iter().all(|key| said(body, key).is_none());
     if is_silent && call.mgmt.broker.vhost(name).is_some_and(|vhost| !vhost.is_closing()) {
         return Ok(Answer::done(Lsn::default()));
     }
-    let tags = match said("tags") {
+    change::done(call, call.mgmt.broker.put_vhost(name, &read(body)))
+}
+
+/// What an object says of a virtual host; definitions say it twice.
+fn said<'a>(body: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    let of_metadata = || body.get("metadata").and_then(|metadata| metadata.get(key));
+    body.get(key).or_else(of_metadata)
+}
+
+/// The virtual host that an object describes.
+pub(crate) fn read(body: &Map<String, Value>) -> VhostRequest<'_> {
+    let tags = match said(body, "tags") {
         Some(Value::String(text)) => {
             text.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect()
         }
         Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
     };
-    let description = said("description").and_then(Value::as_str).unwrap_or_default();
-    let default_queue_type = said("default_queue_type").and_then(Value::as_str);
-    let request = VhostRequest { description, tags, default_queue_type };
-    change::done(call, call.mgmt.broker.put_vhost(name, &request))
+    let description = said(body, "description").and_then(Value::as_str).unwrap_or_default();
+    let default_queue_type = said(body, "default_queue_type").and_then(Value::as_str);
+    VhostRequest { description, tags, default_queue_type }
 }
 
 /// Deletes a virtual host with all that is in it, and closes its connections.
