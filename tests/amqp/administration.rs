@@ -15,6 +15,7 @@ use sluicemq::protocol::table::{Table, TableBuf};
 use crate::dead_letters::story;
 use crate::harness::broker::OwnBroker;
 use crate::harness::client::Client;
+use crate::harness::content::properties;
 use crate::harness::login::Login;
 use crate::harness::methods::{exchange_declare, publish, queue_bind, queue_declare, queue_unbind};
 use crate::rules::table;
@@ -76,6 +77,26 @@ fn permissions_that_go_are_missed_by_the_next_method() {
     finish(&own, own.broker.delete_user("alice"));
     let get = Method::BasicGet(BasicGet { queue: "q", no_ack: true });
     client.check_channel_close(&get, 403, &refused("read", "queue 'q'"));
+}
+
+#[test]
+fn who_may_no_longer_speak_for_others_does_not() {
+    let (own, mut client) = with_alice();
+    client.declare(queue_declare("q"));
+    let tag = |tags: &[&str]| {
+        let tags: Vec<_> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        finish(&own, own.broker.put_user("alice", &PasswordChange::Keep, &tags));
+    };
+    let for_bob = properties(|properties| _ = properties.user_id("bob"));
+    tag(&["impersonator"]);
+    for body in ["1", "2"] {
+        client.publish_as(publish("", "q"), &for_bob, body.as_bytes());
+        assert_eq!(client.take("q").text(), body);
+    }
+    tag(&[]);
+    client.publish_as(publish("", "q"), &for_bob, b"3");
+    let text = "PRECONDITION_FAILED - user_id property set to 'bob' but authenticated user was 'alice'";
+    client.expect_channel_close((60, 40), 406, text);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(super) fn marks(properties: &Properties<'_>, blind: bool) -> Marks {
 /// Checks expiration and, where it is known who publishes, user-id.
 pub(super) fn check(properties: &Properties<'_>, user: Option<&User>) -> Result<(), Refusal> {
     if let (Some(claimed), Some(user)) = (properties.user_id(), user)
-        && claimed != user.name.as_bytes()
+        && is_for_another(properties, user)
         && !user.has_tag("impersonator")
     {
         return Err(Refusal::precondition(format!(
@@ -47,6 +47,11 @@ pub(super) fn check(properties: &Properties<'_>, user: Option<&User>) -> Result<
         Some(expiration) => check_expiration(expiration),
         None => Ok(()),
     }
+}
+
+/// Whether somebody else is named as the one who publishes, which a user may do as long as they have a tag for it.
+pub(super) fn is_for_another(properties: &Properties<'_>, user: &User) -> bool {
+    properties.user_id().is_some_and(|claimed| claimed != user.name.as_bytes())
 }
 
 /// Asked last, as RabbitMQ does: of several faults one is named.
