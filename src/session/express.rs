@@ -24,7 +24,7 @@ impl Running {
         {
             let before = *at;
             match rest.first_chunk() {
-                Some(&[1, _, _, _, _, _, _, 0, 60, 0, 40]) if !self.is_blocked() => {
+                Some(&[1, _, _, _, _, _, _, 0, 60, 0, 40]) if !self.holds_content() => {
                     self.take_publishes(input, at)?;
                 }
                 Some(&[1, _, _, _, _, _, _, 0, 60, 0, 80]) => self.take_acks(rest, at)?,

@@ -233,7 +233,7 @@ impl Session {
 
     fn waits_with(&mut self, is_content: impl FnOnce() -> bool) -> bool {
         match &mut self.phase {
-            Phase::Running(running) if running.is_blocked() => running.waits_with(is_content()),
+            Phase::Running(running) if running.holds_content() => running.waits_with(is_content()),
             _ => false,
         }
     }

@@ -160,6 +160,12 @@ impl Running {
         self.is_blocked
     }
 
+    /// Whether its messages wait for the end of an alarm. Not those that are only moved: they are in memory already, and
+    /// their source is rid of them when they have arrived.
+    pub fn holds_content(&self) -> bool {
+        self.is_blocked && !self.link.moves_only
+    }
+
     /// During an alarm: what comes next is a part of a message, or is not. Whether it is left where it is.
     pub fn waits_with(&mut self, is_content: bool) -> bool {
         self.is_at_content = is_content;

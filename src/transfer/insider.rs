@@ -144,9 +144,15 @@ impl Insider {
         }
     }
 
-    /// What was said and not yet taken, in bytes: an alarm, or work that is not done, keeps it from being.
+    /// What was said and not yet taken, in bytes: work that is not done keeps it from being, and of who does not only move
+    /// messages an alarm.
     pub fn untold_bytes(&self) -> usize {
         self.input.len()
+    }
+
+    /// Whether it has published during an alarm that is not over; it is woken when that is.
+    pub fn is_blocked(&self) -> bool {
+        self.session.is_blocked()
     }
 
     /// One turn: what was said is taken, as far as the turn goes, and what waits is done.

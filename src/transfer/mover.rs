@@ -5,8 +5,8 @@
 //! ```
 //!
 //! What is taken and not answered by the destination is bounded, in messages and in bytes: beyond it nothing is heard of the
-//! source, which then holds back. While an alarm keeps the destination from listening, nothing is taken either. What is
-//! refused, or goes nowhere, is tried again after a pause, or stays at the source where each message has one chance.
+//! source, which then holds back. During an alarm what was taken arrives, and nothing more is taken. What is refused, or
+//! goes nowhere, is tried again after a pause, or stays at the source where each message has one chance.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -264,6 +264,7 @@ impl Mover {
         self.flights.len() < usize::from(self.plan.prefetch.max(1))
             && self.flights.bytes() < BYTES_MAX
             && self.sink.untold_bytes() < TOLD_BYTES_MAX
+            && !self.sink.is_blocked()
             && !self.memory.refuses_transfers()
     }
 

@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use crate::broker::Broker;
 use crate::broker::alarms::HOLD;
+use crate::broker::memory::Memory;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::protocol::field::Field;
 use crate::protocol::methods::{BasicAck, BasicGet, BasicPublish, Method, QueueDeclare};
 use crate::protocol::properties::PropertiesBuf;
 use crate::protocol::table::{Table, TableBuf};
+use crate::storage::disk::simulated::SimulatedDisk;
+use crate::storage::log::LogOptions;
 use crate::transfer::TRANSFERS_MAX;
 use crate::transfer::board::{Board, Full, Transfer};
 use crate::transfer::insider::{Insider, Purpose};
 use crate::transfer::job::{Job, Pace, State};
-use crate::transfer::message::Stamp;
+use crate::transfer::message::{Stamp, Written};
 use crate::transfer::plan::{AckMode, End, From, Intake, Plan, To};
 use crate::transfer::redrive::Choice;
 use crate::transfer::shovel;
@@ -35,7 +38,18 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let broker = Arc::new(Broker::new(Arc::new(Config::default()), WATERMARK, u64::MAX).unwrap());
+        Self::of(Broker::new(Arc::new(Config::default()), WATERMARK, u64::MAX).unwrap())
+    }
+
+    /// One whose log is durable only as far as somebody has asked.
+    fn with_disk() -> Self {
+        let (disk, memory) = (Arc::new(SimulatedDisk::new()), Memory::new(WATERMARK, u64::MAX));
+        let options = LogOptions { slot_bytes: 1 << 20, ..LogOptions::default() };
+        Self::of(Broker::open(Arc::new(Config::default()), disk, options, memory).unwrap().0)
+    }
+
+    fn of(broker: Broker) -> Self {
+        let broker = Arc::new(broker);
         let now = Now::read();
         let guest = broker.users.get("guest").unwrap();
         let client = Insider::connect(&broker, &guest, "/", "", Purpose::Errand, now);
@@ -46,6 +60,8 @@ impl World {
     /// Says something and hears until an answer is the one, which tells what it does.
     fn ask<T>(&mut self, method: &Method<'_>, answer: impl Fn(&Method<'_>, &[u8]) -> Option<T>) -> T {
         self.client.tell(method);
+        self.client.turn(self.now);
+        self.broker.node.log.commit_once().unwrap();
         self.client.turn(self.now);
         while let Some(heard) = self.client.hear(self.now) {
             if let Some(told) = heard.method().and_then(|method| answer(&method, &heard.body)) {
@@ -225,6 +241,34 @@ fn what_a_full_queue_refuses_is_tried_again_after_a_pause() {
 }
 
 #[test]
+fn one_that_is_ended_while_it_is_refused_waits_for_what_is_on_its_way_and_tries_no_more() {
+    let mut world = World::with_disk();
+    let mut full = TableBuf::new();
+    full.insert("x-max-length", Field::I64(1)).insert("x-overflow", Field::LongStr(b"reject-publish"));
+    world.declare("from", Table::EMPTY);
+    world.declare("full", full.as_table());
+    ["full", "from"].iter().for_each(|queue| world.publish(queue, b"first"));
+    let stamp = Stamp { written: vec![Written::DeliveryMode(2)], ..Stamp::default() };
+    let (mut job, transfer) = world.begin(Plan { stamp, ..World::plan("full", Intake::All) });
+    let (pause, drain) = (Duration::from_secs(1), Duration::from_secs(5));
+    assert_eq!(world.run(&mut job), Pace::Wait(Some(world.now.instant + pause)));
+    assert_eq!(transfer.told.stand().complaint.unwrap(), "queue 'full' has refused a message");
+    // This one is taken, and not confirmed: nobody makes it durable.
+    assert!(world.take("full").is_some());
+    world.publish("from", b"second");
+    assert_eq!(world.run(&mut job), Pace::Wait(Some(world.now.instant + pause)));
+    transfer.told.stop();
+    let until = world.now.instant + drain;
+    assert_eq!(world.run(&mut job), Pace::Wait(Some(until)));
+    world.pass(pause);
+    assert_eq!(world.run(&mut job), Pace::Wait(Some(until)), "the time to try again is no reason for a turn");
+    world.pass(drain);
+    assert_eq!(world.run(&mut job), Pace::Over);
+    assert_eq!((transfer.told.stand().state, transfer.told.moved.read()), (State::Cancelled, 0));
+    assert_eq!(world.ready("from"), 2, "they are where they were");
+}
+
+#[test]
 fn during_an_alarm_little_is_taken_and_all_is_moved_when_it_is_over() {
     let mut world = World::new();
     world.declare("from", Table::EMPTY);
@@ -236,12 +280,17 @@ fn during_an_alarm_little_is_taken_and_all_is_moved_when_it_is_over() {
     assert!(matches!(world.run(&mut job), Pace::Wait(_)), "for what comes");
     assert_eq!(transfer.told.moved.read(), 50);
     (0..50).for_each(|_| world.publish("from", &large));
-    world.broker.node.memory.index.set(WATERMARK);
+    world.broker.node.memory.index.add(WATERMARK);
     world.broker.check_memory();
     assert!(matches!(world.run(&mut job), Pace::Wait(_)));
     let taken = transfer.told.looked.read() - 50;
     assert!((1..10).contains(&taken), "{taken} are taken");
-    world.broker.node.memory.index.set(0);
+    assert_eq!(
+        transfer.told.moved.read(),
+        50 + taken,
+        "what was taken only gives memory back when it has arrived"
+    );
+    world.broker.node.memory.index.sub(WATERMARK);
     world.broker.look_at_memory(world.now.instant);
     world.pass(HOLD);
     world.broker.look_at_memory(world.now.instant);
