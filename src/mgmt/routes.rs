@@ -80,6 +80,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Get, "/api/whoami", Management, Node, odds::whoami, "Who asks"),
     route(Get, "/api/extensions", Management, Node, odds::extensions, "Extensions of the management pages"),
     route(Get, "/api/feature-flags", Administrator, Node, odds::feature_flags, "Feature flags, all of which are enabled"),
+    route(Put, "/api/feature-flags/{name}/enable", Administrator, Node, odds::enable_feature_flag, "Enables a feature flag, which it is"),
     route(Get, "/api/deprecated-features", Administrator, Node, odds::deprecated_features, "Deprecated features"),
     route(Get, "/api/deprecated-features/used", Administrator, Node, odds::deprecated_features, "Those in use"),
     route(Get, "/api/auth", Everyone, Node, odds::auth, "How the management pages log in"),

@@ -202,6 +202,7 @@ const ROUTES: &[(&str, &str, For)] = &[
     ("delete", "/api/vhost-limits/{vhost}/{name}", Administrator),
     ("post", "/api/definitions", Administrator),
     ("post", "/api/definitions/{vhost}", AdministratorInVhost),
+    ("put", "/api/feature-flags/{name}/enable", Administrator),
     ("get", "/api/process", Administrator),
     ("get", "/api/process/environment", Administrator),
     ("put", "/api/process/memory-watermark", Administrator),

@@ -314,3 +314,10 @@ fn what_is_there_already_stays_as_it_is_when_definitions_come() {
     assert_eq!(node.get("/api/exchanges/%2F/x")["type"], "fanout");
     assert_eq!(node.get("/api/bindings/%2F/e/x/q/q").as_array().map(Vec::len), Some(1));
 }
+
+#[test]
+fn what_can_be_done_is_enabled_already() {
+    let node = Node::start();
+    update(&node, "PUT", "/api/feature-flags/quorum_queue/enable", &json!({"name": "quorum_queue"}));
+    refuse(&node, "PUT", "/api/feature-flags/none/enable", &json!({}), 400, "unsupported");
+}

@@ -1,5 +1,6 @@
 //! GET and DELETE /api/connections: who is connected, and sending them away.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -7,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::broker::outbox::Outbox;
-use crate::broker::presence::{Condition, Opened};
+use crate::broker::presence::{Condition, Ends, Opened};
 use crate::clock::Now;
 use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
@@ -128,17 +129,24 @@ pub(crate) fn pid(call: &Call<'_>, outbox: &Outbox, channel: u16) -> String {
 
 /// What others are told of one.
 pub(crate) fn ends(outbox: &Outbox) -> Value {
-    let ends = outbox.presence.ends();
-    json!({
-        "name": name(outbox),
-        "peer_host": ends.map(|ends| ends.peer.ip().to_string()),
-        "peer_port": ends.map(|ends| ends.peer.port()),
-    })
+    let peer = sides(outbox).peer;
+    json!({"name": name(outbox), "peer_host": peer.ip().to_string(), "peer_port": peer.port()})
+}
+
+/// Its two ends. What the broker opens itself has no socket, and is told as one of this machine's without a port, as those
+/// who read an address expect one.
+fn sides(outbox: &Outbox) -> Ends {
+    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    outbox.presence.ends().unwrap_or(Ends { peer: here, local: here })
 }
 
 fn shown(call: &Call<'_>, outbox: &Arc<Outbox>) -> Value {
     let presence = &outbox.presence;
-    let (ends, condition) = (presence.ends(), presence.condition());
+    let (Ends { peer, local }, condition) = (sides(outbox), presence.condition());
+    let (kind, protocol) = match presence.ends() {
+        Some(_) => ("network", "AMQP 0-9-1"),
+        None => ("direct", "Direct 0-9-1"),
+    };
     let alarms = &call.mgmt.broker.node.alarms;
     let state = match condition {
         Condition::Blocked => "blocked",
@@ -151,14 +159,14 @@ fn shown(call: &Call<'_>, outbox: &Arc<Outbox>) -> Value {
         "name": name(outbox),
         "pid": pid(call, outbox, 0),
         "node": call.mgmt.node,
-        "type": "network",
-        "protocol": "AMQP 0-9-1",
+        "type": kind,
+        "protocol": protocol,
         "state": state,
         "channels": presence.channel_count(),
-        "host": ends.map(|ends| ends.local.ip().to_string()),
-        "port": ends.map(|ends| ends.local.port()),
-        "peer_host": ends.map(|ends| ends.peer.ip().to_string()),
-        "peer_port": ends.map(|ends| ends.peer.port()),
+        "host": local.ip().to_string(),
+        "port": local.port(),
+        "peer_host": peer.ip().to_string(),
+        "peer_port": peer.port(),
         "recv_cnt": presence.reads.read(),
         "send_cnt": presence.writes.read(),
         "send_pend": 0,

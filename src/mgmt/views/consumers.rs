@@ -93,7 +93,7 @@ fn shown(call: &Call<'_>, found: &Found) -> Value {
         "arguments": json::table(&subscribed.arguments),
         "active": is_active,
         "activity_status": if is_active { "up" } else { "waiting" },
-        "consumer_timeout": (consumer.timeout.ms != u64::MAX).then_some(consumer.timeout.ms),
+        "consumer_timeout": if consumer.timeout.ms == u64::MAX { 0 } else { consumer.timeout.ms },
         "channel_details": of_channel,
     })
 }

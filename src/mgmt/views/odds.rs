@@ -47,6 +47,14 @@ pub(crate) fn extensions(_: &Call<'_>) -> Result<Answer, Refusal> {
     Ok(Answer::json(&json!([])))
 }
 
+/// One that is known is enabled already.
+pub(crate) fn enable_feature_flag(call: &Call<'_>) -> Result<Answer, Refusal> {
+    match FEATURE_FLAGS.contains(&call.part("name")) {
+        true => Ok(Answer::done(Lsn::default())),
+        false => Err(Refusal::bad_request("unsupported")),
+    }
+}
+
 /// All of them are enabled: there is nothing to switch.
 pub(crate) fn feature_flags(_: &Call<'_>) -> Result<Answer, Refusal> {
     let shown = |name: &&str| {

@@ -26,8 +26,6 @@ pub(crate) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
         "product_version": config.identity.version,
         "sluicemq_version": env!("CARGO_PKG_VERSION"),
         "cluster_name": config.identity.cluster_name,
-        "cluster_tags": [],
-        "node_tags": [],
         "default_queue_type": "classic",
         // Tools read these, and some refuse to go on without. There is no Erlang here.
         "erlang_version": "none",
