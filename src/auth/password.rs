@@ -6,6 +6,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use md5::Md5;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sha2::{Digest, Sha256, Sha512};
@@ -21,6 +22,9 @@ pub enum Hashing {
     Sha256,
     /// `rabbit_password_hashing_sha512`, for imports.
     Sha512,
+    /// `rabbit_password_hashing_md5`, of users from before RabbitMQ 3.6. It is found by trying: whoever keeps users says
+    /// whether it is taken.
+    Md5,
 }
 
 /// Why a password was not hashed or a hash not read.
@@ -33,7 +37,7 @@ pub enum PasswordError {
     #[error("no random bytes for a salt: {0}")]
     Salt(String),
     /// A function that is not one of [`Hashing`].
-    #[error("hashing algorithm {name:?} is not one of rabbit_password_hashing_sha256 and _sha512")]
+    #[error("hashing algorithm {name:?} is not one of rabbit_password_hashing_sha256, _sha512 and _md5")]
     Hashing {
         /// Its name, cut where it is long.
         name: String,
@@ -122,15 +126,17 @@ impl Hashing {
         match self {
             Self::Sha256 => "rabbit_password_hashing_sha256",
             Self::Sha512 => "rabbit_password_hashing_sha512",
+            Self::Md5 => "rabbit_password_hashing_md5",
         }
     }
 
     /// The one of this name; the first when it is empty.
     ///
     /// # Errors
-    /// Another one, MD5 among them.
+    /// Another one.
     pub fn from_name(name: &str) -> Result<Self, PasswordError> {
-        let known = [Self::Sha256, Self::Sha512].into_iter().find(|hashing| hashing.name() == name);
+        let known =
+            [Self::Sha256, Self::Sha512, Self::Md5].into_iter().find(|hashing| hashing.name() == name);
         match known {
             None if name.is_empty() => Ok(Self::Sha256),
             known => known.ok_or_else(|| PasswordError::Hashing { name: name.chars().take(100).collect() }),
@@ -141,19 +147,21 @@ impl Hashing {
         match self {
             Self::Sha256 => 32,
             Self::Sha512 => 64,
+            Self::Md5 => 16,
         }
     }
 
     fn digest(self, salt: [u8; SALT_BYTES], password: &[u8]) -> Box<[u8]> {
         match self {
-            Self::Sha256 => {
-                Sha256::new().chain_update(salt).chain_update(password).finalize().as_slice().into()
-            }
-            Self::Sha512 => {
-                Sha512::new().chain_update(salt).chain_update(password).finalize().as_slice().into()
-            }
+            Self::Sha256 => salted::<Sha256>(salt, password),
+            Self::Sha512 => salted::<Sha512>(salt, password),
+            Self::Md5 => salted::<Md5>(salt, password),
         }
     }
+}
+
+fn salted<H: Digest>(salt: [u8; SALT_BYTES], password: &[u8]) -> Box<[u8]> {
+    H::new().chain_update(salt).chain_update(password).finalize().as_slice().into()
 }
 
 #[cfg(test)]
@@ -162,6 +170,9 @@ mod tests {
 
     /// RabbitMQ's documentation computes this one: salt 908DC60A, password test12.
     const DOCUMENTED: &str = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR";
+
+    /// The same, with MD5.
+    const MD5: &str = "kI3GChNpte2FApYFXScl+0dIluk=";
 
     #[test]
     fn a_hash_from_rabbitmqs_documentation() {
@@ -176,6 +187,13 @@ mod tests {
         let (one, other) = (PasswordHash::hash(b"secret").unwrap(), PasswordHash::hash(b"secret").unwrap());
         assert_ne!(one.to_base64(), other.to_base64());
         assert!(one.verify(b"secret") && other.verify(b"secret"));
+    }
+
+    #[test]
+    fn md5_is_read_and_checked() {
+        let read = PasswordHash::from_base64(Hashing::Md5, MD5).unwrap();
+        assert!(read.verify(b"test12") && !read.verify(b"test13"));
+        assert_eq!(Hashing::from_name("rabbit_password_hashing_md5"), Ok(Hashing::Md5));
     }
 
     #[test]

@@ -46,7 +46,17 @@ impl Broker {
             return None;
         }
         let is_loopback = from.to_canonical().is_loopback();
-        match sasl::authenticate(&self.users, credentials, is_loopback) {
+        let authenticated = sasl::authenticate(&self.users, credentials, is_loopback);
+        let is_weak =
+            |user: &User| user.profile().password.as_ref().is_some_and(|hash| !self.takes_hash(hash));
+        match authenticated {
+            Ok(user) if is_weak(&user) => {
+                self.backoff.lock().on_failure(name, from, now);
+                if let Some(left_out) = self.complaints.allow(now) {
+                    tracing::warn!(user = ?name, left_out, "login refused: md5_passwords is not set");
+                }
+                None
+            }
             Ok(user) => {
                 self.backoff.lock().on_success(name, from);
                 Some(user)

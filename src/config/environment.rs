@@ -91,6 +91,10 @@ impl Config {
                 self.loopback_users = items(text).map(str::to_owned).collect();
                 Ok(())
             }
+            "MD5_PASSWORDS" => text
+                .parse()
+                .map(|is_set| self.md5_passwords = is_set)
+                .map_err(|_| format!("expected true or false, found {text:?}")),
             "USERS" => parse_users(text).map(|users| self.users = users),
             "MEMORY_WATERMARK" => text.parse().map(|watermark| self.memory.watermark = watermark),
             "IDENTITY_PRODUCT" => {

@@ -58,6 +58,8 @@ pub struct Config {
     pub users: Vec<UserConfig>,
     /// Names of users who may connect from this machine only.
     pub loopback_users: Vec<String>,
+    /// Whether passwords that are kept as MD5 hashes are taken.
+    pub md5_passwords: bool,
     /// Every bound of the broker.
     pub limits: Limits,
     /// How much memory may fill.
@@ -200,6 +202,7 @@ impl Default for Config {
                 tags: vec!["administrator".to_owned()],
             }],
             loopback_users: vec!["guest".to_owned()],
+            md5_passwords: false,
             limits: Limits::default(),
             memory: Memory::default(),
             storage: Storage::default(),

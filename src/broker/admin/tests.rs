@@ -1,22 +1,29 @@
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::{AdminError, PasswordChange, PolicyRequest, Undertaking, VhostRequest};
-use crate::auth::password::PasswordHash;
+use crate::auth::password::{Hashing, PasswordHash};
 use crate::auth::permissions::Access;
+use crate::auth::sasl::Credentials;
 use crate::broker::Broker;
 use crate::broker::error::ResourceKind;
 use crate::broker::memory::Memory;
 use crate::broker::policy::Author;
 use crate::broker::vhost::{Actor, BindingRequest, ExchangeRequest, QueueRequest};
 use crate::broker::wakes::Wakes;
-use crate::config::Config;
+use crate::clock::Now;
+use crate::config::{Config, Secret};
 use crate::protocol::field::Field;
 use crate::protocol::table::{Table, TableBuf};
 use crate::storage::disk::simulated::SimulatedDisk;
 use crate::storage::log::LogOptions;
 
 fn open(disk: &Arc<SimulatedDisk>) -> Broker {
-    let (config, memory) = (Arc::new(Config::default()), Memory::new(u64::MAX, u64::MAX));
+    open_with(disk, Config::default())
+}
+
+fn open_with(disk: &Arc<SimulatedDisk>, config: Config) -> Broker {
+    let (config, memory) = (Arc::new(config), Memory::new(u64::MAX, u64::MAX));
     let options = LogOptions { epoch_seed: Some(7), slot_bytes: 1 << 20, ..LogOptions::default() };
     Broker::open(config, Arc::<SimulatedDisk>::clone(disk), options, memory).unwrap().0
 }
@@ -37,6 +44,11 @@ fn finish(broker: &Broker, undertaking: Result<Undertaking, AdminError>) -> Unde
         wakes.begin_turn(0);
     }
     undertaking
+}
+
+fn may_log_in(broker: &Broker, user: &str) -> bool {
+    let credentials = Credentials { user: user.to_owned(), password: Secret::new("test12") };
+    broker.login(&credentials, IpAddr::V4(Ipv4Addr::LOCALHOST), Now::read().instant).is_some()
 }
 
 fn actor(broker: &Broker) -> Actor {
@@ -237,4 +249,22 @@ fn of_equal_priority_the_same_policy_applies_after_a_restart() {
     let told = |broker: &Broker| broker.vhost("/").unwrap().queue("q").unwrap().lock().settings.length_max;
     assert_eq!(told(&broker), Some(2));
     assert_eq!(told(&crashed(broker, &disk)), Some(2));
+}
+
+#[test]
+fn md5_is_taken_where_that_is_set() {
+    let hash = PasswordHash::from_base64(Hashing::Md5, "kI3GChNpte2FApYFXScl+0dIluk=").unwrap();
+    let password = PasswordChange::Set(hash);
+    let disk = Arc::new(SimulatedDisk::new());
+    let broker = open(&disk);
+    let refused = broker.put_user("old", &password, &[]).unwrap_err();
+    assert_eq!(refused.to_string(), "MD5 hashes are taken where md5_passwords is set");
+    drop(broker);
+    let broker = open_with(&disk, Config { md5_passwords: true, ..Config::default() });
+    finish(&broker, broker.put_user("old", &password, &[]));
+    assert!(may_log_in(&broker, "old"));
+    let broker = crashed(broker, &disk);
+    assert!(!may_log_in(&broker, "old"), "it is not set any more");
+    finish(&broker, broker.put_user("old", &PasswordChange::Keep, &["monitoring".to_owned()]));
+    assert!(broker.users.get("old").unwrap().profile().password.is_some(), "what is kept is kept");
 }

@@ -45,7 +45,7 @@ impl Broker {
         let mut changing = self.change_parameters();
         let user = self.users.get(name);
         let password = match password {
-            PasswordChange::Set(hash) => Some(hash.clone()),
+            PasswordChange::Set(hash) => Some(self.checked_hash(hash)?.clone()),
             PasswordChange::None => None,
             PasswordChange::Keep => user.as_ref().and_then(|user| user.profile().password.clone()),
         };
@@ -105,6 +105,20 @@ impl Broker {
         check_user_limits(limits.as_table())?;
         let apply = || apply_limits(&user, limits.as_table());
         changing.replace(of_broker(USER_LIMITS, name), limits.as_table(), apply)
+    }
+
+    /// # Errors
+    /// One that is too weak, where that is not allowed.
+    fn checked_hash<'a>(&self, hash: &'a PasswordHash) -> Result<&'a PasswordHash, AdminError> {
+        match self.takes_hash(hash) {
+            true => Ok(hash),
+            false => Err(AdminError::Invalid("MD5 hashes are taken where md5_passwords is set".to_owned())),
+        }
+    }
+
+    /// Whether a password that is kept like that is one to log in with.
+    pub(in crate::broker) fn takes_hash(&self, hash: &PasswordHash) -> bool {
+        hash.hashing() != Hashing::Md5 || self.config.md5_passwords
     }
 
     /// Makes what a user's parameter says.
