@@ -144,8 +144,6 @@
 //! API: what a broker is asked for the first time is a route before it is a verb. `tests/cli/ctl` compares both with
 //! RabbitMQ's.
 //!
-//! **A verb of the command line.** A line of a table in `cli::ctl`, and a function beside it that asks the management API.
-//!
 //! **A setting.** A limit is a line of the table in [`config::limits`], which makes the reader, the variable, and what
 //! `sluicemq config` prints. Anything else is a field of [`config`], with its variable and its comment.
 //!

@@ -95,6 +95,8 @@ pub struct Broker {
     pub visits: Complaints,
     /// The configuration it was started with.
     pub config: Arc<Config>,
+    /// What this node is called.
+    pub node_name: String,
     /// When it was made.
     pub started: Now,
     /// What was free on the disk when that was last looked at, in bytes; 0 is not known.
@@ -135,6 +137,7 @@ impl Broker {
             releases: Releases::default(),
             complaints: Complaints::default(),
             visits: Complaints::of(VISITS_MAX),
+            node_name: config.identity.node_name(),
             started: Now::read(),
             disk_free_bytes: Gauge::default(),
             disk_free_limit_bytes: Gauge::of(config.storage.disk_free_limit_bytes()),

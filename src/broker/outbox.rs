@@ -154,6 +154,14 @@ impl Outbox {
         self.connection
     }
 
+    /// What its connection is called: both ends.
+    pub fn name(&self) -> String {
+        match self.presence.ends() {
+            Some(ends) => format!("{} -> {}", ends.peer, ends.local),
+            None => format!("connection {}", self.connection.0),
+        }
+    }
+
     /// Locks it to reserve and push: at most one queue's lock may be held meanwhile, and no other leaf.
     pub fn lock(&self) -> Slot<'_> {
         Slot { room_bytes: self.room_bytes, state: self.state.lock() }

@@ -47,7 +47,8 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
 /// The process's life: the broker runs, and may be stopped and started by who comes by the socket.
 async fn serve(config: Config, stop: CancellationToken) -> Result<(), Failure> {
     let (asks, mut asked) = unbounded_channel();
-    let control = Control { asks, can_rest: true, log_level: logging::set_level };
+    let node_name = config.identity.node_name().into();
+    let control = Control { asks, can_rest: true, node_name, log_level: logging::set_level };
     let (server, mgmt) = bind(&Arc::new(config.clone()))?;
     let (socket_stop, mut door, mut socket) = (CancellationToken::new(), None, None);
     if let Some(local) = bind_socket(&config, &control)? {

@@ -109,6 +109,10 @@ impl Config {
                 text.clone_into(&mut self.identity.cluster_name);
                 Ok(())
             }
+            "IDENTITY_NODE" => {
+                self.identity.node = Some(text.to_owned());
+                Ok(())
+            }
             "LOG_LEVEL" => text.parse().map(|level| self.log.level = level),
             "LOG_FORMAT" => text.parse().map(|format| self.log.format = format),
             _ if key.starts_with("STORAGE_") => return self.storage.set(key.strip_prefix("STORAGE_")?, text),

@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use rustix::system::uname;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
@@ -106,6 +107,19 @@ pub struct Identity {
     pub version: String,
     /// The name of the cluster clients are told.
     pub cluster_name: String,
+    /// The name of this node that operators are told; `rabbit@` and the host's when there is none.
+    pub node: Option<String>,
+}
+
+impl Identity {
+    /// What this node is called: as it was set, or by the host's name up to the first dot.
+    pub fn node_name(&self) -> String {
+        self.node.clone().unwrap_or_else(|| {
+            let host = uname().nodename().to_string_lossy().into_owned();
+            let host = host.split('.').next().filter(|host| !host.is_empty()).unwrap_or("localhost");
+            format!("rabbit@{host}")
+        })
+    }
 }
 
 /// The `[log]` of the configuration.
@@ -224,6 +238,7 @@ impl Default for Identity {
             product: "RabbitMQ".to_owned(),
             version: "3.13.7".to_owned(),
             cluster_name: "sluicemq".to_owned(),
+            node: None,
         }
     }
 }
@@ -265,6 +280,13 @@ impl Config {
             }
         }
         self.storage.validate()?;
+        if let Some(node) = &self.identity.node {
+            check_name(node).map_err(|why| ConfigError::of_key("identity.node", why))?;
+            if node.split_once('@').is_none_or(|(name, host)| name.is_empty() || host.is_empty()) {
+                let message = format!("expected a name such as \"rabbit@host\", found {node:?}");
+                return Err(ConfigError::of_key("identity.node", message));
+            }
+        }
         if self.vhosts.is_empty() {
             return Err(ConfigError::of_key("vhosts", "expected at least one vhost"));
         }

@@ -81,6 +81,8 @@ impl Commented<'_> {
         entry(f, "The version clients are told.", "version", &quote(&config.identity.version))?;
         let about = "The name of the cluster clients are told.";
         entry(f, about, "cluster_name", &quote(&config.identity.cluster_name))?;
+        let about = "The name of this node that operators are told; by the host's name when there is none.";
+        optional(f, about, "node", config.identity.node.clone(), "\"rabbit@host\"")?;
         f.write_str("[log]\n\n")?;
         let about = "The least important level that is logged: error, warn, info, debug or trace.";
         entry(f, about, "level", &quote(&config.log.level))?;

@@ -115,6 +115,10 @@ fn a_mistake_is_told_with_its_line_and_key() {
         ("listeners = [\"[::1]:5673\", \"[::1]:5673\"]", "line 1: listeners[1]: [::1]:5673 is there twice"),
         ("wholly = 1", "line 1: wholly: unknown key `wholly`, expected one of `listeners`"),
         ("\nlisteners = [\n  \"localhost\"]", "line 2: listeners: expected an address and port"),
+        (
+            "identity.node = \"here\"",
+            "line 1: identity.node: expected a name such as \"rabbit@host\", found \"here\"",
+        ),
         ("vhosts = []", "line 1: vhosts: expected at least one vhost"),
         ("vhosts = [\"\"]", "line 1: vhosts[0]: a name has 1 to 255 bytes, found 0"),
         ("log = 1\nlog = 2", "line 2: duplicate key"),

@@ -1,6 +1,7 @@
 //! What only the process around the broker can do, and lends to the API: change what is logged, and end.
 
 use std::fmt::{self, Debug};
+use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -25,6 +26,8 @@ pub struct Control {
     pub asks: UnboundedSender<Ask>,
     /// Whether somebody can start the broker again: there is a socket for it.
     pub can_rest: bool,
+    /// What the node is called, also while no broker runs.
+    pub node_name: Arc<str>,
     /// Changes the least important level that is logged.
     pub log_level: fn(LogLevel),
 }

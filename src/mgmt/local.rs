@@ -32,7 +32,6 @@ use tokio_util::task::TaskTracker;
 use crate::message::place::Lsn;
 use crate::mgmt::answer::Answer;
 use crate::mgmt::control::{Ask, Control};
-use crate::mgmt::process::node_name;
 use crate::mgmt::server::{CONNECTIONS_MAX, EXHAUSTED_PAUSE, Peer, SHUTDOWN_LIMIT, Server, serve};
 
 /// Read and written by its owner, and nobody else.
@@ -128,21 +127,21 @@ impl Door {
 
 /// What is answered while no broker runs.
 fn asleep(now: &Now) -> Router {
-    let why = now.refused.lock().clone();
+    let (node, why) = (Arc::clone(&now.control.node_name), now.refused.lock().clone());
     let asking = |ask: Ask| {
         let control = now.control.clone();
         post(move || asked(control.clone(), ask))
     };
     Router::new()
-        .route("/api/process", get(move || resting(why.clone())))
+        .route("/api/process", get(move || resting(node.clone(), why.clone())))
         .route("/api/process/start-app", asking(Ask::StartApp))
         .route("/api/process/stop-app", asking(Ask::StopApp))
         .route("/api/process/stop", asking(Ask::Stop))
         .fallback(not_running)
 }
 
-async fn resting(why: Option<String>) -> Response<Body> {
-    Answer::json(&json!({"running": false, "node": node_name(), "reason": why})).into()
+async fn resting(node: Arc<str>, why: Option<String>) -> Response<Body> {
+    Answer::json(&json!({"running": false, "node": *node, "reason": why})).into()
 }
 
 async fn asked(control: Control, ask: Ask) -> Response<Body> {

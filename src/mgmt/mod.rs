@@ -32,7 +32,6 @@ use std::sync::OnceLock;
 
 use crate::broker::Broker;
 use crate::mgmt::control::Control;
-use crate::mgmt::process::node_name;
 use crate::mgmt::rates::Rates;
 use crate::transfer::board::Board;
 
@@ -73,8 +72,8 @@ impl Mgmt {
         Self {
             rates: Rates::default(),
             broker: Arc::clone(transfers.broker()),
+            node: transfers.broker().node_name.clone(),
             transfers,
-            node: node_name(),
             listening,
             description: OnceLock::new(),
             control: OnceLock::new(),

@@ -3,18 +3,6 @@
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
-use rustix::system::uname;
-
-/// The host's name up to the first dot, as nodes are named.
-fn host_name() -> String {
-    let name = uname().nodename().to_string_lossy().into_owned();
-    name.split('.').next().filter(|name| !name.is_empty()).unwrap_or("localhost").to_owned()
-}
-
-/// The node's name, `rabbit@` and the host's.
-pub(crate) fn node_name() -> String {
-    format!("rabbit@{}", host_name())
-}
 
 /// What the process has in memory, in bytes; 0 where the system does not tell.
 pub(crate) fn resident_bytes() -> u64 {

@@ -139,6 +139,8 @@ pub struct Route {
     pub by_message: bool,
     /// One of the queues may refuse what is published: what decides that of a live queue must change definitions.
     pub may_be_refused: bool,
+    /// The names decide all, somebody takes it, nobody refuses it, and nobody is told of it.
+    is_plain: bool,
 }
 
 #[derive(Debug)]
@@ -552,7 +554,7 @@ impl Link {
                 None => return 0,
             },
         };
-        if route.by_message || route.targets.is_empty() || route.may_be_refused {
+        if !route.is_plain {
             return 0;
         }
         self.burst.received_at(self.now.steady_ms);
@@ -567,7 +569,8 @@ impl Link {
         let bytes = ROUTE_BYTES + names.as_bytes().len() + size_of_val(&*routed.targets);
         let Routed { targets, by_message } = routed;
         let may_be_refused = targets.iter().any(|queue| queue.rejects());
-        let route = Arc::new(Route { exchange, targets, by_message, may_be_refused });
+        let is_plain = !by_message && !targets.is_empty() && !may_be_refused && !self.vhost.is_traced();
+        let route = Arc::new(Route { exchange, targets, by_message, may_be_refused, is_plain });
         let kept_bytes = self.routes.charge.bytes() + bytes as u64;
         if self.routes.by_names.len() >= CACHED_ROUTES_MAX || kept_bytes > CACHED_ROUTES_BYTES_MAX {
             self.forget_routes(self.routes.version);

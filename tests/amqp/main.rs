@@ -29,4 +29,5 @@ mod routing;
 mod rules;
 mod semantics;
 mod settling;
+mod trace;
 mod traps;

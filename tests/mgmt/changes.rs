@@ -316,6 +316,17 @@ fn what_is_there_already_stays_as_it_is_when_definitions_come() {
 }
 
 #[test]
+fn a_virtual_host_is_traced_until_it_is_not() {
+    let node = Node::start();
+    create(&node, "PUT", "/api/vhosts/v", &json!({"description": "d", "tracing": true}));
+    assert_eq!(node.get("/api/vhosts/v")["tracing"], true);
+    update(&node, "PUT", "/api/vhosts/v", &json!({"tracing": false}));
+    let vhost = node.get("/api/vhosts/v");
+    assert_eq!((&vhost["tracing"], &vhost["description"]), (&json!(false), &json!("d")));
+    refuse(&node, "PUT", "/api/vhosts/v", &json!({"tracing": 1}), 400, "tracing is no boolean: 1");
+}
+
+#[test]
 fn what_can_be_done_is_enabled_already() {
     let node = Node::start();
     update(&node, "PUT", "/api/feature-flags/quorum_queue/enable", &json!({"name": "quorum_queue"}));

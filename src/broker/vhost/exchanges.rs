@@ -15,6 +15,9 @@ use crate::protocol::erlang::Atom;
 use crate::protocol::table::Table;
 use crate::routing::ExchangeKind;
 
+/// Where copies of messages go while a virtual host is traced.
+pub const TRACE_EXCHANGE: &str = "amq.rabbitmq.trace";
+
 /// The exchanges each virtual host has from the start: name, kind, internal.
 const SYSTEM_EXCHANGES: [(&str, ExchangeKind, bool); 7] = [
     ("", ExchangeKind::Direct, false),
@@ -23,7 +26,7 @@ const SYSTEM_EXCHANGES: [(&str, ExchangeKind, bool); 7] = [
     ("amq.topic", ExchangeKind::Topic, false),
     ("amq.headers", ExchangeKind::Headers, false),
     ("amq.match", ExchangeKind::Headers, false),
-    ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
+    (TRACE_EXCHANGE, ExchangeKind::Topic, true),
 ];
 
 /// What exchange.declare asks for.

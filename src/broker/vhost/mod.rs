@@ -23,7 +23,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 pub use self::bindings::{BindingRequest, Bound, Recalled};
-pub use self::exchanges::ExchangeRequest;
+pub use self::exchanges::{ExchangeRequest, TRACE_EXCHANGE};
 pub use self::policies::Following;
 pub use self::queues::{DeclaredQueue, QueueRequest};
 use crate::auth::permissions::Access;
@@ -61,6 +61,8 @@ pub struct Vhost {
     pub opened: Arc<Gauge>,
     /// It is being deleted: nothing new comes in.
     closing: AtomicBool,
+    /// Copies of its messages go to [`TRACE_EXCHANGE`].
+    traced: AtomicBool,
 }
 
 /// What a virtual host is limited to, and its defaults.
@@ -99,6 +101,7 @@ impl Vhost {
             limits: ArcSwap::default(),
             opened: Arc::default(),
             closing: AtomicBool::new(false),
+            traced: AtomicBool::new(false),
         };
         vhost.declare_system_exchanges();
         vhost
@@ -232,6 +235,19 @@ impl Vhost {
     /// definition is no longer the one of `before`.
     fn answer_after(&self, durable: bool, before: Lsn) -> Lsn {
         self.answer_about(durable || self.last_definition() > before)
+    }
+
+    /// Whether copies of its messages go to [`TRACE_EXCHANGE`].
+    #[inline]
+    pub fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::Relaxed)
+    }
+
+    /// Begins to send copies of its messages, or ends it: with the next message of each connection, and until the process
+    /// ends.
+    pub fn trace(&self, on: bool) {
+        self.traced.store(on, Ordering::Relaxed);
+        self.routes_changed();
     }
 
     /// Cached routes, and what users were found to be allowed, are asked again.

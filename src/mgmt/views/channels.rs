@@ -72,7 +72,7 @@ pub(crate) fn of_connections(connections: &[Arc<Outbox>]) -> Vec<Listed> {
 impl Listed {
     /// What a channel is called.
     pub(crate) fn name(&self) -> String {
-        format!("{} ({})", connections::name(&self.outbox), self.number)
+        format!("{} ({})", self.outbox.name(), self.number)
     }
 }
 

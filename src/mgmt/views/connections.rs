@@ -46,7 +46,7 @@ pub(crate) fn list_of_user(call: &Call<'_>) -> Result<Answer, Refusal> {
 }
 
 fn list_these(call: &Call<'_>, connections: Vec<Arc<Outbox>>) -> Result<Answer, Refusal> {
-    listing::list(call, connections, |outbox| name(outbox), |outbox| shown(call, outbox))
+    listing::list(call, connections, |outbox| outbox.name(), |outbox| shown(call, outbox))
 }
 
 /// One of them.
@@ -90,7 +90,7 @@ pub(crate) fn visible(call: &Call<'_>) -> Result<Vec<Arc<Outbox>>, Refusal> {
     if !call.sees_all() {
         connections.retain(|outbox| opened(outbox).is_some_and(|opened| opened.user == user.name));
     }
-    connections.sort_by_cached_key(|outbox| (name(outbox), outbox.connection()));
+    connections.sort_by_cached_key(|outbox| (outbox.name(), outbox.connection()));
     Ok(connections)
 }
 
@@ -101,7 +101,7 @@ fn find(call: &Call<'_>) -> Result<Arc<Outbox>, Refusal> {
 /// The one that the path names, if it is the user's or `is_any` says that it may be another's.
 fn find_own(call: &Call<'_>, is_any: bool) -> Result<Arc<Outbox>, Refusal> {
     let connections = call.mgmt.broker.open_connections();
-    let found = connections.into_iter().find(|outbox| name(outbox) == call.part("name"));
+    let found = connections.into_iter().find(|outbox| outbox.name() == call.part("name"));
     let found = found.ok_or_else(Refusal::not_found)?;
     let user = call.user()?;
     match opened(&found) {
@@ -114,14 +114,6 @@ fn opened(outbox: &Outbox) -> Option<&Opened> {
     outbox.presence.opened()
 }
 
-/// What a connection is called: both ends.
-pub(crate) fn name(outbox: &Outbox) -> String {
-    match outbox.presence.ends() {
-        Some(ends) => format!("{} -> {}", ends.peer, ends.local),
-        None => format!("connection {}", outbox.connection().0),
-    }
-}
-
 /// A name that cannot be mistaken, in the form of RabbitMQ's process identifiers: scripts close connections by it.
 pub(crate) fn pid(call: &Call<'_>, outbox: &Outbox, channel: u16) -> String {
     format!("<{}.1.{}.{channel}>", call.mgmt.node, outbox.connection().0)
@@ -130,7 +122,7 @@ pub(crate) fn pid(call: &Call<'_>, outbox: &Outbox, channel: u16) -> String {
 /// What others are told of one.
 pub(crate) fn ends(outbox: &Outbox) -> Value {
     let peer = sides(outbox).peer;
-    json!({"name": name(outbox), "peer_host": peer.ip().to_string(), "peer_port": peer.port()})
+    json!({"name": outbox.name(), "peer_host": peer.ip().to_string(), "peer_port": peer.port()})
 }
 
 /// Its two ends. What the broker opens itself has no socket, and is told as one of this machine's without a port, as those
@@ -156,7 +148,7 @@ fn shown(call: &Call<'_>, outbox: &Arc<Outbox>) -> Value {
         Condition::Running => "running",
     };
     let mut shown = entries(json!({
-        "name": name(outbox),
+        "name": outbox.name(),
         "pid": pid(call, outbox, 0),
         "node": call.mgmt.node,
         "type": kind,

@@ -76,7 +76,7 @@ impl Found {
 fn shown(call: &Call<'_>, found: &Found) -> Value {
     let Found { channel, subscribed, consumer } = found;
     let mut of_channel = connections::ends(&channel.outbox);
-    put(&mut of_channel, "connection_name", json!(connections::name(&channel.outbox)));
+    put(&mut of_channel, "connection_name", json!(channel.outbox.name()));
     put(&mut of_channel, "name", json!(channel.name()));
     put(&mut of_channel, "pid", json!(connections::pid(call, &channel.outbox, channel.number)));
     put(&mut of_channel, "number", json!(channel.number));

@@ -12,7 +12,7 @@ use crate::clock::Now;
 use crate::mgmt::views::channels::{Listed, of_connections};
 use crate::mgmt::views::counts::all_channels;
 use crate::mgmt::views::metrics::{Labels, OBJECTS_MAX, Scrape};
-use crate::mgmt::views::{connections, node};
+use crate::mgmt::views::node;
 use crate::mgmt::{Mgmt, process};
 use crate::queue::dying::Reason;
 use crate::queue::settings::QueueKind;
@@ -408,7 +408,7 @@ pub(crate) fn each_connection(mgmt: &Mgmt, prefix: &str, scrape: &mut Scrape) {
         |name: &str, help: &'static str, is_counter: bool, of: fn(&crate::broker::outbox::Outbox) -> u64| {
             let samples = connections
                 .iter()
-                .map(|outbox| (vec![label("connection", &connections::name(outbox))], of(outbox) as f64));
+                .map(|outbox| (vec![label("connection", &outbox.name())], of(outbox) as f64));
             add(scrape, format!("{prefix}{name}"), help, is_counter, samples.collect());
         };
     let help = "Total number of bytes received on a connection";

@@ -33,7 +33,7 @@ fn shown(call: &Call<'_>, vhost: &Arc<Vhost>) -> Value {
     shown.extend(entries(json!({
         "name": &**vhost.name(),
         "default_queue_type": vhost.limits().default_queue_kind.name(),
-        "tracing": false,
+        "tracing": vhost.is_traced(),
         "cluster_state": {call.mgmt.node.as_str(): "running"},
     })));
     let rated = call.mgmt.rates.of(Subject::Vhost(Arc::downgrade(vhost)), Now::read().instant);
@@ -61,10 +61,15 @@ pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
 /// Makes or changes a virtual host as this object says. One that is there stays as it is when nothing is said.
 pub(crate) fn put_this(call: &Call<'_>, name: &str, body: &Map<String, Value>) -> Result<Answer, Refusal> {
     let is_silent = ["description", "tags", "default_queue_type"].iter().all(|key| said(body, key).is_none());
-    if is_silent && call.mgmt.broker.vhost(name).is_some_and(|vhost| !vhost.is_closing()) {
-        return Ok(Answer::done(Lsn::default()));
+    let is_there = call.mgmt.broker.vhost(name).is_some_and(|vhost| !vhost.is_closing());
+    let answer = match is_silent && is_there {
+        true => Answer::done(Lsn::default()),
+        false => change::done(call, call.mgmt.broker.put_vhost(name, &read(body)))?,
+    };
+    if let (Some(vhost), Some(_)) = (call.mgmt.broker.vhost(name), body.get("tracing")) {
+        vhost.trace(change::flag(body, "tracing", false)?);
     }
-    change::done(call, call.mgmt.broker.put_vhost(name, &read(body)))
+    Ok(answer)
 }
 
 /// What an object says of a virtual host; definitions say it twice.

@@ -25,6 +25,7 @@ use crate::queue::consumers::Terms;
 use crate::queue::settings::QueueKind;
 use crate::session::channel::Channel;
 use crate::session::channel::content::Shown;
+use crate::session::channel::trace;
 use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Held, Holder};
 use crate::session::link::{Link, WaitingGet};
@@ -200,6 +201,9 @@ impl Channel {
             link.send(self.number, &Method::BasicGetOk(ok));
             let properties = &*shown.properties(message.properties);
             link.send_content(self.number, &MessageView { properties, ..message });
+        }
+        if link.vhost.is_traced() {
+            trace::delivered(link, self.number, &queue, &run, shown);
         }
         if get.no_ack {
             link.settlement(&queue).settled(&run);

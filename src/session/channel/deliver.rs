@@ -13,6 +13,7 @@ use crate::protocol::frame::FRAME_OVERHEAD;
 use crate::protocol::methods::{BasicDeliver, Method};
 use crate::session::channel::Channel;
 use crate::session::channel::content::Shown;
+use crate::session::channel::trace;
 use crate::session::channel::unacked::{Delivered, Held, Holder, Look};
 use crate::session::chore::Verdict;
 use crate::session::link::Link;
@@ -50,7 +51,13 @@ impl Channel {
         for (delivery_tag, message) in (first_tag..).zip(run.messages()) {
             writer.write(out, delivery_tag, &message);
         }
+        let shown = writer.shown;
         link.delivery_head = head;
+        if link.vhost.is_traced()
+            && let Some(source) = &consumer.source
+        {
+            trace::delivered(link, self.number, &source.queue, &run, shown);
+        }
         let count = u64::from(run.count());
         if run.is_redelivered() {
             self.tally.redelivered.bump(count);

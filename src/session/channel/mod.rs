@@ -14,6 +14,7 @@ pub mod recall;
 pub mod returns;
 mod settle;
 mod topology;
+mod trace;
 mod tx;
 pub mod unacked;
 

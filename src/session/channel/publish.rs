@@ -32,6 +32,7 @@ use crate::session::channel::assembly::{Assembly, parse_properties};
 use crate::session::channel::confirm::Confirms;
 use crate::session::channel::content::{self, MoreKeys, Shown};
 use crate::session::channel::returns::send_return;
+use crate::session::channel::trace;
 use crate::session::channel::tx::Transaction;
 use crate::session::cut::Cut;
 use crate::session::link::Link;
@@ -237,6 +238,9 @@ impl Publisher<'_> {
         } else {
             &route.targets
         };
+        if link.vhost.is_traced() {
+            trace::published(link, self.channel, &view(&message, &body), Shown::of(marks), targets);
+        }
         self.tally.published.bump(1);
         // What is refused is never confirmed.
         if let Some(confirms) = &mut self.confirms {
@@ -420,14 +424,13 @@ pub(super) fn find_targets(
     Ok(route::route_message(vhost, exchange, &keys, properties, remembered, wakes)?.targets)
 }
 
-/// Publishes a message once more that an exchange has remembered.
+/// Publishes a message once more that an exchange has remembered, or a copy of one.
 pub(super) fn publish_again(link: &mut Link, targets: &Targets, message: &Remembered) {
     let content = Content { names: message.names.view(), properties: &message.properties, body: &[] };
     let body = match &message.body[..] {
         [body] if body.len() <= SMALL_BODY_BYTES_MAX => Body::Slice(body),
         pieces => Body::Pieces(pieces.into()),
     };
-    link.has_published = true;
     let properties = Properties::unchecked(&message.properties);
     let is_blind = properties.headers().is_some_and(|headers| headers.get(BCC).is_some());
     let marks = content::marks(&properties, is_blind);

@@ -32,6 +32,7 @@ pub fn recall_some(link: &mut Link, recalled: &mut Recalled) {
         if let Ok(targets) = found
             && !targets.is_empty()
         {
+            link.has_published = true;
             publish_again(link, &targets, &message);
         }
     }

@@ -371,7 +371,8 @@ fn what_cannot_be_here_says_so_and_a_slip_is_seen() {
     for (words, code, told) in [
         (&["eval", "1."][..], 69, "there is no Erlang here"),
         (&["join_cluster", "rabbit@other"], 69, "there is one node"),
-        (&["trace_on"], 69, "cannot be traced"),
+        (&["force_gc"], 69, "there is no Erlang here"),
+        (&["trace_on", "-p", "none"], 65, "does not exist"),
         (&["list_que"], 64, "Did you mean 'list_queues'?"),
         (&["list_queues", "--formatter", "frob"], 64, "formatter"),
     ] {

@@ -22,8 +22,6 @@ macro_rules! absent {
 }
 
 absent! {
-    "trace_on": "messages cannot be traced yet";
-    "trace_off": "messages cannot be traced yet";
     "eval_file": NO_ERLANG;
     "exec": NO_ERLANG;
     "rpc": NO_ERLANG;

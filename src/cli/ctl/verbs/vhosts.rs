@@ -18,6 +18,8 @@ pub(in crate::cli::ctl) const VERBS: &[Verb] = &[
     verb("list_vhosts", (0, MANY), "[--no-table-headers] [<column> ...] [--timeout <timeout>]", "Lists virtual hosts", list_vhosts).of(LOOKS),
     verb("set_vhost_tags", (1, MANY), "<vhost> <tag> [...]", "Sets virtual host tags", set_tags),
     verb("restart_vhost", (0, 0), "[--vhost <vhost>]", "Restarts a failed virtual host: none ever fails alone", restart),
+    verb("trace_on", (0, 1), "[--vhost <vhost>]", "Sends copies of all messages to the exchange amq.rabbitmq.trace", trace_on),
+    verb("trace_off", (0, 1), "[--vhost <vhost>]", "Ends that", trace_off),
     verb("set_vhost_limits", (1, 1), "[--vhost <vhost>] <definition>", "Sets virtual host limits", set_limits),
     verb("clear_vhost_limits", (0, 0), "[--vhost <vhost>]", "Clears virtual host limits", clear_limits),
     verb("list_vhost_limits", (0, 0), "[--vhost <vhost>] [--global] [--no-table-headers]", "Displays configured virtual host limits", list_limits).of(LOOKS).with(&[flag("global", None)]),
@@ -84,6 +86,21 @@ fn restart(ask: &Ask) -> Result<Output, Failure> {
     ask.say(format!("Trying to restart vhost '{}' ...", ask.vhost()));
     ask.check_vhost()?;
     Ok(Output::Said(format!("Vhost '{}' is already running", ask.vhost())))
+}
+
+fn trace_on(ask: &Ask) -> Result<Output, Failure> {
+    trace(ask, true, ["Starting", "enabled"])
+}
+
+fn trace_off(ask: &Ask) -> Result<Output, Failure> {
+    trace(ask, false, ["Stopping", "disabled"])
+}
+
+fn trace(ask: &Ask, on: bool, [begins, done]: [&str; 2]) -> Result<Output, Failure> {
+    ask.say(format!("{begins} tracing for vhost \"{}\" ...", ask.vhost()));
+    ask.check_vhost()?;
+    Ask::done(&ask.api.put(&path(&["vhosts", ask.vhost()]), &json!({"tracing": on}))?)?;
+    Ok(Output::Said(format!("Trace {done} for vhost {}", ask.vhost())))
 }
 
 fn set_limits(ask: &Ask) -> Result<Output, Failure> {
