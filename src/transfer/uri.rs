@@ -67,13 +67,14 @@ impl Names {
     /// # Errors
     /// It is no URI, or names another broker: a sentence.
     pub fn find(&self, uri: &str) -> Result<Place, String> {
-        let invalid = |why: &str| format!("\"{}\" not a valid URI: {why}", without_login(uri));
+        let told = without_secrets(uri);
+        let invalid = |why: &str| format!("\"{told}\" not a valid URI: {why}");
         let Some(rest) = uri.strip_prefix(SCHEME) else {
             let (scheme, is_there) = uri.split_once(':').map_or(("", false), |(scheme, _)| (scheme, true));
             return Err(match scheme {
-                "amqps" => format!("\"{}\": TLS is not served here: use amqp://", without_login(uri)),
-                _ if is_there => invalid(&format!("{{{{unexpected_uri_scheme,\"{scheme}\"}},\"{uri}\"}}")),
-                _ => invalid(&format!("{{{{unable_to_parse_uri,no_scheme}},\"{uri}\"}}")),
+                "amqps" => format!("\"{told}\": TLS is not served here: use amqp://"),
+                _ if is_there => invalid(&format!("{{{{unexpected_uri_scheme,\"{scheme}\"}},\"{told}\"}}")),
+                _ => invalid(&format!("{{{{unable_to_parse_uri,no_scheme}},\"{told}\"}}")),
             });
         };
         let rest = rest.split(['?', '#']).next().unwrap_or_default();
@@ -90,8 +91,7 @@ impl Names {
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if !self.include(host, port) {
-            let uri = without_login(uri);
-            return Err(format!("\"{uri}\" is another broker: messages are moved within this one only"));
+            return Err(format!("\"{told}\" is another broker: messages are moved within this one only"));
         }
         let text = |part: &str| match percent_decode_str(part).decode_utf8() {
             Ok(text) => Ok(text.into_owned()),
@@ -121,13 +121,21 @@ impl Names {
     }
 }
 
-/// A URI that may be shown.
+/// A URI that may be shown, of those that name a place here.
 pub fn without_login(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
-    let end = rest.find('/').unwrap_or(rest.len());
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
     format!("{scheme}://{address}{path}")
+}
+
+/// Of any text that was to be a URI what may be shown: what is before the last `@` may be a password that nobody has escaped.
+pub fn without_secrets(uri: &str) -> String {
+    let (scheme, rest) = uri.split_once("://").map_or(("", uri), |(scheme, rest)| (scheme, rest));
+    let Some((_, shown)) = rest.rsplit_once('@') else { return uri.to_owned() };
+    let mark = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{mark}{shown}")
 }
 
 #[cfg(test)]
@@ -180,5 +188,22 @@ mod tests {
     fn passwords_are_not_shown() {
         assert_eq!(without_login("amqp://u:p@h:1/v"), "amqp://h:1/v");
         assert_eq!(without_login("amqp:///v@x"), "amqp:///v@x");
+        assert_eq!(without_login("amqp://h?a=b@x"), "amqp://h?a=b@x");
+        for uri in [
+            "amqp://u:secret@far/v",
+            "amqp://u:secret@localhost:x",
+            "amqps://u:secret@localhost",
+            "http://u:secret@localhost",
+            "amqp:u:secret@localhost",
+            "u:secret@localhost",
+            // Whoever has not escaped what is in a password.
+            "amqp://u:secret/x@localhost/v",
+            "amqp://u:secret?x@localhost/v",
+            "amqp://u:secret#x@localhost/v",
+            "amqp://u:sec/secret@x@localhost/v",
+        ] {
+            let refused = names().find(uri).unwrap_err();
+            assert!(!refused.contains("secret"), "{refused}");
+        }
     }
 }

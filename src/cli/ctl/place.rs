@@ -10,6 +10,7 @@ use crate::cli::ctl::options::Line;
 use crate::cli::ctl::verb::Verb;
 use crate::cli::load::load;
 use crate::config::{LocalSocket, Secret};
+use crate::transfer::uri::without_secrets;
 
 /// A file with a password has no more, in bytes.
 const PASSWORD_FILE_BYTES_MAX: u64 = 4096;
@@ -34,7 +35,8 @@ pub(super) fn find(verb: &Verb, line: &Line) -> Result<Place, Failure> {
 }
 
 fn elsewhere(verb: &Verb, line: &Line, url: &str) -> Result<Place, Failure> {
-    let wrong = |why: &str| Failure::plain(Code::Usage, format!("Error: --url {url}: {why}"));
+    let wrong =
+        |why: &str| Failure::plain(Code::Usage, format!("Error: --url {}: {why}", without_secrets(url)));
     let rest = url.strip_prefix("http://").ok_or_else(|| wrong("only http://HOST:PORT is understood"))?;
     let rest = rest.trim_end_matches('/').trim_end_matches("/api");
     let (named, address) =
