@@ -1,6 +1,7 @@
 //! Runs the broker until a signal says to stop; a second signal does not wait.
 
 use std::io;
+use std::net::SocketAddr;
 use std::process;
 use std::sync::Arc;
 
@@ -147,16 +148,26 @@ async fn rest(
 /// The configuration of the next start: where the system had chosen a port it is the same one again.
 fn same_places(server: &net::Server, mgmt: &mgmt::server::Server) -> Config {
     let mut config = Config::clone(&server.broker().config);
-    config.listeners = server.addresses().into_iter().map(Endpoint::Address).collect();
+    config.listeners = same_endpoints(config.listeners, server.addresses());
     let listening = mgmt.listening();
     for (service, addresses) in
         [(&mut config.mgmt, &listening.mgmt), (&mut config.prometheus, &listening.prometheus)]
     {
-        if let (Service::At(endpoint), Some(address)) = (&mut *service, addresses.first()) {
-            *endpoint = Endpoint::Address(*address);
+        if let Service::At(endpoint) = &mut *service {
+            let same = same_endpoints(vec![endpoint.clone()], addresses.clone());
+            same.into_iter().take(1).for_each(|same| *endpoint = same);
         }
     }
     config
+}
+
+/// What was asked for, as it was: shovels know this broker by these names too. Where the system was to choose a port it is
+/// what it has chosen.
+fn same_endpoints(asked: Vec<Endpoint>, addresses: Vec<SocketAddr>) -> Vec<Endpoint> {
+    match asked.iter().all(|endpoint| endpoint.port() != 0) {
+        true => asked,
+        false => addresses.into_iter().map(Endpoint::Address).collect(),
+    }
 }
 
 /// Opens everything, and says so: the broker, and what watches it beside it.
@@ -236,5 +247,24 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::serve::same_endpoints;
+    use crate::config::Endpoint;
+
+    fn endpoint(text: &str) -> Endpoint {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_broker_that_is_started_again_has_the_names_that_it_had() {
+        let bound = vec!["127.0.0.1:5672".parse().unwrap(), "127.0.0.2:5672".parse().unwrap()];
+        let named = vec![endpoint("mq.example:5672")];
+        assert_eq!(same_endpoints(named.clone(), bound.clone()), named);
+        let chosen = same_endpoints(vec![endpoint("mq.example:0")], bound);
+        assert_eq!(chosen, [endpoint("127.0.0.1:5672"), endpoint("127.0.0.2:5672")]);
     }
 }
