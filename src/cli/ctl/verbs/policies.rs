@@ -41,6 +41,8 @@ fn set_operator_policy(ask: &Ask) -> Result<Output, Failure> {
 fn set(ask: &Ask, kind: &str, called: &str) -> Result<Output, Failure> {
     let (name, pattern, vhost) = (ask.arg(0), ask.arg(1), ask.vhost());
     let priority = ask.line.get("priority").unwrap_or("0");
+    let wrong = |_| Failure::usage(format!("Invalid options for this command:\n--priority : {priority}"));
+    let whole: i64 = priority.parse().map_err(wrong)?;
     ask.say(format!(
         "Setting {called} \"{name}\" for pattern \"{pattern}\" to \"{}\" with priority \"{priority}\" for vhost \
          \"{vhost}\" ...",
@@ -50,7 +52,7 @@ fn set(ask: &Ask, kind: &str, called: &str) -> Result<Output, Failure> {
     let body = json!({
         "pattern": pattern,
         "definition": ask.json(2)?,
-        "priority": priority.parse::<i64>().unwrap_or_default(),
+        "priority": whole,
         "apply-to": ask.line.get("apply-to").unwrap_or("all"),
     });
     validated(&ask.api.put(&path(&[kind, vhost, name]), &body)?)

@@ -108,8 +108,10 @@ fn set_limits(ask: &Ask) -> Result<Output, Failure> {
     ask.say(format!("Setting user limits to \"{definition}\" for user \"{name}\" ..."));
     let limits = ask.json(1)?;
     ask.user(name)?.ok_or_else(|| no_such_user(name))?;
+    let named =
+        limits.as_object().ok_or_else(|| Failure::refused(format!("user-limits not a list {limits}")))?;
     let unknown = |limit: &&String| !LIMITS.contains(&limit.as_str());
-    if let Some(limit) = limits.as_object().and_then(|limits| limits.keys().find(unknown)) {
+    if let Some(limit) = named.keys().find(unknown) {
         let value = limits.get(limit).cloned().unwrap_or_default();
         return Err(Failure::refused(format!(
             "Unrecognised terms [{{<<\"{limit}\">>,{value}}}] in user-limits"

@@ -108,8 +108,9 @@ fn set_limits(ask: &Ask) -> Result<Output, Failure> {
     ask.say(format!("Setting vhost limits to \"{}\" for vhost \"{vhost}\" ...", ask.arg(0)));
     ask.check_vhost()?;
     let limits = ask.json(0)?;
+    let named = limits.as_object().ok_or_else(|| Failure::refused(format!("limits not a list {limits}")))?;
     let unknown = |limit: &&String| !LIMITS.contains(&limit.as_str());
-    if let Some(limit) = limits.as_object().and_then(|limits| limits.keys().find(unknown)) {
+    if let Some(limit) = named.keys().find(unknown) {
         let value = limits.get(limit).cloned().unwrap_or_default();
         return Err(Failure::refused(format!(
             "Validation failed\n\nUnrecognised terms [{{<<\"{limit}\">>,{value}}}] in limits\n"
