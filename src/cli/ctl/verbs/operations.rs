@@ -1,7 +1,8 @@
 //! What is done to queues, connections and definitions.
 
-use std::fs;
-use std::io::{self, Read};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -29,6 +30,9 @@ pub(in crate::cli::ctl) const VERBS: &[Verb] = &[
 
 /// A message's position that can be asked for: as many are taken out, looked at and put back.
 const POSITION_MAX: u64 = 10_000;
+
+/// A file that is made is read and written by its owner, and nobody else.
+const OWNERS_ONLY: u32 = 0o600;
 
 fn purge(ask: &Ask) -> Result<Output, Failure> {
     let (queue, vhost) = (ask.arg(0), ask.vhost());
@@ -168,7 +172,9 @@ fn export(ask: &Ask) -> Result<Output, Failure> {
         return Ok(Output::Text(format!("{definitions}\n"), definitions));
     }
     let refused = |error: io::Error| Failure::told(Code::Data, format!("cannot write {file}: {error}"));
-    fs::write(file, definitions.to_string()).map_err(refused)?;
+    // Hashes of passwords are in it, and passwords of shovels.
+    let made = OpenOptions::new().write(true).create(true).truncate(true).mode(OWNERS_ONLY).open(file);
+    made.and_then(|mut made| made.write_all(definitions.to_string().as_bytes())).map_err(refused)?;
     Ok(Output::Done)
 }
 
