@@ -9,9 +9,9 @@
 //! It is there for as long as the process, also while the broker in it is stopped (`stop_app`), and where the API has no
 //! port. One that a process has left behind is replaced, and one where somebody answers is not.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,9 +64,11 @@ pub struct Local {
 struct Now {
     router: ArcSwap<Router>,
     control: Control,
-    /// Why the broker could not be started, if that was tried.
-    refused: Mutex<Option<String>>,
+    refused: Refused,
 }
+
+/// Why the broker could not be started, if that was tried last.
+type Refused = Arc<Mutex<Option<String>>>;
 
 /// A handle on what is answered.
 #[derive(Clone, Debug)]
@@ -82,7 +84,7 @@ impl Local {
         check_directory(path).map_err(refused)?;
         clear(path).map_err(refused)?;
         let (listener, file) = open(path).map_err(|error| refused(error.to_string()))?;
-        let now = Now { router: ArcSwap::from_pointee(Router::new()), control, refused: Mutex::default() };
+        let now = Now { router: ArcSwap::from_pointee(Router::new()), control, refused: Refused::default() };
         let local = Self { listener, file, now: Arc::new(now) };
         local.door().close(None);
         Ok(local)
@@ -127,24 +129,29 @@ impl Door {
 
 /// What is answered while no broker runs.
 fn asleep(now: &Now) -> Router {
-    let (node, why) = (Arc::clone(&now.control.node_name), now.refused.lock().clone());
+    let (node, refused) = (Arc::clone(&now.control.node_name), Arc::clone(&now.refused));
     let asking = |ask: Ask| {
-        let control = now.control.clone();
-        post(move || asked(control.clone(), ask))
+        let (control, refused) = (now.control.clone(), Arc::clone(&now.refused));
+        post(move || asked(control.clone(), Arc::clone(&refused), ask))
     };
     Router::new()
-        .route("/api/process", get(move || resting(node.clone(), why.clone())))
+        .route("/api/process", get(move || resting(Arc::clone(&node), Arc::clone(&refused))))
         .route("/api/process/start-app", asking(Ask::StartApp))
         .route("/api/process/stop-app", asking(Ask::StopApp))
         .route("/api/process/stop", asking(Ask::Stop))
         .fallback(not_running)
 }
 
-async fn resting(node: Arc<str>, why: Option<String>) -> Response<Body> {
+async fn resting(node: Arc<str>, refused: Refused) -> Response<Body> {
+    let why = refused.lock().clone();
     Answer::json(&json!({"running": false, "node": *node, "reason": why})).into()
 }
 
-async fn asked(control: Control, ask: Ask) -> Response<Body> {
+async fn asked(control: Control, refused: Refused, ask: Ask) -> Response<Body> {
+    if ask == Ask::StartApp {
+        // Whoever waits for it is not told why it failed before.
+        *refused.lock() = None;
+    }
     match control.ask(ask) {
         Ok(()) => Answer::done(Lsn::default()).into(),
         Err(refusal) => refusal.into(),
@@ -190,9 +197,8 @@ fn is_owner(stream: &UnixStream) -> bool {
 fn check_directory(path: &Path) -> Result<(), String> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !dir.exists() {
-        fs::create_dir_all(dir).map_err(|error| error.to_string())?;
-        fs::set_permissions(dir, Permissions::from_mode(OWNERS_DIRECTORY))
-            .map_err(|error| error.to_string())?;
+        let made = DirBuilder::new().recursive(true).mode(OWNERS_DIRECTORY).create(dir);
+        made.map_err(|error| error.to_string())?;
     }
     let found = fs::metadata(dir).map_err(|error| error.to_string())?;
     let is_ours = found.uid() == 0 || found.uid() == geteuid().as_raw();
@@ -221,18 +227,27 @@ fn clear(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Opens it under another name first: under its own it is never there for others.
+/// Opens it under another name first: under its own it is never there for others. The other name is this process's: of
+/// two that start at a time neither takes the other's, and no file of anybody's is in the way.
 fn open(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    // What a process that was killed just here has left.
-    let _ = fs::remove_file(&new);
+    // A short one: a socket's path may not be long.
+    let new = path.with_file_name(format!(".{}", std::process::id()));
+    // What a process of this number, killed just here, has left.
+    if fs::symlink_metadata(&new).is_ok_and(|found| found.file_type().is_socket()) {
+        fs::remove_file(&new)?;
+    }
     let listener = UnixListener::bind(&new)?;
-    fs::set_permissions(&new, Permissions::from_mode(OWNERS_ONLY))?;
-    fs::rename(&new, path)?;
-    let inode = fs::symlink_metadata(path)?.ino();
-    Ok((listener, SocketFile { path: path.to_owned(), inode }))
+    let placed = fs::set_permissions(&new, Permissions::from_mode(OWNERS_ONLY))
+        .and_then(|()| fs::rename(&new, path))
+        .and_then(|()| fs::symlink_metadata(path));
+    match placed {
+        Ok(found) => Ok((listener, SocketFile { path: path.to_owned(), inode: found.ino() })),
+        Err(error) => {
+            // It is the error that counts.
+            let _ = fs::remove_file(&new);
+            Err(error)
+        }
+    }
 }
 
 /// The socket's name, which goes with this.
@@ -247,6 +262,38 @@ impl Drop for SocketFile {
         // Another process may have taken the place since.
         if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
             let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::{OWNERS_DIRECTORY, check_directory, open};
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_never_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes");
+        fs::write(dir.path().join("notes.new"), "a draft").unwrap();
+        let (_listener, file) = open(&path).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("notes.new")).unwrap(), "a draft");
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_made_for_it_is_its_owners_and_so_are_those_above() {
+        let dir = tempfile::tempdir().unwrap();
+        check_directory(&dir.path().join("a/b/ctl.sock")).unwrap();
+        for made in ["a", "a/b"] {
+            let mode = fs::metadata(dir.path().join(made)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, OWNERS_DIRECTORY, "{made}");
         }
     }
 }
