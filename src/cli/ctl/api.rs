@@ -83,6 +83,14 @@ impl Api {
         &self.place
     }
 
+    /// The host that is asked, when it is another machine, or may be.
+    pub(super) fn host(&self) -> Option<&str> {
+        match &self.place {
+            Place::Network { address, .. } => address.rsplit_once(':').map(|(host, _)| host),
+            Place::Socket(_) | Place::Unknown(_) => None,
+        }
+    }
+
     /// Asks for something that must be there.
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
         let reply = self.ask(&Method::GET, path, None, &[])?;

@@ -81,10 +81,8 @@ fn attempt(tool: Tool, words: &[String]) -> Result<(), Failure> {
         return print(&help::of_verb(tool, verb));
     }
     let done = check(verb, &line, &args).and_then(|()| {
-        let timeout = line.get("timeout").and_then(|seconds| seconds.parse().ok());
-        let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let place = if verb.needs == Needs::Nothing { place::none() } else { place::find(verb, &line)? };
-        let api = Api::new(place, timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT));
+        let api = Api::new(place, line.timeout().filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT));
         let ask = Ask { verb, args, line, api };
         check_state(&ask)?;
         output::show(&ask, &(verb.run)(&ask)?)

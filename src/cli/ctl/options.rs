@@ -1,6 +1,7 @@
 //! Options as RabbitMQ's tools take them: before or behind the verb, and those that are for all verbs.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::cli::ctl::failure::Failure;
 
@@ -53,6 +54,9 @@ pub(super) const COMMON: &[Opt] = &[
     text("data-dir", None),
     text("config", None),
 ];
+
+/// Nobody waits for longer, and no clock runs out before.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// A command line, taken apart.
 #[derive(Debug, Default)]
@@ -126,6 +130,12 @@ impl Line {
     /// The value of an option, if it is given.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.given.get(name).map(String::as_str)
+    }
+
+    /// How long something may take, if that is said.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let seconds = self.get("timeout")?.parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok().map(|timeout| timeout.min(TIMEOUT_MAX))
     }
 
     /// Whether an option is given.

@@ -1,7 +1,7 @@
 //! `sluicemq ctl`, against what RabbitMQ's own tools print and exit with, and by the socket that only its owner opens.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -283,6 +283,21 @@ fn the_broker_stops_and_starts_in_its_process_and_what_is_durable_is_there() {
 }
 
 #[test]
+fn a_start_that_failed_is_not_told_of_the_next_one() {
+    let node = Node::start_with(|command| {
+        command.env("SLUICEMQ_MGMT", "127.0.0.1:0");
+    });
+    node.done(&["stop_app"]);
+    let taken = TcpListener::bind(node.mgmt.as_deref().expect("the port is logged")).expect("it is free");
+    let refused = node.ctl(&["start_app"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(69) && told.contains("--mgmt"), "{told}");
+    drop(taken);
+    node.done(&["start_app"]);
+    node.done(&["list_queues"]);
+}
+
+#[test]
 fn alarms_come_and_go_with_the_limits_that_are_set() {
     let node = Node::start();
     let check = ["check_alarms"];
@@ -344,6 +359,66 @@ fn a_limit_of_a_user_that_is_not_named_stays() {
     node.done(&["set_user_limits", "guest", r#"{"max-channels":6}"#]);
     let limits = node.done(&["-q", "list_user_limits", "--user", "guest"]);
     assert_eq!(limits, "{\"max-channels\":6,\"max-connections\":5}\n");
+}
+
+#[test]
+fn what_is_no_object_of_limits_changes_none() {
+    let node = Node::start();
+    let limits = r#"{"max-connections":5}"#;
+    node.done(&["set_vhost_limits", limits]);
+    for wrong in ["5", "[]", "null", "\"all\""] {
+        assert_eq!(node.ctl(&["set_vhost_limits", wrong]).status.code(), Some(69), "{wrong}");
+        assert_eq!(node.ctl(&["set_user_limits", "guest", wrong]).status.code(), Some(69), "{wrong}");
+    }
+    assert_eq!(node.done(&["-q", "list_vhost_limits"]).trim(), limits);
+}
+
+#[test]
+fn sizes_are_in_the_unit_that_is_asked_for_and_a_check_of_nothing_fails() {
+    let node = Node::start();
+    let told = node.done(&["-q", "status", "--unit", "bytes"]);
+    let used = told.lines().find_map(|line| line.strip_prefix("Total memory used: ")).expect("a line");
+    let bytes: u64 = used.strip_suffix(" bytes").expect("its unit").parse().expect("a whole number");
+    assert!(bytes > 1_000_000, "{used}");
+    let told = node.tool("rabbitmq-diagnostics", &["check_protocol_listener", ""]);
+    assert_eq!(told.status.code(), Some(69), "{told:?}");
+    node.done(&["await_startup", "--timeout", "1e19"]);
+}
+
+#[test]
+fn what_is_exported_is_its_owners_and_no_password_is_told() {
+    let node = Node::start();
+    let file = node.dir.join("exported.json");
+    node.done(&["export_definitions", file.to_str().expect("text")]);
+    assert_eq!(fs::metadata(&file).expect("a file").mode() & 0o777, 0o600);
+    for url in ["http://u:secret@h:1", "http://u:sec/secret@h:1", "https://u:secret@h"] {
+        let output = node.ctl(&["--url", url, "list_users"]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(64) && !told.contains("secret"), "{told}");
+    }
+}
+
+#[test]
+fn a_broker_elsewhere_is_stopped_and_its_listeners_are_looked_for_where_it_is() {
+    let mut node = Node::start_with(|command| {
+        command.env("SLUICEMQ_MGMT", "127.0.0.2:0");
+    });
+    let file = node.dir.join("password");
+    fs::write(&file, "guest\n").expect("a file");
+    let url = format!("http://{}", node.mgmt.as_deref().expect("the port is logged"));
+    let place = ["--url", &url, "--user", "guest", "--password-file", file.to_str().expect("text")];
+    let ask = |tool, verb| node.tool(tool, &[&place[..], &[verb]].concat());
+    let looked = ask("rabbitmq-diagnostics", "check_port_connectivity");
+    let told = String::from_utf8_lossy(&looked.stderr).into_owned();
+    assert!(
+        looked.status.code() == Some(69) && told.contains("protocol: amqp"),
+        "only 127.0.0.1 has it: {told}"
+    );
+    let stopped = ask("rabbitmqctl", "stop_app");
+    assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+    node.done(&["start_app"]);
+    node.done(&["stop"]);
+    assert!(node.broker.process.wait().expect("it ends").success());
 }
 
 #[test]

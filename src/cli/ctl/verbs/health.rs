@@ -1,6 +1,6 @@
 //! rabbitmq-diagnostics: whether the node is well, and what it says of itself.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -170,12 +170,11 @@ fn check_connectivity(ask: &Ask) -> Result<Output, Failure> {
     for listener in &found {
         let interface = listener.get("interface").and_then(Value::as_str).unwrap_or_default();
         let port = listener.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
-        let address = interface.trim_matches(['[', ']']).parse::<IpAddr>().ok().zip(port);
-        match address
-            .map(|(ip, port)| TcpStream::connect_timeout(&SocketAddr::new(ip, port), CONNECT_TIMEOUT))
-        {
-            Some(Ok(_)) => good.push(port.unwrap_or(0).to_string()),
-            _ => bad.push(listener_line(listener)),
+        // Addresses of a broker elsewhere are this machine's own here, or nobody's.
+        let host = ask.api.host().unwrap_or(interface);
+        match port.filter(|port| is_open(host.trim_matches(['[', ']']), *port)) {
+            Some(port) => good.push(port.to_string()),
+            None => bad.push(listener_line(listener)),
         }
     }
     if bad.is_empty() {
@@ -184,6 +183,12 @@ fn check_connectivity(ask: &Ask) -> Result<Output, Failure> {
     }
     let why = format!("Connection failed to the following listeners on node {node}:\n{}", bad.join("\n"));
     Err(Failure::plain(Code::Unavailable, why))
+}
+
+/// Whether somebody accepts connections there.
+fn is_open(host: &str, port: u16) -> bool {
+    let addresses = (host, port).to_socket_addrs().into_iter().flatten();
+    addresses.into_iter().any(|address| TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).is_ok())
 }
 
 fn check_port(ask: &Ask) -> Result<Output, Failure> {
@@ -209,7 +214,7 @@ fn check_protocol(ask: &Ask) -> Result<Output, Failure> {
     ask.say(format!("Asking node {node} if there's an active listener for protocol {asked} ..."));
     let at = path(&["health", "checks", "protocol-listener", asked]);
     let overview = ask.api.get("/api/overview")?;
-    if ask.api.find(&at).is_ok() {
+    if matches!(ask.api.find(&at), Ok(Some(_))) {
         return Ok(Output::Said(format!("A listener for protocol {asked} is running on node {node}.")));
     }
     let mut protocols: Vec<_> = listeners(&overview)
@@ -260,21 +265,27 @@ fn certificates(ask: &Ask) -> Result<Output, Failure> {
     Ok(Output::Text("There are none: nothing is served with TLS\n".to_owned(), json!([])))
 }
 
+/// Units, and how many bytes each is worth: RabbitMQ's, none of which is a power of two.
+const UNITS: [(&str, f64); 5] = [("bytes", 1.0), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("tb", 1e12)];
+
+/// The unit that sizes are to be shown in.
+pub(super) fn unit(ask: &Ask) -> Result<&'static str, Failure> {
+    let asked = ask.line.get("unit").unwrap_or("gb");
+    let known = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(asked));
+    let unknown = || format!("\"unit '{asked}' is not supported. Please use one of: bytes, mb, gb\"");
+    known.map(|(name, _)| *name).ok_or_else(|| Failure::usage(unknown()))
+}
+
 /// Bytes in a unit, as RabbitMQ writes them.
 pub(super) fn in_unit(bytes: u64, unit: &str) -> String {
-    let worth: u64 = match unit.to_lowercase().trim_end_matches("ib").trim_end_matches('b') {
-        "" => 1,
-        "k" => 1_000,
-        "m" => 1_000_000,
-        "t" => 1_000_000_000_000,
-        _ => 1_000_000_000,
-    };
-    let rounded = (bytes as f64 / worth as f64 * 10_000.0).round() / 10_000.0;
-    format!("{rounded:?} {}", unit.to_lowercase())
+    match UNITS.iter().find(|(name, worth)| *name == unit && *worth > 1.0) {
+        Some((_, worth)) => format!("{:?} {unit}", (bytes as f64 / worth * 1e4).round() / 1e4),
+        None => format!("{bytes} bytes"),
+    }
 }
 
 fn memory(ask: &Ask) -> Result<Output, Failure> {
-    let node = ask.node()?;
+    let (unit, node) = (unit(ask)?, ask.node()?);
     ask.say(format!("Reporting memory breakdown on node {node}..."));
     let found = ask.api.get(&path(&["nodes", &node, "memory"]))?;
     let held = found.get("memory").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -282,7 +293,6 @@ fn memory(ask: &Ask) -> Result<Output, Failure> {
     let mut parts: Vec<_> =
         held.iter().filter_map(|(name, bytes)| Some((name.clone(), bytes.as_u64()?))).collect();
     parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-    let unit = ask.line.get("unit").unwrap_or("gb");
     let shown = parts.into_iter().map(|(name, bytes)| {
         let percentage = (bytes as f64 / total as f64 * 10_000.0).round() / 100.0;
         (name, json!({"bytes": bytes, "percentage": percentage}))

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::cli::ctl::api::Place;
 use crate::cli::ctl::ask::Ask;
 use crate::cli::ctl::failure::{Code, Failure};
 use crate::cli::ctl::options::text;
@@ -49,9 +50,7 @@ fn is_running(ask: &Ask) -> Result<bool, Failure> {
 }
 
 fn await_startup(ask: &Ask) -> Result<Output, Failure> {
-    let timeout = ask.line.get("timeout").and_then(|seconds| seconds.parse().ok());
-    let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let deadline = Now::read().instant + timeout.unwrap_or(STARTUP_TIMEOUT);
+    let deadline = Now::read().instant + ask.line.timeout().unwrap_or(STARTUP_TIMEOUT);
     until(deadline, || is_running(ask).map(|is_running| is_running.then_some(Output::Done)))
 }
 
@@ -85,13 +84,13 @@ fn ping(ask: &Ask) -> Result<Output, Failure> {
 }
 
 fn status(ask: &Ask) -> Result<Output, Failure> {
+    let unit = health::unit(ask)?;
     let node = ask.node_state()?;
     let overview = ask.api.get("/api/overview")?;
     let name = node.get("name").and_then(Value::as_str).unwrap_or_default();
     ask.say(format!("Status of node {name} ..."));
     let get = |key: &str| node.get(key).cloned().unwrap_or_default();
     let number = |key: &str| get(key).as_u64().unwrap_or(0);
-    let unit = ask.line.get("unit").unwrap_or("gb");
     let sized = |key: &str| health::in_unit(number(key), unit);
     let totals = |key: &str| overview.pointer(&format!("/object_totals/{key}")).and_then(Value::as_u64);
     let listeners = health::listeners(&overview);
@@ -261,8 +260,12 @@ fn stop(ask: &Ask) -> Result<Output, Failure> {
 fn stop_app(ask: &Ask) -> Result<Output, Failure> {
     ask.say(format!("Stopping rabbit application on node {} ...", ask.process_node()?));
     Ask::done(&ask.api.post("/api/process/stop-app", &Value::Null)?)?;
-    until(Now::read().instant + STARTUP_TIMEOUT, || {
-        is_running(ask).map(|is_running| (!is_running).then_some(Output::Done))
+    let is_elsewhere = matches!(ask.api.place(), Place::Network { .. });
+    until(Now::read().instant + STARTUP_TIMEOUT, || match is_running(ask) {
+        Ok(false) => Ok(Some(Output::Done)),
+        // The API's port is closed with the broker: only the socket is there without one.
+        Err(failure) if is_elsewhere && failure.code == Code::Unavailable => Ok(Some(Output::Done)),
+        looked => looked.map(|_| None),
     })
 }
 
