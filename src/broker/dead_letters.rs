@@ -423,6 +423,7 @@ impl Queue {
         let state = &mut *self.lock();
         if taken.is_kept {
             state.classic.keep_dying(taken.reason, taken.run);
+            self.note_dying(&state.classic);
             state.retry_ms.get_or_insert(wakes.now_ms() + RETRY_MS);
             self.note_deadline(state, wakes);
         } else {

@@ -46,6 +46,34 @@ fn what_is_published_is_got_and_goes_back_or_not() {
 }
 
 #[test]
+fn dead_letters_that_wait_for_a_place_are_counted() {
+    let node = Node::start();
+    let arguments = json!({
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "dead",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    });
+    let queue = json!({"durable": true, "arguments": arguments});
+    assert_eq!(node.change("PUT", "/api/queues/%2F/q", &queue).0, 201);
+    for payload in ["one", "three"] {
+        assert_eq!(publish(&node, "q", payload), true);
+    }
+    let counts = |of: &Value| {
+        ["messages", "messages_ready", "messages_dlx", "message_bytes", "message_bytes_dlx"]
+            .map(|key| of[key].as_u64().unwrap_or(u64::MAX))
+    };
+    assert_eq!(get(&node, 1, "reject_requeue_false").len(), 1);
+    node.until("/api/queues/%2F/q", |queue| counts(queue) == [2, 1, 1, 8, 3]);
+    let totals = node.get("/api/overview")["queue_totals"].clone();
+    assert_eq!((&totals["messages"], &totals["messages_ready"]), (&json!(2), &json!(1)));
+    assert_eq!(node.get("/api/vhosts/%2F")["messages"], 2);
+    assert_eq!(node.change("PUT", "/api/queues/%2F/dead", &json!({"durable": true})).0, 201);
+    node.until("/api/queues/%2F/q", |queue| counts(queue) == [1, 1, 0, 5, 0]);
+}
+
+#[test]
 fn refusals_are_the_broker_s_own() {
     let node = Node::start();
     let publish = json!({"properties": {}, "routing_key": "k", "payload": "%", "payload_encoding": "base64"});

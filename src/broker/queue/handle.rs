@@ -442,12 +442,21 @@ impl Queue {
         self.tally.ready.set(messages);
         self.tally.unacked.set(classic.unacked_messages());
         self.tally.ready_bytes.set(bytes);
+        if self.kind == QueueKind::Quorum {
+            self.note_dying(classic);
+        }
         if messages == 0 {
             self.tally.head_ms.set(0);
         } else if let Some(front) = classic.front() {
             // One that left memory since is as old as it was.
             self.tally.head_ms.set(front.header().stamp.received_ms);
         }
+    }
+
+    /// Tells who watches it how many dead letters have not gone. Under the lock.
+    pub(in crate::broker) fn note_dying(&self, classic: &Classic<Arc<Consumer>>) {
+        self.tally.dying.set(classic.dying_messages());
+        self.tally.dying_bytes.set(classic.dying_bytes());
     }
 
     /// Its list of messages costs so much now, in bytes: the node's sum learns of the difference. Under the lock.

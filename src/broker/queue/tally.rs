@@ -31,6 +31,10 @@ pub struct Tally {
     pub unacked: Gauge,
     /// The bodies of those that wait, in bytes.
     pub ready_bytes: Gauge,
+    /// Of a quorum queue: dead letters that have not gone to where they go.
+    pub dying: Gauge,
+    /// Their bodies, in bytes.
+    pub dying_bytes: Gauge,
     /// When the first of those that wait came in, in milliseconds since 1970; 0 when none waits, or that is not known.
     pub head_ms: Gauge,
     /// Consumers.
@@ -57,6 +61,11 @@ impl Tallies {
 }
 
 impl Tally {
+    /// All that it holds.
+    pub fn messages(&self) -> u64 {
+        self.ready.read() + self.unacked.read() + self.dying.read()
+    }
+
     /// How long the first of those that wait has waited, in milliseconds; `None` when none does, or that is not known.
     pub fn oldest_ms(&self, now_ms: u64) -> Option<u64> {
         let head_ms = self.head_ms.read();
@@ -65,7 +74,8 @@ impl Tally {
 
     /// The queue is gone: what it held is nobody's any more.
     pub(super) fn empty(&self) {
-        for gauge in [&self.ready, &self.unacked, &self.ready_bytes, &self.head_ms, &self.consumers] {
+        let held = [&self.ready, &self.unacked, &self.ready_bytes, &self.dying, &self.dying_bytes];
+        for gauge in held.into_iter().chain([&self.head_ms, &self.consumers]) {
             gauge.set(0);
         }
     }

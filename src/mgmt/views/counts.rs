@@ -53,14 +53,11 @@ pub(crate) fn all_channels(broker: &Broker) -> ChannelTally {
 /// The node's.
 pub(crate) fn of_node(broker: &Broker) -> Counts {
     let mut counts = of_channel(&all_channels(broker));
-    let (mut ready, mut unacked) = (0, 0);
+    let mut lengths = [0; 3];
     for vhost in broker.vhosts() {
-        for queue in vhost.queues() {
-            ready += queue.tally.ready.read();
-            unacked += queue.tally.unacked.read();
-        }
+        vhost.queues().iter().for_each(|queue| add_lengths(&mut lengths, &queue.tally));
     }
-    counts.extend(lengths(ready, unacked));
+    counts.extend(LENGTHS.into_iter().zip(lengths));
     let churn = &broker.node.churn;
     counts.extend([
         ("connection_created", churn.connections_opened.read()),
@@ -76,14 +73,13 @@ pub(crate) fn of_node(broker: &Broker) -> Counts {
 
 /// A virtual host's: those of the queues that it has.
 pub(crate) fn of_vhost(vhost: &Vhost) -> Counts {
-    let (sum, mut ready, mut unacked) = (Tally::default(), 0, 0);
+    let (sum, mut lengths) = (Tally::default(), [0; 3]);
     for queue in vhost.queues() {
         sum.absorb(&queue.tally);
-        ready += queue.tally.ready.read();
-        unacked += queue.tally.unacked.read();
+        add_lengths(&mut lengths, &queue.tally);
     }
     let mut counts = of_tally(&sum);
-    counts.extend(lengths(ready, unacked));
+    counts.extend(LENGTHS.into_iter().zip(lengths));
     counts
 }
 
@@ -91,7 +87,7 @@ pub(crate) fn of_vhost(vhost: &Vhost) -> Counts {
 pub(crate) fn of_queue(queue: &Queue) -> Counts {
     let tally = &queue.tally;
     let mut counts = of_tally(tally);
-    counts.extend(lengths(tally.ready.read(), tally.unacked.read()));
+    counts.extend(LENGTHS.into_iter().zip(lengths(tally)));
     counts
 }
 
@@ -111,8 +107,13 @@ fn of_tally(tally: &Tally) -> Counts {
     ]
 }
 
-fn lengths(ready: u64, unacked: u64) -> [(&'static str, u64); 3] {
-    [("messages", ready + unacked), ("messages_ready", ready), ("messages_unacknowledged", unacked)]
+/// What waits in a queue, in the order of [`LENGTHS`].
+pub(crate) fn lengths(tally: &Tally) -> [u64; 3] {
+    [tally.messages(), tally.ready.read(), tally.unacked.read()]
+}
+
+fn add_lengths(sums: &mut [u64; 3], tally: &Tally) {
+    sums.iter_mut().zip(lengths(tally)).for_each(|(sum, length)| *sum += length);
 }
 
 /// A channel's.

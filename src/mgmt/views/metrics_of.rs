@@ -39,7 +39,7 @@ type Row<F> = (&'static str, &'static str, bool, F);
 const OF_QUEUES: [Row<OfQueue>; 11] = [
     ("queue_messages_ready", "Messages ready to be delivered to consumers", false, |queue| queue.tally.ready.read()),
     ("queue_messages_unacked", "Messages delivered to consumers but not yet acknowledged", false, |queue| queue.tally.unacked.read()),
-    ("queue_messages", "Sum of ready and unacknowledged messages", false, |queue| queue.tally.ready.read() + queue.tally.unacked.read()),
+    ("queue_messages", "Sum of ready and unacknowledged messages, and of dead letters that wait for a place", false, |queue| queue.tally.messages()),
     ("queue_consumers", "Consumers on a queue", false, |queue| queue.tally.consumers.read()),
     ("queue_consumer_utilisation", "Whether consumers take what comes", false, |queue| u64::from(queue.tally.consumers.read() > 0 && queue.flows())),
     ("queue_consumer_capacity", "Whether consumers take what comes", false, |queue| u64::from(queue.tally.consumers.read() > 0 && queue.flows())),

@@ -20,7 +20,7 @@ use crate::mgmt::listing;
 use crate::mgmt::rates::Subject;
 use crate::mgmt::views::connections;
 use crate::mgmt::views::consumers;
-use crate::mgmt::views::counts::{LENGTHS, MESSAGE_STATS};
+use crate::mgmt::views::counts::{self, LENGTHS, MESSAGE_STATS};
 use crate::protocol::field::Field;
 use crate::protocol::table::{Table, TableBuf};
 use crate::queue::settings::QueueKind;
@@ -81,10 +81,8 @@ fn shown(call: &Call<'_>, queue: &Arc<Queue>) -> Value {
     let mut shown = definition(call, queue);
     if call.wants("disable_stats") {
         if call.wants("enable_queue_totals") {
-            let (ready, unacked) = (queue.tally.ready.read(), queue.tally.unacked.read());
-            shown.insert("messages".to_owned(), json!(ready + unacked));
-            shown.insert("messages_ready".to_owned(), json!(ready));
-            shown.insert("messages_unacknowledged".to_owned(), json!(unacked));
+            let lengths = LENGTHS.into_iter().zip(counts::lengths(&queue.tally));
+            shown.extend(lengths.map(|(name, length)| (name.to_owned(), json!(length))));
         }
         return Value::Object(shown);
     }
@@ -133,12 +131,13 @@ fn state(queue: &Queue) -> Map<String, Value> {
     // There is nothing between taking all that comes and not doing so.
     let capacity = if consumers > 0 && queue.flows() { 1.0 } else { 0.0 };
     let (ready_bytes, here_bytes) = (tally.ready_bytes.read(), queue.here_bytes.read());
+    let dying_bytes = tally.dying_bytes.read();
     let mut state = entries(json!({
         "consumers": consumers,
         "consumer_capacity": capacity,
         "consumer_utilisation": capacity,
         "memory": queue.index_bytes() + here_bytes,
-        "message_bytes": ready_bytes,
+        "message_bytes": ready_bytes + dying_bytes,
         "message_bytes_ready": ready_bytes,
         "message_bytes_ram": here_bytes,
         "message_bytes_paged_out": ready_bytes.saturating_sub(here_bytes),
@@ -148,6 +147,10 @@ fn state(queue: &Queue) -> Map<String, Value> {
         "oldest_message_age": tally.oldest_ms(Now::read().steady_ms).map(|ms| ms as f64 / 1000.0),
         "recoverable_slaves": null,
     }));
+    if queue.kind == QueueKind::Quorum {
+        state.insert("messages_dlx".to_owned(), json!(tally.dying.read()));
+        state.insert("message_bytes_dlx".to_owned(), json!(dying_bytes));
+    }
     let idle_since_ms = tally.idle_since_ms.read();
     if consumers == 0 && idle_since_ms > 0 {
         state.insert("idle_since".to_owned(), json!(connections::iso_time(idle_since_ms)));
