@@ -198,7 +198,12 @@ fn a_variable_that_sets_nothing() {
 fn a_variable_of_rabbitmq() {
     let unread = [
         ("RABBITMQ_DEFAULT_USER", "set [[users]] in the file of --config, or SLUICEMQ_USERS"),
+        ("RABBITMQ_DEFAULT_PASS_FILE", "set [[users]] in the file of --config, or SLUICEMQ_USERS"),
         ("RABBITMQ_NODE_PORT", "set --listen, or SLUICEMQ_LISTEN"),
+        (
+            "RABBITMQ_VM_MEMORY_HIGH_WATERMARK",
+            "set watermark below [memory] in the file of --config, or SLUICEMQ_MEMORY_WATERMARK",
+        ),
     ];
     for (name, advice) in unread {
         let printed = sluicemq(&["config"]).env(name, "1").output().expect("the binary runs");
