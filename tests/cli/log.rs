@@ -152,6 +152,26 @@ fn a_start_says_what_it_found() {
 }
 
 #[test]
+fn a_start_says_what_is_not_as_configured() {
+    let dir = fresh_dir();
+    let on_dir = || {
+        let mut command = on_loopback();
+        command.arg("--data-dir").arg(&dir);
+        command
+    };
+    let not_as = "users and vhosts are those of the data directory";
+    let (broker, ..) = start(&mut on_dir());
+    let mut delete = sluicemq(&["ctl", "delete_user", "guest"]);
+    assert!(delete.env("SLUICEMQ_DATA_DIR", &dir).output().expect("the binary runs").status.success());
+    rest(broker);
+    let (broker, _, log) = start(&mut on_dir());
+    assert_eq!(lines_with(&log, &[not_as]).len(), 0, "nobody has configured guest: {log:#?}");
+    rest(broker);
+    let (_broker, _, log) = start(on_dir().env("SLUICEMQ_VHOSTS", "/,orders"));
+    assert_eq!(lines_with(&log, &[not_as, "differs=\"vhost 'orders' is not there\""]).len(), 1, "{log:#?}");
+}
+
+#[test]
 fn an_alarm_names_its_setting_and_sizes() {
     let mut command = on_loopback();
     let mut broker = Broker::start(command.env("SLUICEMQ_STORAGE_DISK_FREE_LIMIT", "1000TiB"));

@@ -6,7 +6,7 @@ use thiserror::Error;
 use crate::auth::password::PasswordHash;
 use crate::broker::Broker;
 use crate::broker::admin::{AdminError, PasswordChange, VhostRequest};
-use crate::config::UserConfig;
+use crate::config::{Config, UserConfig};
 
 /// Why a user or a virtual host of the configuration could not be set up.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -53,13 +53,20 @@ impl Broker {
         Ok(())
     }
 
-    /// Says in a line where the configuration speaks of other users and virtual hosts than there are.
+    /// Says in a line where the configuration speaks of other users and virtual hosts than there are. The defaults are
+    /// nobody's wish: a broker whose guest is gone is as it should be.
     pub(in crate::broker) fn compare_with_seed(&self) {
+        let usual = Config::default();
         let mut differing = Vec::new();
-        for name in self.config.vhosts.iter().filter(|name| self.vhost(name).is_none()) {
+        let vhosts = self.config.vhosts.iter().filter(|name| !usual.vhosts.contains(name));
+        for name in vhosts.filter(|name| self.vhost(name).is_none()) {
             differing.push(format!("vhost '{name}' is not there"));
         }
-        for user in &self.config.users {
+        let is_usual = |user: &UserConfig| {
+            let one = usual.users.iter().find(|one| one.name == user.name);
+            one.is_some_and(|one| one.password.expose() == user.password.expose() && one.tags == user.tags)
+        };
+        for user in self.config.users.iter().filter(|user| !is_usual(user)) {
             match self.users.get(&user.name) {
                 None => differing.push(format!("user '{}' is not there", user.name)),
                 Some(known) => {
