@@ -27,7 +27,9 @@ pub(super) fn load(settings: &Settings) -> Result<Loaded, String> {
     let mut config = match &settings.config {
         Some(path) => {
             let (text, readable_by_others) = read(path)?;
-            let config = Config::from_toml(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+            let mut config =
+                Config::from_toml(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+            config.file = std::path::absolute(path).ok();
             if readable_by_others && text.contains("password") {
                 let path = path.display();
                 warnings.push(format!("{path} holds passwords and others can read it: chmod 600 {path}"));

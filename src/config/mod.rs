@@ -71,6 +71,9 @@ pub struct Config {
     pub identity: Identity,
     /// What is logged, and how.
     pub log: Log,
+    /// The file that it was read from, for who asks.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// A user of the configuration.
@@ -222,6 +225,7 @@ impl Default for Config {
             storage: Storage::default(),
             identity: Identity::default(),
             log: Log::default(),
+            file: None,
         }
     }
 }

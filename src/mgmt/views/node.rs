@@ -71,7 +71,7 @@ fn shown(mgmt: &Mgmt) -> Value {
         "contexts": contexts(mgmt),
         "db_dir": broker.config.data_dir.as_ref().map(|dir| dir.display().to_string()),
         "log_files": ["<stderr>"],
-        "config_files": [],
+        "config_files": broker.config.file.iter().map(|file| file.display().to_string()).collect::<Value>(),
         "net_ticktime": 60,
     }));
     shown.extend(entries(json!({

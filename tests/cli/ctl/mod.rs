@@ -353,6 +353,19 @@ fn what_is_made_by_the_socket_belongs_to_nobody() {
 }
 
 #[test]
+fn a_status_names_the_configuration_file() {
+    let file = fresh_dir().join("sluicemq.toml");
+    fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+    fs::write(&file, "limits.channel_max = 5\n").expect("a file");
+    let node = Node::start_with(|command| {
+        command.env("SLUICEMQ_CONFIG", &file);
+    });
+    let status = node.done(&["status"]);
+    let (_, files) = status.split_once("Config files\u{1b}[0m\n").expect("a heading");
+    assert_eq!(files.trim_start().lines().next(), Some(&*format!("* {}", file.display())));
+}
+
+#[test]
 fn a_limit_of_a_user_that_is_not_named_stays() {
     let node = Node::start();
     node.done(&["set_user_limits", "guest", r#"{"max-connections":5}"#]);

@@ -96,6 +96,7 @@ fn status(ask: &Ask) -> Result<Output, Failure> {
     let listeners = health::listeners(&overview);
     let version = overview.get("rabbitmq_version").and_then(Value::as_str).unwrap_or_default();
     let alarms = health::raised(&node);
+    let files = list(&get("config_files"));
     let shown = if alarms.is_empty() { "(none)".to_owned() } else { alarms.join("\n") };
     let bold = |title: &str| format!("\u{1b}[1m{title}\u{1b}[0m\n");
     let text = [
@@ -112,7 +113,7 @@ fn status(ask: &Ask) -> Result<Output, Failure> {
         bold("Data directory"),
         format!("Node data directory: {}\n", get("db_dir").as_str().unwrap_or_default()),
         bold("Config files"),
-        "(none)\n".to_owned(),
+        format!("{}\n", named(&files)),
         bold("Log file(s)"),
         " * <stderr>\n".to_owned(),
         bold("Alarms"),
@@ -142,7 +143,7 @@ fn status(ask: &Ask) -> Result<Output, Failure> {
         "sluicemq_version": env!("CARGO_PKG_VERSION"),
         "erlang_version": "",
         "data_directory": get("db_dir"),
-        "config_files": [],
+        "config_files": files,
         "log_files": ["<stderr>"],
         "enabled_plugin_file": "",
         "active_plugins": [],
@@ -157,6 +158,19 @@ fn status(ask: &Ask) -> Result<Output, Failure> {
         "listeners": listeners,
     });
     Ok(Output::Text(format!("{}\n", text.join("\n")), value))
+}
+
+/// A line for each file, or that there is none.
+fn named(files: &[Value]) -> String {
+    match files.is_empty() {
+        true => "(none)".to_owned(),
+        false => files
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|file| format!(" * {file}"))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    }
 }
 
 fn cluster_status(ask: &Ask) -> Result<Output, Failure> {
