@@ -33,6 +33,7 @@ use std::sync::OnceLock;
 use crate::broker::Broker;
 use crate::mgmt::control::Control;
 use crate::mgmt::rates::Rates;
+use crate::mgmt::views::metrics::Told;
 use crate::transfer::board::Board;
 
 /// What all handlers share.
@@ -43,6 +44,8 @@ pub(crate) struct Mgmt {
     /// The node's name, `rabbit@` and the host's.
     node: String,
     rates: Rates,
+    /// The sums that metrics have told.
+    told: Told,
     listening: Listening,
     description: OnceLock<Vec<u8>>,
     control: OnceLock<Control>,
@@ -71,6 +74,7 @@ impl Mgmt {
     fn new(transfers: Arc<Board>, listening: Listening) -> Self {
         Self {
             rates: Rates::default(),
+            told: Told::default(),
             broker: Arc::clone(transfers.broker()),
             node: transfers.broker().node_name.clone(),
             transfers,

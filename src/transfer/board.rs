@@ -123,10 +123,12 @@ impl Board {
         let kept = kept.into_iter().filter(|kept| *kept.component == *SHOVEL);
         let mut wanted: BTreeMap<_, _> =
             kept.map(|kept| ((kept.vhost.clone(), kept.name.clone()), kept)).collect();
-        let mut ended = Vec::new();
+        let (mut ended, full) = (Vec::new(), Full.to_string());
         let mut places = self.places.lock();
         places.shovels.retain(|key, running| {
-            let is_same = wanted.get(key).is_some_and(|kept| kept.value() == running.kept.value());
+            // One that had no place may have one now.
+            let is_in = running.shovel.as_ref().err() != Some(&full);
+            let is_same = is_in && wanted.get(key).is_some_and(|kept| kept.value() == running.kept.value());
             match is_same {
                 true => drop(wanted.remove(key)),
                 false => ended.push(Arc::clone(&running.told)),
@@ -137,7 +139,7 @@ impl Board {
             let told = Told::new(now);
             let shovel = match places.count() < TRANSFERS_MAX {
                 true => self.read(&kept),
-                false => Err(Full.to_string()),
+                false => Err(full.clone()),
             };
             match &shovel {
                 Ok(shovel) => {

@@ -165,6 +165,16 @@ impl World {
     }
 }
 
+/// A shovel's parameter.
+fn said(to: &str) -> TableBuf {
+    let mut said = TableBuf::new();
+    said.insert("src-uri", Field::LongStr(b"amqp://"))
+        .insert("src-queue", Field::LongStr(b"from"))
+        .insert("dest-uri", Field::LongStr(b"amqp://"))
+        .insert("dest-queue", Field::LongStr(to.as_bytes()));
+    said
+}
+
 fn choice(rate: Option<f64>) -> Intake {
     Intake::Chosen(Choice { rate, ..Choice::default() })
 }
@@ -328,12 +338,8 @@ fn one_that_is_given_up_at_any_turn_loses_nothing_and_leaves_no_trace() {
 fn a_shovel_that_fails_rests_and_begins_anew() {
     let mut world = World::new();
     world.declare("from", Table::EMPTY);
-    let mut said = TableBuf::new();
-    said.insert("src-uri", Field::LongStr(b"amqp://"))
-        .insert("src-queue", Field::LongStr(b"from"))
-        .insert("dest-uri", Field::LongStr(b"amqp://"))
-        .insert("dest-queue", Field::LongStr(b"to"))
-        .insert("dest-predeclared", Field::Bool(true))
+    let mut said = said("to");
+    said.insert("dest-predeclared", Field::Bool(true))
         .insert("src-delete-after", Field::LongStr(b"queue-length"));
     let kept = shovel::set_by(said.as_table(), "guest");
     world.broker.set_parameter("/", "shovel", "s", kept.as_table()).unwrap();
@@ -353,6 +359,28 @@ fn a_shovel_that_fails_rests_and_begins_anew() {
     assert_eq!(world.take("to").unwrap(), (b"x".to_vec(), false));
     assert!(world.broker.parameters.get("/", "shovel", "s").is_none(), "it is done, and gone");
     assert!(world.board.shovels(world.now).is_empty());
+}
+
+#[test]
+fn a_shovel_that_had_no_place_begins_when_there_is_one() {
+    let mut world = World::new();
+    ["from", "to"].iter().for_each(|queue| world.declare(queue, Table::EMPTY));
+    let mut jobs: Vec<_> =
+        (0..TRANSFERS_MAX).map(|_| world.begin(World::plan("none", choice(None))).0).collect();
+    world
+        .broker
+        .set_parameter("/", "shovel", "s", shovel::set_by(said("to").as_table(), "guest").as_table())
+        .unwrap();
+    world.board.look();
+    assert!(world.begun().is_empty());
+    let state = |world: &World| world.board.shovels(world.now)[0].told.stand().state;
+    assert_eq!(state(&world), State::Terminated(Full.to_string()));
+    assert_eq!(world.run(&mut jobs[0]), Pace::Over);
+    world.board.look();
+    let mut begun = world.begun();
+    assert_eq!(begun.len(), 1);
+    assert!(matches!(world.run(&mut begun[0]), Pace::Wait(_)));
+    assert_eq!(state(&world), State::Running);
 }
 
 #[test]

@@ -6,24 +6,40 @@ use serde_json::{Value, json};
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => visible(text),
         Value::Array(items) => {
             // Lists of names, such as tags.
-            let items = items.iter().map(|item| item.as_str().map_or_else(|| term(item), str::to_owned));
+            let items = items.iter().map(|item| item.as_str().map_or_else(|| term(item), visible));
             format!("[{}]", items.collect::<Vec<_>>().join(", "))
         }
         other => term(other),
     }
 }
 
+/// A text for a terminal, which is told nothing by it: whatever clients put into their messages and names is a line of a
+/// table.
+fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char.is_control() {
+            true => shown.push_str(&format!("\\{:03o}", u32::from(char))),
+            false => shown.push(char),
+        }
+    }
+    shown
+}
+
 /// A value within another one.
 fn term(value: &Value) -> String {
     match value {
         Value::Null => "undefined".to_owned(),
-        Value::String(text) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+        Value::String(text) => {
+            format!("\"{}\"", visible(&text.replace('\\', "\\\\").replace('"', "\\\"")))
+        }
         Value::Array(items) => format!("[{}]", items.iter().map(term).collect::<Vec<_>>().join(",")),
         Value::Object(entries) => {
-            let entries = entries.iter().map(|(name, value)| format!("{{\"{name}\",{}}}", term(value)));
+            let entries =
+                entries.iter().map(|(name, value)| format!("{{\"{}\",{}}}", visible(name), term(value)));
             format!("[{}]", entries.collect::<Vec<_>>().join(","))
         }
         plain => plain.to_string(),
@@ -58,6 +74,12 @@ mod tests {
     use serde_json::json;
 
     use super::{cell, typed};
+
+    #[test]
+    fn a_terminal_is_told_nothing_by_what_clients_have_written() {
+        assert_eq!(cell(&json!("a\u{1b}[2Jb\nü")), "a\\033[2Jb\\012ü");
+        assert_eq!(cell(&json!({"\t": "\u{9b}"})), "[{\"\\011\",\"\\233\"}]");
+    }
 
     #[test]
     fn a_table_is_a_list_of_pairs_and_tags_are_bare() {

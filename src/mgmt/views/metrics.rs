@@ -3,7 +3,10 @@
 //! `/metrics` tells sums, `/metrics/per-object` each queue, connection and channel, `/metrics/detailed` of these what was
 //! asked for. Of any kind of object [`OBJECTS_MAX`] are told at most, and how many were not.
 
+use std::collections::HashMap;
+
 use axum::http::HeaderValue;
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -22,6 +25,9 @@ const FORM: HeaderValue =
 
 /// Of so many queues, connections or channels there are metrics at most.
 pub(crate) const OBJECTS_MAX: usize = 20_000;
+
+/// Sums as they were told last, by their names and labels.
+pub(crate) type Told = Mutex<HashMap<(String, Labels), f64>>;
 
 /// All metrics of one scrape.
 #[derive(Debug, Default)]
@@ -48,6 +54,19 @@ impl Scrape {
         samples: Vec<(Labels, f64)>,
     ) {
         self.0.push(Metric { name: name.into(), help, is_counter: true, samples });
+    }
+
+    /// Sums that are counters do not fall, also when what they are sums of goes while they are made: a scraper would take
+    /// that for a restart.
+    fn never_fall(&mut self, told: &Told) {
+        let mut told = told.lock();
+        for metric in self.0.iter_mut().filter(|metric| metric.is_counter) {
+            for (labels, value) in &mut metric.samples {
+                let last = told.entry((metric.name.clone(), labels.clone())).or_insert(*value);
+                *last = last.max(*value);
+                *value = *last;
+            }
+        }
     }
 
     /// A gauge.
@@ -80,6 +99,7 @@ pub(crate) fn sums(call: &Call<'_>) -> Result<Answer, Refusal> {
     metrics_of::messages(call.mgmt, &mut scrape);
     metrics_of::dead(call.mgmt, &mut scrape);
     metrics_of::channels(call.mgmt, &mut scrape);
+    scrape.never_fall(&call.mgmt.told);
     metrics_of::queues(call.mgmt, &mut scrape);
     told(scrape)
 }
@@ -90,6 +110,7 @@ pub(crate) fn per_object(call: &Call<'_>) -> Result<Answer, Refusal> {
     metrics_of::process(call.mgmt, &mut scrape);
     metrics_of::messages(call.mgmt, &mut scrape);
     metrics_of::dead(call.mgmt, &mut scrape);
+    scrape.never_fall(&call.mgmt.told);
     metrics_of::each_queue(call.mgmt, "rabbitmq_", &[], &mut scrape);
     metrics_of::each_channel(call.mgmt, "rabbitmq_", &[], &mut scrape);
     metrics_of::each_connection(call.mgmt, "rabbitmq_", &mut scrape);
@@ -135,4 +156,23 @@ fn told(scrape: Scrape) -> Result<Answer, Refusal> {
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|_| Refusal::unavailable())?;
     Ok(Answer::bytes(FORM, text.into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Labels, Scrape, Told};
+
+    #[test]
+    fn sums_do_not_fall_and_what_is_no_sum_does() {
+        let told = Told::default();
+        let mut values = Vec::new();
+        for (sum, level) in [(5.0, 5.0), (3.0, 3.0), (6.0, 6.0)] {
+            let mut scrape = Scrape::default();
+            scrape.counter("sum", "", vec![(Labels::new(), sum)]);
+            scrape.gauge("level", "", vec![(Labels::new(), level)]);
+            scrape.never_fall(&told);
+            values.push(scrape.0.iter().map(|metric| metric.samples[0].1).collect::<Vec<_>>());
+        }
+        assert_eq!(values, [[5.0, 5.0], [5.0, 3.0], [6.0, 6.0]]);
+    }
 }

@@ -331,11 +331,14 @@ pub(crate) fn dead(mgmt: &Mgmt, scrape: &mut Scrape) {
 /// Sums of what channels hold and have done, and how many connections, channels and consumers there are.
 pub(crate) fn channels(mgmt: &Mgmt, scrape: &mut Scrape) {
     let broker = &mgmt.broker;
+    // First those that are gone: one that goes meanwhile is counted once or, until the next scrape, not at all.
+    let gone = ChannelTally::default();
+    gone.absorb(&broker.node.channels);
     let connections = broker.open_connections();
     let listed = of_connections(&connections);
     for (name, help, is_counter, of) in OF_CHANNELS {
         let now: u64 = listed.iter().map(|channel| of(&channel.tally)).sum();
-        let value = if is_counter { now + of(&broker.node.channels) } else { now };
+        let value = if is_counter { now + of(&gone) } else { now };
         add(scrape, format!("rabbitmq_{name}"), help, is_counter, one(value));
     }
     let received: u64 = connections.iter().map(|outbox| outbox.presence.received_bytes.read()).sum();

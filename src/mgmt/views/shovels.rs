@@ -45,6 +45,7 @@ pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
 /// Begins one anew.
 pub(crate) fn restart(call: &Call<'_>) -> Result<Answer, Refusal> {
     find(call)?.told.restart();
+    call.mgmt.transfers.look();
     Ok(Answer::done(Lsn::default()))
 }
 
