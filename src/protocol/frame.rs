@@ -261,11 +261,11 @@ pub fn put_heartbeat(out: &mut BytesMut) {
 
 /// Appends the content header frame of a basic method; `properties` begin with their flags word.
 pub fn put_header(out: &mut BytesMut, channel: u16, body_bytes: u64, properties: &[u8]) {
-    const WEIGHT: u16 = 0;
-    put_head(out, FrameKind::Header, channel, 12 + properties.len() as u32);
-    out.put_u16(CLASS_BASIC);
-    out.put_u16(WEIGHT);
-    out.put_u64(body_bytes);
+    let (head, [k1, k0]) =
+        (head(FrameKind::Header, channel, 12 + properties.len() as u32), CLASS_BASIC.to_be_bytes());
+    let ([h0, h1, h2, h3, h4, h5, h6], [b0, b1, b2, b3, b4, b5, b6, b7]) = (head, body_bytes.to_be_bytes());
+    // In one piece: each one that is appended is looked at for room. The weight between class and length is 0.
+    out.put_slice(&[h0, h1, h2, h3, h4, h5, h6, k1, k0, 0, 0, b0, b1, b2, b3, b4, b5, b6, b7]);
     out.put_slice(properties);
     out.put_u8(FRAME_END);
 }
@@ -277,9 +277,14 @@ pub fn put_body_head(out: &mut BytesMut, channel: u16, len: u32) {
 
 #[inline]
 fn put_head(out: &mut BytesMut, kind: FrameKind, channel: u16, payload_bytes: u32) {
+    out.put_slice(&head(kind, channel, payload_bytes));
+}
+
+#[inline]
+fn head(kind: FrameKind, channel: u16, payload_bytes: u32) -> [u8; HEAD_BYTES] {
     let [c1, c0] = channel.to_be_bytes();
     let [l3, l2, l1, l0] = payload_bytes.to_be_bytes();
-    out.put_slice(&[kind as u8, c1, c0, l3, l2, l1, l0]);
+    [kind as u8, c1, c0, l3, l2, l1, l0]
 }
 
 #[cfg(test)]

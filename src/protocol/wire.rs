@@ -171,9 +171,8 @@ impl<'a> Writer<'a> {
 
     pub(super) fn bit(&mut self, bit: bool) {
         if self.bit_next == 0 {
-            self.out.put_u8(0);
-        }
-        if let Some(octet) = self.out.last_mut() {
+            self.out.put_u8(bit.into());
+        } else if let Some(octet) = self.out.last_mut() {
             *octet |= u8::from(bit) << self.bit_next;
         }
         self.bit_next = (self.bit_next + 1) % BITS_PER_OCTET;

@@ -221,8 +221,8 @@ impl Publisher<'_> {
         let MoreKeys { keys: more_keys, is_blind } = content::more_keys(headers)?;
         content::check_delivery_mode(&parsed)?;
         let marks = content::marks(&parsed, is_blind);
-        let is_checked_once = link.moves_only || !content::is_for_another(&parsed, &link.actor.user);
-        if rewritten.is_none() && more_keys.is_empty() && is_checked_once {
+        let is_checked_once = || link.moves_only || !content::is_for_another(&parsed, &link.actor.user);
+        if rewritten.is_none() && more_keys.is_empty() && is_checked_once() {
             self.plain.remember(message.properties, marks);
         }
         let properties = rewritten.as_deref().unwrap_or(message.properties);
