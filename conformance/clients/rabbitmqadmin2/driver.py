@@ -6,18 +6,18 @@
 # install:  cargo install --quiet --locked --debug --no-default-features --root "$WORK" rabbitmqadmin@2.35.0
 # run:      RABBITMQADMIN="$WORK/bin/rabbitmqadmin" python3 -B "$FILE"
 # seconds:  300
-"""The two verbs of a driver, and its two cases."""
+"""What is read, and what comes and goes."""
 
 import json
 import os
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "operators"))
 
-from node import Node, run, until
+from node import run, until
+from play import play
 
 # What there is to read that 3.10 has too.
 READ = """
@@ -132,26 +132,4 @@ def things_come_and_go(node):
     assert node.ask("GET", f"vhosts/{vhost}")[0] == 404
 
 
-CASES = {"operate/rabbitmqadmin-2/reads": everything_is_read, "operate/rabbitmqadmin-2/changes": things_come_and_go}
-
-
-def main():
-    """`cases` or `run CASE URL`."""
-    if sys.argv[1] == "cases":
-        for name in CASES:
-            print("case", name, "needs operating")
-        return
-    node = Node(sys.argv[3])
-    try:
-        CASES[sys.argv[2]](node)
-    finally:
-        node.clean_up()
-
-
-try:
-    main()
-except Exception as problem:
-    traceback.print_exc()
-    words = str(problem) or traceback.extract_tb(problem.__traceback__)[-1].line
-    print(f"{type(problem).__name__}: {words}".replace("\n", " "), file=sys.stderr)
-    sys.exit(1)
+play({"operate/rabbitmqadmin-2/reads": everything_is_read, "operate/rabbitmqadmin-2/changes": things_come_and_go})
