@@ -21,7 +21,7 @@ use crate::dice::Dice;
 use crate::life::{Life, Sizes};
 
 /// A checkpoint is never far.
-const SIZES: Sizes = Sizes { slot_bytes: 64 << 10, window_slots: 1, cache_bytes: 0 };
+const SIZES: Sizes = Sizes::SMALL;
 const STEPS: usize = 60;
 const SEEDS: u64 = 3;
 /// Every so many steps the tables take in what the log has.

@@ -31,7 +31,7 @@ use crate::life::{Life, Sizes};
 use crate::message::Message;
 
 /// Nothing stays in memory that need not, and a checkpoint is never far.
-const SIZES: Sizes = Sizes { slot_bytes: 64 << 10, window_slots: 1, cache_bytes: 0 };
+const SIZES: Sizes = Sizes::SMALL;
 const QUEUES: u32 = 5;
 const TTL_MS: i32 = 10;
 /// Messages of each of two bursts.

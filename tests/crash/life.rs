@@ -14,24 +14,30 @@ use sluicemq::config::Config;
 use sluicemq::storage::directory::{Directory, NodeId};
 use sluicemq::storage::disk::Disk;
 use sluicemq::storage::error::StoreError;
-use sluicemq::storage::log::{Committed, LogOptions};
+use sluicemq::storage::log::{Committed, LogOptions, SyncMode};
 
-/// Sizes of the log, so small that checkpoints never rest.
+/// Sizes of the log, so small that checkpoints never rest, and when it is synced.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) slot_bytes: u64,
     pub(crate) window_slots: usize,
     /// Message bytes above this are let go of.
     pub(crate) cache_bytes: u64,
+    pub(crate) sync: SyncMode,
 }
 
 impl Sizes {
+    /// Small ones, for a script; each batch is synced.
+    pub(crate) const SMALL: Self =
+        Self { slot_bytes: 64 << 10, window_slots: 1, cache_bytes: 0, sync: SyncMode::EachBatch };
+
     /// The log's options; each opening has epochs of its own.
     fn options(self, epoch_seed: u64) -> LogOptions {
         LogOptions {
             slot_bytes: self.slot_bytes,
             window_slots: self.window_slots,
             epoch_seed: Some(epoch_seed),
+            sync: self.sync,
             ..LogOptions::default()
         }
     }
@@ -132,6 +138,7 @@ impl Life {
     /// The last word of a process that stops by itself. Its clients are gone.
     pub(crate) fn stop(&self) -> Result<(), StoreError> {
         while self.commit()? {}
+        self.broker.node.log.sync()?;
         self.checkpoint.borrow_mut().close(&self.broker)
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! The workload is played once for each seed; a copy of the disk before a call is what a crash at that call finds.
 //! After a crash there must be one of the states since the last one heard of, whole, and it must stay: the machine
-//! crashes again while the broker starts, when it has started, and when it has gone on.
+//! crashes again while the broker starts, when it has started, and when it has gone on. The same worlds are played with
+//! a log that is not synced batch by batch: there a power cut may leave less, but always a beginning of what was done.
 //!
 //! In reading order: [`op`] what clients do, [`draw`] how it is chosen, [`message`], [`client`] a session without a
 //! socket, [`conversation`] and [`party`] what a client knows, [`shadow`] and [`state`] what the broker must hold,

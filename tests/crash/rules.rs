@@ -50,7 +50,7 @@ impl Rules {
     }
 
     fn sizes(self) -> Sizes {
-        Sizes { slot_bytes: 64 << 10, window_slots: 1, cache_bytes: self.cache_bytes }
+        Sizes { cache_bytes: self.cache_bytes, ..Sizes::SMALL }
     }
 }
 

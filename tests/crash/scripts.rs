@@ -10,7 +10,7 @@ use crate::message::Message;
 use crate::shadow::Shadow;
 use crate::survivor::Survivor;
 
-const SIZES: Sizes = Sizes { slot_bytes: 64 << 10, window_slots: 1, cache_bytes: u64::MAX };
+const SIZES: Sizes = Sizes { cache_bytes: u64::MAX, ..Sizes::SMALL };
 const QUEUE: &str = "d0";
 /// More than is ever used.
 const LARGE: u64 = 1 << 40;

@@ -17,6 +17,7 @@ use sluicemq::broker::Broker;
 use sluicemq::clock::Now;
 use sluicemq::storage::disk::simulated::{Fault, SimulatedDisk};
 use sluicemq::storage::error::StoreError;
+use sluicemq::storage::log::SyncMode;
 
 use crate::client::{CHANNELS, Client, Heard};
 use crate::conversation::Channel;
@@ -45,6 +46,8 @@ pub(crate) struct Point {
     /// The recovered state is one of these.
     pub(crate) from: usize,
     pub(crate) to: usize,
+    /// The state that the process has found, or the one before it while it starts: durable whatever was synced since.
+    pub(crate) found: usize,
     /// Nothing has happened since a clean stop, or it is on its way.
     pub(crate) may_be_clean: bool,
 }
@@ -100,6 +103,8 @@ pub(crate) struct World {
     /// Messages that went to packs, and that left memory.
     pub(crate) packed: Cell<u64>,
     pub(crate) evicted: Cell<u64>,
+    /// The state that the present process has found, or the last one that came so far.
+    found: Cell<usize>,
     disk: RefCell<SimulatedDisk>,
     life: RefCell<Option<Rc<Life>>>,
     parties: RefCell<Vec<Party>>,
@@ -121,6 +126,7 @@ impl World {
             slot_bytes: *dice.pick(&[16, 32, 64]).unwrap_or(&64) << 10,
             window_slots: 1 + dice.below(4) as usize,
             cache_bytes: *dice.pick(&[20_000, 100_000, u64::MAX]).unwrap_or(&0),
+            sync: SyncMode::EachBatch,
         };
         Self {
             seed,
@@ -141,6 +147,7 @@ impl World {
             full: Cell::new(0),
             packed: Cell::new(0),
             evicted: Cell::new(0),
+            found: Cell::new(0),
             disk: RefCell::new(SimulatedDisk::new()),
             life: RefCell::default(),
             parties: RefCell::default(),
@@ -152,6 +159,17 @@ impl World {
             now: Now::read(),
             has_listener: std::env::var("CRASH_STORY").is_ok(),
         }
+    }
+
+    /// The same world, whose log is synced at an interval that never comes. Its own crashes are those of the process
+    /// alone: after others the shadow would not know what to expect.
+    pub(crate) fn relaxed(mut self) -> Self {
+        self.sizes.sync = SyncMode::Interval;
+        self
+    }
+
+    pub(crate) fn is_relaxed(&self) -> bool {
+        self.sizes.sync != SyncMode::EachBatch
     }
 
     /// The same world, in which a call goes wrong.
@@ -478,6 +496,7 @@ impl World {
             disk: self.disk.borrow().copy(),
             from,
             to: shadow.states.len() - 1,
+            found: self.found.get(),
             may_be_clean: self.may_be_clean.get(),
         }
     }
@@ -488,6 +507,10 @@ impl World {
         let others: &[Option<Doing>] = match doing {
             Doing::Alone | Doing::Both => return,
             Doing::Committing => &[None, None, Some(Doing::Checkpointing)],
+            // Whoever commits waits for a sync of the log.
+            Doing::Checkpointing if self.is_relaxed() && kind == Kind::Sync && name.starts_with("log/") => {
+                &[None]
+            }
             Doing::Checkpointing => &[None, None, Some(Doing::Committing)],
             // A pack is opened under locks that others would wait for.
             Doing::Reading if kind != Kind::Read || self.opened.borrow().contains(name) => return,

@@ -73,7 +73,10 @@ impl World {
             let epochs = self.seed * 1000 + number * 100 + attempt;
             match Life::start(Arc::new(WatchedDisk(disk.clone())), self.sizes, epochs) {
                 Ok(life) => {
-                    self.shadow.borrow_mut().started(life.broker.node.log.end().0);
+                    let mut shadow = self.shadow.borrow_mut();
+                    shadow.started(life.broker.node.log.end().0);
+                    self.found.set(shadow.states.len() - 1);
+                    drop(shadow);
                     *self.life.borrow_mut() = Some(Rc::new(life));
                     break;
                 }
@@ -117,6 +120,7 @@ impl World {
     /// The machine or the process dies, at any moment.
     fn crash(&self) {
         let mode = CrashMode::ALL[self.roll(7) as usize];
+        let mode = if self.is_relaxed() { CrashMode::Kill } else { mode };
         let disk = self.disk.borrow().crash(mode, self.roll(1 << 32));
         watch_nothing_while(|| {
             self.end();
