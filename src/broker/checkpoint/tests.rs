@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
+use crate::broker::checkpoint::capture::{Capture, Outcome};
 use crate::broker::checkpoint::{Checkpoint, Progress};
 use crate::broker::memory::Memory;
+use crate::broker::queue::handle::HOLDS;
 use crate::broker::wakes::Wakes;
 use crate::config::Config;
 use crate::message::block::BlockBuilder;
@@ -176,6 +178,23 @@ fn the_work_of_a_fan_outs_checkpoint_grows_as_its_records_and_copies_do() {
     let (_, _, few) = play(LARGE_SLOT_BYTES, 200, 60);
     let (_, _, many) = play(LARGE_SLOT_BYTES, 800, 60);
     assert!(many < 5 * few, "{few} calls for 200 queues, {many} for 800");
+}
+
+#[test]
+fn what_lives_in_the_slots_is_captured_in_several_holds_of_a_queues_lock() {
+    let holds = |bursts| {
+        let disk = WatchedDisk::default();
+        fill(&open(&disk, LARGE_SLOT_BYTES).0, 1, bursts);
+        let (broker, _checkpoints) = open(&disk, LARGE_SLOT_BYTES);
+        broker.node.log.seal_open_slot().unwrap();
+        let mut capture = Capture::of_slots(broker.node.log.retirable(usize::MAX).unwrap(), None);
+        let before = HOLDS.get();
+        assert!(matches!(capture.next_queue(&broker, 1).unwrap(), Outcome::Captured));
+        HOLDS.get() - before
+    };
+    // Each burst is a range at least, of which a thousand are looked at in one hold.
+    let (few, many) = (holds(10), holds(4500));
+    assert!(many >= few + 4, "{few} holds for 10 bursts, {many} for 4500");
 }
 
 #[test]

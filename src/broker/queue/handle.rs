@@ -475,6 +475,8 @@ impl Queue {
     }
 
     pub(in crate::broker) fn lock(&self) -> MutexGuard<'_, State> {
+        #[cfg(test)]
+        HOLDS.set(HOLDS.get() + 1);
         self.state.lock()
     }
 
@@ -483,6 +485,12 @@ impl Queue {
     pub(in crate::broker) fn is_locked(&self) -> bool {
         self.state.is_locked()
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has taken a queue's lock: what is done in one hold is bounded, so that much takes several.
+    pub(in crate::broker) static HOLDS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 impl fmt::Debug for Queue {

@@ -148,3 +148,120 @@ impl Queue {
         is_done
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use roaring::RoaringBitmap;
+
+    use super::{BITMAPS_PER_HOLD, RANGES_PER_HOLD};
+    use crate::broker::memory::Memory;
+    use crate::broker::node::Node;
+    use crate::broker::queue::handle::{HOLDS, Queue, QueueProperties};
+    use crate::config::Config;
+    use crate::message::place::{Extent, Lsn, Place, QueueId, Returned, Seq};
+    use crate::queue::classic::Classic;
+    use crate::queue::extent::NewExtent;
+    use crate::queue::lane::Away;
+    use crate::queue::ledger::Ledger;
+    use crate::storage::disk::Disk;
+    use crate::storage::disk::simulated::SimulatedDisk;
+    use crate::storage::log::Log;
+    use crate::storage::pack::shelf::Shelf;
+
+    /// The pack in which all extents lie.
+    const PACK: u64 = 1;
+    /// As many places as must take five holds.
+    const MANY: u64 = 5 * RANGES_PER_HOLD as u64;
+
+    /// A queue of whose numbers every second is a message.
+    fn queue(ledger: Ledger) -> Queue {
+        let (first, end, count) = (Seq(1), Seq(2 * MANY + 1), ledger.messages());
+        let away =
+            Away { first, end, count, body_bytes: count, persistent: true, redelivered: false, returns: 0 };
+        let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new());
+        let memory = Memory::new(u64::MAX, u64::MAX);
+        let (limits, shelf) = (Config::default().limits, Shelf::new(Arc::clone(&disk)));
+        let node = Arc::new(Node::new(limits, memory, Log::default(), disk, shelf));
+        let classic = Classic::restore(vec![away], ledger, Seq(0));
+        Queue::restored(QueueId(7), QueueProperties::durable("q"), node, classic, end)
+    }
+
+    /// Messages that each have a record of the log.
+    fn in_the_log() -> Ledger {
+        let mut ledger = Ledger::default();
+        for seq in (1..2 * MANY).step_by(2) {
+            ledger.insert(Seq(seq), Seq(seq + 1), Place::Log(Lsn(seq)));
+        }
+        ledger
+    }
+
+    fn extent(first: u64, last: u64, gaps: RoaringBitmap) -> NewExtent {
+        let count = u32::try_from(last + 1 - first - gaps.len()).unwrap();
+        let (first, last) = (Seq(first), Seq(last));
+        let at = Extent { first, last, pack: PACK, offset: 0, bytes: 0, count, body_bytes: 0 };
+        NewExtent { at, gaps, pack_live: Arc::default() }
+    }
+
+    /// Messages that each have an extent, whose other message was settled since the last checkpoint.
+    fn in_extents() -> Ledger {
+        let mut ledger = Ledger::default();
+        for seq in (1..2 * MANY).step_by(2) {
+            ledger.restore_extent(extent(seq, seq + 1, RoaringBitmap::new()));
+            ledger.cut(Seq(seq + 1), Seq(seq + 2));
+        }
+        ledger
+    }
+
+    /// How often the lock is taken for it.
+    fn holds(ask: impl FnOnce()) -> usize {
+        let before = HOLDS.get();
+        ask();
+        HOLDS.get() - before
+    }
+
+    #[test]
+    fn what_a_checkpoint_asks_of_very_many_places_takes_several_holds_of_the_lock() {
+        let extents = queue(in_extents());
+        let all = BTreeSet::from([PACK]);
+        let asked = holds(|| assert_eq!(extents.extents_of(&all).len() as u64, MANY));
+        assert!(asked >= 5, "{asked} holds for {MANY} extents");
+        let asked = holds(|| assert_eq!(extents.dirty_extents(&BTreeSet::new()).len() as u64, MANY));
+        assert!(asked as u64 >= MANY / BITMAPS_PER_HOLD as u64, "{asked} holds for {MANY} bitmaps");
+        for queue in [extents, queue(in_the_log())] {
+            let asked = holds(|| assert_eq!(queue.live_ranges(Seq(0), Seq(u64::MAX)).len() as u64, MANY));
+            assert!(asked >= 5, "{asked} holds for {MANY} ranges that live");
+        }
+    }
+
+    #[test]
+    fn very_many_counts_of_returns_are_saved_in_several_holds_of_the_lock() {
+        let mut ledger = in_the_log();
+        for seq in (1..2 * MANY).step_by(2) {
+            ledger.note_returns(Returned { first: Seq(seq), end: Seq(seq + 1), returns: 1 });
+        }
+        let queue = queue(ledger);
+        let (mut from, mut found) = (Some(Seq(0)), 0);
+        let asked = holds(|| {
+            while let Some(seq) = from {
+                let unsaved = queue.unsaved_returns(seq);
+                (from, found) = (unsaved.next, found + unsaved.changed.len() as u64);
+            }
+        });
+        assert_eq!(found, MANY);
+        assert!(asked >= 5, "{asked} holds for {MANY} counts");
+    }
+
+    #[test]
+    fn very_many_places_move_in_several_holds_of_the_lock() {
+        let queue = queue(in_the_log());
+        let last = 2 * MANY - 1;
+        let gaps = (0..last as u32).filter(|number| number % 2 == 1).collect();
+        queue.begin_move([extent(1, last, gaps)].into());
+        let asked = holds(|| while !queue.move_some() {});
+        assert!(asked >= 5, "{asked} holds for {MANY} ranges");
+        assert_eq!(queue.extents_of(&BTreeSet::from([PACK])).len(), 1);
+    }
+}
