@@ -42,6 +42,13 @@ impl Now {
     }
 }
 
+/// How long this thread has been at work. A test compares two of its own spans with it, whatever else the machine does.
+#[cfg(test)]
+pub(crate) fn worked() -> Duration {
+    let worked = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(worked.tv_sec.try_into().unwrap(), worked.tv_nsec.try_into().unwrap())
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

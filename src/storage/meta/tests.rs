@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use crate::clock::worked;
 use crate::message::fact::{Binding, Definition, Destination, Fact};
 use crate::message::fact_codec;
 use crate::message::place::{Extent, Lsn, QueueId, Seq};
@@ -184,6 +185,30 @@ fn what_goes_takes_with_it_what_belonged_to_it() {
     let forgotten = vec![(QueueId(1), 0, Seq(1))];
     meta.commit(&Changes { extents_forgotten: forgotten, ..Changes::default() }).unwrap();
     assert!(meta.packs().unwrap().is_empty());
+}
+
+#[test]
+fn exchanges_that_go_are_found_among_many_bindings_without_a_look_at_all_of_them() {
+    const BINDINGS: u64 = 10_000;
+    const EXCHANGES: u64 = 1000;
+    let disk = SimulatedDisk::new();
+    let mut meta = open(&disk);
+    let bound =
+        |source: &str, to| logged(Definition::Bound(binding(source, Destination::Queue(QueueId(to)))));
+    let mut took = |definitions| {
+        let begins = worked();
+        meta.commit(&Changes { definitions, ..Changes::default() }).unwrap();
+        worked() - begins
+    };
+    let binding = took((0..BINDINGS).map(|queue| bound("other", queue)).collect());
+    let with_their_bindings = (0..EXCHANGES).flat_map(|number| {
+        let name = format!("e{number}");
+        [bound(&name, number), logged(Definition::ExchangeDeleted { vhost: "/", name: &name })]
+    });
+    let deleting = took(with_their_bindings.collect());
+    assert_eq!(dump(&mut meta).1.len() as u64, BINDINGS);
+    // A look at all bindings for each takes fifty times as long as to bind them.
+    assert!(deleting < 4 * binding, "{BINDINGS} bindings {binding:?}, {EXCHANGES} exchanges {deleting:?}");
 }
 
 #[test]
