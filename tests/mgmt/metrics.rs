@@ -73,6 +73,12 @@ fn what_dashboards_ask_for_is_there() {
     let detailed = "/metrics/detailed?family=queue_coarse_metrics&vhost=";
     let asked = scrape(&node, &format!("{detailed}%2F"));
     assert_eq!(asked.get(&format!("rabbitmq_detailed_{ready}")), Some(&1.0), "{asked:#?}");
+    let counts = scrape(&node, "/metrics/detailed?family=queue_consumer_count&vhost=%2F");
+    let of_queues: Vec<_> = counts.keys().filter(|name| name.contains("detailed_queue_")).collect();
+    assert!(
+        !of_queues.is_empty() && of_queues.iter().all(|name| name.contains("queue_consumers{")),
+        "what is asked for, and nothing else: {of_queues:?}"
+    );
     let elsewhere = scrape(&node, &format!("{detailed}other"));
     assert!(!elsewhere.keys().any(|name| name.contains("odd")), "{elsewhere:#?}");
     assert_eq!(node.ask_at(node.metrics, "GET", "/api/overview", Some("guest:guest"), &[]).status, 404);

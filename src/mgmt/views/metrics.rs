@@ -26,6 +26,10 @@ const FORM: HeaderValue =
 /// Of so many queues, connections or channels there are metrics at most.
 pub(crate) const OBJECTS_MAX: usize = 20_000;
 
+/// Families of metrics of queues.
+const OF_QUEUES: [&str; 4] =
+    ["queue_coarse_metrics", "queue_metrics", "queue_consumer_count", "queue_delivery_metrics"];
+
 /// Sums as they were told last, by their names and labels.
 pub(crate) type Told = Mutex<HashMap<(String, Labels), f64>>;
 
@@ -111,7 +115,7 @@ pub(crate) fn per_object(call: &Call<'_>) -> Result<Answer, Refusal> {
     metrics_of::messages(call.mgmt, &mut scrape);
     metrics_of::dead(call.mgmt, &mut scrape);
     scrape.never_fall(&call.mgmt.told);
-    metrics_of::each_queue(call.mgmt, "rabbitmq_", &[], &mut scrape);
+    metrics_of::each_queue(call.mgmt, "rabbitmq_", &OF_QUEUES, &[], &mut scrape);
     metrics_of::each_channel(call.mgmt, "rabbitmq_", &[], &mut scrape);
     metrics_of::each_connection(call.mgmt, "rabbitmq_", &mut scrape);
     told(scrape)
@@ -133,8 +137,8 @@ pub(crate) fn detailed(call: &Call<'_>) -> Result<Answer, Refusal> {
     let mut scrape = Scrape::default();
     let wants = |names: &[&str]| families.iter().any(|family| names.contains(family));
     let prefix = "rabbitmq_detailed_";
-    if wants(&["queue_coarse_metrics", "queue_metrics", "queue_consumer_count", "queue_delivery_metrics"]) {
-        metrics_of::each_queue(call.mgmt, prefix, &vhosts, &mut scrape);
+    if wants(&OF_QUEUES) {
+        metrics_of::each_queue(call.mgmt, prefix, &families, &vhosts, &mut scrape);
     }
     if wants(&[
         "channel_metrics",

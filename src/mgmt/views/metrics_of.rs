@@ -373,19 +373,32 @@ pub(crate) fn queues(mgmt: &Mgmt, scrape: &mut Scrape) {
     scrape.gauge("rabbitmq_queues", "Queues available", one(queues.len() as u64));
 }
 
-/// What each queue holds and has done.
-pub(crate) fn each_queue(mgmt: &Mgmt, prefix: &str, vhosts: &[&str], scrape: &mut Scrape) {
+/// What each queue holds and has done, as far as it is of these families.
+pub(crate) fn each_queue(mgmt: &Mgmt, prefix: &str, families: &[&str], vhosts: &[&str], scrape: &mut Scrape) {
     let mut queues = all_queues(mgmt, vhosts);
-    leave_out(scrape, prefix, "queues", &mut queues);
+    leave_out(scrape, prefix, "queues", &mut queues, |queue| queue.id);
     let labels =
         |queue: &Queue| vec![label("vhost", &queue.properties.vhost), label("queue", &queue.properties.name)];
     let now_ms = Now::read().steady_ms;
     let ages =
         queues.iter().filter_map(|queue| Some((labels(queue), queue.tally.oldest_ms(now_ms)? as f64 / MS)));
-    scrape.gauge(format!("{prefix}{OLDEST}"), OLDEST_HELP, ages.collect());
-    for (name, help, is_counter, of) in OF_QUEUES {
+    let is_asked = |name: &str| families_of(name).iter().any(|family| families.contains(family));
+    if is_asked(OLDEST) {
+        scrape.gauge(format!("{prefix}{OLDEST}"), OLDEST_HELP, ages.collect());
+    }
+    for (name, help, is_counter, of) in OF_QUEUES.into_iter().filter(|(name, ..)| is_asked(name)) {
         let samples = queues.iter().map(|queue| (labels(queue), of(queue) as f64)).collect();
         add(scrape, format!("{prefix}{name}"), help, is_counter, samples);
+    }
+}
+
+/// By which families a metric of queues is asked for.
+fn families_of(name: &str) -> &'static [&'static str] {
+    match name {
+        "queue_messages_ready" | "queue_messages_unacked" | "queue_messages" => &["queue_coarse_metrics"],
+        "queue_consumers" => &["queue_metrics", "queue_consumer_count"],
+        "queue_messages_published" => &["queue_metrics", "queue_delivery_metrics"],
+        _ => &["queue_metrics"],
     }
 }
 
@@ -396,7 +409,9 @@ pub(crate) fn each_channel(mgmt: &Mgmt, prefix: &str, vhosts: &[&str], scrape: &
         let vhost = channel.outbox.presence.opened().map_or("", |opened| &opened.vhost);
         vhosts.is_empty() || vhosts.contains(&vhost)
     });
-    leave_out(scrape, prefix, "channels", &mut channels);
+    leave_out(scrape, prefix, "channels", &mut channels, |channel| {
+        (channel.outbox.connection(), channel.number)
+    });
     for (name, help, is_counter, of) in OF_CHANNELS {
         let sample = |channel: &Listed| (vec![label("channel", &channel.name())], of(&channel.tally) as f64);
         add(scrape, format!("{prefix}{name}"), help, is_counter, channels.iter().map(sample).collect());
@@ -406,7 +421,7 @@ pub(crate) fn each_channel(mgmt: &Mgmt, prefix: &str, vhosts: &[&str], scrape: &
 /// What each connection has moved.
 pub(crate) fn each_connection(mgmt: &Mgmt, prefix: &str, scrape: &mut Scrape) {
     let mut connections = mgmt.broker.open_connections();
-    leave_out(scrape, prefix, "connections", &mut connections);
+    leave_out(scrape, prefix, "connections", &mut connections, |outbox| outbox.connection());
     let mut told =
         |name: &str, help: &'static str, is_counter: bool, of: fn(&crate::broker::outbox::Outbox) -> u64| {
             let samples = connections
@@ -436,10 +451,20 @@ fn all_queues(mgmt: &Mgmt, vhosts: &[&str]) -> Vec<Arc<Queue>> {
     all.iter().flat_map(|vhost| vhost.queues()).collect()
 }
 
-/// Who scrapes is not drowned, and told how much is missing.
-fn leave_out<T>(scrape: &mut Scrape, prefix: &str, what: &str, objects: &mut Vec<T>) {
+/// Who scrapes is not drowned, and told how much is missing: what has the smaller number is told, so that it is the same
+/// the next time.
+fn leave_out<T, K: Ord>(
+    scrape: &mut Scrape,
+    prefix: &str,
+    what: &str,
+    objects: &mut Vec<T>,
+    number: impl Fn(&T) -> K,
+) {
     let left_out = objects.len().saturating_sub(OBJECTS_MAX);
-    objects.truncate(OBJECTS_MAX);
+    if left_out > 0 {
+        objects.select_nth_unstable_by_key(OBJECTS_MAX, number);
+        objects.truncate(OBJECTS_MAX);
+    }
     let name = format!("{prefix}{what}_left_out");
     scrape.gauge(name, "Objects without metrics of their own, for there are too many", one(left_out as u64));
 }
