@@ -166,6 +166,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Post, "/api/users/bulk-delete", Administrator, Node, users::bulk_delete, "Deletes several users"),
     route(Get, "/api/users/{user}", Administrator, Node, users::show, "A user"),
     route(Put, "/api/users/{user}", Administrator, Node, users::put, "Makes or changes a user"),
+    route(Put, "/api/users/{user}/tags", Administrator, Node, users::put_tags, "Changes a user's tags, and nothing else"),
+    route(Put, "/api/users/{user}/password", Administrator, Node, users::put_password, "Changes a user's password, and nothing else"),
     route(Delete, "/api/users/{user}", Administrator, Node, users::delete, "Deletes a user and closes their connections"),
     route(Get, "/api/users/{user}/permissions", Administrator, Node, users::permissions, "What a user may do"),
     route(Get, "/api/users/{user}/topic-permissions", Administrator, Node, users::topic_permissions, "With which keys"),

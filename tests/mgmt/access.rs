@@ -182,6 +182,8 @@ const ROUTES: &[(&str, &str, For)] = &[
     ("delete", "/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{props}", InVhost),
     ("post", "/api/users/bulk-delete", Administrator),
     ("put", "/api/users/{user}", Administrator),
+    ("put", "/api/users/{user}/tags", Administrator),
+    ("put", "/api/users/{user}/password", Administrator),
     ("delete", "/api/users/{user}", Administrator),
     ("put", "/api/user-limits/{user}/{name}", Administrator),
     ("delete", "/api/user-limits/{user}/{name}", Administrator),

@@ -35,6 +35,10 @@ fn users_and_what_they_may_do() {
     let alice = node.get("/api/users/alice");
     assert_eq!(alice["tags"], json!(["management"]));
     assert_eq!(alice["hashing_algorithm"], "rabbit_password_hashing_sha256");
+    update(&node, "PUT", "/api/users/alice/tags", &json!({"tags": "management,y"}));
+    update(&node, "PUT", "/api/users/alice/password", &json!({"password": "secret"}));
+    assert_eq!(node.get("/api/users/alice")["tags"], json!(["management", "y"]));
+    assert_eq!(node.change("PUT", "/api/users/nobody/tags", &json!({"tags": ""})).0, 404);
     let hashed = json!({"password_hash": alice["password_hash"], "tags": ""});
     create(&node, "PUT", "/api/users/twin", &hashed);
     assert_eq!(node.ask("GET", "/api/whoami", Some("alice:secret")).json()["name"], "alice");

@@ -6,8 +6,8 @@ use crate::auth::password::{Hashing, PasswordError, PasswordHash};
 use crate::auth::users::{Profile, User};
 use crate::broker::Broker;
 use crate::broker::admin::parameters::{
-    self, CONNECTIONS_MAX, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS, check_limits, limit, of_broker,
-    with_limit,
+    self, CONNECTIONS_MAX, Changing, PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS, check_limits, limit,
+    of_broker, with_limit,
 };
 use crate::broker::admin::{AdminError, Undertaking, check_name};
 use crate::broker::login::LOCAL_ADMINISTRATOR;
@@ -43,11 +43,39 @@ impl Broker {
     ) -> Result<Undertaking, AdminError> {
         check_user(name, tags)?;
         let mut changing = self.change_parameters();
-        let user = self.users.get(name);
+        let known = self.users.get(name);
+        self.set_user(&mut changing, name, known.as_deref(), password, tags)
+    }
+
+    /// Changes what is said of a user who is there; what is not said stays as it is at that moment.
+    ///
+    /// # Errors
+    /// Tags or a hash that cannot be, or [`AdminError::NotFound`].
+    pub fn change_user(
+        &self,
+        name: &str,
+        password: &PasswordChange,
+        tags: Option<&[String]>,
+    ) -> Result<Undertaking, AdminError> {
+        check_user(name, tags.unwrap_or_default())?;
+        let mut changing = self.change_parameters();
+        let known = self.users.get(name).ok_or(AdminError::NotFound)?;
+        let tags = tags.map_or_else(|| known.profile().tags.clone(), <[String]>::to_vec);
+        self.set_user(&mut changing, name, Some(&known), password, &tags)
+    }
+
+    fn set_user(
+        &self,
+        changing: &mut Changing<'_>,
+        name: &str,
+        known: Option<&User>,
+        password: &PasswordChange,
+        tags: &[String],
+    ) -> Result<Undertaking, AdminError> {
         let password = match password {
             PasswordChange::Set(hash) => Some(self.checked_hash(hash)?.clone()),
             PasswordChange::None => None,
-            PasswordChange::Keep => user.as_ref().and_then(|user| user.profile().password.clone()),
+            PasswordChange::Keep => known.and_then(|user| user.profile().password.clone()),
         };
         let value = user_to_table(password.as_ref(), tags);
         Ok(changing.set(of_broker(USER, name), value.as_table(), || {

@@ -90,15 +90,22 @@ fn limits(body: &Map<String, Value>) -> Result<TableBuf, Refusal> {
 /// # Errors
 /// What is missing or cannot be.
 pub(crate) fn read(body: &Map<String, Value>) -> Result<(PasswordChange, Vec<String>), Refusal> {
-    let tags =
-        match body.get("tags").or_else(|| body.get("administrator").filter(|value| value == &&json!(true))) {
-            Some(Value::Bool(_)) => vec!["administrator".to_owned()],
-            Some(Value::String(text)) => {
-                text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
-            }
-            Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            _ => return Err(Refusal::bad_request("tags_not_present")),
-        };
+    let tags = tags(body)?;
+    Ok((password(body)?, tags))
+}
+
+fn tags(body: &Map<String, Value>) -> Result<Vec<String>, Refusal> {
+    match body.get("tags").or_else(|| body.get("administrator").filter(|value| value == &&json!(true))) {
+        Some(Value::Bool(_)) => Ok(vec!["administrator".to_owned()]),
+        Some(Value::String(text)) => {
+            Ok(text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect())
+        }
+        Some(Value::Array(tags)) => Ok(tags.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+        _ => Err(Refusal::bad_request("tags_not_present")),
+    }
+}
+
+fn password(body: &Map<String, Value>) -> Result<PasswordChange, Refusal> {
     let password = match (
         body.get("password").and_then(Value::as_str),
         body.get("password_hash").and_then(Value::as_str),
@@ -117,7 +124,22 @@ pub(crate) fn read(body: &Map<String, Value>) -> Result<(PasswordChange, Vec<Str
             PasswordChange::Set(PasswordHash::from_base64(hashing, hash).map_err(AdminError::from)?)
         }
     };
-    Ok((password, tags))
+    Ok(password)
+}
+
+/// Changes the tags of a user who is there, whatever becomes of their password meanwhile.
+pub(crate) fn put_tags(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let tags = tags(&call.object()?)?;
+    let broker = &call.mgmt.broker;
+    change::done(call, broker.change_user(call.part("user"), &PasswordChange::Keep, Some(&tags)))
+        .map(Answer::into_change)
+}
+
+/// Changes the password of a user who is there, or takes it away, whatever becomes of their tags meanwhile.
+pub(crate) fn put_password(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let password = password(&call.object()?)?;
+    let changed = call.mgmt.broker.change_user(call.part("user"), &password, None);
+    change::done(call, changed).map(Answer::into_change)
 }
 
 /// Whether this is the user's password, as if they came from this machine: those who may only come from there may, and none

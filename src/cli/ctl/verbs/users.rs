@@ -67,15 +67,15 @@ fn change_password(ask: &Ask) -> Result<Output, Failure> {
     let name = ask.arg(0);
     ask.say(format!("Changing password for user \"{name}\" ..."));
     let password = ask.arg_or_input(1, "Password")?;
-    let tags = tags(&existing(ask, name)?);
-    change(ask, name, &json!({"password": password, "tags": tags}))
+    existing(ask, name)?;
+    change(ask, name, "password", &json!({"password": password}))
 }
 
 fn clear_password(ask: &Ask) -> Result<Output, Failure> {
     let name = ask.arg(0);
     ask.say(format!("Clearing password for user \"{name}\" ..."));
-    let user = ask.user(name)?.ok_or_else(|| no_such_user(name))?;
-    change(ask, name, &json!({"password_hash": "", "tags": tags(&user)}))
+    ask.user(name)?.ok_or_else(|| no_such_user(name))?;
+    change(ask, name, "password", &json!({"password_hash": ""}))
 }
 
 fn delete(ask: &Ask) -> Result<Output, Failure> {
@@ -90,11 +90,8 @@ fn set_tags(ask: &Ask) -> Result<Output, Failure> {
     let name = ask.arg(0);
     let tags: Vec<_> = ask.args.iter().skip(1).flat_map(|word| word.split(',')).collect();
     ask.say(format!("Setting tags for user \"{name}\" to [{}] ...", tags.join(", ")));
-    let user = existing(ask, name)?;
-    let kept = ["password_hash", "hashing_algorithm"].map(|key| user.get(key).cloned().unwrap_or_default());
-    let [password_hash, hashing_algorithm] = kept;
-    let body = json!({"password_hash": password_hash, "hashing_algorithm": hashing_algorithm, "tags": tags});
-    change(ask, name, &body)
+    existing(ask, name)?;
+    change(ask, name, "tags", &json!({"tags": tags}))
 }
 
 fn list_users(ask: &Ask) -> Result<Output, Failure> {
@@ -172,13 +169,9 @@ fn hash(ask: &Ask) -> Result<Output, Failure> {
     Ok(Output::Said(hash))
 }
 
-fn change(ask: &Ask, name: &str, body: &Value) -> Result<Output, Failure> {
-    Ask::done(&ask.api.put(&path(&["users", name]), body)?)?;
+fn change(ask: &Ask, name: &str, what: &str, body: &Value) -> Result<Output, Failure> {
+    Ask::done(&ask.api.put(&path(&["users", name, what]), body)?)?;
     Ok(Output::Done)
-}
-
-fn tags(user: &Value) -> Value {
-    user.get("tags").cloned().unwrap_or_else(|| json!([]))
 }
 
 fn existing(ask: &Ask, name: &str) -> Result<Value, Failure> {
