@@ -124,8 +124,10 @@ impl Session {
     }
 
     /// From now on it only moves messages, for the broker: what it gives back is as if nobody had had it, however long it
-    /// was held, and who published what it publishes was asked when they did.
+    /// was held, and who published what it publishes was asked when they did. Its frames may be of any size: headers have
+    /// grown on their way.
     pub fn move_only(&mut self) {
+        self.frame_max = u32::MAX;
         if let Phase::Running(running) = &mut self.phase {
             running.link.moves_only = true;
         }
