@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::auth::users::User;
 use crate::broker::Broker;
-use crate::broker::memory::Memory;
+use crate::broker::node::Node;
 use crate::clock::Now;
 use crate::protocol::methods::{
     BasicAck, BasicConsume, BasicGet, BasicPublish, BasicQos, ConfirmSelect, ExchangeDeclare, Method,
@@ -38,7 +38,7 @@ const TURN_MESSAGES: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Who is to stop waits so long for what is on its way.
 const DRAIN: Duration = Duration::from_secs(5);
-/// While all transfers together take too much of memory each looks again after this.
+/// While all transfers together take too much of memory, or the log is behind, each looks again after this.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// A session that is left and has not taken all it was told is looked at again after this.
 const LEAVING_PAUSE: Duration = Duration::from_millis(10);
@@ -52,7 +52,7 @@ pub(super) struct Mover {
     sink: Insider,
     stage: Stage,
     flights: Flights,
-    memory: Arc<Memory>,
+    node: Arc<Node>,
     /// How many more are taken, where that is known.
     left: Option<u64>,
     /// How many more may be moved, likewise.
@@ -139,7 +139,7 @@ impl Mover {
         sink.tell(&Method::ConfirmSelect(ConfirmSelect { nowait: false }));
         Self {
             flights: Flights::new(&broker.node.memory.transfers),
-            memory: Arc::clone(&broker.node.memory),
+            node: Arc::clone(&broker.node),
             plan: Arc::clone(plan),
             told: Arc::clone(told),
             source,
@@ -232,7 +232,7 @@ impl Mover {
             _ => (None, self.retry_at),
         };
         // Who else gives memory back tells nobody.
-        let is_short = self.is_moving() && self.memory.refuses_transfers();
+        let is_short = self.is_moving() && self.is_to_hold_back();
         let room_at = is_short.then(|| now.instant + ROOM_PAUSE);
         let times =
             [self.source.deadline(), self.sink.deadline(), retry_at, self.wait_until, drained, room_at];
@@ -267,7 +267,12 @@ impl Mover {
             && self.flights.bytes() < BYTES_MAX
             && self.sink.untold_bytes() < TOLD_BYTES_MAX
             && !self.sink.is_blocked()
-            && !self.memory.refuses_transfers()
+            && !self.is_to_hold_back()
+    }
+
+    /// Whether all transfers together take too much of memory, or the log cannot keep up: publishers are first then.
+    fn is_to_hold_back(&self) -> bool {
+        self.node.memory.refuses_transfers() || self.node.log.is_congested()
     }
 
     /// Whether all is moved that was to be.
