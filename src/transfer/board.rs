@@ -161,16 +161,16 @@ impl Board {
         Shovel::read(of, said.as_table(), &user, &self.names, &self.broker).map(Arc::new)
     }
 
-    /// Whether there is a place for a shovel: one that is there already has its own.
+    /// Whether there is a place for a shovel beside so many others that are to come: one that is there already has its own.
     ///
     /// # Errors
     /// There is none.
-    pub fn check_room_for_shovel(&self, vhost: &str, name: &str) -> Result<(), Full> {
+    pub fn check_room_for_shovel(&self, vhost: &str, name: &str, others: usize) -> Result<(), Full> {
         let is_there = self.broker.parameters.get(vhost, SHOVEL, name).is_some();
         let shovels =
             self.broker.parameters.of_vhosts().iter().filter(|kept| *kept.component == *SHOVEL).count();
         let once = self.places.lock().once_at_work();
-        if is_there || shovels + once < TRANSFERS_MAX { Ok(()) } else { Err(Full) }
+        if is_there || shovels + once + others < TRANSFERS_MAX { Ok(()) } else { Err(Full) }
     }
 
     /// The shovels, in order of virtual hosts and names.

@@ -336,3 +336,19 @@ fn what_can_be_done_is_enabled_already() {
     update(&node, "PUT", "/api/feature-flags/quorum_queue/enable", &json!({"name": "quorum_queue"}));
     refuse(&node, "PUT", "/api/feature-flags/none/enable", &json!({}), 400, "unsupported");
 }
+
+#[test]
+fn an_import_with_more_shovels_than_there_are_places_is_refused_as_a_whole() {
+    let node = Node::start();
+    let value = json!({"src-uri": "amqp://", "src-queue": "a", "dest-uri": "amqp://", "dest-queue": "b"});
+    let shovel =
+        |number| json!({"vhost": "/", "component": "shovel", "name": format!("s{number}"), "value": value});
+    let shovels: Vec<_> = (0..101).map(shovel).collect();
+    let all = json!({"vhosts": [{"name": "v"}], "parameters": shovels});
+    let (status, text) = node.change("POST", "/api/definitions", &all);
+    assert_eq!((status, text.contains("parameters[100]")), (400, true), "{text}");
+    assert_eq!(node.ask("GET", "/api/vhosts/v", Some("guest:guest")).status, 404);
+    let all = json!({"parameters": shovels[..100]});
+    update(&node, "POST", "/api/definitions", &all);
+    update(&node, "POST", "/api/definitions", &all);
+}

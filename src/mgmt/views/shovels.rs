@@ -123,6 +123,15 @@ pub(crate) fn check(
     read.map_err(Refusal::bad_request)
 }
 
+/// Whether there is a place for one beside so many that come with it.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn check_room(call: &Call<'_>, vhost: &str, name: &str, others: usize) -> Result<(), Refusal> {
+    let room = call.mgmt.transfers.check_room_for_shovel(vhost, name, others);
+    room.map_err(|full| Refusal::bad_request(full.to_string()))
+}
+
 /// Sets one: whoever does is kept with it, for it is they who move messages where it names nobody else.
 pub(crate) fn set(
     call: &Call<'_>,
@@ -132,8 +141,7 @@ pub(crate) fn set(
 ) -> Result<Undertaking, Refusal> {
     let user = call.user()?;
     check(call, vhost, name, value)?;
-    let room = call.mgmt.transfers.check_room_for_shovel(vhost, name);
-    room.map_err(|full| Refusal::bad_request(full.to_string()))?;
+    check_room(call, vhost, name, 0)?;
     let kept = shovel::set_by(json::to_table(value)?.as_table(), &user.name);
     Ok(call.mgmt.broker.set_parameter(vhost, SHOVEL, name, kept.as_table())?)
 }

@@ -1,6 +1,7 @@
 //! Whether definitions can be made, before any of them is: what each of them says, and that the virtual hosts and users
 //! that it needs are there, or come with it.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 
 use serde_json::Value;
@@ -30,6 +31,8 @@ struct Check<'a> {
     vhost: Option<&'a str>,
     users: HashSet<&'a str>,
     vhosts: HashSet<&'a str>,
+    /// How many shovels come with them.
+    shovels: Cell<usize>,
 }
 
 /// Whether all of a body can be made, for one virtual host or for all.
@@ -41,7 +44,7 @@ pub(super) fn check<'a>(call: &'a Call<'a>, vhost: Option<&'a str>, body: &'a Ob
         let list = body.get(key).and_then(Value::as_array).into_iter().flatten();
         list.filter_map(|item| item.get("name")?.as_str()).collect()
     };
-    let check = Check { call, vhost, users: names("users"), vhosts: names("vhosts") };
+    let check = Check { call, vhost, users: names("users"), vhosts: names("vhosts"), shovels: Cell::new(0) };
     let of_broker = OF_BROKER.iter().filter(|_| vhost.is_none());
     let mut total = 0;
     for key in of_broker.chain(&OF_VHOSTS) {
@@ -94,7 +97,13 @@ impl Check<'_> {
         };
         match component {
             OPERATOR_POLICY => policies::check(Author::Operator, name, value),
-            SHOVEL => shovels::check(self.call, vhost, name, value).map(drop),
+            SHOVEL => {
+                shovels::check(self.call, vhost, name, value)?;
+                shovels::check_room(self.call, vhost, name, self.shovels.get())?;
+                let is_new = self.call.mgmt.broker.parameters.get(vhost, SHOVEL, name).is_none();
+                self.shovels.set(self.shovels.get() + usize::from(is_new));
+                Ok(())
+            }
             _ => Ok(check_parameter(component, name, json::to_table(value)?.as_table())?),
         }
     }
