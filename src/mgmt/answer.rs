@@ -17,6 +17,7 @@ pub(crate) struct Answer {
     content_type: HeaderValue,
     body: Bytes,
     location: Option<HeaderValue>,
+    has_room: bool,
     /// What must be durable before it may be told.
     pub(crate) after: Lsn,
 }
@@ -48,7 +49,14 @@ impl Answer {
     /// Something else.
     pub(crate) fn bytes(content_type: HeaderValue, body: impl Into<Bytes>) -> Self {
         let after = Lsn::default();
-        Self { status: StatusCode::OK, content_type, body: body.into(), location: None, after }
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            body: body.into(),
+            location: None,
+            has_room: false,
+            after,
+        }
     }
 
     /// Something was made, or changed: which of the two the status tells.
@@ -61,9 +69,14 @@ impl Answer {
         &self.body
     }
 
-    /// The same, with its body held by something else.
-    pub(crate) fn with_body(self, body: Bytes) -> Self {
-        Self { body, ..self }
+    /// The same, with its body in the room that it takes.
+    pub(crate) fn with_room(self, body: Bytes) -> Self {
+        Self { body, has_room: true, ..self }
+    }
+
+    /// Whether it has its room already.
+    pub(crate) fn has_room(&self) -> bool {
+        self.has_room
     }
 
     /// A change that is none to RabbitMQ's clients, also where something was made.

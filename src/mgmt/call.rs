@@ -10,12 +10,15 @@ use crate::broker::vhost::Vhost;
 use crate::mgmt::Mgmt;
 use crate::mgmt::access;
 use crate::mgmt::answer::Refusal;
+use crate::mgmt::places::Places;
 
 /// A request.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     /// What all share.
     pub(crate) mgmt: &'a Mgmt,
+    /// Where answers have their room.
+    pub(crate) places: &'a Places,
     /// Who asks: somebody, unless the route is for everyone.
     pub(crate) user: Option<Arc<User>>,
     /// The parts of the path, as the route names them.

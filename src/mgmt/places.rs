@@ -13,6 +13,8 @@ use crate::mgmt::answer::{Answer, Refusal};
 const READING_MAX: usize = 2;
 const CHANGING_MAX: usize = 2;
 const MESSAGING_MAX: usize = 32;
+/// Messages that are got are in memory as often as they are copied on their way into an answer.
+const GETTING_MAX: usize = 8;
 
 /// Answers that their clients have not taken yet have so many bytes together, but for one that has more alone.
 const UNREAD_BYTES_MAX: usize = 256 << 20;
@@ -26,8 +28,10 @@ pub(crate) enum Work {
     Reading,
     /// It changes definitions, and may take many turns to do so.
     Changing,
-    /// It publishes messages, or takes some.
+    /// It publishes messages.
     Messaging,
+    /// It takes some.
+    Getting,
 }
 
 /// Places for work, and for answers.
@@ -36,6 +40,7 @@ pub(crate) struct Places {
     reading: Arc<Semaphore>,
     changing: Arc<Semaphore>,
     messaging: Arc<Semaphore>,
+    getting: Arc<Semaphore>,
     unread: Arc<Semaphore>,
 }
 
@@ -43,6 +48,49 @@ pub(crate) struct Places {
 struct Unread {
     body: Bytes,
     _place: OwnedSemaphorePermit,
+}
+
+/// Room for an answer that is being made.
+#[derive(Debug)]
+pub(crate) struct Room {
+    unread: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+}
+
+impl Room {
+    /// Takes room for so many more bytes.
+    ///
+    /// # Errors
+    /// There is none: others do not read their answers.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = pieces(self.bytes + bytes).saturating_sub(held);
+        let place = Arc::clone(&self.unread).try_acquire_many_owned(more as u32);
+        let place = place.map_err(|_| Refusal::unavailable())?;
+        match &mut self.held {
+            Some(held) => held.merge(place),
+            None => self.held = Some(place),
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// The answer that was made, in this room until its client has taken it.
+    pub(crate) fn hold(self, answer: Answer) -> Answer {
+        match self.held {
+            Some(_place) => {
+                let body = Unread { body: answer.body().clone(), _place };
+                answer.with_room(Bytes::from_owner(body))
+            }
+            None => answer,
+        }
+    }
+}
+
+/// What bytes are counted as: as much as there may be is enough for any one answer.
+fn pieces(bytes: usize) -> usize {
+    (bytes / PIECE_BYTES).min(UNREAD_BYTES_MAX / PIECE_BYTES)
 }
 
 impl AsRef<[u8]> for Unread {
@@ -58,6 +106,7 @@ impl Places {
             reading: places(READING_MAX),
             changing: places(CHANGING_MAX),
             messaging: places(MESSAGING_MAX),
+            getting: places(GETTING_MAX),
             unread: places(UNREAD_BYTES_MAX / PIECE_BYTES),
         }
     }
@@ -76,6 +125,7 @@ impl Places {
             Work::Reading => &self.reading,
             Work::Changing => &self.changing,
             Work::Messaging => &self.messaging,
+            Work::Getting => &self.getting,
         };
         let turn = Arc::clone(places).acquire_owned().await.map_err(|_| Refusal::unavailable())?;
         let job = move || {
@@ -90,14 +140,17 @@ impl Places {
     /// # Errors
     /// There is none: others do not read theirs.
     pub(crate) fn keep(&self, answer: Answer) -> Result<Answer, Refusal> {
-        let pieces = (answer.body().len() / PIECE_BYTES).min(UNREAD_BYTES_MAX / PIECE_BYTES);
-        if pieces == 0 {
+        if answer.has_room() || pieces(answer.body().len()) == 0 {
             return Ok(answer);
         }
-        let place = Arc::clone(&self.unread).try_acquire_many_owned(pieces as u32);
-        let _place = place.map_err(|_| Refusal::unavailable())?;
-        let body = Unread { body: answer.body().clone(), _place };
-        Ok(answer.with_body(Bytes::from_owner(body)))
+        let mut room = self.room();
+        room.grow(answer.body().len())?;
+        Ok(room.hold(answer))
+    }
+
+    /// Room for an answer whose making cannot be undone: it is to be had before.
+    pub(crate) fn room(&self) -> Room {
+        Room { unread: Arc::clone(&self.unread), held: None, bytes: 0 }
     }
 }
 

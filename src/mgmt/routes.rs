@@ -142,7 +142,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Put, "/api/queues/{vhost}/{name}", Management, Vhost, queues::put, "Declares a queue"),
     route(Delete, "/api/queues/{vhost}/{name}", Management, Vhost, queues::delete, "Deletes a queue"),
     route(Delete, "/api/queues/{vhost}/{name}/contents", Management, Vhost, queues::purge, "Removes the messages that are ready"),
-    messaging("/api/queues/{vhost}/{name}/get", messages::get, "Gets messages, to be kept or not"),
+    Route { work: Work::Getting, ..messaging("/api/queues/{vhost}/{name}/get", messages::get, "Gets messages, to be kept or not") },
     route(Get, "/api/queues/{vhost}/{name}/messages", Management, Vhost, browse::list, "Messages that wait, looked at and left alone"),
     route(Get, "/api/queues/{vhost}/{name}/messages/{id}", Management, Vhost, browse::show, "One of them"),
     route(Delete, "/api/queues/{vhost}/{name}/messages/{id}", Management, Vhost, browse::delete, "Deletes one"),

@@ -91,11 +91,20 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Answer, Refusal> {
     let (queue, is_answer) = (call.part("name"), |method: &Method<'_>| {
         matches!(method, Method::BasicGetOk(_) | Method::BasicGetEmpty(_))
     });
-    let (mut shown, mut bytes) = (Vec::new(), 0);
+    let (mut shown, mut bytes, mut room) = (Vec::new(), 0, call.places.room());
     while (shown.len() as u64) < count && bytes < GET_BYTES_MAX {
         let heard = insider.ask(&Method::BasicGet(BasicGet { queue, no_ack: false }), is_answer)?;
         bytes += heard.body.len();
         let Some(message) = show(&heard, as_base64, truncate) else { break };
+        // What is acknowledged must be told: its room is had before. It is there twice, as a value and as text.
+        if let Err(full) = room.grow(2 * heard.body.len()) {
+            if shown.is_empty() {
+                // It goes back when the insider leaves.
+                return Err(full);
+            }
+            give_back(&mut insider, &heard);
+            break;
+        }
         shown.push(message);
     }
     let (delivery_tag, multiple) = (0, true);
@@ -105,7 +114,15 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Answer, Refusal> {
             false => Method::BasicNack(BasicNack { delivery_tag, multiple, requeue: requeues }),
         });
     }
-    Ok(Answer::json(&Value::Array(shown)))
+    Ok(room.hold(Answer::json(&Value::Array(shown))))
+}
+
+/// A message that there is no room for is for others.
+fn give_back(insider: &mut Insider, heard: &Heard) {
+    if let Some(Method::BasicGetOk(ok)) = heard.method() {
+        let (delivery_tag, multiple, requeue) = (ok.delivery_tag, false, true);
+        insider.tell(&Method::BasicNack(BasicNack { delivery_tag, multiple, requeue }));
+    }
 }
 
 /// Whether a body is always to be shown in base64, and not only where it is no text.
@@ -201,4 +218,73 @@ fn read(properties: &Map<String, Value>) -> Result<PropertiesBuf, Refusal> {
         };
     }
     Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::http::HeaderMap;
+    use serde_json::{Value, json};
+
+    use super::{confirmed, get};
+    use crate::broker::Broker;
+    use crate::broker::vhost::{Actor, QueueRequest};
+    use crate::config::Config;
+    use crate::mgmt::call::Call;
+    use crate::mgmt::insider::Insider;
+    use crate::mgmt::places::Places;
+    use crate::mgmt::{Listening, Mgmt};
+    use crate::protocol::properties::PropertiesBuf;
+    use crate::protocol::table::Table;
+    use crate::transfer::board::Board;
+    use crate::transfer::uri::Names;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn what_there_is_no_room_to_tell_of_is_not_taken() {
+        let broker = Arc::new(Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap());
+        let (user, vhost) = (broker.users.get("guest").unwrap(), broker.vhost("/").unwrap());
+        let actor = Actor { user: Arc::clone(&user), connection: broker.connect().connection() };
+        let arguments = Table::EMPTY;
+        let request =
+            QueueRequest { name: "q", durable: false, exclusive: false, auto_delete: false, arguments };
+        vhost.declare_queue(&actor, &request).unwrap();
+        let mut insider = Insider::connect(&broker, &user, "/").unwrap();
+        for _ in 0..3 {
+            confirmed(&mut insider, (b"", b"q"), &PropertiesBuf::new().encode(), &[b'x'; MIB]).unwrap();
+        }
+        drop(insider);
+        let mgmt = Mgmt::new(Board::new(Arc::clone(&broker), Names::default()), Listening::default());
+        let places = Places::new();
+        let ask = || {
+            let body = json!({"count": 3, "ackmode": "ack_requeue_false", "encoding": "auto"}).to_string();
+            let parts =
+                [("vhost", "/"), ("name", "q")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let call = Call {
+                mgmt: &mgmt,
+                places: &places,
+                user: Some(Arc::clone(&user)),
+                parts: parts.into(),
+                query: Vec::new(),
+                headers: HeaderMap::new(),
+                body: body.into(),
+            };
+            let answer = get(&call).ok()?;
+            let shown: Value = serde_json::from_slice(answer.body()).unwrap();
+            Some((shown.as_array().unwrap().len(), answer))
+        };
+        let left = || vhost.queue("q").unwrap().tally.ready.read();
+        let mut others = places.room();
+        others.grow(253 * MIB).unwrap();
+        let (shown, answer) = ask().unwrap();
+        assert_eq!((shown, left()), (1, 2), "there is room for one, as a value and as text");
+        assert!(ask().is_none(), "the answer before has not been read");
+        assert_eq!(left(), 2, "nothing is lost");
+        drop(answer);
+        assert_eq!(ask().map(|(shown, _)| shown), Some(1));
+        drop(others);
+        assert_eq!((ask().map(|(shown, _)| shown), left()), (Some(1), 0));
+    }
 }
