@@ -5,6 +5,8 @@ use std::task::{Context, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::auth::users::User;
 use crate::broker::Broker;
 use crate::clock::Now;
@@ -70,7 +72,7 @@ impl Insider {
     }
 
     /// Says a method of the channel, and what is the content of it.
-    pub(crate) fn tell_content(&mut self, method: &Method<'_>, properties: &[u8], body: &[u8]) {
+    pub(crate) fn tell_content(&mut self, method: &Method<'_>, properties: &[u8], body: Bytes) {
         self.own.tell_content(method, properties, body);
         self.own.turn(self.now);
     }
@@ -112,7 +114,8 @@ impl Insider {
                     _ => return Ok(heard),
                 }
             }
-            let is_idle = self.own.poll_work(&mut Context::from_waker(&self.waker)).is_pending();
+            let has_more = self.own.has_news() || self.own.has_more_to_say();
+            let is_idle = !has_more && self.own.poll_work(&mut Context::from_waker(&self.waker)).is_pending();
             self.now = Now::read();
             let deadline = self.own.deadline().map_or(self.until, |deadline| deadline.min(self.until));
             if !is_idle {

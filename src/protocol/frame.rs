@@ -25,7 +25,8 @@ pub const FRAME_MAX_FLOOR: u32 = 4096;
 /// What a client of AMQP 0-9-1 begins with, and what we answer when one begins otherwise.
 pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 
-const HEAD_BYTES: usize = 7;
+/// What stands before the payload of a frame, in bytes.
+pub const HEAD_BYTES: usize = 7;
 
 /// Octets of a payload shown in an error text.
 const SHOWN_OCTETS: usize = 16;

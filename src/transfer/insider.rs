@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use crate::auth::users::User;
 use crate::broker::Broker;
@@ -28,6 +28,8 @@ const CHANNEL: u16 = 1;
 const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 /// Pieces of output taken at once.
 const SLICES: usize = 16;
+/// Of what is said, and of what is heard, so many bytes are handled at a time: a large message takes many turns.
+const TURN_BYTES: usize = 256 * 1024;
 
 /// Why a client is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +45,24 @@ pub enum Purpose {
 pub struct Insider {
     session: Session,
     input: BytesMut,
+    /// What is said behind `input`, in order.
+    behind: VecDeque<Said>,
+    /// How many bytes that is.
+    behind_bytes: usize,
     /// Taken from the session and not yet understood.
     received: BytesMut,
     frame_max: u32,
     heard: VecDeque<Heard>,
     unfinished: Option<Heard>,
+}
+
+/// What waits to be said.
+#[derive(Debug)]
+enum Said {
+    /// Whole frames.
+    Frames(BytesMut),
+    /// The rest of a body, of which frames are to be made.
+    Body(Bytes),
 }
 
 /// What the broker says: a method, and what came with it.
@@ -83,6 +98,8 @@ impl Insider {
         let mut insider = Self {
             session: Session::new(Arc::clone(broker), now),
             input: BytesMut::new(),
+            behind: VecDeque::new(),
+            behind_bytes: 0,
             received: BytesMut::new(),
             frame_max: limits.frame_max_bytes,
             heard: VecDeque::new(),
@@ -125,7 +142,51 @@ impl Insider {
     }
 
     fn say(&mut self, channel: u16, method: &Method<'_>) {
-        frame::put_method(&mut self.input, channel, method);
+        self.say_frames(|out| frame::put_method(out, channel, method));
+    }
+
+    fn say_frames(&mut self, put: impl FnOnce(&mut BytesMut)) {
+        if self.behind.is_empty() {
+            return put(&mut self.input);
+        }
+        if !matches!(self.behind.back(), Some(Said::Frames(_))) {
+            self.behind.push_back(Said::Frames(BytesMut::new()));
+        }
+        if let Some(Said::Frames(frames)) = self.behind.back_mut() {
+            let before = frames.len();
+            put(frames);
+            self.behind_bytes += frames.len() - before;
+        }
+    }
+
+    /// Makes frames of what waits, as far as a turn goes.
+    fn pour(&mut self) {
+        while self.input.len() < TURN_BYTES
+            && let Some(said) = self.behind.pop_front()
+        {
+            match said {
+                Said::Frames(frames) => {
+                    self.behind_bytes -= frames.len();
+                    self.input.extend_from_slice(&frames);
+                }
+                Said::Body(mut body) => {
+                    let piece_max = (self.frame_max as usize).saturating_sub(FRAME_OVERHEAD).max(1);
+                    let piece = body.split_to(body.len().min(piece_max));
+                    self.behind_bytes -= piece.len();
+                    frame::put_body_head(&mut self.input, CHANNEL, piece.len() as u32);
+                    self.input.extend_from_slice(&piece);
+                    self.input.extend_from_slice(&[frame::FRAME_END]);
+                    if !body.is_empty() {
+                        self.behind.push_front(Said::Body(body));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether more can be said in another turn.
+    pub fn has_more_to_say(&self) -> bool {
+        !self.behind.is_empty() && self.input.len() < TURN_BYTES
     }
 
     /// Says a method of the channel: with the next turn.
@@ -133,21 +194,22 @@ impl Insider {
         self.say(CHANNEL, method);
     }
 
-    /// Says a method of the channel, and what is the content of it: with the next turn.
-    pub fn tell_content(&mut self, method: &Method<'_>, properties: &[u8], body: &[u8]) {
-        frame::put_method(&mut self.input, CHANNEL, method);
-        frame::put_header(&mut self.input, CHANNEL, body.len() as u64, properties);
-        for piece in body.chunks((self.frame_max as usize).saturating_sub(FRAME_OVERHEAD).max(1)) {
-            frame::put_body_head(&mut self.input, CHANNEL, piece.len() as u32);
-            self.input.extend_from_slice(piece);
-            self.input.extend_from_slice(&[frame::FRAME_END]);
+    /// Says a method of the channel, and what is the content of it: from the next turn on, a part in each.
+    pub fn tell_content(&mut self, method: &Method<'_>, properties: &[u8], body: Bytes) {
+        self.say_frames(|out| {
+            frame::put_method(out, CHANNEL, method);
+            frame::put_header(out, CHANNEL, body.len() as u64, properties);
+        });
+        if !body.is_empty() {
+            self.behind_bytes += body.len();
+            self.behind.push_back(Said::Body(body));
         }
     }
 
     /// What was said and not yet taken, in bytes: work that is not done keeps it from being, and of who does not only move
     /// messages an alarm.
     pub fn untold_bytes(&self) -> usize {
-        self.input.len()
+        self.input.len() + self.behind_bytes
     }
 
     /// Whether it has published during an alarm that is not over; it is woken when that is.
@@ -161,6 +223,7 @@ impl Insider {
             self.session.on_timeout(now);
         }
         self.session.on_wake(now);
+        self.pour();
         self.session.on_bytes(&mut self.input, now);
         shrink(&mut self.input);
     }
@@ -180,49 +243,57 @@ impl Insider {
         !self.heard.is_empty() || !self.session.output().is_empty()
     }
 
-    /// The next thing that the broker says.
+    /// The next thing that the broker says. Of a large message no more is taken than a turn may take: while there is
+    /// [news](Insider::has_news) the next call goes on.
     pub fn hear(&mut self, now: Now) -> Option<Heard> {
-        while self.heard.is_empty() && !self.session.output().is_empty() {
-            self.take_output(now);
+        let mut left = TURN_BYTES;
+        while left > 0 && self.heard.is_empty() && !self.session.output().is_empty() {
+            left -= self.take_output(left, now);
         }
         self.heard.pop_front()
     }
 
-    fn take_output(&mut self, now: Now) {
+    /// Takes so many bytes at most; how many.
+    fn take_output(&mut self, most: usize, now: Now) -> usize {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let output = self.session.output();
         let filled = output.fill(&mut slices);
         let before = self.received.len();
-        slices.iter().take(filled).for_each(|slice| self.received.extend_from_slice(slice));
-        output.advance(self.received.len() - before);
+        for slice in slices.iter().take(filled) {
+            let left = most - (self.received.len() - before);
+            self.received.extend_from_slice(slice.get(..left).unwrap_or(slice));
+        }
+        let taken = self.received.len() - before;
+        output.advance(taken);
         if output.is_empty() {
             self.session.on_written(now);
         }
-        while let Some((kind, payload, bytes)) = next_frame(&self.received) {
-            let payload = payload.to_vec();
-            self.received.advance(bytes);
-            self.on_frame(kind, payload);
+        while let Some((kind, frame)) = next_frame(&mut self.received) {
+            self.on_frame(kind, frame.get(frame::HEAD_BYTES..frame.len() - 1).unwrap_or_default());
         }
         shrink(&mut self.received);
+        taken
     }
 
-    fn on_frame(&mut self, kind: FrameKind, payload: Vec<u8>) {
+    fn on_frame(&mut self, kind: FrameKind, payload: &[u8]) {
         match (kind, &mut self.unfinished) {
             (FrameKind::Method, _) => {
-                let heard = Heard { method: payload, left: u64::MAX, ..Heard::default() };
+                let heard = Heard { method: payload.to_vec(), left: u64::MAX, ..Heard::default() };
                 match heard.method().is_some_and(|method| method.has_content()) {
                     true => self.unfinished = Some(heard),
                     false => self.heard.push_back(heard),
                 }
             }
             (FrameKind::Header, Some(heard)) => {
-                if let Ok(header) = ContentHeader::parse(&payload) {
+                if let Ok(header) = ContentHeader::parse(payload) {
                     heard.properties = header.properties.to_vec();
                     heard.left = header.body_bytes;
+                    // It is there already: whoever sends it has it in memory.
+                    heard.body.reserve_exact(header.body_bytes as usize);
                 }
             }
             (FrameKind::Body, Some(heard)) => {
-                heard.body.extend_from_slice(&payload);
+                heard.body.extend_from_slice(payload);
                 heard.left = heard.left.saturating_sub(payload.len() as u64);
             }
             _ => {}
@@ -261,7 +332,8 @@ fn shrink(buffer: &mut BytesMut) {
 
 /// The broker's own frames are what they should be, and now and then larger than was agreed: a header that has grown by the
 /// way of its message.
-fn next_frame(received: &BytesMut) -> Option<(FrameKind, &[u8], usize)> {
+fn next_frame(received: &mut BytesMut) -> Option<(FrameKind, BytesMut)> {
     let frame: FrameView<'_> = frame::peek(received, u32::MAX).ok()??;
-    Some((frame.kind, frame.payload, frame.wire_bytes()))
+    let (kind, bytes) = (frame.kind, frame.wire_bytes());
+    Some((kind, received.split_to(bytes)))
 }

@@ -1,5 +1,7 @@
 //! What is carried, and what is changed about it on the way.
 
+use bytes::Bytes;
+
 use crate::broker::copies::{BCC, CC};
 use crate::clock::Now;
 use crate::protocol::field::Field;
@@ -22,7 +24,7 @@ pub(super) struct Message {
     pub(super) exchange: Vec<u8>,
     pub(super) key: Vec<u8>,
     pub(super) properties: Vec<u8>,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Bytes,
 }
 
 impl Message {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::broker::Broker;
 use crate::broker::alarms::HOLD;
 use crate::broker::memory::Memory;
@@ -83,7 +85,10 @@ impl World {
         let publish =
             BasicPublish { exchange: b"", routing_key: queue.as_bytes(), mandatory: false, immediate: false };
         let none = PropertiesBuf::new().encode();
-        self.client.tell_content(&Method::BasicPublish(publish), &none, body);
+        self.client.tell_content(&Method::BasicPublish(publish), &none, Bytes::copy_from_slice(body));
+        while self.client.has_more_to_say() {
+            self.client.turn(self.now);
+        }
         self.client.turn(self.now);
     }
 

@@ -116,7 +116,7 @@ pub(crate) fn put_elsewhere(call: &Call<'_>) -> Result<Answer, Refusal> {
     let picked = waiting.queue.pick(seq, &wakes).ok_or_else(Refusal::not_found)?;
     let properties = copies::without_keys(message.properties);
     let to = (exchange.as_bytes(), key.as_bytes());
-    if !messages::confirmed(&mut insider, to, &properties, &whole(message.body, usize::MAX))? {
+    if !messages::confirmed(&mut insider, to, &properties, whole(message.body, usize::MAX).into())? {
         return Err(Refusal::bad_request("no queue takes it there"));
     }
     wakes.begin_turn(Now::read().steady_ms);

@@ -1,6 +1,7 @@
 //! GET /api/health/checks: 200 when all is well, and 503 with a reason otherwise.
 
 use axum::http::StatusCode;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::broker::alarms::Shortage;
@@ -28,7 +29,7 @@ pub(crate) fn aliveness(call: &Call<'_>) -> Result<Answer, Refusal> {
     queues::put_this(call, &change::actor(call)?, vhost, ALIVENESS, &body)?;
     let mut insider = Insider::connect(&call.mgmt.broker, call.user()?, vhost)?;
     let to = (b"".as_slice(), ALIVENESS.as_bytes());
-    if !messages::confirmed(&mut insider, to, NO_PROPERTIES, b"test_message")? {
+    if !messages::confirmed(&mut insider, to, NO_PROPERTIES, Bytes::from_static(b"test_message"))? {
         return Err(Refusal::unavailable());
     }
     let is_answer = |method: &Method<'_>| matches!(method, Method::BasicGetOk(_) | Method::BasicGetEmpty(_));

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::mgmt::answer::{Answer, Refusal};
@@ -35,7 +36,7 @@ pub(crate) fn publish(call: &Call<'_>) -> Result<Answer, Refusal> {
     let mut insider = Insider::connect(&call.mgmt.broker, call.user()?, call.part("vhost"))?;
     let (exchange, routing_key) =
         (name_of(call.part("name")).as_bytes(), text(&body, "routing_key")?.as_bytes());
-    let routed = confirmed(&mut insider, (exchange, routing_key), &properties.encode(), &payload)?;
+    let routed = confirmed(&mut insider, (exchange, routing_key), &properties.encode(), payload.into())?;
     Ok(Answer::json(&json!({"routed": routed})))
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn confirmed(
     insider: &mut Insider,
     (exchange, routing_key): (&[u8], &[u8]),
     properties: &[u8],
-    body: &[u8],
+    body: Bytes,
 ) -> Result<bool, Refusal> {
     let is_selected = |method: &Method<'_>| matches!(method, Method::ConfirmSelectOk(_));
     insider.ask(&Method::ConfirmSelect(ConfirmSelect { nowait: false }), is_selected)?;
@@ -253,7 +254,8 @@ mod tests {
         vhost.declare_queue(&actor, &request).unwrap();
         let mut insider = Insider::connect(&broker, &user, "/").unwrap();
         for _ in 0..3 {
-            confirmed(&mut insider, (b"", b"q"), &PropertiesBuf::new().encode(), &[b'x'; MIB]).unwrap();
+            confirmed(&mut insider, (b"", b"q"), &PropertiesBuf::new().encode(), vec![b'x'; MIB].into())
+                .unwrap();
         }
         drop(insider);
         let mgmt = Mgmt::new(Board::new(Arc::clone(&broker), Names::default()), Listening::default());
