@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -48,10 +49,18 @@ const MESSAGES_AT_ONCE: u32 = 20;
 const RETRY_MS: u64 = 1000;
 
 /// Queues with dead letters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DeadLetters {
     /// A leaf: nothing is locked under it.
     state: Mutex<State>,
+    /// So many bytes of persistent ones may go on before the disk is looked at again.
+    allowed_bytes: AtomicU64,
+}
+
+impl Default for DeadLetters {
+    fn default() -> Self {
+        Self { state: Mutex::default(), allowed_bytes: AtomicU64::new(u64::MAX) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +92,24 @@ impl DeadLetters {
 
     fn take_refused(&self) -> Option<(Arc<Queue>, Run)> {
         self.state.lock().refused.pop_front()
+    }
+
+    /// So much room is theirs until the disk is looked at again: [`u64::MAX`] where there is plenty.
+    pub(super) fn allow(&self, bytes: u64) {
+        self.allowed_bytes.store(bytes, Ordering::Relaxed);
+        self.go_on();
+    }
+
+    fn is_allowed(&self) -> bool {
+        self.allowed_bytes.load(Ordering::Relaxed) > 0
+    }
+
+    /// Only the one task takes of it; a look in between may give more than was left.
+    fn spend(&self, bytes: u64) {
+        let allowed = self.allowed_bytes.load(Ordering::Relaxed);
+        if allowed != u64::MAX {
+            self.allowed_bytes.store(allowed.saturating_sub(bytes), Ordering::Relaxed);
+        }
     }
 
     /// The log may take more again.
@@ -124,7 +151,7 @@ struct Taken {
 impl Burials {
     /// Ready when [`Burials::step`] has something to do; otherwise the task will be woken. While the log takes no more
     /// from publishers it takes nothing from here either: more is durable then, or a checkpoint gives slots back
-    /// (`DeadLetters::go_on`).
+    /// (`DeadLetters::go_on`). So it is with the room that is left during an alarm of the disk.
     pub fn poll(&self, node: &Node, context: &mut Context<'_>) -> Poll<()> {
         let mut state = node.dead_letters.state.lock();
         state.waker = Some(context.waker().clone());
@@ -135,6 +162,9 @@ impl Burials {
             return Poll::Pending;
         }
         drop(state);
+        if !node.dead_letters.is_allowed() {
+            return Poll::Pending;
+        }
         if node.log.is_congested() {
             node.log.wake_when_durable(Lsn::default(), context.waker());
             // It may have caught up before anybody could be woken.
@@ -170,6 +200,7 @@ impl Burials {
             *vhost.get_or_insert_with(|| Arc::clone(own)) != *own
         };
         while wakes.steps() < wakes.turn_steps() / 2
+            && letters.is_allowed()
             && let Some((queue, run)) = letters.take_refused()
         {
             if is_other(&queue) {
@@ -183,6 +214,7 @@ impl Burials {
             self.publish_some(broker, &queue, &taken, now, wakes);
         }
         while !wakes.is_turn_over()
+            && letters.is_allowed()
             && let Some(queue) = letters.take()
         {
             wakes.count(1);
@@ -334,6 +366,10 @@ impl Burials {
         if may_be_refused {
             self.burst.open(targets, Some(Receipt { channel: 0, publish: 0 }), &[]);
         }
+        if marks.persistent {
+            let bytes = content.properties.len() + content.names.as_bytes().len() + body.len();
+            broker.node.dead_letters.spend(bytes as u64);
+        }
         self.add(&broker.node, targets, content, marks, body);
         let is_taken = !is_kept || self.burst.close_if_taken(&broker.node);
         if may_be_refused {
@@ -439,6 +475,7 @@ mod tests {
 
     use super::Burials;
     use crate::broker::Broker;
+    use crate::broker::alarms::HOLD;
     use crate::broker::error::ResourceKind;
     use crate::broker::publish::Burst;
     use crate::broker::queue::settle::Settlements;
@@ -453,6 +490,60 @@ mod tests {
     use crate::protocol::table::{Table, TableBuf};
 
     const QUEUES: usize = 5000;
+
+    fn dying_into(exchange: &[u8]) -> TableBuf {
+        let mut arguments = TableBuf::new();
+        arguments
+            .insert("x-dead-letter-exchange", Field::LongStr(exchange))
+            .insert("x-dead-letter-routing-key", Field::LongStr(b"to"))
+            .insert("x-max-length", Field::I32(0));
+        arguments
+    }
+
+    #[test]
+    fn during_an_alarm_of_the_disk_dead_letters_take_what_they_may_and_wait() {
+        const LIMIT: u64 = 1000;
+        let mut config = Config::default();
+        config.storage.disk_free_limit = Some(LIMIT);
+        let broker = Broker::new(Arc::new(config), u64::MAX, u64::MAX).unwrap();
+        let vhost = broker.vhost("/").unwrap();
+        let user = broker.users.get("guest").unwrap();
+        let actor = Actor { user, connection: broker.connect().connection() };
+        let declare = |name: &str, arguments: Table<'_>| {
+            let request =
+                QueueRequest { name, durable: true, exclusive: false, auto_delete: false, arguments };
+            vhost.declare_queue(&actor, &request).unwrap();
+            vhost.queue(name).unwrap()
+        };
+        let (queue, to) = (declare("q", dying_into(b"").as_table()), declare("to", Table::EMPTY));
+        let now = Now::read();
+        broker.look_at_disk(LIMIT - 1, now.instant);
+        let (mut burst, mut wakes) = (Burst::default(), Wakes::default());
+        let marks = Marks { persistent: true, ..Marks::default() };
+        for _ in 0..100 {
+            let content = Content { names: Names::EMPTY, properties: &[0, 0], body: &[0; 40] };
+            burst.publish(&broker.node, &[queue.clone()].into(), &content, marks);
+        }
+        wakes.begin_turn(now.steady_ms);
+        while burst.hand_over(&broker.node, &mut Settlements::default(), &mut wakes).is_none() {
+            wakes.begin_turn(now.steady_ms);
+        }
+        let mut burials = Burials::default();
+        let mut run = || {
+            while burials.poll(&broker.node, &mut Context::from_waker(Waker::noop())).is_ready() {
+                burials.step(&broker, now);
+            }
+            to.depth().0
+        };
+        let some = run();
+        assert!((1..30).contains(&some), "{some} have gone on");
+        broker.look_at_disk(LIMIT / 2, now.instant);
+        assert_eq!(run(), some, "what is left is for others");
+        broker.look_at_disk(LIMIT - 1, now.instant);
+        assert!(run() > some);
+        broker.look_at_disk(u64::MAX, now.instant + HOLD);
+        assert_eq!(run(), 100);
+    }
 
     #[test]
     fn dead_letters_for_very_many_queues_are_handed_over_in_turns() {

@@ -260,6 +260,8 @@ impl Broker {
         if let Some(change) = self.node.alarms.look(Shortage::Disk, level, now) {
             self.say_disk(change, free_bytes);
         }
+        let is_short = self.node.alarms.is_raised(Shortage::Disk);
+        self.node.dead_letters.allow(room::for_dead_letters(free_bytes, limit_bytes, is_short));
     }
 
     /// Moves the memory watermark until the process ends, and looks what that means.

@@ -12,6 +12,9 @@
 //!                | quarters are dead         | is                          | much free or when an alarm has come or gone
 //!  spills        | written                   | while twice the reserve     | given up: the messages stay in memory
 //!                |                           | is free                     |
+//!  dead letters  | go on                     | while half the limit is     | wait with the log
+//!                |                           | free, a part from look to   |
+//!                |                           | look                        |
 //!  the reserve   | taken                     | kept                        | given to the log, a checkpoint, a start
 //! ```
 //!
@@ -32,6 +35,8 @@ const RESERVE_SLOTS: u64 = 2;
 const RESERVE_TABLES_BYTES: u64 = 4 << 20;
 /// A disk alarm ends when this share of what is free would be enough, in tenths.
 const PLENTY_TENTHS: u64 = 9;
+/// Dead letters take one of so many parts of the room that is theirs between two looks.
+const DEAD_LETTERS_SHARE: u64 = 4;
 /// A pack with less than this share of its messages alive is merged.
 const LIVE_SHARE_MIN: (u64, u64) = (1, 4);
 /// The same during an alarm.
@@ -146,6 +151,16 @@ fn reserve_bytes(slot_bytes: u64) -> u64 {
     RESERVE_SLOTS * slot_bytes + RESERVE_TABLES_BYTES
 }
 
+/// How many bytes of dead letters may go on before the next look: nobody asks them to wait, and each is written once more
+/// before it goes where it was. Some of what is above half the limit: what is left is for acknowledgements, and for what
+/// gives room back.
+pub fn for_dead_letters(free_bytes: u64, limit_bytes: u64, is_short: bool) -> u64 {
+    match is_short {
+        true => free_bytes.saturating_sub(limit_bytes / 2) / DEAD_LETTERS_SHARE,
+        false => u64::MAX,
+    }
+}
+
 /// How what is free compares with the limit below which publishers wait.
 pub fn level(free_bytes: u64, limit_bytes: u64) -> Level {
     if free_bytes < limit_bytes {
@@ -159,7 +174,7 @@ pub fn level(free_bytes: u64, limit_bytes: u64) -> Level {
 
 #[cfg(test)]
 mod tests {
-    use super::{Means, level, reserve_bytes};
+    use super::{Means, for_dead_letters, level, reserve_bytes};
     use crate::broker::alarms::Level;
 
     const MEANS: Means = Means { free_bytes: 1000, slot_bytes: 100, is_short: false, has_reserve: true };
@@ -204,6 +219,15 @@ mod tests {
         let twice = 2 * reserve_bytes(SHORT.slot_bytes);
         assert!(Means { free_bytes: twice, ..SHORT }.lets_spill());
         assert!(!Means { free_bytes: twice - 1, ..SHORT }.lets_spill());
+    }
+
+    #[test]
+    fn dead_letters_leave_half_of_the_limit_alone() {
+        for (free, is_short, expected) in
+            [(0, true, 0), (50, true, 0), (90, true, 10), (99, true, 12), (0, false, u64::MAX)]
+        {
+            assert_eq!(for_dead_letters(free, 100, is_short), expected, "{free}");
+        }
     }
 
     #[test]
