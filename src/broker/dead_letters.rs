@@ -104,12 +104,10 @@ impl DeadLetters {
         self.allowed_bytes.load(Ordering::Relaxed) > 0
     }
 
-    /// Only the one task takes of it; a look in between may give more than was left.
     fn spend(&self, bytes: u64) {
-        let allowed = self.allowed_bytes.load(Ordering::Relaxed);
-        if allowed != u64::MAX {
-            self.allowed_bytes.store(allowed.saturating_sub(bytes), Ordering::Relaxed);
-        }
+        let less = |allowed: u64| (allowed != u64::MAX).then(|| allowed.saturating_sub(bytes));
+        // Where there is plenty nothing is counted.
+        let _ = self.allowed_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// The log may take more again.
@@ -366,16 +364,16 @@ impl Burials {
         if may_be_refused {
             self.burst.open(targets, Some(Receipt { channel: 0, publish: 0 }), &[]);
         }
-        if marks.persistent {
-            let bytes = content.properties.len() + content.names.as_bytes().len() + body.len();
-            broker.node.dead_letters.spend(bytes as u64);
-        }
         self.add(&broker.node, targets, content, marks, body);
         let is_taken = !is_kept || self.burst.close_if_taken(&broker.node);
         if may_be_refused {
             self.burst.close();
         }
         wakes.count(self.burst.take_steps());
+        if is_taken && marks.persistent {
+            let bytes = content.properties.len() + content.names.as_bytes().len() + body.len();
+            broker.node.dead_letters.spend(bytes as u64);
+        }
         is_taken
     }
 

@@ -283,7 +283,6 @@ impl Job {
                 // Whoever was faster has deleted it.
                 let _ = self.broker.clear_parameter(&kept.vhost, SHOVEL, &kept.name);
             }
-            self.board.look();
             tracing::info!(vhost = ?kept.vhost, shovel = ?kept.name, "shovel has moved all it was to move");
         }
         self.end(State::Completed, now)
@@ -304,6 +303,8 @@ impl Job {
 
     fn end(&mut self, state: State, now: Now) -> Pace {
         self.told.enter(state, now);
+        // A shovel may wait for its place.
+        self.board.look();
         Pace::Over
     }
 

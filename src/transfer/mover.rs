@@ -213,6 +213,9 @@ impl Mover {
         if self.source.untold_bytes() > 0 {
             // Who does not listen is not listened to: what comes yet is not wanted, and goes back with the rest.
             (0..TURN_MESSAGES).take_while(|_| self.source.hear(now).is_some()).for_each(drop);
+            if self.source.has_news() {
+                return Turn::Again;
+            }
             return Turn::Wait(Some(now.instant + LEAVING_PAUSE));
         }
         match self.source.leave(now) & self.sink.leave(now) {

@@ -381,7 +381,6 @@ fn a_shovel_that_had_no_place_begins_when_there_is_one() {
     let state = |world: &World| world.board.shovels(world.now)[0].told.stand().state;
     assert_eq!(state(&world), State::Terminated(Full.to_string()));
     assert_eq!(world.run(&mut jobs[0]), Pace::Over);
-    world.board.look();
     let mut begun = world.begun();
     assert_eq!(begun.len(), 1);
     assert!(matches!(world.run(&mut begun[0]), Pace::Wait(_)));

@@ -3,13 +3,14 @@
 
 use sluicemq::clock::Now;
 use sluicemq::protocol::field::Field;
-use sluicemq::protocol::methods::Method;
+use sluicemq::protocol::methods::{Method, QueueDeclare};
 use sluicemq::protocol::table::Table;
 
 use crate::harness::broker::OwnBroker;
 use crate::harness::client::Client;
 use crate::harness::content::{Arrival, properties};
 use crate::harness::methods::{publish, queue_declare};
+use crate::rules::table;
 
 /// A broker, a client with a queue `q`, and one with a queue `told` for all that is told.
 fn traced() -> (OwnBroker, Client, Client) {
@@ -106,4 +107,27 @@ fn during_an_alarm_nothing_is_told() {
     }
     client.put("q", "after");
     assert_eq!(watcher.delivery().text(), "after");
+}
+
+#[test]
+fn copies_that_are_sent_round_stay_as_deep_as_anybody_may_send() {
+    let (_own, mut client, mut watcher) = traced();
+    client.declare(queue_declare("round"));
+    let dead = table(&[
+        ("x-dead-letter-exchange", Field::LongStr(b"")),
+        ("x-dead-letter-routing-key", Field::LongStr(b"round")),
+        ("x-max-length", Field::I32(0)),
+    ]);
+    client.declare(QueueDeclare { arguments: Table::unchecked(&dead), ..queue_declare("dying") });
+    client.bind("dying", "amq.rabbitmq.trace", "deliver.round");
+    client.put("round", "again");
+    client.consume("round");
+    for _ in 0..60 {
+        let copy = client.delivery();
+        let properties = copy.properties();
+        // What cannot be parsed is seen here: the harness refuses it.
+        assert!(properties.headers().is_none_or(|headers| headers.as_bytes().len() < 50_000));
+    }
+    watcher.consume("told");
+    assert_eq!(watcher.delivery().text(), "again");
 }

@@ -73,7 +73,10 @@ impl Broker {
         tags: &[String],
     ) -> Result<Undertaking, AdminError> {
         let password = match password {
-            PasswordChange::Set(hash) => Some(self.checked_hash(hash)?.clone()),
+            PasswordChange::Set(hash) => {
+                self.check_hash(hash)?;
+                Some(hash.clone())
+            }
             PasswordChange::None => None,
             PasswordChange::Keep => known.and_then(|user| user.profile().password.clone()),
         };
@@ -135,11 +138,13 @@ impl Broker {
         changing.replace(of_broker(USER_LIMITS, name), limits.as_table(), apply)
     }
 
+    /// Whether a password may be kept like that.
+    ///
     /// # Errors
-    /// One that is too weak, where that is not allowed.
-    fn checked_hash<'a>(&self, hash: &'a PasswordHash) -> Result<&'a PasswordHash, AdminError> {
+    /// A hash that is too weak, where that is not allowed.
+    pub fn check_hash(&self, hash: &PasswordHash) -> Result<(), AdminError> {
         match self.takes_hash(hash) {
-            true => Ok(hash),
+            true => Ok(()),
             false => Err(AdminError::Invalid("MD5 hashes are taken where md5_passwords is set".to_owned())),
         }
     }

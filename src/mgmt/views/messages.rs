@@ -92,30 +92,37 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Answer, Refusal> {
     let (queue, is_answer) = (call.part("name"), |method: &Method<'_>| {
         matches!(method, Method::BasicGetOk(_) | Method::BasicGetEmpty(_))
     });
-    let (mut shown, mut bytes, mut room) = (Vec::new(), 0, call.places.room());
-    while (shown.len() as u64) < count && bytes < GET_BYTES_MAX {
+    let (mut shown, mut taken, mut bytes, mut room) = (Vec::new(), 0, 0, call.places.room());
+    while taken < count && bytes < GET_BYTES_MAX && shown.len() < GET_BYTES_MAX {
         let heard = insider.ask(&Method::BasicGet(BasicGet { queue, no_ack: false }), is_answer)?;
         bytes += heard.body.len();
         let Some(message) = show(&heard, as_base64, truncate) else { break };
-        // What is acknowledged must be told: its room is had before. It is there twice, as a value and as text.
-        if let Err(full) = room.grow(2 * heard.body.len()) {
-            if shown.is_empty() {
+        let message = message.to_string();
+        // What is acknowledged must be told: its room is had before.
+        if let Err(full) = room.grow(message.len() + 1) {
+            if taken == 0 {
                 // It goes back when the insider leaves.
                 return Err(full);
             }
             give_back(&mut insider, &heard);
             break;
         }
-        shown.push(message);
+        shown.push(if taken == 0 { b'[' } else { b',' });
+        shown.extend_from_slice(message.as_bytes());
+        taken += 1;
     }
+    if taken == 0 {
+        shown.push(b'[');
+    }
+    shown.push(b']');
     let (delivery_tag, multiple) = (0, true);
-    if !shown.is_empty() {
+    if taken > 0 {
         insider.tell(&match keeps {
             true => Method::BasicAck(BasicAck { delivery_tag, multiple }),
             false => Method::BasicNack(BasicNack { delivery_tag, multiple, requeue: requeues }),
         });
     }
-    Ok(room.hold(Answer::json(&Value::Array(shown))))
+    Ok(room.hold(Answer::json_bytes(shown)))
 }
 
 /// A message that there is no room for is for others.
@@ -279,9 +286,9 @@ mod tests {
         };
         let left = || vhost.queue("q").unwrap().tally.ready.read();
         let mut others = places.room();
-        others.grow(253 * MIB).unwrap();
+        others.grow(254 * MIB + MIB / 2).unwrap();
         let (shown, answer) = ask().unwrap();
-        assert_eq!((shown, left()), (1, 2), "there is room for one, as a value and as text");
+        assert_eq!((shown, left()), (1, 2), "there is room for one");
         assert!(ask().is_none(), "the answer before has not been read");
         assert_eq!(left(), 2, "nothing is lost");
         drop(answer);

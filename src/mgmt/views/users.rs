@@ -73,8 +73,12 @@ pub(crate) fn put_this(call: &Call<'_>, name: &str, body: &Map<String, Value>) -
 ///
 /// # Errors
 /// What is missing or wrong.
-pub(crate) fn check(name: &str, body: &Map<String, Value>) -> Result<(), Refusal> {
-    check_user(name, &read(body)?.1)?;
+pub(crate) fn check(call: &Call<'_>, name: &str, body: &Map<String, Value>) -> Result<(), Refusal> {
+    let (password, tags) = read(body)?;
+    check_user(name, &tags)?;
+    if let PasswordChange::Set(hash) = &password {
+        call.mgmt.broker.check_hash(hash)?;
+    }
     Ok(check_user_limits(limits(body)?.as_table())?)
 }
 
@@ -137,7 +141,11 @@ pub(crate) fn put_tags(call: &Call<'_>) -> Result<Answer, Refusal> {
 
 /// Changes the password of a user who is there, or takes it away, whatever becomes of their tags meanwhile.
 pub(crate) fn put_password(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let password = password(&call.object()?)?;
+    let body = call.object()?;
+    if body.get("password").or(body.get("password_hash")).is_none() {
+        return Err(Refusal::bad_request("[{key_missing,password}]"));
+    }
+    let password = password(&body)?;
     let changed = call.mgmt.broker.change_user(call.part("user"), &password, None);
     change::done(call, changed).map(Answer::into_change)
 }

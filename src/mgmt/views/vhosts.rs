@@ -61,13 +61,14 @@ pub(crate) fn put(call: &Call<'_>) -> Result<Answer, Refusal> {
 /// Makes or changes a virtual host as this object says. One that is there stays as it is when nothing is said.
 pub(crate) fn put_this(call: &Call<'_>, name: &str, body: &Map<String, Value>) -> Result<Answer, Refusal> {
     let is_silent = ["description", "tags", "default_queue_type"].iter().all(|key| said(body, key).is_none());
+    let is_traced = body.get("tracing").map(|_| change::flag(body, "tracing", false)).transpose()?;
     let is_there = call.mgmt.broker.vhost(name).is_some_and(|vhost| !vhost.is_closing());
     let answer = match is_silent && is_there {
         true => Answer::done(Lsn::default()),
         false => change::done(call, call.mgmt.broker.put_vhost(name, &read(body)))?,
     };
-    if let (Some(vhost), Some(_)) = (call.mgmt.broker.vhost(name), body.get("tracing")) {
-        vhost.trace(change::flag(body, "tracing", false)?);
+    if let (Some(vhost), Some(is_traced)) = (call.mgmt.broker.vhost(name), is_traced) {
+        vhost.trace(is_traced);
     }
     Ok(answer)
 }

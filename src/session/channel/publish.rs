@@ -424,20 +424,52 @@ pub(super) fn find_targets(
     Ok(route::route_message(vhost, exchange, &keys, properties, remembered, wakes)?.targets)
 }
 
-/// Publishes a message once more that an exchange has remembered, or a copy of one.
+/// Publishes a copy of a message to these queues, or to those that are found for it. Exchanges on the way may remember it
+/// where they are looked for.
+pub(super) fn publish_copy(
+    link: &mut Link,
+    exchange: &Arc<Exchange>,
+    targets: Option<&Targets>,
+    copy: &Content<'_>,
+    body: BodyView<'_>,
+) {
+    let body = match body {
+        BodyView::Slice(body) => Body::Slice(body),
+        BodyView::Chunks(pieces) => Body::Pieces(pieces.into()),
+    };
+    let found = match targets {
+        Some(targets) => Ok(Targets::clone(targets)),
+        None => {
+            let memory = Arc::clone(&link.node().memory);
+            let remembered = || body.remember(copy, &memory);
+            find_targets(link, exchange, copy, &[], Properties::unchecked(copy.properties), &remembered)
+        }
+    };
+    if let Ok(targets) = found
+        && !targets.is_empty()
+    {
+        publish_to(link, &targets, copy, body);
+    }
+}
+
+/// Publishes a message once more that an exchange has remembered.
 pub(super) fn publish_again(link: &mut Link, targets: &Targets, message: &Remembered) {
     let content = Content { names: message.names.view(), properties: &message.properties, body: &[] };
     let body = match &message.body[..] {
         [body] if body.len() <= SMALL_BODY_BYTES_MAX => Body::Slice(body),
         pieces => Body::Pieces(pieces.into()),
     };
-    let properties = Properties::unchecked(&message.properties);
+    publish_to(link, targets, &content, body);
+}
+
+/// Publishes what no client has just sent: that a queue refuses it is told to nobody.
+fn publish_to(link: &mut Link, targets: &Targets, content: &Content<'_>, body: Body<'_>) {
+    let properties = Properties::unchecked(content.properties);
     let is_blind = properties.headers().is_some_and(|headers| headers.get(BCC).is_some());
     let marks = content::marks(&properties, is_blind);
-    // That a queue refuses it is told to nobody.
     let may_be_refused = targets.iter().any(|queue| queue.rejects());
     let receipt = may_be_refused.then_some(Receipt { channel: 0, publish: 0 });
     let terms = Terms { mandatory: false, marks, receipt, absent: &[] };
-    let published = hand_to_burst(link, &mut None, targets, &content, body, terms);
+    let published = hand_to_burst(link, &mut None, targets, content, body, terms);
     debug_assert!(published.is_ok(), "only a transaction refuses");
 }

@@ -12,7 +12,7 @@ use crate::broker::admin::parameters::{OPERATOR_POLICY, SHOVEL, check_parameter,
 use crate::broker::policy::Author;
 use crate::mgmt::answer::Refusal;
 use crate::mgmt::call::Call;
-use crate::mgmt::change::text;
+use crate::mgmt::change::{flag, text};
 use crate::mgmt::json;
 use crate::mgmt::views::definitions::import::{Object, name, objects};
 use crate::mgmt::views::{bindings, exchanges, policies, queues, shovels, users, vhosts};
@@ -63,8 +63,11 @@ pub(super) fn check<'a>(call: &'a Call<'a>, vhost: Option<&'a str>, body: &'a Ob
 impl Check<'_> {
     fn one(&self, key: &str, item: &Object) -> Result<(), Refusal> {
         match key {
-            "users" => users::check(name(item)?, item),
-            "vhosts" => Ok(vhosts::read(item).checked(name(item)?).map(drop)?),
+            "users" => users::check(self.call, name(item)?, item),
+            "vhosts" => {
+                flag(item, "tracing", false)?;
+                Ok(vhosts::read(item).checked(name(item)?).map(drop)?)
+            }
             "permissions" => {
                 Permissions::new(text(item, "configure")?, text(item, "write")?, text(item, "read")?)
                     .map_err(|error| Refusal::bad_request(error.to_string()))?;
