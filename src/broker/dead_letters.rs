@@ -45,6 +45,8 @@ use crate::queue::settings::DeadLetterTo;
 
 /// So many messages of a run are taken before the next queue's turn.
 const MESSAGES_AT_ONCE: u32 = 20;
+/// A turn takes no more bytes, one message apart: all of it is one hold of the log, which must find room as a whole.
+const TURN_BYTES_MAX: u64 = 4 << 20;
 /// What could not go and must not be lost is tried again after so many milliseconds.
 const RETRY_MS: u64 = 1000;
 
@@ -134,6 +136,10 @@ impl DeadLetters {
 pub struct Burials {
     burst: Burst,
     settlements: Settlements,
+    /// Bytes that this turn has taken.
+    turn_bytes: u64,
+    /// There was no room for one on the disk: it is where it was.
+    is_held: bool,
 }
 
 /// What is taken of a queue at once.
@@ -150,7 +156,7 @@ impl Burials {
     /// Ready when [`Burials::step`] has something to do; otherwise the task will be woken. While the log takes no more
     /// from publishers it takes nothing from here either: more is durable then, or a checkpoint gives slots back
     /// (`DeadLetters::go_on`). So it is with the room that is left during an alarm of the disk.
-    pub fn poll(&self, node: &Node, context: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, node: &Node, context: &mut Context<'_>) -> Poll<()> {
         let mut state = node.dead_letters.state.lock();
         state.waker = Some(context.waker().clone());
         if self.burst.is_handing_over() {
@@ -160,7 +166,8 @@ impl Burials {
             return Poll::Pending;
         }
         drop(state);
-        if !node.dead_letters.is_allowed() {
+        if std::mem::take(&mut self.is_held) {
+            // The next look, or the next dead letter, is the time to try again: another queue is first then.
             return Poll::Pending;
         }
         if node.log.is_congested() {
@@ -197,8 +204,9 @@ impl Burials {
             let own = &queue.properties.vhost;
             *vhost.get_or_insert_with(|| Arc::clone(own)) != *own
         };
+        self.turn_bytes = 0;
         while wakes.steps() < wakes.turn_steps() / 2
-            && letters.is_allowed()
+            && self.turn_bytes < TURN_BYTES_MAX
             && let Some((queue, run)) = letters.take_refused()
         {
             if is_other(&queue) {
@@ -206,13 +214,19 @@ impl Burials {
                 break;
             }
             let settings = Arc::clone(&queue.lock().settings);
-            broker.node.dead.count(&settings, Reason::MaxLen, run.count().into());
             let to = settings.dead_letter.clone();
+            // A single message, which goes or is held.
             let taken = Taken { reason: Reason::MaxLen, run, to, is_kept: false };
             self.publish_some(broker, &queue, &taken, now, wakes);
+            if self.is_held {
+                letters.put_back_refused(queue, taken.run);
+                return;
+            }
+            broker.node.dead.count(&settings, Reason::MaxLen, taken.run.count().into());
         }
         while !wakes.is_turn_over()
-            && letters.is_allowed()
+            && self.turn_bytes < TURN_BYTES_MAX
+            && !self.is_held
             && let Some(queue) = letters.take()
         {
             wakes.count(1);
@@ -271,11 +285,15 @@ impl Burials {
             } else if let Some(death) = &death {
                 let has_gone = self.publish(broker, &vhost, death, &message, (run.marks(), *is_kept), wakes);
                 if *is_kept && !has_gone {
+                    // It waits for its place, or for room on the disk.
                     break;
                 }
             }
+            if self.is_held {
+                break;
+            }
             gone += 1;
-            if wakes.is_turn_over() {
+            if wakes.is_turn_over() || self.turn_bytes >= TURN_BYTES_MAX {
                 break;
             }
         }
@@ -360,6 +378,14 @@ impl Burials {
         if targets.is_empty() {
             return false;
         }
+        let letters = &broker.node.dead_letters;
+        let is_logged = targets.iter().any(|queue| queue.logs(marks.persistent));
+        self.is_held = is_logged && !letters.is_allowed();
+        if self.is_held {
+            return false;
+        }
+        let bytes = (content.properties.len() + content.names.as_bytes().len() + body.len()) as u64;
+        self.turn_bytes += bytes;
         let may_be_refused = is_kept || targets.iter().any(|queue| queue.rejects());
         if may_be_refused {
             self.burst.open(targets, Some(Receipt { channel: 0, publish: 0 }), &[]);
@@ -370,9 +396,8 @@ impl Burials {
             self.burst.close();
         }
         wakes.count(self.burst.take_steps());
-        if is_taken && marks.persistent {
-            let bytes = content.properties.len() + content.names.as_bytes().len() + body.len();
-            broker.node.dead_letters.spend(bytes as u64);
+        if is_taken && is_logged {
+            letters.spend(bytes);
         }
         is_taken
     }

@@ -10,6 +10,8 @@ use std::thread;
 use sluicemq::protocol::field::Field;
 use sluicemq::protocol::methods::{BasicAck, BasicGet, Method};
 use sluicemq::protocol::table::TableBuf;
+use sluicemq::storage::disk::Disk;
+use sluicemq::storage::disk::real::RealDisk;
 
 use crate::client::{Client, Incoming};
 use crate::node::{Node, Volume};
@@ -225,4 +227,17 @@ fn without_inodes_publishers_wait_as_on_a_full_disk() {
     let found = drain(&mut Client::connect(node.address).unwrap(), "orders").unwrap();
     assert_eq!(found.len() as u64, publisher.sent);
     assert!(node.stop().unwrap().success());
+}
+
+#[test]
+fn what_cannot_be_had_as_a_whole_takes_no_room() {
+    let Some((_dir, volume)) = volume(&[]) else { return };
+    let disk = RealDisk::new(volume.data_dir()).unwrap();
+    let file = disk.create("short").unwrap();
+    file.allocate(100_000).unwrap();
+    let free = disk.free_bytes().unwrap();
+    assert_eq!(file.allocate(2 * VOLUME_BYTES).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    let kept = free - disk.free_bytes().unwrap();
+    // A block or two of the filesystem's own may stay.
+    assert!(file.len().unwrap() == 100_000 && kept < 1 << 16, "{kept} bytes are not given back");
 }

@@ -223,6 +223,18 @@ impl RealFile {
         }
         Ok(Some(filled))
     }
+
+    fn allocate_whole(&self, len: u64) -> io::Result<()> {
+        loop {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+                Err(Errno::INTR) => {}
+                // A filesystem without preallocation finds out about its room when it is written.
+                Err(Errno::OPNOTSUPP) if self.file.metadata()?.len() < len => return self.file.set_len(len),
+                Err(Errno::OPNOTSUPP) => return Ok(()),
+                other => return Ok(other?),
+            }
+        }
+    }
 }
 
 impl DiskFile for RealFile {
@@ -281,16 +293,15 @@ impl DiskFile for RealFile {
         Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
     }
 
+    /// What could not be had as a whole is given back: ext4 keeps what it had found when there was no more.
     fn allocate(&self, len: u64) -> io::Result<()> {
-        loop {
-            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
-                Err(Errno::INTR) => {}
-                // A filesystem without preallocation finds out about its room when it is written.
-                Err(Errno::OPNOTSUPP) if self.len()? < len => return self.file.set_len(len),
-                Err(Errno::OPNOTSUPP) => return Ok(()),
-                other => return Ok(other?),
-            }
+        let before = self.len()?;
+        let allocated = self.allocate_whole(len);
+        if allocated.is_err() {
+            // It is the error that counts.
+            let _ = self.file.set_len(before);
         }
+        allocated
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
