@@ -32,7 +32,6 @@ list bindings
 list connections
 list exchanges
 list feature_flags
-list nodes
 list operator_policies
 list parameters
 list permissions
@@ -48,7 +47,8 @@ queues list
 show endpoint
 users connections --username guest
 """
-# What its own team made it for. (3.10 has channels and consumers too, but those of a shovel have no port.)
+# What its own team made it for. (Of 3.10's nodes, and of its channels and consumers that are a
+# shovel's, it misses what it wants.)
 READ_SINCE_3_13 = """
 deprecated_features list
 deprecated_features list_used
@@ -59,6 +59,7 @@ list channels
 list consumers
 list deprecated_features
 list deprecated_features_in_use
+list nodes
 nodes memory_breakdown_in_bytes --node {node}
 nodes memory_breakdown_in_percent --node {node}
 plugins list_all
