@@ -49,30 +49,20 @@ impl Broker {
         let authenticated = sasl::authenticate(&self.users, credentials, is_loopback);
         let is_weak =
             |user: &User| user.profile().password.as_ref().is_some_and(|hash| !self.takes_hash(hash));
-        match authenticated {
-            Ok(user) if is_weak(&user) => {
-                self.backoff.lock().on_failure(name, from, now);
-                if let Some(left_out) = self.complaints.allow(now) {
-                    tracing::warn!(user = ?name, left_out, "login refused: md5_passwords is not set");
-                }
-                None
-            }
-            Ok(user) => {
+        let reason = match authenticated {
+            Ok(user) if !is_weak(&user) => {
                 self.backoff.lock().on_success(name, from);
-                Some(user)
+                return Some(user);
             }
-            Err(error) => {
-                self.backoff.lock().on_failure(name, from, now);
-                let reason = match error {
-                    AuthError::UnknownUser { .. } => "unknown user",
-                    AuthError::BadPassword { .. } => "wrong password",
-                    AuthError::LoopbackOnly { .. } => "can only connect via localhost",
-                };
-                if let Some(left_out) = self.complaints.allow(now) {
-                    tracing::warn!(user = ?name, reason, left_out, "login refused");
-                }
-                None
-            }
+            Ok(_) => "an MD5 hash, and md5_passwords is not set",
+            Err(AuthError::UnknownUser { .. }) => "unknown user",
+            Err(AuthError::BadPassword { .. }) => "wrong password",
+            Err(AuthError::LoopbackOnly { .. }) => "can only connect via localhost",
+        };
+        self.backoff.lock().on_failure(name, from, now);
+        if let Some(left_out) = self.complaints.allow(now) {
+            tracing::warn!(user = ?name, reason, left_out, "login refused");
         }
+        None
     }
 }

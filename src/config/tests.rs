@@ -201,6 +201,10 @@ fn a_wrong_variable_is_told_by_name() {
         assert_eq!(told(name, "1").to_string(), format!("environment variable SLUICEMQ_{name}: {expected}"));
     }
     assert_eq!(
+        told("MD5_PASSWORDS", "yes").to_string(),
+        "environment variable SLUICEMQ_MD5_PASSWORDS: expected true or false, found \"yes\""
+    );
+    assert_eq!(
         told("DATA_DIR", "").to_string(),
         "environment variable SLUICEMQ_DATA_DIR: expected a directory, found nothing"
     );

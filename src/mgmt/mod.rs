@@ -41,7 +41,7 @@ use crate::transfer::board::Board;
 pub(crate) struct Mgmt {
     broker: Arc<Broker>,
     transfers: Arc<Board>,
-    /// The node's name, `rabbit@` and the host's.
+    /// What this node is called.
     node: String,
     rates: Rates,
     /// The sums that metrics have told.

@@ -223,6 +223,22 @@ impl<'a> Properties<'a> {
         self.value(Property::ClusterId)
     }
 
+    /// Those that are texts, by the names that RabbitMQ gives them.
+    pub fn texts(&self) -> [(&'static str, Option<&'a [u8]>); 10] {
+        [
+            ("content_type", self.content_type()),
+            ("content_encoding", self.content_encoding()),
+            ("correlation_id", self.correlation_id()),
+            ("reply_to", self.reply_to()),
+            ("expiration", self.expiration()),
+            ("message_id", self.message_id()),
+            ("type", self.kind()),
+            ("user_id", self.user_id()),
+            ("app_id", self.app_id()),
+            ("cluster_id", self.cluster_id()),
+        ]
+    }
+
     fn octet(&self, property: Property) -> Option<u8> {
         self.value(property)?.first().copied()
     }

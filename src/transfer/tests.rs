@@ -31,7 +31,7 @@ const WATERMARK: u64 = 50_000_000;
 /// No transfer takes more turns than this before it waits.
 const TURNS_MAX: usize = 10_000;
 
-struct World {
+pub(super) struct World {
     broker: Arc<Broker>,
     board: Arc<Board>,
     client: Insider,
@@ -122,7 +122,7 @@ impl World {
         })
     }
 
-    fn plan(to: &str, intake: Intake) -> Plan {
+    pub(super) fn plan(to: &str, intake: Intake) -> Plan {
         let end = || End { vhost: "/".to_owned(), login: None };
         Plan {
             name: "test".to_owned(),

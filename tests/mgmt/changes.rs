@@ -39,6 +39,7 @@ fn users_and_what_they_may_do() {
     update(&node, "PUT", "/api/users/alice/password", &json!({"password": "secret"}));
     assert_eq!(node.get("/api/users/alice")["tags"], json!(["management", "y"]));
     assert_eq!(node.change("PUT", "/api/users/nobody/tags", &json!({"tags": ""})).0, 404);
+    refuse(&node, "PUT", "/api/users/alice/password", &json!({}), 400, "[{key_missing,password}]");
     let hashed = json!({"password_hash": alice["password_hash"], "tags": ""});
     create(&node, "PUT", "/api/users/twin", &hashed);
     assert_eq!(node.ask("GET", "/api/whoami", Some("alice:secret")).json()["name"], "alice");
@@ -262,6 +263,12 @@ fn what_cannot_be_made_is_told_before_anything_is_made() {
         ("users", json!({"name": "u", "tags": "", "limits": {"max-queues": 1}})),
         ("vhosts", json!({"name": "v", "default_queue_type": "stream"})),
         ("vhosts", json!({"name": "v", "tags": ["\n"]})),
+        ("vhosts", json!({"name": "v", "tracing": "maybe"})),
+        (
+            "users",
+            json!({"name": "u", "tags": "", "password_hash": "kI3GChNpte2FApYFXScl+0dIluk=",
+                         "hashing_algorithm": "rabbit_password_hashing_md5"}),
+        ),
         ("permissions", json!({"user": "nobody", "vhost": "/", "configure": "", "write": "", "read": ""})),
         ("permissions", json!({"user": "plain", "vhost": "none", "configure": "", "write": "", "read": ""})),
         (

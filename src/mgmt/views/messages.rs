@@ -178,19 +178,7 @@ pub(crate) fn shown(properties: &Properties<'_>) -> Value {
         "priority": properties.priority(),
         "timestamp": properties.timestamp(),
     }));
-    let texts = [
-        ("content_type", properties.content_type()),
-        ("content_encoding", properties.content_encoding()),
-        ("correlation_id", properties.correlation_id()),
-        ("reply_to", properties.reply_to()),
-        ("expiration", properties.expiration()),
-        ("message_id", properties.message_id()),
-        ("type", properties.kind()),
-        ("user_id", properties.user_id()),
-        ("app_id", properties.app_id()),
-        ("cluster_id", properties.cluster_id()),
-    ];
-    for (name, value) in texts {
+    for (name, value) in properties.texts() {
         shown.insert(name.to_owned(), json!(value.map(String::from_utf8_lossy)));
     }
     shown.retain(|_, value| !value.is_null());

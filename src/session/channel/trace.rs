@@ -140,20 +140,8 @@ fn describe(
 
 /// The properties that are there, as a table.
 fn properties_table(properties: &Properties<'_>, with_headers: bool) -> TableBuf {
-    let texts = [
-        ("content_type", properties.content_type()),
-        ("content_encoding", properties.content_encoding()),
-        ("correlation_id", properties.correlation_id()),
-        ("reply_to", properties.reply_to()),
-        ("expiration", properties.expiration()),
-        ("message_id", properties.message_id()),
-        ("type", properties.kind()),
-        ("user_id", properties.user_id()),
-        ("app_id", properties.app_id()),
-        ("cluster_id", properties.cluster_id()),
-    ];
     let mut table = TableBuf::new();
-    for (name, text) in texts {
+    for (name, text) in properties.texts() {
         if let Some(text) = text {
             table.insert(name, Field::LongStr(text));
         }

@@ -10,6 +10,9 @@
 //! in both or neither. No client stands behind it: a task of `net` steps, and a simulation does. Each step is one turn,
 //! whatever died at once, and queues take turns.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +58,7 @@ const RETRY_MS: u64 = 1000;
 pub struct DeadLetters {
     /// A leaf: nothing is locked under it.
     state: Mutex<State>,
-    /// So many bytes of persistent ones may go on before the disk is looked at again.
+    /// So many bytes of those that the log must know of may go on before the disk is looked at again.
     allowed_bytes: AtomicU64,
 }
 
@@ -155,7 +158,7 @@ struct Taken {
 impl Burials {
     /// Ready when [`Burials::step`] has something to do; otherwise the task will be woken. While the log takes no more
     /// from publishers it takes nothing from here either: more is durable then, or a checkpoint gives slots back
-    /// (`DeadLetters::go_on`). So it is with the room that is left during an alarm of the disk.
+    /// (`DeadLetters::go_on`). One for which an alarm of the disk leaves no room waits for the next look.
     pub fn poll(&mut self, node: &Node, context: &mut Context<'_>) -> Poll<()> {
         let mut state = node.dead_letters.state.lock();
         state.waker = Some(context.waker().clone());
@@ -488,130 +491,5 @@ impl Queue {
         } else {
             state.classic.put_back_dying(taken.reason, taken.run);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::task::{Context, Waker};
-
-    use super::Burials;
-    use crate::broker::Broker;
-    use crate::broker::alarms::HOLD;
-    use crate::broker::error::ResourceKind;
-    use crate::broker::publish::Burst;
-    use crate::broker::queue::settle::Settlements;
-    use crate::broker::vhost::{Actor, BindingRequest, QueueRequest};
-    use crate::broker::wakes::{HOLD_STEPS, Wakes};
-    use crate::clock::Now;
-    use crate::config::Config;
-    use crate::message::block_header::Marks;
-    use crate::message::names::Names;
-    use crate::message::record::Content;
-    use crate::protocol::field::Field;
-    use crate::protocol::table::{Table, TableBuf};
-
-    const QUEUES: usize = 5000;
-
-    fn dying_into(exchange: &[u8]) -> TableBuf {
-        let mut arguments = TableBuf::new();
-        arguments
-            .insert("x-dead-letter-exchange", Field::LongStr(exchange))
-            .insert("x-dead-letter-routing-key", Field::LongStr(b"to"))
-            .insert("x-max-length", Field::I32(0));
-        arguments
-    }
-
-    #[test]
-    fn during_an_alarm_of_the_disk_dead_letters_take_what_they_may_and_wait() {
-        const LIMIT: u64 = 1000;
-        let mut config = Config::default();
-        config.storage.disk_free_limit = Some(LIMIT);
-        let broker = Broker::new(Arc::new(config), u64::MAX, u64::MAX).unwrap();
-        let vhost = broker.vhost("/").unwrap();
-        let user = broker.users.get("guest").unwrap();
-        let actor = Actor { user, connection: broker.connect().connection() };
-        let declare = |name: &str, arguments: Table<'_>| {
-            let request =
-                QueueRequest { name, durable: true, exclusive: false, auto_delete: false, arguments };
-            vhost.declare_queue(&actor, &request).unwrap();
-            vhost.queue(name).unwrap()
-        };
-        let (queue, to) = (declare("q", dying_into(b"").as_table()), declare("to", Table::EMPTY));
-        let now = Now::read();
-        broker.look_at_disk(LIMIT - 1, now.instant);
-        let (mut burst, mut wakes) = (Burst::default(), Wakes::default());
-        let marks = Marks { persistent: true, ..Marks::default() };
-        for _ in 0..100 {
-            let content = Content { names: Names::EMPTY, properties: &[0, 0], body: &[0; 40] };
-            burst.publish(&broker.node, &[queue.clone()].into(), &content, marks);
-        }
-        wakes.begin_turn(now.steady_ms);
-        while burst.hand_over(&broker.node, &mut Settlements::default(), &mut wakes).is_none() {
-            wakes.begin_turn(now.steady_ms);
-        }
-        let mut burials = Burials::default();
-        let mut run = || {
-            while burials.poll(&broker.node, &mut Context::from_waker(Waker::noop())).is_ready() {
-                burials.step(&broker, now);
-            }
-            to.depth().0
-        };
-        let some = run();
-        assert!((1..30).contains(&some), "{some} have gone on");
-        broker.look_at_disk(LIMIT / 2, now.instant);
-        assert_eq!(run(), some, "what is left is for others");
-        broker.look_at_disk(LIMIT - 1, now.instant);
-        assert!(run() > some);
-        broker.look_at_disk(u64::MAX, now.instant + HOLD);
-        assert_eq!(run(), 100);
-    }
-
-    #[test]
-    fn dead_letters_for_very_many_queues_are_handed_over_in_turns() {
-        let broker = Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap();
-        let vhost = broker.vhost("/").unwrap();
-        let user = broker.users.get("guest").unwrap();
-        let actor = Actor { user, connection: broker.connect().connection() };
-        let declare = |name: &str, arguments: Table<'_>| {
-            let (durable, exclusive, auto_delete) = (false, false, false);
-            let request = QueueRequest { name, durable, exclusive, auto_delete, arguments };
-            vhost.declare_queue(&actor, &request).unwrap();
-            vhost.queue(name).unwrap()
-        };
-        let mut arguments = TableBuf::new();
-        arguments
-            .insert("x-dead-letter-exchange", Field::LongStr(b"amq.fanout"))
-            .insert("x-max-length", Field::I32(0));
-        let queue = declare("q", arguments.as_table());
-        let targets: Vec<_> =
-            (0..QUEUES).map(|number| declare(&format!("t{number}"), Table::EMPTY)).collect();
-        for target in &targets {
-            let (source, kind, destination) = ("amq.fanout", ResourceKind::Queue, &*target.properties.name);
-            let binding = BindingRequest { source, kind, destination, key: "", arguments: Table::EMPTY };
-            vhost.bind(&actor, &binding).unwrap();
-        }
-        let now = Now::read();
-        let mut burst = Burst::default();
-        for _ in 0..3 {
-            let content = Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" };
-            burst.publish(&broker.node, &[queue.clone()].into(), &content, Marks::default());
-        }
-        let mut wakes = Wakes::default();
-        wakes.begin_turn(now.steady_ms);
-        while burst.hand_over(&broker.node, &mut Settlements::default(), &mut wakes).is_none() {
-            wakes.begin_turn(now.steady_ms);
-        }
-        let arrived = || targets.iter().map(|target| target.depth().0).sum::<u64>();
-        let mut burials = Burials::default();
-        let (mut before, mut turns) = (0, 0);
-        while burials.poll(&broker.node, &mut Context::from_waker(Waker::noop())).is_ready() {
-            burials.step(&broker, now);
-            assert!(arrived() - before <= u64::from(2 * HOLD_STEPS), "{} in one turn", arrived() - before);
-            (before, turns) = (arrived(), turns + 1);
-        }
-        assert_eq!(arrived(), 3 * QUEUES as u64);
-        assert!(turns >= 3 * QUEUES / HOLD_STEPS as usize, "{turns}");
     }
 }

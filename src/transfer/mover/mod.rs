@@ -8,6 +8,9 @@
 //! source, which then holds back. During an alarm what was taken arrives, and nothing more is taken. What is refused, or
 //! goes nowhere, is tried again after a pause, or stays at the source where each message has one chance.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -558,78 +561,5 @@ fn destination(message: &Message) -> String {
     match message.exchange.is_empty() {
         true => format!("queue '{}'", text(&message.key)),
         false => format!("exchange '{}' with key '{}'", text(&message.exchange), text(&message.key)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::{BasicAck, BasicGet, Mover, Stage, Turn};
-    use crate::broker::Broker;
-    use crate::clock::Now;
-    use crate::config::Config;
-    use crate::protocol::methods::{BasicPublish, Method, QueueDeclare};
-    use crate::protocol::properties::PropertiesBuf;
-    use crate::protocol::table::{Table, TableBuf};
-    use crate::transfer::insider::{Insider, Purpose};
-    use crate::transfer::job::Told;
-    use crate::transfer::message::Stamp;
-    use crate::transfer::plan::{AckMode, End, From, Intake, Plan, To};
-    use crate::transfer::redrive::Choice;
-
-    const QUEUE: &str = "q";
-    /// What a session does not have more of unread, and listens.
-    const LARGE_BYTES: usize = 2 * 1024 * 1024;
-
-    fn plan() -> Plan {
-        let end = || End { vhost: "/".to_owned(), login: None };
-        Plan {
-            name: "test".to_owned(),
-            user: "guest".into(),
-            source: end(),
-            sink: end(),
-            from: From::Queue { name: QUEUE.to_owned(), declared: None, consumer: TableBuf::new() },
-            to: To::Queue { name: QUEUE.to_owned(), declared: None },
-            intake: Intake::Chosen(Choice::default()),
-            prefetch: 10,
-            ack_mode: AckMode::OnConfirm,
-            stamp: Stamp::default(),
-        }
-    }
-
-    #[test]
-    fn one_that_is_ended_before_a_large_message_came_leaves_all_the_same() {
-        let broker = Arc::new(Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap());
-        let (now, guest) = (Now::read(), broker.users.get("guest").unwrap());
-        let mut client = Insider::connect(&broker, &guest, "/", "", Purpose::Errand, now);
-        let (passive, durable, exclusive, auto_delete, nowait) = (false, true, false, false, true);
-        let (queue, arguments) = (QUEUE, Table::EMPTY);
-        let declare = QueueDeclare { queue, passive, durable, exclusive, auto_delete, nowait, arguments };
-        client.tell(&Method::QueueDeclare(declare));
-        let key = QUEUE.as_bytes();
-        let publish = BasicPublish { exchange: b"", routing_key: key, mandatory: false, immediate: false };
-        let none = PropertiesBuf::new().encode();
-        for body in [vec![1; 10], vec![2; LARGE_BYTES]] {
-            client.tell_content(&Method::BasicPublish(publish), &none, body.into());
-        }
-        while client.untold_bytes() > 0 {
-            client.turn(now);
-        }
-        let mut mover = Mover::open(&broker, &Arc::new(plan()), &Told::new(now), [&guest, &guest], now);
-        mover.stage = Stage::Moving;
-        // The disk has taken its time: the second answer is there only when nobody listens any more.
-        for _ in 0..2 {
-            mover.source.tell(&Method::BasicGet(BasicGet { queue, no_ack: false }));
-            mover.source.turn(now);
-        }
-        mover.awaits_get = true;
-        mover.stop(now);
-        mover.source.tell(&Method::BasicAck(BasicAck { delivery_tag: 1, multiple: false }));
-        let ended = (0..100).any(|_| matches!(mover.step(now), Turn::Ended(_)));
-        assert!(ended, "it leaves");
-        drop(mover);
-        let count = broker.vhost("/").unwrap().queue(QUEUE).unwrap().tally.ready.read();
-        assert_eq!(count, 1, "what was acknowledged is gone, and the other back");
     }
 }
