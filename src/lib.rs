@@ -103,8 +103,9 @@
 //!     stands in a [mod@broker::line] and is served in turn. One message's routing, and what one hold of the log must
 //!     hold together (a fan-out's targets, a transaction), are not cut: they are counted, and end the turn. A message
 //!     that topic patterns would keep for longer is refused ([`routing::MATCH_STEPS_MAX`]).
-//! 12. Who watches costs messages nothing, and that they are counted a hundredth or two: what is told of queues, channels and connections is written where it happens, by whoever
-//!     is at it, as plain numbers ([`broker::queue::tally`], [`broker::presence`]), and sums are made by whoever asks.
+//! 12. Who watches costs messages nothing (but who traces a virtual host), and that they are counted a hundredth or two:
+//!     what is told of queues, channels and connections is written where it happens, by whoever is at it, as plain
+//!     numbers ([`broker::queue::tally`], [`broker::presence`]), and sums are made by whoever asks.
 //! 13. No `unsafe`; no `unwrap` and no indexing on anything a peer or a user can influence.
 //!
 //! # Where something new touches the house
