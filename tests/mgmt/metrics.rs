@@ -11,7 +11,8 @@ use crate::node::Node;
 
 /// Each sample by its name and labels.
 fn scrape(node: &Node, path: &str) -> BTreeMap<String, f64> {
-    let answer = node.ask_at(node.metrics, "GET", path, None, &[]);
+    let accepted = ("accept", "application/openmetrics-text; version=1.0.0");
+    let answer = node.ask_at(node.metrics, "GET", path, None, &[accepted]);
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert!(answer.text.ends_with("# EOF\n"), "the end says so");
     let samples = answer.text.lines().filter(|line| !line.starts_with('#'));
@@ -82,6 +83,19 @@ fn what_dashboards_ask_for_is_there() {
     let elsewhere = scrape(&node, &format!("{detailed}other"));
     assert!(!elsewhere.keys().any(|name| name.contains("odd")), "{elsewhere:#?}");
     assert_eq!(node.ask_at(node.metrics, "GET", "/api/overview", Some("guest:guest"), &[]).status, 404);
+}
+
+#[test]
+fn who_asks_for_no_form_is_told_in_the_older_one() {
+    let node = Node::start();
+    let text = node.ask_at(node.metrics, "GET", "/metrics", None, &[]).text;
+    assert!(
+        text.contains(
+            "\n# TYPE rabbitmq_connections_opened_total counter\nrabbitmq_connections_opened_total 0"
+        )
+    );
+    assert!(text.contains("\n# TYPE rabbitmq_queues gauge\nrabbitmq_queues 0"));
+    assert!(!text.contains("# EOF"));
 }
 
 #[test]

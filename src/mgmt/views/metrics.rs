@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use axum::http::HeaderValue;
+use axum::http::header::ACCEPT;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -19,9 +20,12 @@ use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::views::metrics_of;
 
-/// What is asked for is text of this form.
-const FORM: HeaderValue =
+/// The form that scrapers ask for by its name.
+const OPEN_METRICS: &str = "application/openmetrics-text";
+const OPEN_METRICS_FORM: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+/// The older one, for who asks for nothing.
+const TEXT_FORM: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// Of so many queues, connections or channels there are metrics at most.
 pub(crate) const OBJECTS_MAX: usize = 20_000;
@@ -105,7 +109,7 @@ pub(crate) fn sums(call: &Call<'_>) -> Result<Answer, Refusal> {
     metrics_of::channels(call.mgmt, &mut scrape);
     scrape.never_fall(&call.mgmt.told);
     metrics_of::queues(call.mgmt, &mut scrape);
-    told(scrape)
+    told(call, scrape)
 }
 
 /// Each object by itself.
@@ -118,14 +122,14 @@ pub(crate) fn per_object(call: &Call<'_>) -> Result<Answer, Refusal> {
     metrics_of::each_queue(call.mgmt, "rabbitmq_", &OF_QUEUES, &[], &mut scrape);
     metrics_of::each_channel(call.mgmt, "rabbitmq_", &[], &mut scrape);
     metrics_of::each_connection(call.mgmt, "rabbitmq_", &mut scrape);
-    told(scrape)
+    told(call, scrape)
 }
 
 /// What memory is held for.
 pub(crate) fn memory(call: &Call<'_>) -> Result<Answer, Refusal> {
     let mut scrape = Scrape::default();
     metrics_of::memory(call.mgmt, &mut scrape);
-    told(scrape)
+    told(call, scrape)
 }
 
 /// What was asked for: families, and virtual hosts.
@@ -151,20 +155,57 @@ pub(crate) fn detailed(call: &Call<'_>) -> Result<Answer, Refusal> {
     if wants(&["connection_coarse_metrics", "connection_metrics"]) {
         metrics_of::each_connection(call.mgmt, prefix, &mut scrape);
     }
-    told(scrape)
+    told(call, scrape)
 }
 
-fn told(scrape: Scrape) -> Result<Answer, Refusal> {
+fn told(call: &Call<'_>, scrape: Scrape) -> Result<Answer, Refusal> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(scrape));
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|_| Refusal::unavailable())?;
-    Ok(Answer::bytes(FORM, text.into_bytes()))
+    let accepted = call.headers.get_all(ACCEPT);
+    let takes_open = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains(OPEN_METRICS));
+    Ok(match accepted.iter().any(takes_open) {
+        true => Answer::bytes(OPEN_METRICS_FORM, text.into_bytes()),
+        false => Answer::bytes(TEXT_FORM, older(&text).into_bytes()),
+    })
+}
+
+/// The same in the older form, where a counter's name is that of its samples, and nothing says that it is the end.
+fn older(text: &str) -> String {
+    let mut older = String::with_capacity(text.len());
+    let mut help = None;
+    for line in text.lines() {
+        let said = line.strip_prefix("# TYPE ").and_then(|said| said.split_once(' '));
+        match said {
+            _ if line.starts_with("# HELP ") => {
+                help = line.strip_prefix("# HELP ").and_then(|said| said.split_once(' '))
+            }
+            Some((name, kind)) => {
+                let ending = if kind == "counter" { "_total" } else { "" };
+                for (what, value) in [("HELP", help.take().map_or("", |(_, help)| help)), ("TYPE", kind)] {
+                    older.extend(["# ", what, " ", name, ending, " ", value, "\n"]);
+                }
+            }
+            None if line.starts_with('#') => {}
+            None => older.extend([line, "\n"]),
+        }
+    }
+    older
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Labels, Scrape, Told};
+    use super::{Labels, Scrape, Told, older};
+
+    #[test]
+    fn the_older_form_calls_a_counter_by_its_samples() {
+        let open = "# HELP ups Those that rose.\n# TYPE ups counter\nups_total{of=\"a b\"} 2.0\n\
+                    # HELP level A level.\n# TYPE level gauge\nlevel 1.0\n# EOF\n";
+        let text = "# HELP ups_total Those that rose.\n# TYPE ups_total counter\nups_total{of=\"a b\"} 2.0\n\
+                    # HELP level A level.\n# TYPE level gauge\nlevel 1.0\n";
+        assert_eq!(older(open), text);
+    }
 
     #[test]
     fn sums_do_not_fall_and_what_is_no_sum_does() {
