@@ -161,6 +161,12 @@ impl Refusal {
         Self::new(StatusCode::REQUEST_TIMEOUT, "bad_request", "the body did not come in time")
     }
 
+    /// The user has so many requests at a time.
+    pub(crate) fn too_many(max: usize) -> Self {
+        let reason = format!("{max} requests of yours have no answer yet");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", reason)
+    }
+
     /// Publishers wait, and why.
     pub(crate) fn blocked(reason: &str) -> Self {
         let reason = format!("publishers are blocked: {reason}");

@@ -30,9 +30,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::message::place::Lsn;
+use crate::mgmt::CONNECTIONS_MAX;
 use crate::mgmt::answer::Answer;
 use crate::mgmt::control::{Ask, Control};
-use crate::mgmt::server::{CONNECTIONS_MAX, EXHAUSTED_PAUSE, Peer, SHUTDOWN_LIMIT, Server, serve};
+use crate::mgmt::server::{EXHAUSTED_PAUSE, Peer, SHUTDOWN_LIMIT, Server, serve};
 
 /// Read and written by its owner, and nobody else.
 const OWNERS_ONLY: u32 = 0o600;

@@ -24,6 +24,7 @@ mod process;
 mod rates;
 mod routes;
 pub mod server;
+mod turns;
 mod views;
 
 use std::net::SocketAddr;
@@ -35,6 +36,9 @@ use crate::mgmt::control::Control;
 use crate::mgmt::rates::Rates;
 use crate::mgmt::views::metrics::Told;
 use crate::transfer::board::Board;
+
+/// Connections at a time, of each listener; others wait in the kernel.
+const CONNECTIONS_MAX: usize = 256;
 
 /// What all handlers share.
 #[derive(Debug)]

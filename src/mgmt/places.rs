@@ -6,7 +6,9 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::mgmt::CONNECTIONS_MAX;
 use crate::mgmt::answer::{Answer, Refusal};
+use crate::mgmt::turns::{Request, Requests, Turns};
 
 /// Requests at work at a time, of each kind. Whoever publishes or gets does little and may wait for long: for the end of an
 /// alarm, or for the disk.
@@ -15,6 +17,10 @@ const CHANGING_MAX: usize = 2;
 const MESSAGING_MAX: usize = 32;
 /// Messages that are got are in memory as often as they are copied on their way into an answer.
 const GETTING_MAX: usize = 8;
+
+/// One user's requests at a time, those included whose bodies are still coming and those that wait for their turn: half as
+/// many as there are connections.
+const REQUESTS_MAX: usize = CONNECTIONS_MAX / 2;
 
 /// Answers that their clients have not taken yet have so many bytes together, but for one that has more alone.
 const UNREAD_BYTES_MAX: usize = 256 << 20;
@@ -37,10 +43,11 @@ pub(crate) enum Work {
 /// Places for work, and for answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    reading: Arc<Semaphore>,
-    changing: Arc<Semaphore>,
-    messaging: Arc<Semaphore>,
-    getting: Arc<Semaphore>,
+    requests: Requests,
+    reading: Turns,
+    changing: Turns,
+    messaging: Turns,
+    getting: Turns,
     unread: Arc<Semaphore>,
 }
 
@@ -101,17 +108,25 @@ impl AsRef<[u8]> for Unread {
 
 impl Places {
     pub(crate) fn new() -> Self {
-        let places = |places| Arc::new(Semaphore::new(places));
         Self {
-            reading: places(READING_MAX),
-            changing: places(CHANGING_MAX),
-            messaging: places(MESSAGING_MAX),
-            getting: places(GETTING_MAX),
-            unread: places(UNREAD_BYTES_MAX / PIECE_BYTES),
+            requests: Requests::default(),
+            reading: Turns::new(READING_MAX),
+            changing: Turns::new(CHANGING_MAX),
+            messaging: Turns::new(MESSAGING_MAX),
+            getting: Turns::new(GETTING_MAX),
+            unread: Arc::new(Semaphore::new(UNREAD_BYTES_MAX / PIECE_BYTES)),
         }
     }
 
-    /// Runs `job` on a thread beside the workers, when it is its turn. It has its place for as long as it runs, also when
+    /// A request of this user, until it is dropped: to be had before its body is read.
+    ///
+    /// # Errors
+    /// They have so many at a time that others could have none.
+    pub(crate) fn begin(&self, user: &Arc<str>) -> Result<Request, Refusal> {
+        self.requests.begin(user, REQUESTS_MAX).ok_or_else(|| Refusal::too_many(REQUESTS_MAX))
+    }
+
+    /// Runs `job` on a thread beside the workers, when it is this user's turn. It has its place for as long as it runs, also when
     /// nobody waits for it any more: the thread cannot be told.
     ///
     /// # Errors
@@ -119,6 +134,7 @@ impl Places {
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: Work,
+        user: &Arc<str>,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let places = match work {
@@ -127,7 +143,7 @@ impl Places {
             Work::Messaging => &self.messaging,
             Work::Getting => &self.getting,
         };
-        let turn = Arc::clone(places).acquire_owned().await.map_err(|_| Refusal::unavailable())?;
+        let turn = places.take(user).await.ok_or_else(Refusal::unavailable)?;
         let job = move || {
             let _turn = turn;
             job()
@@ -156,7 +172,7 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
 
     use tokio::sync::oneshot;
 
@@ -165,12 +181,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_nobody_waits_for_keeps_its_place_until_it_ends() {
-        let places = Places::new();
+        let (places, user) = (Places::new(), Arc::from("user"));
         let mut ends = Vec::new();
         for _ in 0..CHANGING_MAX {
             let (begins, begun) = oneshot::channel();
             let (ends_it, end) = mpsc::channel::<()>();
-            let job = places.run(Work::Changing, move || {
+            let job = places.run(Work::Changing, &user, move || {
                 let _ = begins.send(());
                 let _ = end.recv();
             });
@@ -180,9 +196,9 @@ mod tests {
             }
             ends.push(ends_it);
         }
-        assert_eq!(places.changing.available_permits(), 0, "all of them run");
+        assert_eq!(places.changing.free(), 0, "all of them run");
         drop(ends);
-        places.run(Work::Changing, || ()).await.unwrap();
+        places.run(Work::Changing, &user, || ()).await.unwrap();
     }
 
     #[test]

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::compression::CompressionLayer;
 
+use crate::auth::users::User;
 use crate::clock::Now;
 use crate::config::{Config, Endpoint, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service};
 use crate::message::place::Lsn;
@@ -38,11 +39,9 @@ use crate::mgmt::control::Control;
 use crate::mgmt::places::Places;
 use crate::mgmt::rates::{self, SAMPLE_INTERVAL};
 use crate::mgmt::routes::{METRICS, ROUTES, Route, Verb};
-use crate::mgmt::{Listening, Mgmt};
+use crate::mgmt::{CONNECTIONS_MAX, Listening, Mgmt};
 use crate::transfer::board::Board;
 
-/// Connections at a time, of each listener; others wait in the kernel.
-pub(crate) const CONNECTIONS_MAX: usize = 256;
 /// A request's line and headers are no larger, in bytes, and no more.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 100;
@@ -301,9 +300,11 @@ async fn answer(
         }
         None => return Err(Refusal::unavailable()),
     };
+    let turns_of = turns_of(user.as_deref(), peer);
+    let _request = places.begin(&turns_of)?;
     let body = read_body(body, route.body_bytes_max).await?;
     let (own, own_places) = (Arc::clone(&mgmt), places.clone());
-    let answered = places.run(route.work, move || {
+    let answered = places.run(route.work, &turns_of, move || {
         let call = Call { mgmt: &own, places: &own_places, user, parts, query, headers: head.headers, body };
         // The body may have taken its time, and this its turn: what was true then is asked again.
         if !matches!(peer, Some(Peer::Local)) {
@@ -315,6 +316,15 @@ async fn answer(
     let answer = answered.await??;
     let is_durable = tokio::time::timeout(DURABLE_TIMEOUT, durable(&mgmt, answer.after)).await;
     is_durable.map_err(|_| Refusal::not_durable()).map(|()| answer)
+}
+
+/// Whose turn it is when it is this request's: a user's, or that of the address of who need not be one.
+fn turns_of(user: Option<&User>, peer: Option<Peer>) -> Arc<str> {
+    match (user, peer) {
+        (Some(user), _) => Arc::from(user.name.as_str()),
+        (None, Some(Peer::Network(from))) => Arc::from(from.to_string()),
+        (None, _) => Arc::from(""),
+    }
 }
 
 async fn read_body(body: Body, bytes_max: usize) -> Result<axum::body::Bytes, Refusal> {

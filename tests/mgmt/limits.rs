@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::node::Node;
 
 /// Sends this and returns the status of what comes back.
@@ -55,6 +57,34 @@ fn a_large_body_of_somebody_who_may_not_ask_is_not_read() {
     let node = Node::start();
     let head = "POST /api/rebalance/queues HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
     assert_eq!(status(&node, head.as_bytes()), 401);
+}
+
+/// Begins a request whose body is awaited.
+fn half_sent(node: &Node) -> TcpStream {
+    let mut stream = TcpStream::connect(node.http).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    let head = request("POST /api/rebalance/queues", "content-length: 1\r\nexpect: 100-continue\r\n");
+    stream.write_all(&head).expect("it goes out");
+    let mut awaited = [0; 25];
+    stream.read_exact(&mut awaited).expect("an answer");
+    assert_eq!(&awaited, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+#[test]
+fn one_user_has_half_of_the_requests_at_most_and_others_are_answered() {
+    let node = Node::start();
+    let other = json!({"password": "secret", "tags": "management"});
+    assert_eq!(node.change("PUT", "/api/users/other", &other).0, 201);
+    let mut half_sent: Vec<_> = (0..128).map(|_| half_sent(&node)).collect();
+    assert_eq!(status(&node, &request("GET /api/overview", "")), 429);
+    assert_eq!(node.ask_at(node.http, "GET", "/api/overview", Some("other:secret"), &[]).status, 200);
+    let mut one = half_sent.pop().expect("one of them");
+    one.write_all(b"x").expect("it goes out");
+    let mut answer = [0; 12];
+    one.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 204");
+    assert_eq!(status(&node, &request("GET /api/overview", "")), 200);
 }
 
 #[test]
