@@ -76,8 +76,8 @@ pub(super) struct Settings {
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
 
-    /// Read settings from this TOML file [default: no file]
-    #[arg(long, value_name = "FILE", env = environment::CONFIG_FILE, hide_env_values = true)]
+    /// Read settings from this TOML file, or from a rabbitmq.conf and the conf.d beside it [default: no file]
+    #[arg(long, visible_alias = "from", value_name = "FILE", env = environment::CONFIG_FILE, hide_env_values = true)]
     pub(super) config: Option<PathBuf>,
 }
 

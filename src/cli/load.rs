@@ -1,4 +1,4 @@
-//! Puts the configuration together: defaults, file, environment, flags, each above the one before.
+//! Puts the configuration together: defaults, file, RabbitMQ's own, environment, flags, each above the one before.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::Settings;
 use crate::cli::rabbitmq;
+use crate::config::rabbitmq::Rabbitmq;
 use crate::config::{Config, Service};
 
 /// A configuration file is a page or two; more than this is some other file.
@@ -21,23 +22,18 @@ pub(super) struct Loaded {
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads the file and the environment, and sets what flags say. The error is one sentence for the person.
+/// Reads the files and the environment, and sets what flags say. The error is one sentence for the person.
 pub(super) fn load(settings: &Settings) -> Result<Loaded, String> {
     let mut warnings = Vec::new();
     let mut config = match &settings.config {
-        Some(path) => {
-            let (text, readable_by_others) = read(path)?;
-            let mut config =
-                Config::from_toml(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-            config.file = std::path::absolute(path).ok();
-            if readable_by_others && text.contains("password") {
-                let path = path.display();
-                warnings.push(format!("{path} holds passwords and others can read it: chmod 600 {path}"));
-            }
-            config
+        Some(path) if !rabbitmq::is_theirs(path) => {
+            let text = read(path, &mut warnings)?;
+            Config::from_toml(&text).map_err(|error| format!("{}: {error}", path.display()))?
         }
-        None => Config::default(),
+        _ => Config::default(),
     };
+    lay_rabbitmqs(settings.config.as_deref(), &mut config, &mut warnings)?;
+    config.file = settings.config.as_ref().and_then(|path| std::path::absolute(path).ok());
     let of_services = config.overlay(variables()?).map_err(|error| error.to_string())?;
     warnings.extend(
         of_services
@@ -66,6 +62,38 @@ pub(super) fn load(settings: &Settings) -> Result<Loaded, String> {
     Ok(Loaded { config, warnings })
 }
 
+/// Lays RabbitMQ's files and variables over a configuration. Those of the environment are read where no file was named.
+fn lay_rabbitmqs(
+    named: Option<&Path>,
+    config: &mut Config,
+    warnings: &mut Vec<String>,
+) -> Result<(), String> {
+    let files = match named {
+        Some(path) if rabbitmq::is_theirs(path) => rabbitmq::files_of(path),
+        Some(_) => Vec::new(),
+        None => rabbitmq::files_of_environment(),
+    };
+    let mut theirs = Rabbitmq::default();
+    for path in &files {
+        let text = read(path, warnings)?;
+        let variable = |name: &str| std::env::var(name).ok();
+        theirs.read(config, &text, variable).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    theirs.read_variables(config, rabbitmq::variables()).map_err(|error| error.to_string())?;
+    let unread = theirs.finish(config).map_err(|error| error.to_string())?;
+    if !unread.is_empty() {
+        let keys: Vec<_> = unread.into_iter().collect();
+        warnings.push(format!(
+            "these settings of RabbitMQ mean nothing here and are ignored: {}",
+            keys.join(", ")
+        ));
+    }
+    if let Some(advanced) = files.first().and_then(|path| rabbitmq::advanced(path)) {
+        warnings.push(format!("{} is not read: what it says must be said otherwise", advanced.display()));
+    }
+    Ok(())
+}
+
 /// Where a user's programs keep what they must not lose, by the XDG Base Directory Specification.
 fn default_data_dir() -> Option<PathBuf> {
     let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -73,7 +101,8 @@ fn default_data_dir() -> Option<PathBuf> {
     state.map(|state| state.join("sluicemq"))
 }
 
-fn read(path: &Path) -> Result<(String, bool), String> {
+/// The text of a configuration file; a warning, if it holds passwords that others can read.
+fn read(path: &Path, warnings: &mut Vec<String>) -> Result<String, String> {
     let refused = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
     let file = File::open(path).map_err(refused)?;
     let mode = file.metadata().map_err(refused)?.permissions().mode();
@@ -85,7 +114,11 @@ fn read(path: &Path) -> Result<(String, bool), String> {
             path.display()
         ));
     }
-    Ok((text, mode & READABLE_BY_OTHERS != 0))
+    if mode & READABLE_BY_OTHERS != 0 && (text.contains("password") || text.contains("default_pass")) {
+        let path = path.display();
+        warnings.push(format!("{path} holds passwords and others can read it: chmod 600 {path}"));
+    }
+    Ok(text)
 }
 
 /// Our variables. Others may hold any bytes; ours must be text.

@@ -7,6 +7,7 @@
 mod advice;
 mod args;
 mod ctl;
+mod definitions;
 mod fsck;
 mod load;
 mod logging;
@@ -99,16 +100,17 @@ fn as_ctl(words: &[String]) -> Option<(ctl::Tool, &[String])> {
 fn run(args: Args) -> Result<(), Failure> {
     match args.command.unwrap_or(Command::Serve(args.settings)) {
         Command::Serve(settings) => {
-            let loaded = load(&settings).map_err(Failure::Usage)?;
+            let mut loaded = load(&settings).map_err(Failure::Usage)?;
             if loaded.config.data_dir.is_none() {
                 return Err(Failure::Usage(NO_DATA_DIR.to_owned()));
             }
+            let definitions = definitions::read(&mut loaded.config)?;
             logging::start(&loaded.config.log);
             tracing::info!("SluiceMQ {}", env!("CARGO_PKG_VERSION"));
             for warning in &loaded.warnings {
                 tracing::warn!("{warning}");
             }
-            serve::run(loaded.config)?;
+            serve::run(loaded.config, definitions)?;
         }
         Command::Config(settings) => {
             let loaded = load(&settings).map_err(Failure::Usage)?;

@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::definitions::Definitions;
 use crate::cli::{Failure, advice, logging};
 use crate::config::{Config, Endpoint, LocalSocket, Service};
 use crate::mgmt;
@@ -25,7 +26,7 @@ use crate::net::{self, ServeError};
 const TURNS_PER_POLL: u32 = 16;
 
 /// Serves until SIGTERM or SIGINT, or until an administrator says so, and until every connection was told.
-pub(super) fn run(config: Config) -> Result<(), Failure> {
+pub(super) fn run(config: Config, definitions: Definitions) -> Result<(), Failure> {
     raise_file_limit();
     refuse_huge_pages();
     let runtime = Builder::new_multi_thread().enable_all().event_interval(TURNS_PER_POLL).build();
@@ -38,7 +39,7 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
             signals.first().await;
             stopping.cancel();
         });
-        serve(config, stop).await
+        serve(config, definitions, stop).await
     });
     // What still runs then has had its time: do not wait for it.
     runtime.shutdown_background();
@@ -46,11 +47,11 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
 }
 
 /// The process's life: the broker runs, and may be stopped and started by who comes by the socket.
-async fn serve(config: Config, stop: CancellationToken) -> Result<(), Failure> {
+async fn serve(config: Config, definitions: Definitions, stop: CancellationToken) -> Result<(), Failure> {
     let (asks, mut asked) = unbounded_channel();
     let node_name = config.identity.node_name().into();
     let control = Control { asks, can_rest: true, node_name, log_level: logging::set_level };
-    let (server, mgmt) = bind(&Arc::new(config.clone()))?;
+    let (server, mgmt) = bind(&Arc::new(config.clone()), &definitions)?;
     let (socket_stop, mut door, mut socket) = (CancellationToken::new(), None, None);
     if let Some(local) = bind_socket(&config, &control)? {
         local.announce();
@@ -66,7 +67,7 @@ async fn serve(config: Config, stop: CancellationToken) -> Result<(), Failure> {
         let ended = run_broker(server, mgmt, &stop, &mut asked).await;
         door.iter().for_each(|door| door.close(None));
         match ended {
-            Ok(Some(config)) => bound = rest(config, &stop, &mut asked, door.as_ref()).await,
+            Ok(Some(config)) => bound = rest(config, &definitions, &stop, &mut asked, door.as_ref()).await,
             Ok(None) => break Ok(()),
             Err(failure) => break Err(failure),
         }
@@ -120,6 +121,7 @@ async fn until_asked(stop: &CancellationToken, asked: &mut UnboundedReceiver<Ask
 /// Waits to be asked to start the broker again, and opens everything; nothing when the process is to end.
 async fn rest(
     config: Config,
+    definitions: &Definitions,
     stop: &CancellationToken,
     asked: &mut UnboundedReceiver<Ask>,
     door: Option<&Door>,
@@ -130,7 +132,7 @@ async fn rest(
         tokio::select! {
             () = stop.cancelled() => return None,
             ask = asked.recv() => match ask {
-                Some(Ask::StartApp) => match bind(&config) {
+                Some(Ask::StartApp) => match bind(&config, definitions) {
                     Ok(bound) => return Some(bound),
                     Err(failure) => {
                         let why = failure.to_string();
@@ -170,13 +172,17 @@ fn same_endpoints(asked: Vec<Endpoint>, addresses: Vec<SocketAddr>) -> Vec<Endpo
     }
 }
 
-/// Opens everything, and says so: the broker, and what watches it beside it.
-fn bind(config: &Arc<Config>) -> Result<(net::Server, mgmt::server::Server), Failure> {
+/// Opens everything, and says so: the broker, with the definitions that a start adds, and what watches it beside it.
+fn bind(
+    config: &Arc<Config>,
+    definitions: &Definitions,
+) -> Result<(net::Server, mgmt::server::Server), Failure> {
     let server = net::Server::bind(Arc::clone(config)).map_err(|error| refused(&error))?;
     server.announce();
     let mgmt = mgmt::server::Server::bind(config, server.transfers(), server.addresses());
     let mgmt = mgmt.map_err(|error| anyhow::Error::msg(advice::of_service(&error)))?;
     mgmt.announce();
+    definitions.add(&mgmt)?;
     Ok((server, mgmt))
 }
 

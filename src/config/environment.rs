@@ -22,7 +22,7 @@ pub const CONFIG_FILE: &str = "SLUICEMQ_CONFIG";
 const OF_CTL: &str = "CTL_";
 
 /// The keys that are neither of the limits nor of the storage, as variables have them.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "LISTEN",
     "MGMT",
     "PROMETHEUS",
@@ -30,6 +30,7 @@ const KEYS: [&str; 14] = [
     "DATA_DIR",
     "VHOSTS",
     "LOOPBACK_USERS",
+    "DEFINITIONS",
     "USERS",
     "MEMORY_WATERMARK",
     "IDENTITY_PRODUCT",
@@ -66,7 +67,7 @@ impl Config {
     }
 
     /// Sets one key from text; `None` when there is no such key.
-    fn set(&mut self, key: &str, text: &str) -> Option<Result<(), String>> {
+    pub(super) fn set(&mut self, key: &str, text: &str) -> Option<Result<(), String>> {
         let done = match key {
             "LISTEN" => items(text).map(str::parse).collect::<Result<_, _>>().map(|all| self.listeners = all),
             "MGMT" => text.parse().map(|service| self.mgmt = service),
@@ -89,6 +90,11 @@ impl Config {
             }
             "LOOPBACK_USERS" => {
                 self.loopback_users = items(text).map(str::to_owned).collect();
+                Ok(())
+            }
+            "DEFINITIONS" if text.is_empty() => Err("expected a file, found nothing".to_owned()),
+            "DEFINITIONS" => {
+                self.definitions = Some(PathBuf::from(text));
                 Ok(())
             }
             "MD5_PASSWORDS" => text

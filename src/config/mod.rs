@@ -4,7 +4,8 @@
 //! environment and no clock itself: `cli` brings the text and the variables, and sets what flags say.
 //!
 //! [`Config`] is the tree, [`limits`] its table of bounds, [`mod@unit`] how sizes and durations are written,
-//! [`error`] what a mistake is told, `environment` and `print` the two other ways in and out.
+//! [`error`] what a mistake is told, `environment` and `print` the two other ways in and out, [`rabbitmq`] how its own
+//! configuration is read.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -30,6 +31,7 @@ pub mod error;
 pub mod limits;
 mod nearest;
 mod print;
+pub mod rabbitmq;
 mod secret;
 pub mod service;
 pub mod socket;
@@ -59,6 +61,8 @@ pub struct Config {
     pub users: Vec<UserConfig>,
     /// Names of users who may connect from this machine only.
     pub loopback_users: Vec<String>,
+    /// A file of definitions, as RabbitMQ exports them, or a directory of such files: they are added at each start.
+    pub definitions: Option<PathBuf>,
     /// Whether passwords that are kept as MD5 hashes are taken.
     pub md5_passwords: bool,
     /// Every bound of the broker.
@@ -219,6 +223,7 @@ impl Default for Config {
                 tags: vec!["administrator".to_owned()],
             }],
             loopback_users: vec!["guest".to_owned()],
+            definitions: None,
             md5_passwords: false,
             limits: Limits::default(),
             memory: Memory::default(),

@@ -39,6 +39,9 @@ impl Display for Commented<'_> {
         entry(f, "Vhosts that an empty data directory begins with.", "vhosts", &list(&config.vhosts))?;
         let about = "Users who may connect from this machine only.";
         entry(f, about, "loopback_users", &list(&config.loopback_users))?;
+        let about = "File of definitions, as RabbitMQ exports them, or a directory of such files, that each start adds.";
+        let definitions = config.definitions.as_ref().map(|path| path.display().to_string());
+        optional(f, about, "definitions", definitions, "\"/etc/sluicemq/definitions.json\"")?;
         let about =
             "Whether users log in whose passwords are kept as MD5 hashes, as RabbitMQ did before 3.6.";
         entry(f, about, "md5_passwords", &config.md5_passwords.to_string())?;

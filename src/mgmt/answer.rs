@@ -142,6 +142,11 @@ impl Refusal {
         self.status == StatusCode::NOT_FOUND
     }
 
+    /// Why, in a sentence.
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
+    }
+
     /// It is about one of many things that came together.
     pub(crate) fn of_item(self, list: &str, number: usize) -> Self {
         let reason = format!("{list}[{number}]: {}", self.reason);

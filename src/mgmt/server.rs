@@ -10,15 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, Query, RawPathParams};
-use axum::http::{Request, Response, Uri};
+use axum::http::{HeaderMap, Request, Response, Uri};
 use axum::routing::{MethodFilter, on};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +40,7 @@ use crate::mgmt::control::Control;
 use crate::mgmt::places::Places;
 use crate::mgmt::rates::{self, SAMPLE_INTERVAL};
 use crate::mgmt::routes::{METRICS, ROUTES, Route, Verb};
+use crate::mgmt::views::definitions;
 use crate::mgmt::{CONNECTIONS_MAX, Listening, Mgmt};
 use crate::transfer::board::Board;
 
@@ -106,6 +108,23 @@ impl Server {
     pub fn lend(&self, control: Control) {
         // It is lent once.
         let _ = self.mgmt.control.set(control);
+    }
+
+    /// Adds definitions to what is there, as an administrator does. They are durable some time after.
+    ///
+    /// # Errors
+    /// A sentence that says what cannot be made.
+    pub fn import(&self, definitions: &Map<String, Value>) -> Result<(), String> {
+        let call = Call {
+            mgmt: &self.mgmt,
+            places: &Places::new(),
+            user: Some(self.mgmt.broker.local_administrator()),
+            parts: Vec::new(),
+            query: Vec::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        definitions::import_these(&call, definitions).map(drop).map_err(|refusal| refusal.reason().to_owned())
     }
 
     /// The API for those who need no password, with turns of its own: they come in when strangers take all of the others.
@@ -327,7 +346,7 @@ fn turns_of(user: Option<&User>, peer: Option<Peer>) -> Arc<str> {
     }
 }
 
-async fn read_body(body: Body, bytes_max: usize) -> Result<axum::body::Bytes, Refusal> {
+async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => Err(Refusal::too_large(bytes_max)),

@@ -58,7 +58,7 @@ fn confirmed(client: &mut Client, queue: &str, count: u64) {
 
 #[test]
 fn the_first_line_says_who_is_there() {
-    let (_broker, _, log) = start(on_loopback().env("RABBITMQ_NODE_PORT", "1"));
+    let (_broker, _, log) = start(on_loopback().env("RABBITMQ_MNESIA_DIR", "1"));
     let named = concat!("SluiceMQ ", env!("CARGO_PKG_VERSION"));
     assert!(log.first().is_some_and(|line| line.contains(named)), "{log:#?}");
     // Settings by their names, sizes as people read them.

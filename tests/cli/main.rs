@@ -6,6 +6,7 @@ mod client;
 mod ctl;
 mod errors;
 mod log;
+mod rabbitmq;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

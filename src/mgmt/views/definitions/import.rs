@@ -19,13 +19,19 @@ use crate::mgmt::views::{bindings, exchanges, parameters, policies, queues, user
 
 /// Adds definitions to what is there.
 pub(crate) fn import(call: &Call<'_>) -> Result<Answer, Refusal> {
-    Import { call, vhost: None, after: Lsn::default() }.run()
+    import_these(call, &call.object()?)
+}
+
+/// Adds these to what is there.
+pub(crate) fn import_these(call: &Call<'_>, definitions: &Object) -> Result<Answer, Refusal> {
+    Import { call, vhost: None, after: Lsn::default() }.run(definitions)
 }
 
 /// Adds definitions to a virtual host, whatever one they are from.
 pub(crate) fn import_vhost(call: &Call<'_>) -> Result<Answer, Refusal> {
     let vhost = call.vhost()?;
-    Import { call, vhost: Some(vhost.name().to_string()), after: Lsn::default() }.run()
+    let import = Import { call, vhost: Some(vhost.name().to_string()), after: Lsn::default() };
+    import.run(&call.object()?)
 }
 
 struct Import<'a> {
@@ -39,19 +45,18 @@ struct Import<'a> {
 pub(super) type Object = Map<String, Value>;
 
 impl Import<'_> {
-    fn run(mut self) -> Result<Answer, Refusal> {
-        let body = self.call.object()?;
-        check::check(self.call, self.vhost.as_deref(), &body)?;
+    fn run(mut self, body: &Object) -> Result<Answer, Refusal> {
+        check::check(self.call, self.vhost.as_deref(), body)?;
         if self.vhost.is_none() {
-            self.each(&body, "users", |import, user| users::put_this(import.call, name(user)?, user))?;
-            self.each(&body, "vhosts", |import, vhost| vhosts::put_this(import.call, name(vhost)?, vhost))?;
-            self.each(&body, "permissions", Self::permission)?;
-            self.each(&body, "topic_permissions", Self::topic_permission)?;
-            self.each(&body, "global_parameters", Self::global_parameter)?;
+            self.each(body, "users", |import, user| users::put_this(import.call, name(user)?, user))?;
+            self.each(body, "vhosts", |import, vhost| vhosts::put_this(import.call, name(vhost)?, vhost))?;
+            self.each(body, "permissions", Self::permission)?;
+            self.each(body, "topic_permissions", Self::topic_permission)?;
+            self.each(body, "global_parameters", Self::global_parameter)?;
         }
-        self.each(&body, "policies", |import, policy| import.policy(Author::User, policy))?;
-        self.each(&body, "parameters", Self::parameter)?;
-        self.each(&body, "queues", |import, queue| {
+        self.each(body, "policies", |import, policy| import.policy(Author::User, policy))?;
+        self.each(body, "parameters", Self::parameter)?;
+        self.each(body, "queues", |import, queue| {
             let (vhost, name) = (import.vhost(queue)?, name(queue)?);
             // It was somebody's who will declare another one.
             if queues::is_made_up(name) || import.at(&vhost)?.queue(name).is_some() {
@@ -59,14 +64,14 @@ impl Import<'_> {
             }
             queues::put_this(import.call, &change::importer(import.call, &vhost)?, &vhost, name, queue)
         })?;
-        self.each(&body, "exchanges", |import, exchange| {
+        self.each(body, "exchanges", |import, exchange| {
             let (vhost, name) = (import.vhost(exchange)?, name(exchange)?);
             if import.at(&vhost)?.exchange(name).is_some() {
                 return Ok(Answer::done(Lsn::default()));
             }
             exchanges::put_this(import.call, &change::importer(import.call, &vhost)?, &vhost, name, exchange)
         })?;
-        self.each(&body, "bindings", |import, binding| {
+        self.each(body, "bindings", |import, binding| {
             let vhost = import.vhost(binding)?;
             let is_to_queue = binding.get("destination_type").is_some_and(|kind| kind == "queue");
             if is_to_queue && queues::is_made_up(text(binding, "destination")?) {

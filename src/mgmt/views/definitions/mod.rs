@@ -15,7 +15,7 @@ use crate::mgmt::call::Call;
 use crate::mgmt::json;
 use crate::mgmt::views::{bindings, exchanges, parameters, permissions, policies, queues, users, vhosts};
 
-pub(crate) use import::{import, import_vhost};
+pub(crate) use import::{import, import_these, import_vhost};
 
 /// Everything.
 pub(crate) fn export(call: &Call<'_>) -> Result<Answer, Refusal> {

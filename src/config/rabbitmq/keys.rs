@@ -1,0 +1,150 @@
+//! What the keys of `rabbitmq.conf` mean here.
+
+use crate::config::rabbitmq::{Rabbitmq, place};
+use crate::config::unit::parse_size;
+use crate::config::{Config, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Secret, Service};
+
+/// A value of theirs as one of ours.
+type Said = fn(&str) -> Result<String, String>;
+
+/// Their keys that are one of ours: as variables have it, and with what the value is there.
+#[rustfmt::skip]
+const SAME: [(&str, &str, Said); 20] = [
+    ("frame_max", "LIMITS_FRAME_MAX_BYTES", same),
+    ("initial_frame_max", "LIMITS_INITIAL_FRAME_MAX_BYTES", same),
+    ("channel_max", "LIMITS_CHANNEL_MAX", same),
+    ("heartbeat", "LIMITS_HEARTBEAT_SECONDS", same),
+    ("handshake_timeout", "LIMITS_HANDSHAKE_TIMEOUT_MS", same),
+    ("max_message_size", "LIMITS_MESSAGE_BYTES_MAX", bytes),
+    ("connection_max", "LIMITS_CONNECTIONS_MAX", count),
+    ("consumer_max_per_channel", "LIMITS_CONSUMERS_PER_CHANNEL_MAX", same),
+    ("consumer_timeout", "LIMITS_CONSUMER_TIMEOUT_MS", same),
+    ("cluster_name", "IDENTITY_CLUSTER_NAME", same),
+    ("vm_memory_high_watermark.relative", "MEMORY_WATERMARK", same),
+    ("vm_memory_high_watermark.absolute", "MEMORY_WATERMARK", sized),
+    ("disk_free_limit.absolute", "STORAGE_DISK_FREE_LIMIT", bytes),
+    ("log.default.level", "LOG_LEVEL", level),
+    ("log.console.level", "LOG_LEVEL", level),
+    ("log.file.level", "LOG_LEVEL", level),
+    ("log.console.formatter", "LOG_FORMAT", formatter),
+    ("load_definitions", "DEFINITIONS", same),
+    ("management.load_definitions", "DEFINITIONS", same),
+    ("definitions.local.path", "DEFINITIONS", same),
+];
+
+/// What is served beside AMQP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Served {
+    Management,
+    Metrics,
+}
+
+impl Served {
+    /// Its setting, and the port that RabbitMQ has it at.
+    pub(super) fn of(self, config: &mut Config) -> (&mut Service, &'static str) {
+        let port = |place: &'static str| place.rsplit_once(':').map_or("", |(_, port)| port);
+        match self {
+            Self::Management => (&mut config.mgmt, port(MGMT_DEFAULT)),
+            Self::Metrics => (&mut config.prometheus, port(PROMETHEUS_DEFAULT)),
+        }
+    }
+
+    /// What its keys begin with.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Management => "management.tcp",
+            Self::Metrics => "prometheus.tcp",
+        }
+    }
+}
+
+impl Rabbitmq {
+    /// Sets what a line says, or remembers that it says nothing here.
+    pub(super) fn set(&mut self, config: &mut Config, key: &str, value: &str) -> Result<(), String> {
+        if let Some((_, ours, said)) = SAME.iter().find(|(theirs, ..)| *theirs == key) {
+            return config.set(ours, &said(value)?).unwrap_or_else(|| Err(format!("there is no {ours}")));
+        }
+        match key.split('.').collect::<Vec<_>>().as_slice() {
+            ["listeners", "tcp"] if value == "none" => self.listeners = Some([].into()),
+            ["listeners", "tcp", name] => {
+                self.listeners.get_or_insert_default().insert((*name).to_owned(), place(value)?);
+            }
+            ["management", "tcp" | "listener", "ip"] => {
+                self.service(Served::Management).0 = Some(value.to_owned())
+            }
+            ["management", "tcp" | "listener", "port"] => {
+                self.service(Served::Management).1 = Some(value.to_owned());
+            }
+            ["prometheus", "tcp", "ip"] => self.service(Served::Metrics).0 = Some(value.to_owned()),
+            ["prometheus", "tcp", "port"] => self.service(Served::Metrics).1 = Some(value.to_owned()),
+            ["loopback_users"] if value == "none" => self.loopback = Some([].into()),
+            ["loopback_users", name] => {
+                self.loopback.get_or_insert_default().insert((*name).to_owned(), flag(value)?);
+            }
+            ["default_user"] => self.user.name = Some(value.to_owned()),
+            ["default_pass"] => self.user.password = Some(Secret::new(value)),
+            ["default_vhost"] => self.user.vhost = Some(value.to_owned()),
+            ["default_user_tags", tag] => {
+                self.user.tags.get_or_insert_default().insert((*tag).to_owned(), flag(value)?);
+            }
+            ["default_permissions", "configure" | "read" | "write"] if value == ".*" => {}
+            ["default_permissions", _] => {
+                let why = "expected .*, for the first user may do everything: the others are made by `sluicemq ctl`";
+                return Err(why.to_owned());
+            }
+            // There is always a log on the console, and definitions come from files.
+            ["log", "console"] if flag(value) == Ok(true) => {}
+            ["definitions", "import_backend"] if value == "local_filesystem" => {}
+            _ => drop(self.unread.insert(key.to_owned())),
+        }
+        Ok(())
+    }
+
+    fn service(&mut self, served: Served) -> &mut (Option<String>, Option<String>) {
+        self.services.entry(served).or_default()
+    }
+}
+
+fn same(value: &str) -> Result<String, String> {
+    Ok(value.to_owned())
+}
+
+fn bytes(value: &str) -> Result<String, String> {
+    parse_size(value).map(|bytes| bytes.to_string())
+}
+
+/// A watermark needs a unit to be no share.
+fn sized(value: &str) -> Result<String, String> {
+    parse_size(value).map(|bytes| format!("{bytes}B"))
+}
+
+fn count(value: &str) -> Result<String, String> {
+    Ok(if value == "infinity" { "0" } else { value }.to_owned())
+}
+
+fn level(value: &str) -> Result<String, String> {
+    let ours = match value {
+        "debug" => "debug",
+        "info" | "notice" => "info",
+        "warning" => "warn",
+        "error" | "critical" | "alert" | "emergency" | "none" => "error",
+        _ => return Err(format!("expected one of debug info warning error, found {value:?}")),
+    };
+    Ok(ours.to_owned())
+}
+
+fn formatter(value: &str) -> Result<String, String> {
+    match value {
+        "json" => Ok("json".to_owned()),
+        "plaintext" | "text" => Ok("text".to_owned()),
+        _ => Err(format!("expected json or plaintext, found {value:?}")),
+    }
+}
+
+fn flag(value: &str) -> Result<bool, String> {
+    match value {
+        "true" | "on" => Ok(true),
+        "false" | "off" => Ok(false),
+        _ => Err(format!("expected true or false, found {value:?}")),
+    }
+}

@@ -1,0 +1,129 @@
+//! What is read of a file that has worked with RabbitMQ.
+
+use crate::config::rabbitmq::Rabbitmq;
+use crate::config::{Config, LogFormat, LogLevel, Watermark};
+
+fn read(texts: &[&str], variables: &[(&str, &str)]) -> Result<(Config, Vec<String>), String> {
+    let mut config = Config::default();
+    let mut rabbitmq = Rabbitmq::default();
+    for text in texts {
+        let variable = |name: &str| (name == "HOST_MEMORY").then(|| "0.3".to_owned());
+        rabbitmq.read(&mut config, text, variable).map_err(|error| error.to_string())?;
+    }
+    let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    rabbitmq.read_variables(&mut config, owned).map_err(|error| error.to_string())?;
+    let unread = rabbitmq.finish(&mut config).map_err(|error| error.to_string())?;
+    Ok((config, unread.into_iter().collect()))
+}
+
+fn shown(endpoints: &[impl ToString]) -> Vec<String> {
+    endpoints.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_has_a_meaning_here_is_set() {
+    let text = "\
+        # A broker of a small company.\n\
+        listeners.tcp.default = 5673\n\
+        listeners.tcp.inside  = 127.0.0.1:5674  ## for tools\n\
+        listeners.tcp.six = ::1:5675\n\
+        default_user = shop\n\
+        default_pass = 'has # and = in it'\n\
+        default_vhost = orders\n\
+        default_user_tags.monitoring = true\n\
+        default_user_tags.administrator = false\n\
+        default_permissions.configure = .*\n\
+        loopback_users.guest = false\n\
+        loopback_users.shop = true\n\
+        heartbeat = 30\n\
+        frame_max = 65536\n\
+        max_message_size = 16M\n\
+        connection_max = infinity\n\
+        vm_memory_high_watermark.relative = $(HOST_MEMORY)\n\
+        disk_free_limit.absolute = 2GB\n\
+        management.tcp.port = 15673\n\
+        prometheus.tcp.ip = 127.0.0.1\n\
+        log.console = true\n\
+        log.console.level = warning\n\
+        log.console.formatter = json\n\
+        load_definitions = /etc/rabbitmq/definitions.json\n";
+    let text = text.replace("listeners.tcp.six = ::1:5675", "listeners.tcp.six = [::1]:5675");
+    let (config, unread) = read(&[&text], &[]).unwrap();
+    assert_eq!(shown(&config.listeners), ["0.0.0.0:5673", "127.0.0.1:5674", "[::1]:5675"]);
+    let user = &config.users[0];
+    assert_eq!((&*user.name, user.password.expose()), ("shop", &b"has # and = in it"[..]));
+    assert_eq!(
+        (&config.vhosts, &user.vhosts, &user.tags),
+        (&vec!["orders".to_owned()], &vec!["orders".to_owned()], &vec!["monitoring".to_owned()])
+    );
+    assert_eq!(config.loopback_users, ["shop"]);
+    let limits = &config.limits;
+    assert_eq!(
+        (limits.heartbeat_seconds, limits.frame_max_bytes, limits.message_bytes_max),
+        (30, 65_536, 16 << 20)
+    );
+    assert_eq!(limits.connections_max, 0);
+    assert_eq!(config.memory.watermark, Watermark::Fraction(0.3));
+    assert_eq!(config.storage.disk_free_limit, Some(2_000_000_000));
+    assert_eq!(config.mgmt.to_string(), "0.0.0.0:15673");
+    assert_eq!(config.prometheus.to_string(), "127.0.0.1:15692");
+    assert_eq!((config.log.level, config.log.format), (LogLevel::Warn, LogFormat::Json));
+    assert_eq!(config.definitions.as_deref(), Some(std::path::Path::new("/etc/rabbitmq/definitions.json")));
+    assert_eq!(unread, Vec::<String>::new());
+}
+
+#[test]
+fn what_has_none_is_told_once() {
+    let text = "cluster_formation.peer_discovery_backend = k8s\nqueue_master_locator = min-masters\nlog.console = false\n";
+    let (_, unread) = read(&[text, text], &[]).unwrap();
+    assert_eq!(unread, ["cluster_formation.peer_discovery_backend", "log.console", "queue_master_locator"]);
+}
+
+#[test]
+fn later_files_are_above_earlier_ones_and_variables_above_all() {
+    let (config, _) = read(&["default_user = one\nheartbeat = 10", "default_user = two"], &[]).unwrap();
+    assert_eq!((&*config.users[0].name, config.limits.heartbeat_seconds), ("two", 10));
+    let variables = [
+        ("RABBITMQ_DEFAULT_USER", "three"),
+        ("RABBITMQ_DEFAULT_PASS", "secret"),
+        ("RABBITMQ_NODE_PORT", "5680"),
+        ("RABBITMQ_NODENAME", "shop"),
+        ("RABBITMQ_ERLANG_COOKIE", "biscuit"),
+    ];
+    let (config, _) = read(&["default_user = one\nlisteners.tcp.default = 5673"], &variables).unwrap();
+    assert_eq!((&*config.users[0].name, config.users[0].password.expose()), ("three", &b"secret"[..]));
+    assert_eq!(shown(&config.listeners), ["0.0.0.0:5680"]);
+    assert!(config.identity.node_name().starts_with("shop@"));
+}
+
+#[test]
+fn nothing_said_is_nothing_changed() {
+    let (config, _) = read(&["# nothing\n\n"], &[]).unwrap();
+    assert_eq!(config.to_commented_toml(), Config::default().to_commented_toml());
+}
+
+#[test]
+fn a_mistake_is_named_by_its_line_and_never_tells_a_password() {
+    for (text, told) in [
+        ("\nheartbeat = often", "line 2: heartbeat: expected a duration"),
+        ("heartbeat 60", "line 1: expected a line such as key = value"),
+        ("frame_max = 1", "line 1: frame_max: must be between 4KiB and 16MiB"),
+        ("listeners.tcp.default = 99999", "line 1: listeners.tcp.default: "),
+        ("loopback_users.guest = maybe", "line 1: loopback_users.guest: expected true or false"),
+        ("default_permissions.read = ^amq", "line 1: default_permissions.read: expected .*"),
+        ("default_pass = encrypted:c2VjcmV0", "line 1: default_pass: encrypted values"),
+        ("default_pass = 'secret", "line 1: default_pass: expected a quote"),
+        ("default_pass = $(NOWHERE)", "line 1: default_pass: there is no environment variable NOWHERE"),
+        ("listeners.tcp = none", "listeners: expected at least one"),
+        ("default_pass = ", "users[0].password: an empty password"),
+        ("log.console.level = loud", "line 1: log.console.level: expected one of"),
+        (
+            "vm_memory_high_watermark.absolute = much",
+            "line 1: vm_memory_high_watermark.absolute: expected a size",
+        ),
+    ] {
+        let error = read(&[text], &[]).unwrap_err();
+        assert!(error.contains(told), "{text}: {error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
