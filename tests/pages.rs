@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What a page or a comment names by its path from the root begins with one of these.
-const FOLDERS: [&str; 6] = ["src/", "tests/", ".ci/", ".github/", "conformance/", "fuzz/"];
+const FOLDERS: [&str; 7] = ["src/", "tests/", ".ci/", ".github/", ".packaging/", "conformance/", "fuzz/"];
 /// Folders that are made, or not this project's.
 const NOT_OURS: [&str; 6] = [".git", ".work", "target", "node_modules", "corpus", "artifacts"];
 /// The same for what a test plays more of when it is told so.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::bench;
 use crate::config::{Endpoint, LocalSocket, Service, environment};
@@ -47,6 +48,13 @@ pub(super) enum Command {
     },
     /// Loads an AMQP 0-9-1 broker, measures it and checks what comes back
     Bench(bench::Args),
+    /// Prints what a shell completes this command line with
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Prints the manual page, in roff
+    Man,
 }
 
 /// What flags can set.

@@ -13,12 +13,13 @@ mod load;
 mod logging;
 mod rabbitmq;
 mod serve;
+mod supervisor;
 
 use std::fmt::{self, Display};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::bench;
 use crate::cli::args::{Args, Command};
@@ -120,6 +121,16 @@ fn run(args: Args) -> Result<(), Failure> {
             print(&loaded.config.to_commented_toml())?;
         }
         Command::Fsck(args) => fsck::run(&args)?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "sluicemq", &mut script);
+            print(&String::from_utf8_lossy(&script))?;
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Args::command()).render(&mut page).context("cannot make the page")?;
+            print(&String::from_utf8_lossy(&page))?;
+        }
         // It has been seen before the others are looked for.
         Command::Ctl { .. } => {}
         Command::Bench(args) => {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::definitions::Definitions;
-use crate::cli::{Failure, advice, logging};
+use crate::cli::{Failure, advice, logging, supervisor};
 use crate::config::{Config, Endpoint, LocalSocket, Service};
 use crate::mgmt;
 use crate::mgmt::control::{Ask, Control};
@@ -37,8 +37,10 @@ pub(super) fn run(config: Config, definitions: Definitions) -> Result<(), Failur
         let stopping = stop.clone();
         tokio::spawn(async move {
             signals.first().await;
+            supervisor::stopping();
             stopping.cancel();
         });
+        tokio::spawn(supervisor::keep_telling());
         serve(config, definitions, stop).await
     });
     // What still runs then has had its time: do not wait for it.
@@ -64,6 +66,7 @@ async fn serve(config: Config, definitions: Definitions, stop: CancellationToken
         mgmt.lend(Control { can_rest: door.is_some(), ..control.clone() });
         door.iter().for_each(|door| door.open(&mgmt));
         server.announce_up();
+        supervisor::ready();
         let ended = run_broker(server, mgmt, &stop, &mut asked).await;
         door.iter().for_each(|door| door.close(None));
         match ended {

@@ -7,6 +7,7 @@ mod ctl;
 mod errors;
 mod log;
 mod rabbitmq;
+mod supervisor;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -165,6 +166,21 @@ fn help_shows_the_flags_and_their_defaults() {
     }
     assert!(String::from_utf8_lossy(&output(&["bench", "--help"]).stdout).contains("[default: 16]"));
     assert!(String::from_utf8_lossy(&output(&["--version"]).stdout).starts_with("sluicemq "));
+}
+
+#[test]
+fn what_shells_complete_and_the_manual_page_are_printed() {
+    for (arguments, expected) in [
+        (&["completions", "bash"][..], "_sluicemq()"),
+        (&["completions", "zsh"], "#compdef sluicemq"),
+        (&["man"], ".TH sluicemq 1"),
+    ] {
+        let printed = output(arguments);
+        assert!(printed.status.success());
+        let text = String::from_utf8_lossy(&printed.stdout);
+        assert!(text.contains(expected) && text.replace('\\', "").contains("--data-dir"), "{text}");
+    }
+    check_refused(&mut sluicemq(&["completions", "dos"]), 2, "invalid value 'dos'");
 }
 
 #[test]
