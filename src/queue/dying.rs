@@ -14,6 +14,8 @@ use crate::queue::ledger::Ledger;
 
 /// When so many could not go, the others wait as well.
 const KEPT_MAX: usize = 32;
+/// So many pieces are looked at to find those that must be read back: no fewer than one read may bring.
+const LOOKED_AT_MAX: usize = 1000 + KEPT_MAX;
 
 /// Why a message is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,12 +127,8 @@ impl Dying {
         }
     }
 
-    /// The next ones, when they must be read back.
-    pub fn away_first(&self) -> Option<(Reason, Away)> {
-        match self.list.front()? {
-            (reason, Piece::Away(away)) => Some((*reason, *away)),
-            (_, Piece::Here(_)) => None,
-        }
+    fn is_first_away(&self) -> bool {
+        matches!(self.list.front(), Some((_, Piece::Away(_))))
     }
 
     /// The reason of the next ones.
@@ -138,35 +136,52 @@ impl Dying {
         self.list.front().map(|(reason, _)| *reason)
     }
 
-    /// Puts messages that were read back into their place, if that is the first one still: they may be several pieces, in
-    /// whatever order those died. What could not be read is returned: see [`Lane::fill`].
-    pub fn fill(&mut self, (first, end): (Seq, Seq), runs: &[Run], ledger: &Ledger) -> Vec<(Seq, Seq)> {
-        let mut filled = VecDeque::new();
+    /// Where those are that must be read back before the next one can go, and those that will have to be soon; none when
+    /// the next one is here.
+    pub fn away(&self) -> impl Iterator<Item = &Away> {
+        let looked_at = if self.is_first_away() { LOOKED_AT_MAX } else { 0 };
+        self.list.iter().take(looked_at).filter_map(|(_, piece)| match piece {
+            Piece::Away(away) => Some(away),
+            Piece::Here(_) => None,
+        })
+    }
+
+    /// Puts messages that were read back into their places, if those are among the first ones still. `letters`, ascending,
+    /// tell of pieces from which number on they were read and up to before which; `runs`, ascending, are all that the disk
+    /// has of them. What could not be read is returned: see [`Lane::fill`].
+    pub fn fill(&mut self, letters: &[(Seq, Seq)], runs: &[Run], ledger: &Ledger) -> Vec<(Seq, Seq)> {
+        let mut looked_at = Vec::new();
         let mut missing = Vec::new();
-        while let Some((reason, away)) = self.away_first()
-            && first <= away.first
-            && (away.end <= end || (filled.is_empty() && away.first == first))
-        {
-            self.list.pop_front();
-            self.count_out(&Piece::Away(away));
-            let mut lane = Lane::default();
-            lane.push_away(away);
-            let from = runs.partition_point(|run| run.end_seq() <= away.first);
-            let runs = runs.get(from..).unwrap_or_default().iter();
-            let runs = runs.take_while(|run| run.first_seq() < away.end).cloned().collect();
-            missing.extend(lane.fill(away.first, end.min(away.end), runs, ledger));
-            filled.extend(lane.into_pieces().map(|piece| (reason, piece)));
+        let mut left = letters.len();
+        for _ in 0..LOOKED_AT_MAX {
+            if left == 0 {
+                break;
+            }
+            let Some((reason, piece)) = self.list.pop_front() else { break };
+            let read_to = match &piece {
+                Piece::Away(away) => letters.binary_search_by_key(&away.first, |(first, _)| *first).ok(),
+                Piece::Here(_) => None,
+            };
+            match (piece, read_to.and_then(|at| letters.get(at))) {
+                (Piece::Away(away), Some(&(_, end))) => {
+                    left -= 1;
+                    self.count_out(&Piece::Away(away));
+                    let filled = fill_one(away, end, runs, ledger, &mut missing).into_pieces();
+                    looked_at
+                        .extend(filled.inspect(|piece| self.count_in(piece)).map(|piece| (reason, piece)));
+                }
+                (piece, _) => looked_at.push((reason, piece)),
+            }
         }
-        for (reason, piece) in filled.into_iter().rev() {
-            self.count_in(&piece);
-            self.list.push_front((reason, piece));
+        for entry in looked_at.into_iter().rev() {
+            self.list.push_front(entry);
         }
         missing
     }
 
     /// Drops the first ones if they are away; whether they were.
     pub fn drop_away(&mut self) -> bool {
-        let is_away = self.away_first().is_some();
+        let is_away = self.is_first_away();
         if is_away && let Some((_, piece)) = self.list.pop_front() {
             self.count_out(&piece);
         }
@@ -211,6 +226,17 @@ impl Dying {
     }
 }
 
+/// What is known of a piece that was away, when it was read up to before `end`.
+fn fill_one(away: Away, end: Seq, runs: &[Run], ledger: &Ledger, missing: &mut Vec<(Seq, Seq)>) -> Lane {
+    let mut lane = Lane::default();
+    lane.push_away(away);
+    let from = runs.partition_point(|run| run.end_seq() <= away.first);
+    let runs = runs.get(from..).unwrap_or_default().iter();
+    let runs = runs.take_while(|run| run.first_seq() < end).cloned().collect();
+    missing.extend(lane.fill(away.first, end.min(away.end), runs, ledger));
+    lane
+}
+
 fn here_bytes(piece: &Piece) -> u64 {
     match piece {
         Piece::Here(run) => run.body_bytes(),
@@ -240,16 +266,19 @@ mod tests {
         Run::of_block(block, count, bytes).numbered_from(Seq(seq))
     }
 
-    /// Takes all, and reads a hundred numbers at once where they are away: their order, and how many reads that took.
+    /// Takes all, and reads what is away of the next ones: their order, and how many reads that took.
     fn take_all(dying: &mut Dying, ledger: &Ledger) -> (Vec<u64>, u32) {
         let (mut order, mut reads) = (Vec::new(), 0);
         while let Some((_, piece)) = dying.take(1) {
             match piece {
                 Piece::Here(run) => order.push(run.first_seq().0),
-                Piece::Away(away) => {
+                Piece::Away(_) => {
                     reads += 1;
-                    let runs: Vec<Run> = (away.first.0..away.first.0 + 100).map(run).collect();
-                    assert_eq!(dying.fill((away.first, away.first.after(100)), &runs, ledger), []);
+                    let mut letters: Vec<_> = dying.away().map(|away| (away.first, away.end)).collect();
+                    letters.sort_unstable();
+                    let seqs = letters.iter().flat_map(|(first, end)| ledger.live_ranges(*first, *end));
+                    let runs: Vec<Run> = seqs.flat_map(|(first, end)| (first.0..end.0).map(run)).collect();
+                    assert_eq!(dying.fill(&letters, &runs, ledger), []);
                 }
             }
         }
@@ -257,19 +286,47 @@ mod tests {
         (order, reads)
     }
 
+    /// A ledger of so many messages.
+    fn ledger(messages: u64) -> Ledger {
+        let mut ledger = Ledger::default();
+        (0..messages).for_each(|seq| ledger.insert(Seq(seq), Seq(seq + 1), Place::Log(Lsn(seq))));
+        ledger
+    }
+
+    fn away(seq: u64) -> Piece {
+        Piece::Away(Away::of(&run(seq)))
+    }
+
     #[test]
     fn what_died_one_by_one_is_read_back_together_and_stays_in_order() {
-        let mut ledger = Ledger::default();
-        (0..1000).for_each(|seq| ledger.insert(Seq(seq), Seq(seq + 1), Place::Log(Lsn(seq))));
-        let away = |seq: u64| Piece::Away(Away::of(&run(seq)));
+        let ledger = ledger(2000);
         let mut dying = Dying::default();
         let every_third: Vec<u64> = (0..1000).step_by(3).collect();
         every_third.iter().for_each(|seq| dying.insert(Reason::Expired, away(*seq), &ledger));
+        assert_eq!(take_all(&mut dying, &ledger), (every_third, 1));
+        // In the order of their times, which is none of their numbers.
+        let all_over: Vec<u64> = (0..2000).map(|place| place * 777 % 2000).collect();
+        all_over.iter().for_each(|seq| dying.insert(Reason::Expired, away(*seq), &ledger));
         let (order, reads) = take_all(&mut dying, &ledger);
-        assert_eq!(order, every_third);
-        assert!(reads <= 11, "{reads} reads");
+        assert_eq!(order, all_over);
+        assert!(reads <= 2, "{reads} reads");
         let others = [900, 500, 501, 502, 100];
         others.iter().for_each(|seq| dying.insert(Reason::Rejected, away(*seq), &ledger));
-        assert_eq!(take_all(&mut dying, &ledger).0, others);
+        assert_eq!(take_all(&mut dying, &ledger), (others.to_vec(), 1));
+    }
+
+    #[test]
+    fn what_was_read_finds_its_place_between_those_that_came_meanwhile() {
+        let ledger = ledger(100);
+        let mut dying = Dying::default();
+        [30, 10, 20].iter().for_each(|seq| dying.insert(Reason::Expired, away(*seq), &ledger));
+        let mut letters: Vec<_> = dying.away().map(|away| (away.first, away.end)).collect();
+        letters.sort_unstable();
+        // One comes back in front, one is dropped, the last grows, and of one no disk has anything.
+        assert!(dying.drop_away());
+        dying.put_back(Reason::Expired, run(5));
+        dying.insert(Reason::Expired, away(21), &ledger);
+        assert_eq!(dying.fill(&letters, &[run(20), run(30)], &ledger), [(Seq(10), Seq(11))]);
+        assert_eq!(take_all(&mut dying, &ledger), (vec![5, 20, 21], 1));
     }
 }

@@ -9,12 +9,9 @@ use crate::queue::lane::{Allowance, Away, Evicted, ToSpill};
 const SEEN_IN_VAIN_MAX: u64 = 10_000;
 
 impl<C> Classic<C> {
-    /// Messages to be read next: those that are to be dead-lettered, those at the head if somebody wants them, those that
-    /// nobody has seen, and then those at the head all the same.
+    /// Messages to be read next, after those that are to be dead-lettered: those at the head if somebody wants them, those
+    /// that nobody has seen, and then those at the head all the same.
     pub fn away_first(&self, is_head_wanted: bool) -> Option<(Part, Away)> {
-        if let Some((reason, away)) = self.dying.as_ref().and_then(|dying| dying.away_first()) {
-            return Some((Part::Dying(reason), away));
-        }
         let at_head = match self.head() {
             Head::Away(away) => Some((Part::Ready, away)),
             _ => None,
@@ -99,7 +96,16 @@ impl<C> Classic<C> {
                 self.see(end, &runs);
                 Vec::new()
             }
-            Part::Dying(_) => self.dying.get_or_insert_default().fill((first, end), &runs, &self.ledger),
         }
+    }
+    /// Those that are to be dead-lettered and must be read back: see [`Dying::away`](crate::queue::dying::Dying::away).
+    pub fn dying_away(&self) -> impl Iterator<Item = &Away> {
+        self.dying.iter().flat_map(|dying| dying.away())
+    }
+
+    /// As [`Classic::fill`], for those that are to be dead-lettered: see
+    /// [`Dying::fill`](crate::queue::dying::Dying::fill).
+    pub fn fill_dying(&mut self, letters: &[(Seq, Seq)], runs: &[Run]) -> Vec<(Seq, Seq)> {
+        self.dying.get_or_insert_default().fill(letters, runs, &self.ledger)
     }
 }

@@ -20,7 +20,7 @@ use crate::message::place::{Logged, Lsn, Place, Seq};
 use crate::message::run::Run;
 use crate::queue::classic::returned::Returned;
 use crate::queue::consumers::Consumers;
-use crate::queue::dying::{Dying, Reason};
+use crate::queue::dying::Dying;
 use crate::queue::expiry::Expiries;
 use crate::queue::lane::{Away, Front, Gone, Lane};
 use crate::queue::ledger::Ledger;
@@ -64,8 +64,6 @@ pub struct Classic<C> {
 pub enum Part {
     /// To be delivered.
     Ready,
-    /// To be dead-lettered, for this reason.
-    Dying(Reason),
     /// To be delivered, and looked at for their `expiration` only: they stay away.
     Unseen,
 }

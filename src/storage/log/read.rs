@@ -17,6 +17,9 @@ use crate::storage::log::slots::{Location, SlotUse};
 /// What one read of a slot fetches, so that neighbouring records cost one.
 const CHUNK_BYTES: u64 = 256 * 1024;
 
+/// The same where records are read that lie apart: enough to know how long one is, and to have a short one.
+const SCATTERED_BYTES: u64 = 4 * 1024;
+
 /// Keeps a slot from being written over. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SlotLease(Arc<SlotUse>);
@@ -29,9 +32,16 @@ impl SlotLease {
 }
 
 /// Reads records, and remembers the last chunk. One for each task that reads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LogReader {
     chunk: Option<Chunk>,
+    chunk_bytes: u64,
+}
+
+impl Default for LogReader {
+    fn default() -> Self {
+        Self { chunk: None, chunk_bytes: CHUNK_BYTES }
+    }
 }
 
 #[derive(Debug)]
@@ -50,6 +60,11 @@ impl Log {
 }
 
 impl LogReader {
+    /// For records that lie apart.
+    pub fn of_scattered() -> Self {
+        Self { chunk: None, chunk_bytes: SCATTERED_BYTES }
+    }
+
     /// The kind and the body of the record that starts at `start`.
     ///
     /// # Errors
@@ -83,12 +98,12 @@ impl LogReader {
         {
             return Ok(chunk.bytes.slice(skip as usize..(skip + len) as usize));
         }
-        if len > CHUNK_BYTES {
+        if len > self.chunk_bytes {
             return read(&*slot.file.file, at.offset, len);
         }
         // What is beyond the last batch may be written in a moment, and must not be remembered as it is now.
         let known = at.written_end.saturating_sub(at.offset);
-        let bytes = read(&*slot.file.file, at.offset, known.min(CHUNK_BYTES))?;
+        let bytes = read(&*slot.file.file, at.offset, known.min(self.chunk_bytes))?;
         let fetched = bytes.slice(..(len as usize).min(bytes.len()));
         self.chunk = Some(Chunk { epoch: slot.epoch, offset: at.offset, bytes });
         Ok(fetched)

@@ -17,6 +17,11 @@ use crate::storage::pack::format::{
     RECORD_BYTES, corrupt,
 };
 
+/// So many bytes of an entry tell how long it is.
+const START_BYTES: usize = PREFIX_BYTES + BLOCK_HEADER_BYTES;
+/// So many are fetched for it.
+const STARTS_BYTES: u64 = 4096;
+
 /// A pack that is open for reading.
 #[derive(Debug)]
 pub struct Pack {
@@ -113,9 +118,8 @@ impl Pack {
         gauge: &Arc<Gauge>,
     ) -> Result<ExtentRead, StoreError> {
         let mut read = ExtentRead::default();
-        let end = at.offset.checked_add(u64::from(at.bytes)).filter(|end| *end <= self.footer.index_offset);
-        if end.is_none() {
-            read.damaged.push(corrupt(self.file.name(), at.offset, "this extent is not within the pack"));
+        if let Err(damage) = self.end_of(at) {
+            read.damaged.push(damage);
             return Ok(read);
         }
         let bytes = Bytes::from(read_exactly(&*self.file, at.offset, at.bytes as usize)?);
@@ -144,6 +148,52 @@ impl Pack {
         Ok(read)
     }
 
+    /// Reads of an extent of this queue the blocks only that have some of these numbers, ascending.
+    ///
+    /// # Errors
+    /// As [`Pack::read_extent`].
+    pub fn read_extent_at(
+        &self,
+        queue: QueueId,
+        at: &Extent,
+        numbers: &[(Seq, Seq)],
+        gauge: &Arc<Gauge>,
+    ) -> Result<ExtentRead, StoreError> {
+        let mut read = ExtentRead::default();
+        let end = match self.end_of(at) {
+            Ok(end) => end,
+            Err(damage) => {
+                read.damaged.push(damage);
+                return Ok(read);
+            }
+        };
+        let mut starts = Starts { file: &*self.file, end, at: 0, bytes: Bytes::new() };
+        let (mut offset, mut expected, mut left) = (at.offset, at.first, numbers);
+        while offset < end && !left.is_empty() {
+            let start = starts.read(offset)?;
+            let Some((prefix, bytes)) = Entry::measure(&start, queue, expected, at.last) else {
+                let problem = format!("no block of queue {} is here", queue.0);
+                read.damaged.push(corrupt(self.file.name(), offset, problem));
+                break;
+            };
+            expected = prefix.first.after(prefix.count);
+            left = left.get(left.partition_point(|(_, end)| *end <= prefix.first)..).unwrap_or_default();
+            if left.first().is_some_and(|(first, _)| *first < expected) {
+                match self.read_whole(offset, bytes, queue, gauge)? {
+                    Ok(run) => read.runs.push(run),
+                    Err(damage) => read.damaged.push(damage),
+                }
+            }
+            offset += bytes as u64;
+        }
+        Ok(read)
+    }
+
+    fn end_of(&self, at: &Extent) -> Result<u64, StoreError> {
+        let end = at.offset.checked_add(u64::from(at.bytes)).filter(|end| *end <= self.footer.index_offset);
+        end.ok_or_else(|| corrupt(self.file.name(), at.offset, "this extent is not within the pack"))
+    }
+
     /// Reads the block whose prefix starts at `offset`: what a ledger knows of a spilled run.
     ///
     /// # Errors
@@ -154,12 +204,26 @@ impl Pack {
         let header = header.and_then(|header| BlockHeader::from_bytes(header).ok());
         let missing = || corrupt(self.file.name(), offset, format!("no block of queue {} is here", queue.0));
         let len = header.map(|header| PREFIX_BYTES + header.bytes as usize).ok_or_else(missing)?;
+        self.read_whole(offset, len, queue, gauge)?
+    }
+
+    /// Reads an entry that is so long. The outer error is the disk's, the inner one the block's.
+    fn read_whole(
+        &self,
+        offset: u64,
+        len: usize,
+        queue: QueueId,
+        gauge: &Arc<Gauge>,
+    ) -> Result<Result<Run, StoreError>, StoreError> {
+        let missing = || corrupt(self.file.name(), offset, format!("no block of queue {} is here", queue.0));
         if offset + len as u64 > self.footer.index_offset {
-            return Err(missing());
+            return Ok(Err(missing()));
         }
         let bytes = Bytes::from(read_exactly(&*self.file, offset, len)?);
-        let entry = Entry::split(&bytes, queue, Seq(0), Seq(u64::MAX)).ok_or_else(missing)?;
-        self.read_entry(&entry, offset, gauge)?
+        match Entry::split(&bytes, queue, Seq(0), Seq(u64::MAX)) {
+            Some(entry) => self.read_entry(&entry, offset, gauge),
+            None => Ok(Err(missing())),
+        }
     }
 
     /// The outer error is the disk's, the inner one the block's.
@@ -204,18 +268,48 @@ struct Entry {
 impl Entry {
     /// Splits an entry off, if it can be one of this queue with numbers of this range.
     fn split(bytes: &Bytes, queue: QueueId, first: Seq, last: Seq) -> Option<Self> {
+        let (prefix, len) = Self::measure(bytes, queue, first, last)?;
+        let (start, rest) = bytes.split_at_checked(PREFIX_BYTES)?;
+        let pointer = if prefix.shared { Some(Pointer::read(rest)?) } else { None };
+        let block = bytes.slice_ref(bytes.get(PREFIX_BYTES..len)?);
+        Some(Self { start: bytes.slice_ref(start), prefix, pointer, block, bytes: len })
+    }
+
+    /// The prefix of such an entry, and how long that is, from its first bytes.
+    fn measure(bytes: &[u8], queue: QueueId, first: Seq, last: Seq) -> Option<(Prefix, usize)> {
         let (start, rest) = bytes.split_at_checked(PREFIX_BYTES)?;
         let prefix = Prefix::read(start)?;
         if prefix.queue != queue || prefix.first < first || prefix.first.after(prefix.count - 1) > last {
             return None;
         }
-        let (len, pointer) = if prefix.shared {
-            (POINTER_BYTES, Some(Pointer::read(rest)?))
-        } else {
-            (BlockHeader::from_bytes(rest.first_chunk()?).ok()?.bytes as usize, None)
+        let len = match prefix.shared {
+            true => POINTER_BYTES,
+            false => BlockHeader::from_bytes(rest.first_chunk()?).ok()?.bytes as usize,
         };
-        let block = bytes.slice_ref(rest.get(..len.max(1))?);
-        Some(Self { start: bytes.slice_ref(start), prefix, pointer, block, bytes: PREFIX_BYTES + len })
+        Some((prefix, PREFIX_BYTES + len))
+    }
+}
+
+/// The first bytes of entries, fetched with what follows them: short ones share a read.
+struct Starts<'a> {
+    file: &'a dyn DiskFile,
+    end: u64,
+    at: u64,
+    bytes: Bytes,
+}
+
+impl Starts<'_> {
+    /// As many as tell an entry's length; fewer only where the extent ends.
+    fn read(&mut self, offset: u64) -> Result<Bytes, StoreError> {
+        let len = (START_BYTES as u64).min(self.end.saturating_sub(offset));
+        let is_known = self.at <= offset && offset + len <= self.at + self.bytes.len() as u64;
+        if !is_known {
+            let len = STARTS_BYTES.min(self.end.saturating_sub(offset));
+            self.bytes = read_exactly(self.file, offset, len as usize)?.into();
+            self.at = offset;
+        }
+        let skip = (offset - self.at) as usize;
+        Ok(self.bytes.slice(skip..skip + len as usize))
     }
 }
 

@@ -55,6 +55,10 @@ fn read_queue(pack: &Pack, summary: &PackSummary, queue: u64) -> (Written, Vec<S
     let (mut runs, mut damaged) = (Vec::new(), Vec::new());
     for extent in summary.extents.iter().filter(|extent| extent.record.queue == QueueId(queue)) {
         let read = pack.read_extent(QueueId(queue), &extent.record.at, &Arc::default()).unwrap();
+        let all = [(extent.record.at.first, extent.record.at.last.after(1))];
+        let by_blocks =
+            pack.read_extent_at(QueueId(queue), &extent.record.at, &all, &Arc::default()).unwrap();
+        assert_eq!(messages(&by_blocks.runs), messages(&read.runs));
         let live: u64 = read.runs.iter().map(|run| u64::from(run.count())).sum();
         if read.damaged.is_empty() {
             let at = extent.record.at;
@@ -243,14 +247,38 @@ fn a_large_body_of_many_queues_is_written_once() {
     assert_eq!((read.runs.len(), read.damaged.len()), (0, 1));
 }
 
+/// Small messages of one queue, numbered from 1.
+fn small_ones(disk: &SimulatedDisk, count: u64) -> PackSummary {
+    let mut writer = PackWriter::create(disk, Kind::Durable, 3).unwrap();
+    for first in 1..=count {
+        writer.push(QueueId(1), &run(first, &[vec![1; 100]], true)).unwrap();
+    }
+    writer.finish(disk).unwrap()
+}
+
+#[test]
+fn single_messages_of_an_extent_are_read_without_the_rest_of_it() {
+    let disk = SimulatedDisk::new();
+    let summary = small_ones(&disk, 40_000);
+    let pack = Pack::open(&disk, Kind::Durable, 3).unwrap();
+    let read = |queue, at, numbers: &[(Seq, Seq)]| {
+        pack.read_extent_at(QueueId(queue), at, numbers, &Arc::default()).unwrap()
+    };
+    for at in summary.extents.iter().map(|extent| &extent.record.at) {
+        let few = [at.first.after(7), at.first.after(9), at.last].map(|seq| (seq, seq.after(1)));
+        let found = read(1, at, &few);
+        let seqs: Vec<u64> = messages(&found.runs).into_iter().map(|(seq, _)| seq).collect();
+        assert!(found.damaged.is_empty() && seqs.len() < 400, "{} messages for three", seqs.len());
+        assert!(few.iter().all(|(seq, _)| seqs.contains(&seq.0)));
+        let other = read(2, at, &few);
+        assert_eq!((other.runs.len(), other.damaged.len()), (0, 1));
+    }
+}
+
 #[test]
 fn small_neighbours_share_blocks_and_extents_stay_small() {
     let disk = SimulatedDisk::new();
-    let mut writer = PackWriter::create(&disk, Kind::Durable, 3).unwrap();
-    for first in 1..=40_000 {
-        writer.push(QueueId(1), &run(first, &[vec![1; 100]], true)).unwrap();
-    }
-    let summary = writer.finish(&disk).unwrap();
+    let summary = small_ones(&disk, 40_000);
     assert!(summary.bytes < 40_000 * 122, "{}", summary.bytes);
     assert!(summary.extents.len() >= 4);
     assert!(summary.extents.iter().all(|extent| extent.record.at.bytes < 1_100_000));

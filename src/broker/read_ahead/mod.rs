@@ -2,7 +2,8 @@
 //!
 //! A queue that meets such messages at its head asks here, once, and goes on with something else. Whoever runs the
 //! requests (a task that may wait for the disk, or a simulation's step) reads about a mebibyte for it, puts the
-//! messages into their place and dispatches. Consumers that compete share one read, and no session knows the disk.
+//! messages into their place and dispatches. Consumers that compete share one read, and no session knows the disk. Dead
+//! letters, and messages whose delay is over, are read here as well, wherever they lie.
 //!
 //! ```text
 //! queue: head is away -> ask -> take -> [lock: plan] -> lease packs -> read -> [lock: fill, dispatch]
@@ -12,31 +13,28 @@
 //!
 //! Under the queue's lock nothing waits for the disk. A slot is leased there, which is a look at a table.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod plan;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use crate::broker::node::Node;
 use crate::broker::queue::handle::{Queue, State};
+use crate::broker::read_ahead::plan::{Packs, Plan, Spot, Wanted};
 use crate::broker::record::Record;
 use crate::broker::wakes::Wakes;
-use crate::message::place::{Extent, Lsn, Place, Seq};
+use crate::message::place::Seq;
 use crate::message::run::Run;
 use crate::queue::classic::Part;
 use crate::queue::lane::Away;
-use crate::queue::ledger::Where;
 use crate::storage::error::StoreError;
-use crate::storage::log::{LogReader, SlotLease};
-use crate::storage::pack::Kind;
-use crate::storage::pack::shelf::PackLease;
+use crate::storage::log::LogReader;
 
 /// How much one read brings back, about, by what is known of the bodies' sizes: less than an eviction leaves at a head that
 /// memory has room for.
 pub(super) const READ_BYTES: u64 = 1024 * 1024;
-/// How many places one read visits at most.
-const PLACES_MAX: usize = 1000;
 
 /// Queues whose heads are to be read back.
 #[derive(Debug, Default)]
@@ -85,64 +83,6 @@ impl ReadRequests {
     }
 }
 
-/// What one read will fetch, as places are when the queue's lock is held.
-#[derive(Debug)]
-struct Plan {
-    part: Part,
-    first: Seq,
-    end: Seq,
-    pieces: Vec<Piece>,
-}
-
-#[derive(Debug)]
-enum Piece {
-    Record { start: Lsn, lease: SlotLease },
-    Extent { at: Extent },
-    Block { number: u64, offset: u64 },
-    Lost,
-}
-
-/// What names a pack.
-type PackKey = (Kind, u64);
-
-/// The packs of a plan, pinned; `None` is damaged.
-type Packs = BTreeMap<PackKey, Option<PackLease>>;
-
-impl Piece {
-    fn pack(&self) -> Option<PackKey> {
-        match self {
-            Self::Extent { at } => Some((Kind::Durable, at.pack)),
-            Self::Block { number, .. } => Some((Kind::Spill, *number)),
-            Self::Record { .. } | Self::Lost => None,
-        }
-    }
-}
-
-impl Plan {
-    /// Pins the packs. `None` when one is not there: messages leave a pack before it goes, and are to be looked up again.
-    /// One of those `missed` before, which is still said to have messages, is damaged.
-    fn lease(&self, node: &Node, missed: &mut BTreeSet<PackKey>) -> Result<Option<Packs>, StoreError> {
-        let mut packs = Packs::new();
-        for key in self.pieces.iter().filter_map(Piece::pack) {
-            if packs.contains_key(&key) {
-                continue;
-            }
-            let (kind, number) = key;
-            let pack = match node.shelf.lease(kind, number) {
-                Ok(pack) => Some(pack),
-                Err(gone) if gone.is_missing() && missed.insert(key) => return Ok(None),
-                Err(damage) if damage.is_damage() && kind == Kind::Durable => {
-                    tracing::error!(%damage, "a pack is damaged");
-                    None
-                }
-                Err(error) => return Err(error),
-            };
-            packs.insert(key, pack);
-        }
-        Ok(Some(packs))
-    }
-}
-
 impl Queue {
     /// Reads back what is away at the head, and delivers it. What is damaged is left out and told to the log.
     ///
@@ -161,7 +101,10 @@ impl Queue {
         let Some((plan, runs)) = read else { return Ok(()) };
         let mut state = self.lock();
         state.is_reading = false;
-        let missing = state.classic.fill(plan.part, plan.first, plan.end, runs);
+        let missing = match plan.wanted {
+            Wanted::All(part, first, end) => state.classic.fill(part, first, end, runs),
+            Wanted::Letters(letters) => state.classic.fill_dying(&letters, &runs),
+        };
         if !missing.is_empty() {
             let messages: u64 = missing.iter().map(|(first, end)| end.0 - first.0).sum();
             self.node.counters.damaged_messages.add(messages);
@@ -188,7 +131,11 @@ impl Queue {
             let away = away(state)?;
             Some(self.plan_from(state, Part::Unseen, away))
         };
-        Ok(self.read_planned(planned)?.map(|(plan, runs)| (runs, plan.end)))
+        let read = self.read_planned(planned)?;
+        Ok(read.and_then(|(plan, runs)| match plan.wanted {
+            Wanted::All(_, _, end) => Some((runs, end)),
+            Wanted::Letters(_) => None,
+        }))
     }
 
     /// Plans under the lock, as often as messages move meanwhile, and reads without it.
@@ -207,79 +154,35 @@ impl Queue {
         }
     }
 
-    /// What to read; `None` when nothing is away at the head.
-    fn plan_read(&self, state: &State, now_ms: u64) -> Option<Plan> {
-        let (part, away) = state.classic.away_first(state.wants_head(now_ms))?;
-        Some(self.plan_from(state, part, away))
-    }
-
-    /// How to read the first ones of these.
-    fn plan_from(&self, state: &State, part: Part, away: Away) -> Plan {
-        let ledger = &state.classic.ledger;
-        let usual_bytes = away.body_bytes / away.count.max(1) + 1;
-        let mut plan = Plan { part, first: away.first, end: away.first, pieces: Vec::new() };
-        let mut bytes = 0;
-        let mut lease: Option<SlotLease> = None;
-        let mut from = away.first;
-        // Dead letters lie apart, many of them in what one read brings.
-        let stop = if matches!(part, Part::Dying(_)) { Seq(u64::MAX) } else { away.end };
-        while bytes < READ_BYTES
-            && plan.pieces.len() < PLACES_MAX
-            && let Some((first, _)) = ledger.live_ranges(from, stop).next()
-            && let Some((place, end)) = ledger.place_and_end(first)
-        {
-            let end = end.min(stop);
-            bytes += match place {
-                // Blocks that it shares with other queues lie elsewhere.
-                Where::In(at) => at.body_bytes.max(at.bytes.into()),
-                Where::At(_) => usual_bytes * (end.0 - first.0),
-            };
-            plan.pieces.push(match place {
-                Where::At(Place::Log(start)) => {
-                    if lease.as_ref().is_none_or(|lease| !lease.covers(start)) {
-                        lease = self.node.log.lease(start);
-                    }
-                    match lease.clone() {
-                        Some(lease) => Piece::Record { start, lease },
-                        // A checkpoint found it damaged and left it behind in a slot that is gone.
-                        None => Piece::Lost,
-                    }
-                }
-                Where::At(Place::Pack { number, offset }) => Piece::Block { number, offset },
-                Where::In(at) => Piece::Extent { at },
-            });
-            plan.end = end;
-            from = end;
-        }
-        if plan.pieces.is_empty() {
-            plan.end = away.end;
-        }
-        plan
-    }
-
     fn read(&self, plan: &Plan, packs: &Packs) -> Result<Vec<Run>, StoreError> {
         let gauge = &self.node.memory.messages;
-        let mut reader = LogReader::default();
-        let mut runs: Vec<Run> = Vec::new();
+        let mut reader = match plan.wanted {
+            Wanted::All(..) => LogReader::default(),
+            Wanted::Letters(_) => LogReader::of_scattered(),
+        };
+        let mut runs = Vec::new();
         for piece in &plan.pieces {
             let pack = piece.pack().and_then(|key| packs.get(&key)?.as_ref());
-            let read = match (piece, pack) {
-                (Piece::Record { start, lease }, _) => {
+            let read = match (&piece.at, pack) {
+                (Spot::Record { start, lease }, _) => {
                     Record::read(&mut reader, lease, *start).and_then(|record| record.run_of(self.id, gauge))
                 }
-                (Piece::Block { offset, .. }, Some(pack)) => pack.read_block(self.id, *offset, gauge),
-                (Piece::Extent { at }, Some(pack)) => {
-                    let read = pack.read_extent(self.id, at, gauge)?;
+                (Spot::Block { offset, .. }, Some(pack)) => pack.read_block(self.id, *offset, gauge),
+                (Spot::Extent { at }, Some(pack)) => {
+                    let read = match piece.wants_all_of(at) {
+                        true => pack.read_extent(self.id, at, gauge)?,
+                        false => pack.read_extent_at(self.id, at, &piece.only, gauge)?,
+                    };
                     for damage in &read.damaged {
                         tracing::error!(%damage, "a pack is damaged");
                     }
-                    runs.extend(read.runs);
+                    read.runs.into_iter().for_each(|run| piece.pick(run, &mut runs, gauge));
                     continue;
                 }
-                (Piece::Lost | Piece::Block { .. } | Piece::Extent { .. }, _) => continue,
+                (Spot::Lost | Spot::Block { .. } | Spot::Extent { .. }, _) => continue,
             };
             match read {
-                Ok(run) => runs.push(run),
+                Ok(run) => piece.pick(run, &mut runs, gauge),
                 Err(damage) if damage.is_damage() => tracing::error!(%damage, "a message is damaged"),
                 Err(error) => return Err(error),
             }
@@ -306,8 +209,9 @@ mod tests {
     use crate::message::record::Content;
     use crate::message::run::Run;
     use crate::queue::classic::{Classic, Head};
+    use crate::queue::dying::Reason;
     use crate::queue::extent::NewExtent;
-    use crate::queue::lane::Away;
+    use crate::queue::lane::{Away, Piece};
     use crate::queue::ledger::Ledger;
     use crate::stats::Gauge;
     use crate::storage::disk::Disk;
@@ -340,17 +244,17 @@ mod tests {
         extents.iter().map(new).collect()
     }
 
-    /// A queue whose three messages are all in these extents.
+    /// A queue whose messages, numbered from 1, are all in these extents.
     fn queue(disk: &WatchedDisk, extents: Vec<NewExtent>) -> Arc<Queue> {
         let shelf = Shelf::new(Arc::new(disk.clone()));
         let memory = Memory::new(u64::MAX, u64::MAX);
         let limits = Config::default().limits;
         let node = Arc::new(Node::new(limits, memory, Log::default(), Arc::new(disk.clone()), shelf));
         let mut ledger = Ledger::default();
+        let end = extents.iter().map(|extent| extent.at.last.after(1)).max().unwrap();
         extents.into_iter().for_each(|extent| ledger.restore_extent(extent));
-        let (first, end) = (Seq(1), Seq(4));
-        let away =
-            Away { first, end, count: 3, body_bytes: 3, persistent: true, redelivered: false, returns: 0 };
+        let messages = end.0 - 1;
+        let away = Away { end, count: messages, body_bytes: messages, ..Away::of(&message(1)) };
         let classic = Classic::restore(vec![away], ledger, Seq(0));
         Arc::new(Queue::restored(QUEUE, QueueProperties::durable("q"), node, classic, end))
     }
@@ -423,6 +327,59 @@ mod tests {
         assert_eq!((seen(&queue), queue.depth()), (vec![3], (1, 1)));
         drop(picked);
         assert_eq!((seen(&queue), queue.depth()), (vec![2, 3], (2, 0)));
+    }
+
+    /// A queue of which all messages that are `dying`, in this order, wait on the disk to be dead-lettered.
+    fn queue_with_letters(disk: &WatchedDisk, extents: Vec<NewExtent>, dying: &[u64]) -> Arc<Queue> {
+        let queue = queue(disk, extents);
+        let mut state = queue.lock();
+        for seq in dying {
+            let piece = state.classic.take_out(Seq(*seq)).unwrap();
+            state.classic.doom(Reason::Expired, piece);
+        }
+        drop(state);
+        queue
+    }
+
+    /// Takes all dead letters, reading what is away: their numbers, and how many reads that took.
+    fn take_letters(queue: &Arc<Queue>) -> (Vec<u64>, u32) {
+        let (mut letters, mut reads) = (Vec::new(), 0);
+        loop {
+            let taken = queue.lock().classic.take_dying(1);
+            match taken {
+                Some((_, Piece::Here(run))) => letters.push(run.first_seq().0),
+                Some((_, Piece::Away(_))) => {
+                    reads += 1;
+                    queue.read_ahead(&mut Wakes::default()).unwrap();
+                }
+                None => return (letters, reads),
+            }
+        }
+    }
+
+    #[test]
+    fn dead_letters_that_lie_apart_are_read_together_and_keep_nothing_else_in_memory() {
+        let disk = WatchedDisk::default();
+        let extents: Vec<NewExtent> = (0..5)
+            .flat_map(|number| pack(&disk, number + 1, number * 1000 + 1..number * 1000 + 1001))
+            .collect();
+        let dying: Vec<u64> = (0..250).map(|place| place * 777 % 5000 + 1).collect();
+        let queue = queue_with_letters(&disk, extents, &dying);
+        let before = queue.node.memory.messages.read();
+        queue.read_ahead(&mut Wakes::default()).unwrap();
+        let taken = queue.node.memory.messages.read() - before;
+        assert!(taken <= 250 * 200, "{taken} bytes of memory for 250 octets of 250 bodies");
+        assert_eq!(take_letters(&queue), (dying, 0));
+    }
+
+    #[test]
+    fn dead_letters_whose_pack_is_gone_for_good_are_set_aside_and_others_go_on() {
+        let disk = WatchedDisk::default();
+        let extents = [pack(&disk, 1, 1..4), pack(&disk, 2, 4..7)].into_iter().flatten().collect();
+        let queue = queue_with_letters(&disk, extents, &[6, 2, 4, 1]);
+        disk.simulated().unlink(&Kind::Durable.file_name(1)).unwrap();
+        assert_eq!(take_letters(&queue), (vec![6, 4], 1));
+        assert_eq!(queue.node.counters.damaged_messages.read(), 2);
     }
 
     #[test]
