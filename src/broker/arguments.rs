@@ -7,7 +7,7 @@
 use crate::broker::error::{BrokerError, Resource};
 use crate::protocol::field::Field;
 use crate::protocol::table::Table;
-use crate::queue::settings::QueueKind;
+use crate::queue::settings::{OverdueAction, QueueKind};
 
 /// The longest time an argument may name: ten years, in milliseconds.
 const EXPIRY_MS_MAX: i64 = 315_360_000_000;
@@ -100,7 +100,7 @@ const QUEUE_ARGUMENTS: [(&str, &[QueueKind], Check); 30] = [
     ("x-single-active-consumer", BOTH, flag),
     ("x-delivery-limit", QUORUM, |value, _| integer(value).map(|_| Support::Accepted)),
     ("x-consumer-timeout", BOTH, |value, _| in_range(value, 0, i64::MAX, "")),
-    (TIMEOUT_ACTION, BOTH, timeout_action),
+    (TIMEOUT_ACTION, BOTH, |value, _| overdue_action(value).map(|_| Support::Accepted)),
     ("x-quorum-initial-group-size", QUORUM, |value, _| in_range(value, 1, i64::MAX, "")),
     ("x-max-in-memory-length", QUORUM, |value, _| in_range(value, 0, i64::MAX, "")),
     ("x-max-in-memory-bytes", QUORUM, |value, _| in_range(value, 0, i64::MAX, "")),
@@ -186,22 +186,21 @@ pub fn consumer_timeout(arguments: Table<'_>, resource: &Resource) -> Result<Opt
     Ok(value.as_int().and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0))
 }
 
-/// Whether basic.consume says that what is held for too long is taken back, and nothing else happens; `None` when it does
-/// not say.
+/// What basic.consume says that happens when a message is held for too long; `None` when it does not say.
 ///
 /// # Errors
-/// As for the argument of a queue ([`check_queue_arguments`]).
-pub fn consumer_takes_back(arguments: Table<'_>, resource: &Resource) -> Result<Option<bool>, BrokerError> {
+/// [`BrokerError::InvalidArgument`] when it is none of what can happen.
+pub fn consumer_overdue_action(
+    arguments: Table<'_>,
+    resource: &Resource,
+) -> Result<Option<OverdueAction>, BrokerError> {
     let Some(value) = arguments.get(TIMEOUT_ACTION) else { return Ok(None) };
     let invalid = |reason| BrokerError::InvalidArgument {
         argument: TIMEOUT_ACTION.to_owned(),
         resource: resource.clone(),
         reason,
     };
-    match timeout_action(value, arguments).map_err(invalid)? {
-        Support::Later => Err(not_yet(&format!("argument '{TIMEOUT_ACTION}'"), value, resource)),
-        Support::Accepted => Ok(Some(value == Field::LongStr(b"requeue"))),
-    }
+    overdue_action(value).map(Some).map_err(invalid)
 }
 
 /// The `alternate-exchange` of exchange.declare.
@@ -374,12 +373,10 @@ fn flag(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
     }
 }
 
-fn timeout_action(value: Field<'_>, _: Table<'_>) -> Result<Support, String> {
-    match text(value)? {
-        b"requeue" | b"close" => Ok(Support::Accepted),
-        b"cancel" => Ok(Support::Later),
-        other => Err(format!("{{invalid_consumer_timeout_action,{}}}", String::from_utf8_lossy(other))),
-    }
+fn overdue_action(value: Field<'_>) -> Result<OverdueAction, String> {
+    let name = text(value)?;
+    let invalid = || format!("{{invalid_consumer_timeout_action,{}}}", String::from_utf8_lossy(name));
+    OverdueAction::named(name).ok_or_else(invalid)
 }
 
 fn later_if(value: Field<'_>) -> Support {

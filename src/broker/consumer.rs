@@ -9,6 +9,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::Wakes;
 use crate::queue::consumers::ConsumerKey;
+use crate::queue::settings::OverdueAction;
 use crate::stats::Charge;
 
 /// One consumer. Immutable but for its place: credit and turns are the queue's, delivery tags the channel's.
@@ -64,13 +65,13 @@ impl Consumer {
 pub struct Timeout {
     /// In milliseconds.
     pub ms: u64,
-    /// The message is taken back, and nothing else happens; otherwise the channel is closed.
-    pub takes_back: bool,
+    /// What happens then.
+    pub action: OverdueAction,
 }
 
 impl Timeout {
     /// For ever.
-    pub const NEVER: Self = Self { ms: u64::MAX, takes_back: false };
+    pub const NEVER: Self = Self { ms: u64::MAX, action: OverdueAction::Close };
 }
 
 /// A consumer's place at its queue.

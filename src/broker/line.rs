@@ -259,7 +259,7 @@ mod tests {
                 tag: tag.into(),
                 channel: 1,
                 timeout_ms: None,
-                takes_back: None,
+                overdue_action: None,
                 no_ack: true,
                 terms: Terms { priority, prefetch: None, exclusive: false },
                 outbox: Arc::clone(&self.outbox),

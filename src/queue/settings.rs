@@ -54,6 +54,30 @@ pub enum Overflow {
     RejectPublishDeadLetter,
 }
 
+/// What happens when a consumer holds a message for too long; `x-consumer-timeout-action`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverdueAction {
+    /// Its channel is closed.
+    #[default]
+    Close,
+    /// The message is taken back, and nothing else happens.
+    Requeue,
+    /// The consumer is cancelled, and all that it holds is taken back.
+    Cancel,
+}
+
+impl OverdueAction {
+    /// By its name.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        match name {
+            b"close" => Some(Self::Close),
+            b"requeue" => Some(Self::Requeue),
+            b"cancel" => Some(Self::Cancel),
+            _ => None,
+        }
+    }
+}
+
 /// Where messages go that nobody took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetterTo {
@@ -92,8 +116,8 @@ pub struct Settings {
     pub delays: bool,
     /// How long a consumer may hold a message, in milliseconds.
     pub consumer_timeout_ms: Option<u64>,
-    /// Only the message is taken back that is held for longer, and the channel is not closed.
-    pub takes_back_overdue: bool,
+    /// What happens to who holds one for longer.
+    pub overdue_action: OverdueAction,
 }
 
 impl Settings {
@@ -139,7 +163,9 @@ impl Settings {
             delivery_limit: number("x-delivery-limit").filter(|_| kind == QueueKind::Quorum),
             delays: false,
             consumer_timeout_ms: number("x-consumer-timeout"),
-            takes_back_overdue: text("x-consumer-timeout-action") == Some(b"requeue"),
+            overdue_action: text("x-consumer-timeout-action")
+                .and_then(OverdueAction::named)
+                .unwrap_or_default(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use crate::broker::consumer::Consumer;
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::Back;
 use crate::broker::vhost::Recalled;
@@ -70,6 +71,15 @@ pub enum Chore {
         channel: u16,
         /// The client waits for an answer.
         reply: bool,
+    },
+    /// A consumer was cancelled because it held a message for too long, and what else it holds goes back.
+    TakeBack {
+        /// The channel.
+        channel: u16,
+        /// The consumer.
+        consumer: Arc<Consumer>,
+        /// The tag to go on with.
+        from: u64,
     },
     /// Something was deleted, and what it leaves goes.
     Remove {

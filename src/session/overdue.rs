@@ -1,5 +1,5 @@
-//! Consumers that hold a message for too long: their channel is closed, and what it held goes to others. Or only that
-//! message does, where queue or consumer say so.
+//! Consumers that hold a message for too long: their channel is closed, and what it held goes to others. Where queue or
+//! consumer say so only that message does, or what the consumer holds, and that is cancelled.
 //!
 //! It is looked for now and then, not at the moment: a message may be held a tenth longer, or a minute, and a little more
 //! behind tens of thousands of others.

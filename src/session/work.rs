@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use crate::broker::consumer::Consumer;
 use crate::broker::outbox::Item;
 use crate::broker::publish::Receipt;
 use crate::broker::queue::handle::Queue;
@@ -152,6 +153,7 @@ impl Running {
         match chore {
             Chore::Settle { channel, through, verdict } => self.settle(channel, through, verdict),
             Chore::Recover { channel, reply } => self.recover(channel, reply),
+            Chore::TakeBack { channel, consumer, from } => self.take_back(channel, consumer, from),
             Chore::Purge(purge) => self.purge(purge),
             Chore::Remove { removal, answer } => self.remove(removal, answer),
             Chore::Recall { recalled, after, answer } => self.recall(recalled, after, answer),
@@ -184,6 +186,19 @@ impl Running {
         if reply {
             self.link.send(channel, &Method::BasicRecoverOk(BasicRecoverOk {}));
         }
+        None
+    }
+
+    /// Another consumer of a queue that serves one at a time is served when all is back.
+    fn take_back(&mut self, channel: u16, consumer: Arc<Consumer>, from: u64) -> Option<Chore> {
+        let take = |channel: &mut Channel, link: &mut Link| channel.take_back_of(link, &consumer, from);
+        let next = self.with_channel(channel, take).flatten();
+        self.link.hold_back(next.is_some());
+        if next.is_some() || self.link.has_collected() {
+            return Some(Chore::TakeBack { channel, consumer, from: next.unwrap_or(u64::MAX) });
+        }
+        let source = consumer.source.as_ref().filter(|source| source.queue.is_single_active());
+        source.into_iter().for_each(|source| source.queue.go_on(&mut self.link.wakes));
         None
     }
 

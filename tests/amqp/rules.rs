@@ -12,6 +12,7 @@ use crate::dead_letters::{dead_letters_to, story};
 use crate::harness::broker::{only_here, unique};
 use crate::harness::client::{Client, NO_PROPERTIES};
 use crate::harness::content::{Arrival, content_frames};
+use crate::harness::login::Login;
 use crate::harness::methods::{consume, publish, queue_declare};
 use crate::harness::wire::method_frame;
 
@@ -342,7 +343,80 @@ fn who_holds_a_message_for_too_long_may_lose_only_that() {
 }
 
 #[test]
-fn what_happens_after_too_long_is_one_of_three_and_one_is_not_there_yet() {
+fn a_consumer_that_holds_a_message_for_too_long_may_be_cancelled() {
+    if !only_here("RabbitMQ has no such argument, and cancels from 4.3 on") {
+        return;
+    }
+    let mut client = Client::open();
+    let (queue, other) = (client.queue(), client.queue());
+    client.put_all(&queue, &["a", "b", "c"]);
+    client.put(&other, "kept");
+    client.open_channel(2);
+    client.on(2).consume(&other);
+    assert_eq!(client.delivery().text(), "kept");
+    let arguments = table(&[
+        ("x-consumer-timeout", Field::I32(100)),
+        ("x-consumer-timeout-action", Field::LongStr(b"cancel")),
+    ]);
+    let slow = BasicConsume { arguments: Table::unchecked(&arguments), ..consume(&queue) };
+    let tag = client.on(2).consume_as(slow);
+    let held: Vec<u64> = (0..3).map(|_| client.on(2).delivery().tag()).collect();
+    let told = client.next_method();
+    let Method::BasicCancel(cancel) = told.method() else { panic!("no basic.cancel") };
+    assert_eq!((cancel.consumer_tag, cancel.nowait), (&*tag, true));
+    // All that it held is back in its place, and who acknowledges it too late is not to blame.
+    client.on(2).ack(held[1]);
+    client.barrier();
+    client.on(1).consume_as(BasicConsume { no_ack: true, ..consume(&queue) });
+    for body in ["a", "b", "c"] {
+        let again = client.delivery();
+        assert_eq!((again.text(), again.is_redelivered()), (body, true));
+    }
+    // The tag is free again, and what another consumer of the channel holds is still its own.
+    client.on(2).consume_as(BasicConsume { consumer_tag: &tag, ..consume(&queue) });
+    assert_eq!(client.counts(&other), (0, 1));
+}
+
+#[test]
+fn where_one_consumer_is_served_the_next_one_is_when_it_is_cancelled_for_holding_a_message() {
+    if !only_here("RabbitMQ has no such argument, and cancels from 4.3 on") {
+        return;
+    }
+    let mut client = Client::open();
+    let rules = [
+        ("x-single-active-consumer", Field::Bool(true)),
+        ("x-consumer-timeout", Field::I32(100)),
+        ("x-consumer-timeout-action", Field::LongStr(b"cancel")),
+    ];
+    let queue = queue_with(&mut client, &rules);
+    client.open_channel(2);
+    client.on(2).consume(&queue);
+    client.on(1).consume_as(BasicConsume { no_ack: true, ..consume(&queue) });
+    client.put_all(&queue, &["a", "b"]);
+    assert_eq!(client.on(2).bodies(2), ["a", "b"]);
+    assert!(matches!(client.next_method().method(), Method::BasicCancel(_)));
+    assert_eq!(client.on(1).bodies(2), ["a", "b"]);
+}
+
+#[test]
+fn who_cannot_be_told_that_it_is_cancelled_for_holding_a_message_loses_its_channel() {
+    if !only_here("RabbitMQ has no such argument, and cancels from 4.3 on") {
+        return;
+    }
+    let mut client = Login { capabilities: &[], ..Login::default() }.connect();
+    let rules =
+        [("x-consumer-timeout", Field::I32(100)), ("x-consumer-timeout-action", Field::LongStr(b"cancel"))];
+    let queue = queue_with(&mut client, &rules);
+    client.consume(&queue);
+    client.put(&queue, "m");
+    assert_eq!(client.delivery().text(), "m");
+    let text = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 100 ms. This \
+                timeout value can be configured, see consumers doc guide to learn more";
+    client.expect_channel_close((0, 0), 406, text);
+}
+
+#[test]
+fn what_happens_after_too_long_is_one_of_three() {
     if !only_here("RabbitMQ has no such argument") {
         return;
     }
@@ -363,18 +437,11 @@ fn what_happens_after_too_long_is_one_of_three_and_one_is_not_there_yet() {
         let consume = BasicConsume { arguments, ..consume(&there) };
         client.check_channel_close(&Method::BasicConsume(consume), 406, &text(&there));
     }
-    let cancel = table(&[(name, Field::LongStr(b"cancel"))]);
-    let arguments = Table::unchecked(&cancel);
-    let text = |queue: &str| {
-        format!(
-            "NOT_IMPLEMENTED - argument '{name}' with value 'cancel' of queue '{queue}' in vhost '/' is not supported yet"
-        )
-    };
-    let queue = unique("action");
-    let declare = QueueDeclare { arguments, ..queue_declare(&queue) };
-    Client::open().check_connection_close(&Method::QueueDeclare(declare), 540, &text(&queue));
-    let consume = BasicConsume { arguments, ..consume(&there) };
-    client.check_connection_close(&Method::BasicConsume(consume), 540, &text(&there));
+    for value in ["requeue", "cancel", "close"] {
+        let arguments = table(&[(name, Field::LongStr(value.as_bytes()))]);
+        client.consume_as(BasicConsume { arguments: Table::unchecked(&arguments), ..consume(&there) });
+        queue_with(&mut client, &[(name, Field::LongStr(value.as_bytes()))]);
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ const CLASSIC: &[QueueKind] = &[QueueKind::Classic];
 const QUORUM: &[QueueKind] = &[QueueKind::Quorum];
 const STREAM: &[QueueKind] = &[];
 
-const KEYS: [Key; 27] = [
+const KEYS: [Key; 28] = [
     both("max-length", true, "maximum length", is_count),
     both("max-length-bytes", true, "maximum length in bytes", is_count),
     both("message-ttl", true, "message TTL", is_count),
@@ -41,6 +41,9 @@ const KEYS: [Key; 27] = [
     both("dead-letter-exchange", false, "dead letter exchange name", is_name),
     both("dead-letter-routing-key", false, "dead letter routing key", is_name),
     both("consumer-timeout", false, "consumer timeout", is_count),
+    both("consumer-timeout-action", false, "consumer timeout action", |value| {
+        is_one_of(value, &[b"requeue", b"cancel", b"close"])
+    }),
     both("queue-master-locator", false, "queue leader locator", is_text),
     both("queue-leader-locator", false, "queue leader locator", is_text),
     both("ha-mode", true, "ha-mode value", is_text),
@@ -164,6 +167,9 @@ mod tests {
         assert_eq!(user("message-ttl", Field::LongStr(b"x")), "<<\"x\">> is not a valid message TTL\n");
         assert_eq!(user("expires", Field::I64(0)), "0 is not a valid queue expiry\n");
         assert_eq!(user("max-length", Field::I64(0)), "");
+        let action = |name| user("consumer-timeout-action", Field::LongStr(name));
+        assert_eq!(action(b"panic"), "<<\"panic\">> is not a valid consumer timeout action\n");
+        assert_eq!([action(b"requeue"), action(b"cancel"), action(b"close")], ["", "", ""]);
         let long = [b'k'; 256];
         assert!(
             user("dead-letter-routing-key", Field::LongStr(&long))

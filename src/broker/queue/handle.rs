@@ -20,7 +20,7 @@ use crate::message::run::Run;
 use crate::protocol::field::Field;
 use crate::protocol::table::Table;
 use crate::queue::classic::Classic;
-use crate::queue::settings::{QueueKind, Settings};
+use crate::queue::settings::{OverdueAction, QueueKind, Settings};
 use crate::stats::{Charge, Gauge};
 
 /// A queue's unchanging properties, as declared.
@@ -145,6 +145,7 @@ impl Traits {
     const REJECTS: u32 = 4;
     const PRIORITIES: u32 = 8;
     const TAKES_BACK: u32 = 16;
+    const CANCELS: u32 = 32;
     const PRIORITY_SHIFT: u32 = 8;
 
     fn set(&self, settings: &Settings) {
@@ -153,7 +154,8 @@ impl Traits {
             | has(settings.expires_ms.is_some(), Self::LEASED)
             | has(settings.rejects(), Self::REJECTS)
             | has(settings.priority_max.is_some(), Self::PRIORITIES)
-            | has(settings.takes_back_overdue, Self::TAKES_BACK)
+            | has(settings.overdue_action == OverdueAction::Requeue, Self::TAKES_BACK)
+            | has(settings.overdue_action == OverdueAction::Cancel, Self::CANCELS)
             | u32::from(settings.priority_max.unwrap_or(0)) << Self::PRIORITY_SHIFT;
         self.0.store(bits, Ordering::Relaxed);
     }
@@ -352,7 +354,12 @@ impl Queue {
             0 => self.node.limits.consumer_timeout_ms,
             own => own,
         };
-        Timeout { ms, takes_back: self.traits.has(Traits::TAKES_BACK) }
+        let action = match &self.traits {
+            traits if traits.has(Traits::TAKES_BACK) => OverdueAction::Requeue,
+            traits if traits.has(Traits::CANCELS) => OverdueAction::Cancel,
+            _ => OverdueAction::Close,
+        };
+        Timeout { ms, action }
     }
 
     /// Whether only one consumer is served at a time.

@@ -14,7 +14,7 @@ use crate::protocol::field::Field;
 use crate::protocol::table::Table;
 use crate::queue::classic::Classic;
 use crate::queue::consumers::{ConsumerKey, Terms};
-use crate::queue::settings::QueueKind;
+use crate::queue::settings::{OverdueAction, QueueKind};
 use crate::storage::log::Applying;
 
 /// A purge lets others in after this many messages.
@@ -31,8 +31,8 @@ pub struct Subscription {
     pub no_ack: bool,
     /// How long it may hold a message, in milliseconds; `None` is as long as the queue says.
     pub timeout_ms: Option<u64>,
-    /// Whether what it holds for longer is taken back; `None` is as the queue says.
-    pub takes_back: Option<bool>,
+    /// What happens when it holds one for longer; `None` is what the queue says.
+    pub overdue_action: Option<OverdueAction>,
     /// Priority, prefetch, exclusivity.
     pub terms: Terms,
     /// Where deliveries go.
@@ -77,11 +77,12 @@ impl Queue {
         // Quorum queues have no exclusive consumers, and say nothing of it, as in RabbitMQ.
         subscription.terms.exclusive &= self.kind == QueueKind::Classic;
         let make = |key| {
-            let Subscription { tag, channel, no_ack, outbox, terms, timeout_ms, takes_back } = subscription;
+            let Subscription { tag, channel, no_ack, outbox, terms, timeout_ms, overdue_action } =
+                subscription;
             let usual = self.consumer_timeout();
             let timeout = Timeout {
                 ms: timeout_ms.unwrap_or(usual.ms),
-                takes_back: takes_back.unwrap_or(usual.takes_back),
+                action: overdue_action.unwrap_or(usual.action),
             };
             let source = Some(Source { queue: Arc::clone(self), key, priority: terms.priority });
             Arc::new(Consumer::new(tag, channel, no_ack, outbox, source, timeout, &self.node.memory))

@@ -9,6 +9,7 @@ use crate::broker::arguments;
 use crate::broker::consumer::{Consumer, Timeout};
 use crate::broker::error::{BrokerError, ResourceKind};
 use crate::broker::names;
+use crate::broker::outbox::Item;
 use crate::broker::presence::Subscribed;
 use crate::broker::queue::dispatch::Taken;
 use crate::broker::queue::handle::Queue;
@@ -28,6 +29,7 @@ use crate::session::channel::content::Shown;
 use crate::session::channel::trace;
 use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Held, Holder};
+use crate::session::chore::Chore;
 use crate::session::link::{Link, WaitingGet};
 use crate::session::refuse::Refusal;
 
@@ -92,7 +94,7 @@ impl Channel {
         }
         let priority = arguments::consumer_priority(consume.arguments, &queue.resource(), queue.kind)?;
         let timeout_ms = arguments::consumer_timeout(consume.arguments, &queue.resource())?;
-        let takes_back = arguments::consumer_takes_back(consume.arguments, &queue.resource())?;
+        let overdue_action = arguments::consumer_overdue_action(consume.arguments, &queue.resource())?;
         let tag = self.tag_or_new(consume.consumer_tag);
         let prefetch = (self.prefetch > 0 && !consume.no_ack).then(|| u32::from(self.prefetch));
         let consumer = queue.subscribe(Subscription {
@@ -100,7 +102,7 @@ impl Channel {
             channel: self.number,
             no_ack: consume.no_ack,
             timeout_ms,
-            takes_back,
+            overdue_action,
             terms: Terms { priority, prefetch, exclusive: consume.exclusive },
             outbox: Arc::clone(&link.outbox),
         })?;
@@ -235,8 +237,7 @@ impl Channel {
     pub fn on_cancelled(&mut self, link: &mut Link, consumer: &Consumer) {
         link.outbox.leave_line(consumer);
         // The client may have cancelled it, and given its tag to another one, before it heard of this.
-        let is_known = self.consumers.get(&consumer.tag).is_some_and(|own| ptr::eq(&**own, consumer));
-        if !is_known {
+        if !self.has_consumer(consumer) {
             return;
         }
         self.consumers.remove(&consumer.tag);
@@ -244,6 +245,27 @@ impl Channel {
         if link.notify_cancel {
             let cancel = BasicCancel { consumer_tag: &consumer.tag, nowait: true };
             link.send(self.number, &Method::BasicCancel(cancel));
+        }
+    }
+
+    /// A consumer holds a message for too long: it ends, and what is on its way to it goes back. What it holds is taken back
+    /// next.
+    pub(super) fn cancel_overdue(&mut self, link: &mut Link, consumer: &Arc<Consumer>) {
+        let unused = Self::stop_consumer(consumer, &mut link.wakes);
+        self.on_cancelled(link, consumer);
+        for item in link.withdraw(self.number) {
+            match item {
+                Item::Delivery { consumer: other, run } if !Arc::ptr_eq(&other, consumer) => {
+                    self.deliver(link, other, run);
+                }
+                Item::Cancelled(other) => self.on_cancelled(link, &other),
+                own @ Item::Delivery { .. } => link.give_back(own),
+            }
+        }
+        let (channel, consumer) = (self.number, Arc::clone(consumer));
+        link.chores.push_back(Chore::TakeBack { channel, consumer, from: 0 });
+        if let Some(queue) = unused {
+            link.delete_unused(&queue);
         }
     }
 
@@ -257,6 +279,10 @@ impl Channel {
             return Err(Refusal::new(ReplyCode::ResourceError, text));
         }
         Ok(())
+    }
+
+    pub(super) fn has_consumer(&self, consumer: &Consumer) -> bool {
+        self.consumers.get(&consumer.tag).is_some_and(|own| ptr::eq(&**own, consumer))
     }
 
     fn tag_or_new(&self, tag: &str) -> Box<str> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::broker::consumer::Consumer;
+use crate::broker::consumer::{Consumer, Timeout};
 use crate::broker::outbox::Item;
 use crate::broker::queue::settle::Back;
 use crate::message::names::Names;
@@ -11,6 +11,7 @@ use crate::message::run::Run;
 use crate::protocol::delivery::DeliveryHead;
 use crate::protocol::frame::FRAME_OVERHEAD;
 use crate::protocol::methods::{BasicDeliver, Method};
+use crate::queue::settings::OverdueAction;
 use crate::session::channel::Channel;
 use crate::session::channel::content::Shown;
 use crate::session::channel::trace;
@@ -98,8 +99,8 @@ impl Channel {
         !self.unacked.is_empty()
     }
 
-    /// Takes back what is held for too long where that is to be; how long the first one may be held that closes the
-    /// channel, in milliseconds, and whether not all was looked at.
+    /// Takes back what is held for too long where that is to be, and cancels consumers; how long the first one may be held
+    /// that closes the channel, in milliseconds, and whether not all was looked at.
     pub fn take_back_overdue(
         &mut self,
         link: &mut Link,
@@ -108,15 +109,40 @@ impl Channel {
     ) -> (Option<u64>, bool) {
         loop {
             match self.unacked.look(link.now.steady_ms, shortest_ms, &mut most) {
-                Look::Overdue(first, timeout) if timeout.takes_back => {
-                    let Some(taken) = self.unacked.take_back(first) else { return (None, true) };
-                    self.settle_now(link, taken, Verdict::Return(Back::Refused));
+                // Who cannot be told of it would wait for ever.
+                Look::Overdue(_, Timeout { ms, action })
+                    if action == OverdueAction::Close
+                        || (action == OverdueAction::Cancel && !link.notify_cancel) =>
+                {
+                    return (Some(ms), false);
                 }
-                Look::Overdue(_, timeout) => return (Some(timeout.ms), false),
+                Look::Overdue(first, Timeout { action, .. }) => {
+                    let Some(taken) = self.unacked.take_back(first) else { return (None, true) };
+                    let holder = taken.holder.clone();
+                    self.settle_now(link, taken, Verdict::Return(Back::Refused));
+                    if let Holder::Consumer(consumer) = holder
+                        && action == OverdueAction::Cancel
+                        && self.has_consumer(&consumer)
+                    {
+                        self.cancel_overdue(link, &consumer);
+                        return (None, true);
+                    }
+                }
                 Look::CutShort => return (None, true),
                 Look::Done => return (None, false),
             }
         }
+    }
+
+    /// Takes back what a consumer still holds that was cancelled for that, from this tag on, as far as this turn goes; where
+    /// to go on.
+    pub fn take_back_of(&mut self, link: &mut Link, consumer: &Consumer, from: u64) -> Option<u64> {
+        let (taken, next) = self.unacked.take_back_of(consumer, from);
+        for delivered in taken {
+            self.settle_now(link, delivered, Verdict::Return(Back::Refused));
+        }
+        self.unacked.charge(&link.node().memory.unacked);
+        next
     }
 
     /// Goes on letting go of what is held, with so many steps; whether all was gone through.

@@ -7,12 +7,14 @@
 //! back. What little is left of a block does not keep all of it.
 
 use std::collections::BTreeMap;
+use std::ptr;
 use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
 use crate::broker::consumer::{Consumer, Timeout};
 use crate::broker::queue::handle::Queue;
+use crate::broker::wakes::HOLD_STEPS;
 use crate::message::run::Run;
 use crate::queue::lane::Away;
 use crate::stats::{Charge, Gauge};
@@ -38,6 +40,10 @@ impl Holder {
             Self::Consumer(consumer) => consumer.timeout,
             Self::Get(queue) => queue.consumer_timeout(),
         }
+    }
+
+    fn is(&self, consumer: &Consumer) -> bool {
+        matches!(self, Self::Consumer(own) if ptr::eq(&**own, consumer))
     }
 }
 
@@ -141,6 +147,17 @@ impl Unacked {
             self.taken_back.remove(oldest);
         }
         Some(taken)
+    }
+
+    /// Takes back what this consumer holds, as [`Unacked::take_back`], from this tag on; where to go on when that is more
+    /// than one hold may look at.
+    pub fn take_back_of(&mut self, consumer: &Consumer, from: u64) -> (Vec<Delivered>, Option<u64>) {
+        let mut rows = self.by_last_tag.range(from..);
+        let looked_at = rows.by_ref().take(HOLD_STEPS as usize);
+        let own = looked_at.filter(|(_, delivered)| delivered.holder.is(consumer));
+        let firsts: Vec<u64> = own.map(|(_, delivered)| delivered.first_tag).collect();
+        let next = rows.next().map(|(last_tag, _)| *last_tag);
+        (firsts.into_iter().filter_map(|first| self.take_back(first)).collect(), next)
     }
 
     /// Whether what was delivered with this tag was taken back; that is forgotten.
@@ -336,6 +353,7 @@ mod tests {
     use crate::message::run::Run;
     use crate::protocol::field::Field;
     use crate::protocol::table::TableBuf;
+    use crate::queue::settings::OverdueAction;
     use crate::stats::Gauge;
 
     const BODY: [u8; 100] = [7; 100];
@@ -413,7 +431,7 @@ mod tests {
             unacked.push(delivered(queue, 1 + block * u64::from(PER_BLOCK), true, &gauge));
         }
         let mut look = || unacked.look(2000, 1000, &mut 1000);
-        let found = Look::Overdue(96_001, Timeout { ms: 1000, takes_back: false });
+        let found = Look::Overdue(96_001, Timeout { ms: 1000, action: OverdueAction::Close });
         assert_eq!([look(), look(), look()], [Look::CutShort, Look::CutShort, found]);
         assert_eq!(unacked.look(999, 1000, &mut 1000), Look::Done);
     }

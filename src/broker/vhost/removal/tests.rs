@@ -260,7 +260,7 @@ fn consumers_are_told_so_many_a_step() {
             channel: 1,
             no_ack: true,
             timeout_ms: None,
-            takes_back: None,
+            overdue_action: None,
             terms,
             outbox: Arc::clone(&outbox),
         };
