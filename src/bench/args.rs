@@ -47,6 +47,18 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", default_value = "16", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..=536_870_912))]
     pub size: Vec<u32>,
 
+    /// An argument of every queue, like x-max-length=1000: a number where it is one, and otherwise text
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    pub queue_arg: Vec<(String, String)>,
+
+    /// The priority of a message, or several that take turns (1,5,9)
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub priority: Vec<u8>,
+
+    /// Reject every delivery, and take each message from the queue where dead letters go
+    #[arg(long, conflicts_with_all = ["auto_ack", "ack_every", "get", "backlog", "exchange"])]
+    pub dead_letters: bool,
+
     /// Publish to an exchange of this kind instead of the queues themselves. A fanout exchange gives each message to
     /// all queues; the others have one queue and keys at random
     #[arg(long, value_name = "KIND", help_heading = "Routing")]
@@ -132,6 +144,11 @@ pub struct Args {
     pub json: bool,
 }
 
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it is to be KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// A kind of exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Kind {
@@ -213,6 +230,9 @@ impl Args {
                 "--ack-every {every} is more than --prefetch {prefetch}: no delivery would ever be acknowledged"
             ));
         }
+        if self.dead_letters && self.consumers == 0 {
+            return Err("--dead-letters needs --consumers, which reject".to_owned());
+        }
         if self.queues > 1 && matches!(self.exchange, Some(Kind::Direct | Kind::Topic)) {
             return Err("--exchange direct and topic take one queue: --queues 1".to_owned());
         }
@@ -222,7 +242,8 @@ impl Args {
         if self.idle.is_some() && self.churn.is_some() {
             return Err("--idle and --churn are two runs".to_owned());
         }
-        let messages = u64::from(self.bindings).max(u64::from(self.queues)).max(self.size.len() as u64);
+        let turns = self.size.len().max(self.priority.len()) as u64;
+        let messages = u64::from(self.bindings).max(u64::from(self.queues)).max(turns);
         let largest_bytes = u64::from(self.size.iter().copied().max().unwrap_or_default());
         if messages * largest_bytes > RING_BYTES_MAX {
             return Err(format!(
@@ -236,6 +257,11 @@ impl Args {
     /// Copies of each message that arrive.
     pub(super) fn copies(&self) -> u64 {
         if self.exchange == Some(Kind::Fanout) { u64::from(self.queues) } else { 1 }
+    }
+
+    /// Whether messages of a queue may overtake each other.
+    pub(super) fn reorders(&self) -> bool {
+        self.priority.len() > 1
     }
 
     /// The bytes that every message carries at least.

@@ -17,10 +17,14 @@ use crate::bench::check::{Flow, Received};
 use crate::bench::client::{CHANNEL, Client, Input, refuse_close};
 use crate::bench::meter::{Meter, latency_histogram};
 use crate::bench::stamp::{NUMBERED_BYTES, Stamp, TIMED_BYTES};
+use crate::bench::topology::dead_letters_of;
 use crate::protocol::frame::{FrameKind, FrameView, put_method};
 use crate::protocol::header::ContentHeader;
-use crate::protocol::methods::{BasicAck, BasicConsume, BasicQos, Method};
+use crate::protocol::methods::{BasicAck, BasicConsume, BasicQos, BasicReject, Method};
 use crate::protocol::table::Table;
+
+/// The number of a queue whose deliveries are rejected is so much higher in its consumer tag.
+const REJECTED: u16 = 10_000;
 
 /// Class and method of `basic.deliver`.
 const DELIVER: (u16, u16) = (60, 60);
@@ -52,21 +56,16 @@ impl Consumer {
         }
         let mut frames = BytesMut::new();
         for (queue, name) in queues {
-            let consume = BasicConsume {
-                queue: name,
-                // The tag brings back which queue a delivery is from.
-                consumer_tag: &queue.to_string(),
-                no_local: false,
-                no_ack: args.auto_ack,
-                exclusive: false,
-                nowait: true,
-                arguments: Table::EMPTY,
-            };
-            put_method(&mut frames, CHANNEL, &Method::BasicConsume(consume));
+            if args.dead_letters {
+                put_consume(&mut frames, queue + REJECTED, name, false);
+                put_consume(&mut frames, *queue, &dead_letters_of(name), true);
+            } else {
+                put_consume(&mut frames, *queue, name, args.auto_ack);
+            }
         }
         client.output.write_all(&frames).await?;
-        let acks =
-            (!args.auto_ack).then(|| Acks { every: u64::from(args.ack_every), acked_to: 0, taken_to: 0 });
+        let acknowledges = !args.auto_ack && !args.dead_letters;
+        let acks = acknowledges.then(|| Acks { every: u64::from(args.ack_every), acked_to: 0, taken_to: 0 });
         Ok(Self { input: client.input, output: client.output, intake: Intake::new(args), acks })
     }
 
@@ -88,6 +87,14 @@ impl Consumer {
                     frames.clear();
                 }
             }
+            if !self.intake.rejected.is_empty() {
+                for delivery_tag in self.intake.rejected.drain(..) {
+                    let reject = BasicReject { delivery_tag, requeue: false };
+                    put_method(&mut frames, CHANNEL, &Method::BasicReject(reject));
+                }
+                self.output.write_all(&frames).await?;
+                frames.clear();
+            }
             self.intake.note_latency();
             self.intake.share_latency(&meter);
             meter.on_received(self.intake.count - before);
@@ -100,6 +107,20 @@ impl Consumer {
         self.intake.note_latency();
         Ok(Taken { received: self.intake.received, latency: self.intake.latency })
     }
+}
+
+fn put_consume(out: &mut BytesMut, number: u16, queue: &str, no_ack: bool) {
+    let consume = BasicConsume {
+        queue,
+        // The tag brings back which queue a delivery is from.
+        consumer_tag: &number.to_string(),
+        no_local: false,
+        no_ack,
+        exclusive: false,
+        nowait: true,
+        arguments: Table::EMPTY,
+    };
+    put_method(out, CHANNEL, &Method::BasicConsume(consume));
 }
 
 /// Which deliveries were acknowledged.
@@ -154,6 +175,8 @@ struct Intake {
     now_ns: u64,
     count: u64,
     last_tag: u64,
+    /// Deliveries of this chunk that are not wanted.
+    rejected: Vec<u64>,
     received: Received,
     latency: Histogram<u64>,
     /// Messages in a row of one burst share a time and are recorded together.
@@ -176,6 +199,7 @@ impl Intake {
             now_ns: 0,
             count: 0,
             last_tag: 0,
+            rejected: Vec::new(),
             received: Received::default(),
             latency: latency_histogram(),
             burst_ns: 0,
@@ -240,6 +264,9 @@ impl Intake {
     #[inline]
     fn on_message(&mut self) {
         self.body_left = None;
+        if self.queue >= REJECTED {
+            return self.rejected.push(self.tag);
+        }
         self.last_tag = self.tag;
         self.count += 1;
         if self.stamp_bytes < NUMBERED_BYTES {

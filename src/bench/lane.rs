@@ -10,11 +10,10 @@ use crate::bench::stamp::{NUMBERED_BYTES, Stamp, TIMED_BYTES};
 use crate::bench::topology::Route;
 use crate::protocol::frame::{FRAME_END, FRAME_OVERHEAD, put_body_head, put_header, put_method};
 use crate::protocol::methods::{BasicPublish, Method};
+use crate::protocol::properties::PropertiesBuf;
 
-/// No property; or delivery_mode alone, as persistent.
-const PROPERTIES_TRANSIENT: &[u8] = &[0, 0];
-const PROPERTIES_PERSISTENT: &[u8] = &[0x10, 0, 2];
-
+/// The delivery mode of messages that survive a restart.
+const PERSISTENT: u8 = 2;
 /// What is written at once.
 const BURST_BYTES: usize = 64 * 1024;
 
@@ -46,16 +45,11 @@ impl Lane {
     pub(super) fn new(route: &Route, args: &Args, frame_max: u32) -> Self {
         let mut bytes = BytesMut::new();
         let mut places = Vec::new();
-        let least = route.keys.len().max(args.size.len());
-        for (key, &size) in route.keys.iter().cycle().zip(args.size.iter().cycle()) {
-            places.push(put_message(
-                &mut bytes,
-                &route.exchange,
-                key,
-                size as usize,
-                args.persistent,
-                frame_max,
-            ));
+        let properties = properties(args);
+        let least = route.keys.len().max(args.size.len()).max(properties.len());
+        let sizes = args.size.iter().cycle().zip(properties.iter().cycle());
+        for (key, (&size, properties)) in route.keys.iter().cycle().zip(sizes) {
+            places.push(put_message(&mut bytes, &route.exchange, key, size as usize, properties, frame_max));
             let mean_bytes = bytes.len() / places.len();
             let is_round = places.len() >= least && places.len().is_multiple_of(route.keys.len());
             if is_round && bytes.len() + mean_bytes > BURST_BYTES {
@@ -118,19 +112,36 @@ impl Lane {
     }
 }
 
+/// The properties of messages, in turn.
+fn properties(args: &Args) -> Vec<Vec<u8>> {
+    let encode = |priority: Option<u8>| {
+        let mut properties = PropertiesBuf::new();
+        if args.persistent {
+            properties.delivery_mode(PERSISTENT);
+        }
+        if let Some(priority) = priority {
+            properties.priority(priority);
+        }
+        properties.encode()
+    };
+    if args.priority.is_empty() {
+        return vec![encode(None)];
+    }
+    args.priority.iter().map(|priority| encode(Some(*priority))).collect()
+}
+
 fn put_message(
     out: &mut BytesMut,
     exchange: &str,
     key: &str,
     size: usize,
-    persistent: bool,
+    properties: &[u8],
     frame_max: u32,
 ) -> Place {
     let start = out.len();
     let (exchange, routing_key) = (exchange.as_bytes(), key.as_bytes());
     let publish = BasicPublish { exchange, routing_key, mandatory: false, immediate: false };
     put_method(out, CHANNEL, &Method::BasicPublish(publish));
-    let properties = if persistent { PROPERTIES_PERSISTENT } else { PROPERTIES_TRANSIENT };
     put_header(out, CHANNEL, size as u64, properties);
     let stamp = out.len() + FRAME_OVERHEAD - 1;
     let mut left = size;

@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
         let meter = &self.meter;
         let check = match args.consumers {
             0 => Check::NotChecked,
-            _ if (args.least_bytes() as usize) < NUMBERED_BYTES => {
+            _ if (args.least_bytes() as usize) < NUMBERED_BYTES || args.reorders() => {
                 Check::of_counts(read(&meter.published) * args.copies(), read(&meter.received))
             }
             _ => Check::of_verdict(judge(&sent, received)),

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::args::{Args, Kind};
 use crate::bench::client::Client;
+use crate::protocol::field::Field;
 use crate::protocol::methods::{
     ExchangeDeclare, ExchangeDelete, Method, QueueBind, QueueDeclare, QueueDelete,
 };
-use crate::protocol::table::Table;
+use crate::protocol::table::{Table, TableBuf};
 
 /// A queue: its number in the run, and its name.
 pub(super) type NamedQueue = (u16, String);
@@ -34,6 +35,10 @@ pub(super) struct Route {
 pub(super) struct Topology {
     pub(super) queues: Vec<NamedQueue>,
     durable: bool,
+    /// Of the queues.
+    arguments: Vec<(String, String)>,
+    /// Each queue has another one for its dead letters.
+    has_dead_letters: bool,
     exchange: Option<(Kind, String)>,
     bindings: u32,
 }
@@ -45,6 +50,8 @@ impl Topology {
         Self {
             queues: (0..args.queues).map(|queue| (queue, name(&queue.to_string()))).collect(),
             durable: args.persistent,
+            arguments: args.queue_arg.clone(),
+            has_dead_letters: args.dead_letters,
             exchange: args.exchange.map(|kind| (kind, name(kind.name()))),
             bindings: args.bindings,
         }
@@ -53,17 +60,19 @@ impl Topology {
     /// Declares all of it.
     pub(super) async fn declare(&self, control: &mut Client) -> anyhow::Result<()> {
         for (_, queue) in &self.queues {
-            let declare = QueueDeclare {
-                queue,
-                passive: false,
-                durable: self.durable,
-                exclusive: false,
-                auto_delete: false,
-                nowait: false,
-                arguments: Table::EMPTY,
-            };
-            let declare = Method::QueueDeclare(declare);
-            control.ask(&declare, |method| matches!(method, Method::QueueDeclareOk(_))).await?;
+            let mut arguments = TableBuf::new();
+            for (key, value) in &self.arguments {
+                let number = value.parse().map(Field::I64);
+                arguments.insert(key, number.unwrap_or(Field::LongStr(value.as_bytes())));
+            }
+            let dead = dead_letters_of(queue);
+            if self.has_dead_letters {
+                arguments
+                    .insert("x-dead-letter-exchange", Field::LongStr(b""))
+                    .insert("x-dead-letter-routing-key", Field::LongStr(dead.as_bytes()));
+                self.declare_queue(control, &dead, Table::EMPTY).await?;
+            }
+            self.declare_queue(control, queue, arguments.as_table()).await?;
         }
         let Some((kind, exchange)) = &self.exchange else { return Ok(()) };
         let declare = ExchangeDeclare {
@@ -84,6 +93,26 @@ impl Topology {
         Ok(())
     }
 
+    async fn declare_queue(
+        &self,
+        control: &mut Client,
+        queue: &str,
+        arguments: Table<'_>,
+    ) -> anyhow::Result<()> {
+        let declare = QueueDeclare {
+            queue,
+            passive: false,
+            durable: self.durable,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+            arguments,
+        };
+        let declare = Method::QueueDeclare(declare);
+        control.ask(&declare, |method| matches!(method, Method::QueueDeclareOk(_))).await?;
+        Ok(())
+    }
+
     async fn bind(
         &self,
         control: &mut Client,
@@ -101,7 +130,10 @@ impl Topology {
 
     /// Deletes all of it; what was never declared is no error.
     pub(super) async fn delete(&self, control: &mut Client) -> anyhow::Result<()> {
-        for (_, queue) in &self.queues {
+        let own = self.queues.iter().map(|(_, queue)| queue.clone());
+        let dead =
+            self.queues.iter().filter(|_| self.has_dead_letters).map(|(_, queue)| dead_letters_of(queue));
+        for queue in &own.chain(dead).collect::<Vec<_>>() {
             let delete = QueueDelete { queue, if_unused: false, if_empty: false, nowait: false };
             let delete = Method::QueueDelete(delete);
             control.ask(&delete, |method| matches!(method, Method::QueueDeleteOk(_))).await?;
@@ -126,6 +158,11 @@ impl Topology {
         let queues = self.queues.iter().map(|(queue, _)| *queue).collect();
         Route { exchange: exchange.clone(), keys, queues, in_turn: false }
     }
+}
+
+/// The queue where dead letters of another one go.
+pub(super) fn dead_letters_of(queue: &str) -> String {
+    format!("{queue}-dead")
 }
 
 /// The pattern of a binding.

@@ -268,6 +268,9 @@ fn a_mistake_is_one_sentence_and_exit_code_2() {
         ("--publish-for-parent one --rate 10", "cannot be used with"),
         ("--publish-for-parent two", "invalid value 'two'"),
         ("--messages 0", "0 is not in"),
+        ("--queue-arg x-max-length", "is to be KEY=VALUE"),
+        ("--dead-letters --auto-ack", "cannot be used with"),
+        ("--dead-letters --consumers 0", "needs --consumers"),
         ("--queues 1000 --size 1048576", "of a producer's memory"),
         ("--bindings 5", "--exchange"),
     ] {
@@ -352,6 +355,9 @@ fn bench_loads_a_broker_and_checks_what_comes_back() {
         "--messages 1000 --exchange topic --bindings 100 --auto-ack",
         "--messages 100 --get --backlog",
         "--messages 100 --get --auto-ack",
+        "--messages 1000 --queue-arg x-message-ttl=600000 --queue-arg x-overflow=drop-head",
+        "--messages 1000 --queue-arg x-max-priority=10 --priority 1,5,9",
+        "--messages 1000 --dead-letters --queues 3 --consumers 2",
     ] {
         let report = run_bench(&url, load);
         assert_eq!(report["published"], report["received"], "{load}: {report}");
