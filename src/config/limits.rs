@@ -194,7 +194,7 @@ limits! {
     /// Most messages in one transaction: those it publishes, and those it acknowledges, rejects or returns.
     tx_messages_max: usize = 100_000, Count, 1..=10_000_000;
     /// Most bytes of messages in one transaction, which goes to the disk in one piece.
-    tx_bytes_max: u64 = 536_870_912, Bytes, 65_536..=2_147_483_648;
+    tx_bytes_max: u64 = 536_870_912, Bytes, 65_536..=1_073_741_824;
     /// Most queues in one vhost.
     queues_per_vhost_max: usize = 1_000_000, Count, 1..=10_000_000;
     /// Most exchanges in one vhost.

@@ -94,6 +94,10 @@ fn a_mistake_is_told_with_its_line_and_key() {
             "line 2: limits.message_bytes_max: must be between 1 byte and 512MiB, found \"1GiB\"",
         ),
         (
+            "[limits]\ntx_bytes_max = \"2GiB\"",
+            "line 2: limits.tx_bytes_max: must be between 64KiB and 1GiB, found \"2GiB\"",
+        ),
+        (
             "limits.channel_max = true",
             "line 1: limits.channel_max: invalid type: boolean `true`, expected a whole number",
         ),
