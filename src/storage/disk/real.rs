@@ -112,7 +112,13 @@ impl Disk for RealDisk {
         self.dir.display().to_string()
     }
 
+    /// A file can be removed and made anew while somebody has it locked: the directory itself is locked as well, where its
+    /// filesystem does that (NFS does not).
     fn lock(&self) -> io::Result<Box<dyn Debug + Send + Sync>> {
+        let dir = File::open(&self.dir)?;
+        if matches!(dir.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -121,7 +127,7 @@ impl Disk for RealDisk {
             .mode(FILE_MODE)
             .open(self.dir.join("LOCK"))?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
+            Ok(()) => Ok(Box::new((dir, file))),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -389,6 +395,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::new(dir.path().join("data")).unwrap();
         let lock = disk.lock().unwrap();
+        assert_eq!(disk.lock().unwrap_err().kind(), ErrorKind::WouldBlock);
+        // Somebody has tidied up.
+        std::fs::remove_file(dir.path().join("data/LOCK")).unwrap();
         assert_eq!(disk.lock().unwrap_err().kind(), ErrorKind::WouldBlock);
         drop(lock);
         disk.lock().unwrap();
