@@ -62,13 +62,20 @@ pub struct Burst {
 struct Handing {
     handed_over: HandedOver,
     /// Kept until everything has reached its queue.
-    _applying: Option<Applying>,
+    applying: Option<Applying>,
     /// Queues must be asked again when the log is durable.
     waits: bool,
     pending: usize,
     target: usize,
     /// Runs that this target has already.
     run: usize,
+}
+
+impl Drop for Handing {
+    /// Whoever handed over has ended between two turns, as at a stop: some queues lack what the log has for them.
+    fn drop(&mut self) {
+        self.applying.take().into_iter().for_each(Applying::abandon);
+    }
 }
 
 /// Where the log has what was handed over; zero for what it need not know.
@@ -231,7 +238,9 @@ impl Burst {
                 self.spare.push(pending);
             }
         }
-        self.handing.take().map(|handing| handing.handed_over)
+        let mut handing = self.handing.take()?;
+        handing.applying = None;
+        Some(handing.handed_over)
     }
 
     /// Whether a part is handed over and another is not.
@@ -255,8 +264,7 @@ impl Burst {
         self.open.clear();
         // Asked before the queues ask: what becomes durable on its way to them is released as well.
         let waits = handed_over.published > node.log.durable();
-        self.handing =
-            Some(Handing { handed_over, _applying: applying, waits, pending: 0, target: 0, run: 0 });
+        self.handing = Some(Handing { handed_over, applying, waits, pending: 0, target: 0, run: 0 });
     }
 
     /// Puts the messages into their queues, as far as this turn goes. `true` when all are there.
@@ -513,6 +521,22 @@ mod tests {
             assert!(handing_over.join().unwrap().published <= log.durable());
         });
         assert!(log.retirable(usize::MAX).is_some());
+    }
+
+    #[test]
+    fn what_ends_on_its_way_to_the_queues_stays_in_the_log() {
+        let broker = broker();
+        let queues = [durable_queue(&broker, "first"), durable_queue(&broker, "second")];
+        let log = &broker.node.log;
+        let mut burst = Burst::default();
+        let content = Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" };
+        burst.publish(&broker.node, &Targets::from(&queues[..]), &content, Marks::of(true));
+        let mut wakes = Wakes::with_turns_of(1);
+        assert_eq!(burst.hand_over(&broker.node, &mut Settlements::default(), &mut wakes), None);
+        assert_eq!((queues[0].depth().0, queues[1].depth().0), (1, 0));
+        drop(burst);
+        log.seal_open_slot().unwrap();
+        assert!(log.retirable(usize::MAX).is_none(), "the second queue has it nowhere else");
     }
 
     #[test]

@@ -48,6 +48,14 @@ pub struct Applying {
     _token: Arc<()>,
 }
 
+impl Applying {
+    /// The facts will not be applied as a whole: no checkpoint takes the slot for as long as the process lives, and the next
+    /// start finds them in it.
+    pub fn abandon(self) {
+        std::mem::forget(self);
+    }
+}
+
 /// What the log must know about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
