@@ -180,7 +180,9 @@ impl Found {
         recovered.next_queue = recovered.next_queue.max(state.next_queue_id);
         let shelf = Shelf::new(Arc::clone(disk));
         let highest_pack = shelf.doom_unknown(|number| recovered.shared.contains_key(&number))?;
-        while remedy != Remedy::Nothing && shelf.sweep()? {}
+        if remedy != Remedy::Nothing {
+            shelf.sweep_all();
+        }
         let log = Log::open(Arc::clone(disk), log_options, state.replay, &mut |record| {
             let corrupt = |error: FactError| StoreError::Corrupt {
                 file: "log".to_owned(),

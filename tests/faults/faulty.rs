@@ -16,6 +16,8 @@ pub(crate) enum Call {
     Read,
     Write,
     Sync,
+    /// Of a file, or of a part of one.
+    Remove,
 }
 
 /// Which calls fail: on files whose names start so, and how.
@@ -107,6 +109,7 @@ impl Disk for FaultyDisk {
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
+        self.check(Call::Remove, name)?;
         self.disk.unlink(name)
     }
 
@@ -172,6 +175,9 @@ impl DiskFile for FaultyFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        if len < self.file.len()? {
+            self.check(Call::Remove)?;
+        }
         self.file.truncate(len)
     }
 

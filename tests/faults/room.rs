@@ -200,6 +200,89 @@ fn files_that_nobody_needs_go_while_a_checkpoint_is_on_its_way() {
     assert!(disk.open(&kind.file_name(number)).is_err());
 }
 
+/// More works than any rest of the checkpoint is long.
+const WORKS: usize = 2000;
+
+#[test]
+fn checkpoints_go_on_while_files_that_nobody_needs_cannot_be_removed() {
+    for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
+        let faulty = FaultyDisk::new(SimulatedDisk::new());
+        let mut desk = Desk::open(Arc::new(faulty.clone()), 1).unwrap();
+        desk.declare("drained");
+        desk.work().unwrap();
+        for number in [700, 701] {
+            faulty.disk.create(&Kind::Durable.file_name(number)).unwrap();
+            desk.broker.node.shelf.doom(Kind::Durable, number);
+        }
+        faulty.fail(Call::Remove, "pack/", kind);
+        for id in 0..100 {
+            desk.publish("drained", &body(id));
+            desk.work().unwrap();
+        }
+        assert_eq!(desk.confirmed, 100);
+        assert!(desk.broker.node.log.slots_in_use() <= 4, "slots are not used again");
+        let there = packs(&faulty.disk).0;
+        faulty.heal();
+        (0..WORKS).for_each(|_| desk.work().unwrap());
+        assert_eq!(packs(&faulty.disk).0, there - 2);
+    }
+}
+
+#[test]
+fn files_of_the_log_that_cannot_be_removed_go_when_they_can_and_keep_nobody_waiting() {
+    for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
+        let faulty = FaultyDisk::new(SimulatedDisk::new());
+        let mut desk = Desk::open(Arc::new(faulty.clone()), 1).unwrap();
+        desk.declare("drained");
+        desk.work().unwrap();
+        // As many slots as a burst needed, which are not all kept. Who publishes is held back then.
+        let published = fill_slots(&mut desk, 12);
+        desk.publish("drained", &body(published));
+        assert!(!desk.broker.node.alarms.held_back.is_empty());
+        faulty.fail(Call::Remove, "log/", kind);
+        desk.work().unwrap();
+        assert!(desk.broker.node.alarms.held_back.is_empty());
+        assert_eq!(desk.confirmed, published + 1);
+        // Those that could not go during an alarm do as well.
+        raise_alarm(&desk);
+        desk.work().unwrap();
+        let there = faulty.disk.list("log").unwrap().len();
+        assert!(there > 6, "{there} files: all could be removed");
+        faulty.heal();
+        (0..WORKS).for_each(|_| desk.work().unwrap());
+        assert_eq!(faulty.disk.list("log").unwrap().len(), 2, "the open one and the free one");
+        assert_eq!(desk.drain("drained").unwrap(), (0..=published).map(body).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn packs_that_cannot_be_read_for_a_while_are_merged_when_they_can() {
+    let faulty = FaultyDisk::new(SimulatedDisk::new());
+    let disk = faulty.disk.clone();
+    let mut desk = Desk::open(Arc::new(faulty.clone()), 1).unwrap();
+    for queue in ["kept", "drained"] {
+        desk.declare(queue);
+    }
+    desk.work().unwrap();
+    let kept = nearly_kill_packs(&mut desk, 200, 20);
+    // None of them has an open file that could be read.
+    desk.broker.node.shelf.close_idle();
+    faulty.fail(Call::Read, "pack/", ErrorKind::Other);
+    while let Ok(Some(_)) = desk.get("drained") {}
+    desk.work().unwrap();
+    let (_, before) = packs(&disk);
+    let begins = disk.calls();
+    (0..WORKS).for_each(|_| desk.work().unwrap());
+    let calls = (disk.calls() - begins) as usize;
+    assert!(calls < 4 * WORKS, "{calls} calls: it is tried again and again");
+    assert_eq!(packs(&disk).1, before);
+    faulty.heal();
+    (0..10 * WORKS).for_each(|_| desk.work().unwrap());
+    let (files, bytes) = packs(&disk);
+    assert!(bytes < 4 * kept * BODY_BYTES as u64, "{bytes} bytes in {files} packs");
+    assert_eq!(desk.drain("kept").unwrap().len() as u64, kept);
+}
+
 #[test]
 fn a_merge_that_takes_more_than_was_thought_is_not_tried_again_and_again() {
     let disk = SimulatedDisk::new();

@@ -63,7 +63,7 @@ pub(super) enum Outcome {
     /// More would be written than may be.
     TooMuch,
     /// This pack, which is to be merged, cannot be read.
-    Unreadable(u64),
+    Unreadable(u64, StoreError),
 }
 
 impl Capture {
@@ -160,10 +160,7 @@ impl Capture {
             };
             let read = match read {
                 Ok(read) => read,
-                Err(damage) => {
-                    tracing::error!(%damage, "a pack cannot be read, and stays as it is");
-                    return Ok(Some(Outcome::Unreadable(at.pack)));
-                }
+                Err(error) => return Ok(Some(Outcome::Unreadable(at.pack, error))),
             };
             let merged = &self.merged;
             writer(&mut self.writer, broker, pack)?.copy(queue.id, at.pack, &read, live, |first, end| {

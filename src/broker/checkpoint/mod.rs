@@ -20,6 +20,7 @@
 mod capture;
 mod packs;
 mod records;
+mod sweeper;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{Error, ErrorKind};
@@ -30,6 +31,7 @@ use crate::broker::alarms::Shortage;
 use crate::broker::checkpoint::capture::{Capture, Captured, Outcome, row_of};
 pub(in crate::broker) use crate::broker::checkpoint::packs::PackUse;
 use crate::broker::checkpoint::packs::Packs;
+use crate::broker::checkpoint::sweeper::Sweeper;
 use crate::broker::queue::handle::Queue;
 use crate::broker::room::Means;
 use crate::message::place::{Lsn, QueueId};
@@ -46,6 +48,7 @@ pub struct Checkpoint {
     meta: Meta,
     stage: Stage,
     packs: Packs,
+    sweeper: Sweeper,
     next_pack: u64,
     /// What the present one is about.
     attempt: Attempt,
@@ -117,6 +120,7 @@ impl Checkpoint {
             meta,
             stage: Stage::Idle,
             packs: Packs::new(packs),
+            sweeper: Sweeper::default(),
             next_pack,
             attempt: Attempt::default(),
             owes_merge: false,
@@ -131,12 +135,11 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::step`].
     pub fn turn(&mut self, broker: &Broker) -> Result<Progress, StoreError> {
-        let node = &broker.node;
-        let has_swept = node.shelf.sweep()?;
+        let has_swept = self.sweeper.sweep(&broker.node);
         let progress = match self.step(broker) {
             Err(error) if error.is_full() => {
                 // All that can go does before anybody tries again.
-                while node.shelf.sweep()? {}
+                broker.node.shelf.sweep_all();
                 return Err(error);
             }
             progress => progress?,
@@ -172,7 +175,7 @@ impl Checkpoint {
             Stage::Capturing(capture) => self.capture(broker, *capture),
             Stage::Waiting(captured) => self.commit(broker, *captured),
             Stage::Moving(moving) => Ok(self.move_some(broker, moving)),
-            Stage::Retiring(retiring) => self.retire(broker, retiring),
+            Stage::Retiring(retiring) => Ok(self.retire(broker, retiring)),
         };
         match &stepped {
             Err(error) if error.is_full() => {
@@ -216,7 +219,7 @@ impl Checkpoint {
             self.was_short = means.is_short();
             self.try_all_again();
         }
-        if means.is_short() && node.log.release_spares()? {
+        if means.is_short() && node.log.release_spares() {
             return Ok(Progress::Working);
         }
         let is_due = node.log.is_checkpoint_due();
@@ -269,9 +272,9 @@ impl Checkpoint {
         match capture.next_queue(broker, self.next_pack)? {
             Outcome::TooMuch => self.give_up(broker),
             Outcome::Captured => self.stage = Stage::Capturing(Box::new(capture)),
-            Outcome::Unreadable(pack) => {
+            Outcome::Unreadable(pack, error) => {
                 // Begins again without it.
-                self.packs.set_aside(pack);
+                self.packs.complain(pack, &error);
                 self.give_up(broker);
             }
             Outcome::Last => {
@@ -354,19 +357,19 @@ impl Checkpoint {
         Progress::Working
     }
 
-    fn retire(&mut self, broker: &Broker, retiring: Retiring) -> Result<Progress, StoreError> {
-        match broker.node.log.try_retire(retiring)? {
+    fn retire(&mut self, broker: &Broker, retiring: Retiring) -> Progress {
+        match broker.node.log.try_retire(retiring) {
             None => {
                 // Who was held back for want of slots looks again.
                 while broker.node.alarms.held_back.wake_some() {}
                 broker.node.dead_letters.go_on();
                 self.owes_merge = true;
                 self.try_all_again();
-                Ok(Progress::Working)
+                Progress::Working
             }
             Some(leased) => {
                 self.stage = Stage::Retiring(leased);
-                Ok(Progress::WaitsForReaders)
+                Progress::WaitsForReaders
             }
         }
     }

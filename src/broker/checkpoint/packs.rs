@@ -18,6 +18,11 @@ use crate::storage::pack::Kind;
 const LEARNT_PER_STEP: usize = 4;
 /// Packs that one merge takes at most: what it holds in memory of each is its index.
 const MERGED_MAX: usize = 64;
+/// After a pack that the disk did not read it is left alone for so many looks, and for twice as many after each next time:
+/// some seconds when there is nothing else to do.
+const RESTING_LOOKS: u32 = 32;
+/// Twice no more often than that.
+const DOUBLINGS_MAX: u32 = 8;
 
 /// What is known of a pack.
 #[derive(Debug, Default)]
@@ -28,6 +33,9 @@ pub(in crate::broker) struct PackUse {
     written: Option<Written>,
     /// So much must be free before it is merged: less was not enough.
     wanted_bytes: u64,
+    /// How often the disk did not read it in a row, and for how many looks it is left alone.
+    refusals: u32,
+    resting_looks: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +48,8 @@ struct Written {
 #[derive(Debug)]
 pub(super) struct Packs {
     by_number: BTreeMap<u64, PackUse>,
-    /// Those that cannot be read as a whole: they stay for whoever repairs them, however little of them lives.
-    unreadable: BTreeSet<u64>,
+    /// Those that are damaged: they stay for whoever repairs them, however little of them lives.
+    damaged: BTreeSet<u64>,
 }
 
 /// Packs that go into a new one, and whose messages they have.
@@ -61,7 +69,7 @@ impl PackUse {
 
 impl Packs {
     pub(super) fn new(by_number: BTreeMap<u64, PackUse>) -> Self {
-        Self { by_number, unreadable: BTreeSet::new() }
+        Self { by_number, damaged: BTreeSet::new() }
     }
 
     /// A pack that was written with so much; the count of those of its messages that live.
@@ -74,7 +82,7 @@ impl Packs {
 
     pub(super) fn remove(&mut self, number: u64) {
         self.by_number.remove(&number);
-        self.unreadable.remove(&number);
+        self.damaged.remove(&number);
     }
 
     /// Those in which nothing lives.
@@ -82,9 +90,16 @@ impl Packs {
         self.by_number.iter().filter(|(_, pack)| pack.live.read() == 0).map(|(number, _)| *number)
     }
 
-    /// The pack stays as it is.
-    pub(super) fn set_aside(&mut self, number: u64) {
-        self.unreadable.insert(number);
+    /// The pack could not be read as a whole. One that is damaged stays as it is; otherwise it is tried again, later.
+    pub(super) fn complain(&mut self, number: u64, error: &StoreError) {
+        if error.is_damage() {
+            tracing::error!(%error, "a pack is damaged, and stays as it is");
+            self.damaged.insert(number);
+        } else if let Some(pack) = self.by_number.get_mut(&number) {
+            tracing::warn!(%error, "a pack cannot be read, and is tried again");
+            pack.resting_looks = RESTING_LOOKS << pack.refusals;
+            pack.refusals = DOUBLINGS_MAX.min(pack.refusals + 1);
+        }
     }
 
     /// A merge of these did not fit into `tried_bytes`.
@@ -104,13 +119,16 @@ impl Packs {
     /// Which packs a merge takes now; none when there is nothing to merge, or no room for what lives in it. `true` when
     /// there may be more to say in a moment.
     pub(super) fn choose(&mut self, node: &Node, means: &Means) -> (Merge, bool) {
+        self.by_number
+            .values_mut()
+            .for_each(|pack| pack.resting_looks = pack.resting_looks.saturating_sub(1));
         let is_learning = self.learn(node);
         let mut sparse: Vec<(u64, u64)> = Vec::new();
         for (&number, pack) in &self.by_number {
             if let Some(written) = pack.written
                 && means.is_sparse(pack.live.read(), written.messages)
                 && pack.wanted_bytes <= means.spare_bytes()
-                && !self.unreadable.contains(&number)
+                && self.is_tried(number, pack)
             {
                 sparse.push((pack.live_bytes(written), number));
             }
@@ -129,21 +147,20 @@ impl Packs {
                     merge.queues.extend(queues);
                     merge.packs.insert(number);
                 }
-                Err(damage) => self.complain(number, &damage),
+                Err(error) => self.complain(number, &error),
             }
         }
         (merge, is_learning)
     }
 
-    fn complain(&mut self, number: u64, damage: &StoreError) {
-        tracing::error!(%damage, "a pack cannot be read, and stays as it is");
-        self.set_aside(number);
+    fn is_tried(&self, number: u64, pack: &PackUse) -> bool {
+        pack.resting_looks == 0 && !self.damaged.contains(&number)
     }
 
     /// Reads what some packs of an earlier process were written with. Whether there were any.
     fn learn(&mut self, node: &Node) -> bool {
         let is_unknown =
-            |(number, pack): &(&u64, &PackUse)| pack.written.is_none() && !self.unreadable.contains(number);
+            |(number, pack): &(&u64, &PackUse)| pack.written.is_none() && self.is_tried(**number, pack);
         let unknown: Vec<u64> = self
             .by_number
             .iter()
@@ -158,7 +175,7 @@ impl Packs {
                         pack.written = Some(written);
                     }
                 }
-                Err(damage) => self.complain(number, &damage),
+                Err(error) => self.complain(number, &error),
             }
         }
         !unknown.is_empty()

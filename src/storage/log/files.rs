@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::storage::disk::DiskFile;
 use crate::storage::error::StoreError;
 use crate::storage::log::slots::SlotFile;
 use crate::storage::log::{LOG_DIR, Log};
@@ -22,11 +21,11 @@ pub(in crate::storage) fn number_of(name: &str) -> Option<u32> {
 }
 
 /// Shortens a file step by step.
-pub(super) fn truncate(file: &dyn DiskFile, from: u64, to: u64) -> Result<(), StoreError> {
-    let mut len = from;
-    while len > to {
-        len = len.saturating_sub(TRUNCATE_BYTES_MAX).max(to);
-        file.truncate(len).map_err(StoreError::io("truncate", file.name()))?;
+pub(super) fn shorten(file: &mut SlotFile, to: u64) -> Result<(), StoreError> {
+    while file.len > to {
+        let len = file.len.saturating_sub(TRUNCATE_BYTES_MAX).max(to);
+        file.file.truncate(len).map_err(StoreError::io("truncate", file.file.name()))?;
+        file.len = len;
     }
     Ok(())
 }
@@ -57,20 +56,26 @@ impl Log {
     }
 
     /// Removes what is kept for later, but for one file: there is no room for it. Whether there was anything.
-    ///
-    /// # Errors
-    /// What the disk says: nothing is lost but room.
-    pub fn release_spares(&self) -> Result<bool, StoreError> {
+    pub fn release_spares(&self) -> bool {
         let prepared = self.take_preparing();
         let spare = {
             let mut slots = self.slots.lock();
             // The last one may say that it is the log's next slot.
             if slots.free.len() > 1 { slots.free.pop_front() } else { None }
         };
-        for file in prepared.iter().chain(&spare) {
-            self.remove_file(file)?;
-        }
-        Ok(prepared.is_some() || spare.is_some())
+        let had_any = prepared.is_some() || spare.is_some();
+        prepared.into_iter().chain(spare).for_each(|file| self.remove_file(file));
+        had_any
+    }
+
+    /// Tries once more to remove a file that the disk did not let go of: some need room for that, too. Whether there may be
+    /// more to do at once.
+    ///
+    /// # Errors
+    /// What the disk says. The file stays for the next time, behind the others.
+    pub fn sweep(&self) -> Result<bool, StoreError> {
+        let refused = self.slots.lock().refused.pop_front();
+        refused.map_or(Ok(false), |file| self.try_remove(file).map(|()| true))
     }
 
     /// A new file of `len` bytes, whose name is not durable yet.
@@ -95,26 +100,34 @@ impl Log {
     }
 
     /// A file that nobody needs any more: kept to be used again, or removed if there are enough.
-    pub(super) fn release_file(&self, mut file: SlotFile) -> Result<(), StoreError> {
+    pub(super) fn release_file(&self, mut file: SlotFile) {
         let kept = {
             let slots = self.slots.lock();
             slots.free.len() + slots.used.len() <= 2 * self.window_slots()
         };
-        if kept {
-            truncate(&*file.file, file.len, self.options.slot_bytes)?;
-            file.len = file.len.min(self.options.slot_bytes);
-            self.slots.lock().free.push_front(file);
-            return Ok(());
+        if !kept {
+            return self.remove_file(file);
         }
-        self.remove_file(&file)
+        // One that cannot be shortened is as good, and a later use may shorten it.
+        let _ = shorten(&mut file, self.options.slot_bytes);
+        self.slots.lock().free.push_front(file);
     }
 
-    fn remove_file(&self, file: &SlotFile) -> Result<(), StoreError> {
+    /// Removes a file, or leaves that to [`Log::sweep`]: nobody needs it, and whoever lets go of it has more to do.
+    pub(super) fn remove_file(&self, file: SlotFile) {
+        let _ = self.try_remove(file);
+    }
+
+    fn try_remove(&self, mut file: SlotFile) -> Result<(), StoreError> {
         let name = name_of(file.number);
-        truncate(&*file.file, file.len, 0)?;
-        self.disk.unlink(&name).map_err(StoreError::io("remove", &name))?;
-        self.slots.lock().numbers.remove(&file.number);
-        Ok(())
+        let unlink = || self.disk.unlink(&name).map_err(StoreError::io("remove", &name));
+        let removed = shorten(&mut file, 0).and_then(|()| unlink());
+        let mut slots = self.slots.lock();
+        match &removed {
+            Ok(()) => drop(slots.numbers.remove(&file.number)),
+            Err(_) => slots.refused.push_back(file),
+        }
+        removed
     }
 }
 

@@ -73,7 +73,7 @@ impl Log {
         };
         if let Err(error) = step {
             // No room: what was taken is given back, for those who need it more.
-            self.release_unneeded(&begun.file);
+            self.remove_file(begun.file);
             return Err(error);
         }
         if left == 0 {
@@ -82,13 +82,5 @@ impl Log {
         }
         begun.written += zeros.len() as u64;
         Ok(Some(begun))
-    }
-
-    fn release_unneeded(&self, file: &SlotFile) {
-        let name = file.file.name();
-        // The error to tell is the one that led here. A file that stays is found free at the next start.
-        if self.disk.unlink(name).is_ok() {
-            self.slots.lock().numbers.remove(&file.number);
-        }
     }
 }

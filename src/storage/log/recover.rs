@@ -25,7 +25,7 @@ use crate::storage::disk::Disk;
 use crate::storage::error::StoreError;
 use crate::storage::log::append::{Class, Pending};
 use crate::storage::log::commit::Committer;
-use crate::storage::log::files::{name_of, number_of, truncate};
+use crate::storage::log::files::{name_of, number_of, shorten};
 use crate::storage::log::options::{Epochs, LogOptions};
 use crate::storage::log::scan::{FoundBatch, Scanner};
 use crate::storage::log::slots::{SlotFacts, SlotFile, SlotUse, Slots};
@@ -133,8 +133,8 @@ impl Log {
         }
         disk.sync_dir(LOG_DIR).map_err(StoreError::io("sync", LOG_DIR))?;
         for mut file in found.free.into_iter().chain(found.bad) {
-            truncate(&*file.file, file.len, options.slot_bytes)?;
-            file.len = file.len.min(options.slot_bytes);
+            // One that cannot be shortened is as good.
+            let _ = shorten(&mut file, options.slot_bytes);
             slots.free.push_front(file);
         }
         let files = slots.used.iter().map(|slot| &slot.file).chain(&slots.free);

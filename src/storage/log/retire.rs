@@ -10,7 +10,6 @@
 use std::sync::Arc;
 
 use crate::message::place::Lsn;
-use crate::storage::error::StoreError;
 use crate::storage::log::Log;
 use crate::storage::log::recover::ReplayFrom;
 use crate::storage::log::slots::{SlotFacts, SlotUse};
@@ -48,11 +47,9 @@ impl Log {
     }
 
     /// Frees the slots. To be called when the replay position after them is durable and no place names them any more:
-    /// from here on nobody can lease them. Those still leased come back, and are tried again later.
-    ///
-    /// # Errors
-    /// When files that are too many cannot be removed: nothing is lost but their room.
-    pub fn try_retire(&self, retiring: Retiring) -> Result<Option<Retiring>, StoreError> {
+    /// from here on nobody can lease them. Those still leased come back, and are tried again later. Files that are too many
+    /// and cannot be removed are [`Log::sweep`]'s.
+    pub fn try_retire(&self, retiring: Retiring) -> Option<Retiring> {
         let Retiring { slots: retired, facts, replay } = retiring;
         let in_use = {
             let mut slots = self.slots.lock();
@@ -61,16 +58,14 @@ impl Log {
         };
         self.counters.slots.set(in_use as u64);
         let mut leased = Vec::new();
-        let mut released = Ok(());
         for slot in retired {
             match Arc::try_unwrap(slot) {
-                Ok(slot) => released = released.and(self.release_file(slot.file)),
+                Ok(slot) => self.release_file(slot.file),
                 Err(slot) => leased.push(slot),
             }
         }
         self.tell_of_room();
-        released?;
-        Ok((!leased.is_empty()).then_some(Retiring { slots: leased, facts, replay }))
+        (!leased.is_empty()).then_some(Retiring { slots: leased, facts, replay })
     }
 
     /// Where nobody keeps what is in the slots, they are free as soon as they are applied.
@@ -78,8 +73,8 @@ impl Log {
         if self.options.forgets
             && let Some(retiring) = self.retirable(usize::MAX)
         {
-            // What a disk in memory cannot remove is its own.
-            let _ = self.try_retire(retiring);
+            // Who reads one keeps its file alive, and a disk in memory has room for another.
+            let _leased = self.try_retire(retiring);
         }
     }
 }

@@ -170,6 +170,8 @@ pub(super) struct Slots {
     /// The last one is taken first: it may have a header that was begun with and not synced, whose sequence no other
     /// file may get.
     pub(super) free: VecDeque<SlotFile>,
+    /// Those that nobody needs and the disk did not let go of: see [`Log::sweep`](crate::storage::log::Log::sweep).
+    pub(super) refused: VecDeque<SlotFile>,
     /// Those of all files there are.
     pub(super) numbers: BTreeSet<u32>,
 }

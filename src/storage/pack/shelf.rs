@@ -11,7 +11,7 @@
 //! Nothing waits for the disk under the lock: what is being opened and what is going is noted in it, and the two keep
 //! out of each other's way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -44,7 +44,7 @@ struct State {
     open: BTreeMap<Key, PackLease>,
     /// How many are opening each, outside of the lock: its file is let alone.
     opening: BTreeMap<Key, usize>,
-    doomed: Vec<Doomed>,
+    doomed: VecDeque<Doomed>,
     /// Doomed ones whose files somebody is shortening or removing, outside of the lock.
     going: BTreeSet<Key>,
 }
@@ -97,14 +97,14 @@ impl State {
         Ok((pack, idle))
     }
 
-    /// A doomed pack that nobody reads or opens.
+    /// A doomed pack that nobody reads or opens, the one first that has waited longest.
     fn next_to_go(&mut self) -> Option<Doomed> {
         let is_free = |doomed: &Doomed| {
             !self.opening.contains_key(&doomed.key)
                 && doomed.lease.as_ref().is_none_or(|lease| Arc::strong_count(lease) == 1)
         };
         let at = self.doomed.iter().position(is_free)?;
-        let doomed = self.doomed.swap_remove(at);
+        let doomed = self.doomed.remove(at)?;
         self.going.insert(doomed.key);
         Some(doomed)
     }
@@ -154,7 +154,7 @@ impl Shelf {
         let mut state = self.state.lock();
         let key = (kind, number);
         let lease = state.open.remove(&key);
-        state.doomed.push(Doomed { key, lease });
+        state.doomed.push_back(Doomed { key, lease });
     }
 
     /// Shortens or removes one doomed file. Whether there may be more to do at once.
@@ -169,9 +169,22 @@ impl Shelf {
         let mut state = self.state.lock();
         state.going.remove(&key);
         if !matches!(shortened, Ok(true)) {
-            state.doomed.push(Doomed { key, lease: None });
+            state.doomed.push_back(Doomed { key, lease: None });
         }
         shortened.map(|_| true)
+    }
+
+    /// Sweeps until nothing more can go. Those that the disk does not let go of stay doomed.
+    pub fn sweep_all(&self) {
+        let mut refusals_left = self.state.lock().doomed.len();
+        while refusals_left > 0 {
+            match self.sweep() {
+                Ok(true) => {}
+                Ok(false) => break,
+                // It is behind the others now.
+                Err(_) => refusals_left -= 1,
+            }
+        }
     }
 
     /// Whether the file is gone.
