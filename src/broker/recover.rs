@@ -179,7 +179,10 @@ impl Found {
         let state = meta.load(&mut |loaded| recovered.load(loaded))?;
         recovered.next_queue = recovered.next_queue.max(state.next_queue_id);
         let shelf = Shelf::new(Arc::clone(disk));
-        let highest_pack = shelf.doom_unknown(|number| recovered.shared.contains_key(&number))?;
+        let there = shelf.doom_unknown(|number| recovered.shared.contains_key(&number))?;
+        // The tables may name one whose file is gone, and still wait for it.
+        let named = recovered.shared.last_key_value().map_or(0, |(number, _)| *number);
+        let highest_pack = there.max(named);
         if remedy != Remedy::Nothing {
             shelf.sweep_all();
         }

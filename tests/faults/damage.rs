@@ -435,3 +435,20 @@ fn tables_that_are_damaged_cut_off_or_gone_are_refused_and_never_repaired() {
     println!("{refused} flips were refused");
     assert!(outcome(&|disk| disk.unlink("meta.redb").unwrap()).is_err());
 }
+
+#[test]
+fn a_pack_that_is_gone_has_its_number_for_itself() {
+    let disk = SimulatedDisk::new();
+    write_packs(&disk, MESSAGES);
+    let last = packs(&disk).pop().unwrap();
+    disk.unlink(&last).unwrap();
+    let mut desk = open(&disk, 2);
+    let first = 10 * MESSAGES;
+    for id in first..first + MESSAGES {
+        desk.publish("even", &body(id, 5000));
+        desk.work().unwrap();
+    }
+    let now = packs(&disk);
+    assert!(now.iter().any(|name| *name > last), "{now:?}");
+    assert!(!now.contains(&last), "the tables still wait for what was in it");
+}
