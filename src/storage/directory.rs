@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `FORMAT` is written once, under another name first, so that it is there whole or not at all. A directory that has
-//! other files and no `FORMAT` is not ours, and nothing is left in it, not even `LOCK`. What the log, the packs and the
-//! rest look like is not known here.
+//! other files and no `FORMAT` is not ours, and nothing is left in it, not even `LOCK`; one with the tables of a broker has
+//! lost it. What the log, the packs and the rest look like is not known here.
 
 use std::fmt::{self, Debug};
 use std::io::{self, IoSlice};
@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::storage::disk::Disk;
 use crate::storage::error::StoreError;
+use crate::storage::meta::META_FILE;
 
 const FORMAT: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new";
@@ -24,6 +25,9 @@ const LOCK: &str = "LOCK";
 const LOST_AND_FOUND: &str = "lost+found";
 const NAME: &str = "sluicemq";
 const VERSION: u32 = 1;
+/// What the person can do about a `FORMAT` that is damaged, for nothing else says what it said.
+const REMEDY: &str =
+    "put it back from a copy, or write its two lines: `sluicemq 1`, and `node ` with 32 hexadecimal digits";
 /// A file that is longer is not ours, whatever it says.
 const FORMAT_BYTES_MAX: usize = 4096;
 
@@ -86,10 +90,10 @@ impl Directory {
     /// # Errors
     /// As [`Directory::open`]; [`StoreError::Foreign`] too when there is nothing in it.
     pub fn open_existing(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
-        let read = || {
-            let found = read_format(&*disk)?;
-            let found = found.ok_or_else(|| foreign(&*disk, "no broker has been here"))?;
-            parse(&*disk, &found)
+        let read = || match read_format(&*disk)? {
+            Some(found) => parse(&*disk, &found),
+            None if has_tables(&*disk)? => Err(corrupt("it is gone")),
+            None => Err(foreign(&*disk, "no broker has been here")),
         };
         if !has_lock(&*disk)? {
             read()?;
@@ -132,11 +136,24 @@ fn names(disk: &dyn Disk) -> Result<Vec<String>, StoreError> {
 }
 
 fn corrupt(problem: &str) -> StoreError {
-    StoreError::Corrupt { file: FORMAT.to_owned(), offset: 0, problem: problem.to_owned() }
+    StoreError::Corrupt { file: FORMAT.to_owned(), offset: 0, problem: format!("{problem}: {REMEDY}") }
 }
 
 fn foreign(disk: &dyn Disk, problem: &str) -> StoreError {
     StoreError::Foreign { dir: disk.name(), problem: problem.to_owned() }
+}
+
+/// `FORMAT` does not say that the directory is ours, for it `is` this. Where a broker's tables are beside it, it did once.
+fn not_ours(disk: &dyn Disk, is: &str) -> StoreError {
+    match has_tables(disk) {
+        Ok(true) => corrupt(&format!("it {is}")),
+        Ok(false) => foreign(disk, &format!("its FORMAT {is}")),
+        Err(error) => error,
+    }
+}
+
+fn has_tables(disk: &dyn Disk) -> Result<bool, StoreError> {
+    Ok(names(disk)?.iter().any(|name| name == META_FILE))
 }
 
 fn read_format(disk: &dyn Disk) -> Result<Option<String>, StoreError> {
@@ -148,7 +165,7 @@ fn read_format(disk: &dyn Disk) -> Result<Option<String>, StoreError> {
     let mut bytes = vec![0; FORMAT_BYTES_MAX];
     let count = file.read_at(&mut bytes, 0).map_err(StoreError::io("read", FORMAT))?;
     bytes.truncate(count);
-    String::from_utf8(bytes).map(Some).map_err(|_| foreign(disk, "its FORMAT is no text"))
+    String::from_utf8(bytes).map(Some).map_err(|_| not_ours(disk, "is no text"))
 }
 
 fn parse(disk: &dyn Disk, text: &str) -> Result<NodeId, StoreError> {
@@ -160,7 +177,7 @@ fn parse(disk: &dyn Disk, text: &str) -> Result<NodeId, StoreError> {
         Some(found) if found > VERSION => {
             return Err(StoreError::Newer { file: FORMAT.to_owned(), found, known: VERSION });
         }
-        _ => return Err(foreign(disk, "its FORMAT names no format")),
+        _ => return Err(not_ours(disk, "names no format")),
     }
     let node = lines.next().and_then(|line| line.strip_prefix("node ")).filter(|digits| digits.len() == 32);
     let node = node.and_then(|digits| u128::from_str_radix(digits, 16).ok()).map(NodeId);
@@ -170,6 +187,9 @@ fn parse(disk: &dyn Disk, text: &str) -> Result<NodeId, StoreError> {
 
 /// Data without a format must not be overwritten: it may be ours, damaged, or anything else.
 fn refuse_strangers(disk: &dyn Disk) -> Result<(), StoreError> {
+    if has_tables(disk)? {
+        return Err(corrupt("it is gone"));
+    }
     let mut strangers = names(disk)?;
     strangers.retain(|name| ![LOCK, FORMAT_NEW].contains(&name.as_str()));
     strangers.extend(disk.folders().map_err(StoreError::io("list", "the data directory"))?);

@@ -138,6 +138,39 @@ fn a_directory_of_something_else() {
 }
 
 #[test]
+fn a_directory_of_a_broker_in_which_a_file_is_damaged_that_tells_what_the_others_are() {
+    let dir = fresh_dir();
+    drop(Broker::start(&mut serve(&dir)).log_until("Server startup complete"));
+    let format = "put it back from a copy, or write its two lines: `sluicemq 1`, and `node ` with 32 hexadecimal digits";
+    let tables = "nothing else says what the rest is: put all of the directory back from a copy";
+    let [whole_format, whole_tables] =
+        ["FORMAT", "meta.redb"].map(|name| fs::read(dir.join(name)).expect("it is there"));
+    for (file, content, problem, remedy) in [
+        ("FORMAT", None, "it is gone", format),
+        ("FORMAT", Some(&b"\xff\xff"[..]), "it is no text", format),
+        ("FORMAT", Some(b""), "it names no format", format),
+        ("FORMAT", Some(b"sluicemq 1\n"), "it does not say which node's data this is", format),
+        ("meta.redb", None, "it is gone", tables),
+        ("meta.redb", Some(&[0; 5000]), "", tables),
+    ] {
+        let path = dir.join(file);
+        match content {
+            Some(content) => fs::write(&path, content).expect("a file"),
+            None => fs::remove_file(&path).expect("it was there"),
+        }
+        for said in [told(&mut serve(&dir), 1), told(&mut sluicemq(&["fsck", "--data-dir", text(&dir)]), 1)] {
+            assert!(said.contains(&format!("{file} at byte 0: {problem}")), "{file} {content:?}: {said}");
+            assert!(said.ends_with(remedy), "{file} {content:?}: {said}");
+        }
+        fs::write(dir.join("FORMAT"), &whole_format).expect("a file");
+        fs::write(dir.join("meta.redb"), &whole_tables).expect("a file");
+    }
+    // What it says is enough.
+    fs::write(dir.join("FORMAT"), format!("sluicemq 1\nnode {:032x}\n", 7)).expect("a file");
+    Broker::start(&mut serve(&dir)).log_until("Server startup complete");
+}
+
+#[test]
 fn a_directory_in_use() {
     let dir = fresh_dir();
     let mut first = Broker::start(&mut serve(&dir));

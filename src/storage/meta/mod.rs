@@ -10,7 +10,8 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::fmt::Display;
+use std::io::{self, ErrorKind};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ use crate::storage::pack::writer::PackedExtent;
 pub const META_FILE: &str = "meta.redb";
 /// What it is called until it is whole.
 const NEW_FILE: &str = "meta.redb.new";
+/// What the person can do about damage.
+const REMEDY: &str = "nothing else says what the rest is: put all of the directory back from a copy";
 /// What the database may keep of its pages in memory.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
@@ -128,7 +131,7 @@ impl Meta {
                 read_through(&*file)?;
                 open_checked(Backend::new(file))?
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 refuse_if_lost(&*disk)?;
                 create(&*disk)?
             }
@@ -183,10 +186,8 @@ impl Meta {
 /// needed any more.
 pub(super) fn refuse_if_lost(disk: &dyn Disk) -> Result<(), StoreError> {
     match disk.list(LOG_DIR) {
-        Ok(names) if !names.is_empty() => Err(damaged(
-            "it is gone, and nothing else says what the rest is: put all of the directory back from a copy",
-        )),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("list", LOG_DIR)(error)),
+        Ok(names) if !names.is_empty() => Err(damaged("it is gone")),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::io("list", LOG_DIR)(error)),
         _ => Ok(()),
     }
 }
@@ -226,6 +227,12 @@ fn open_checked(backend: Backend) -> Result<Database, StoreError> {
 fn failed(error: impl Into<redb::Error>) -> StoreError {
     let action = "read or write";
     match error.into() {
+        // It reads what is not there, or not what it wrote, and calls both a failed call.
+        redb::Error::Io(source)
+            if matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            damaged(source)
+        }
         redb::Error::Io(source) => StoreError::io(action, META_FILE)(source),
         redb::Error::PreviousIo => StoreError::io(action, META_FILE)(io::Error::other(
             "an earlier call failed, and nothing after it counts",
@@ -237,6 +244,6 @@ fn failed(error: impl Into<redb::Error>) -> StoreError {
     }
 }
 
-fn damaged(problem: impl Into<String>) -> StoreError {
-    StoreError::Corrupt { file: META_FILE.to_owned(), offset: 0, problem: problem.into() }
+fn damaged(problem: impl Display) -> StoreError {
+    StoreError::Corrupt { file: META_FILE.to_owned(), offset: 0, problem: format!("{problem}: {REMEDY}") }
 }
