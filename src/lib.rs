@@ -186,7 +186,9 @@
 //! * What several queues have is in a pack once, as in the log, from five queues or 4 KiB on; where less than all of a
 //!   block lives in them, a few times.
 //! * What is done with how much free space is decided in one place ([`broker::room`]): publishers, spare slots, spills,
-//!   merges and the reserve. A start on a disk without room removes what nobody needs, then uses up the reserve
+//!   merges and the reserve. A transaction, or a large message, for which there is no room is refused: the log has one
+//!   order, and nothing behind it would be durable. What the disk does not let go of is tried again, and keeps nobody
+//!   from anything. A start on a disk without room removes what nobody needs, then uses up the reserve
 //!   (`storage::ballast`), and checkpoints nothing before it is up; where even a short slot does not fit it is refused.
 //! * The disk is a trait object: one virtual call a batch costs nothing, and no room above is generic in it. A broker
 //!   without a data directory runs the same code on a disk in memory that forgets.

@@ -240,6 +240,8 @@ impl Broker {
         let lacks_descriptors = error.lacks_descriptors();
         if lacks_descriptors {
             self.node.shelf.close_idle();
+        } else {
+            self.node.room.measured(0, 0, true, self.node.log.pending_bytes());
         }
         if !self.node.alarms.raise(Shortage::Disk) {
             return;
@@ -261,6 +263,7 @@ impl Broker {
             self.say_disk(change, free_bytes);
         }
         let is_short = self.node.alarms.is_raised(Shortage::Disk);
+        self.node.room.measured(free_bytes, limit_bytes, is_short, self.node.log.pending_bytes());
         self.node.dead_letters.allow(room::for_dead_letters(free_bytes, limit_bytes, is_short));
     }
 

@@ -12,6 +12,8 @@
 //!                | quarters are dead         | is                          | much free or when an alarm has come or gone
 //!  spills        | written                   | while twice the reserve     | given up: the messages stay in memory
 //!                |                           | is free                     |
+//!  one hold of   | what is free, or a slot   | what is free above half the | what half a slot has room for; more
+//!  the log       |                           | limit, or a slot            | is refused, and nothing of it logged
 //!  dead letters  | go on                     | while half the limit is     | wait with the log
 //!                |                           | free, a part from look to   |
 //!                |                           | look                        |
@@ -23,6 +25,7 @@
 //! given up goes at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::broker::alarms::{Alarms, Level, Shortage};
 use crate::storage::ballast::Ballast;
@@ -33,6 +36,8 @@ use crate::storage::error::StoreError;
 const RESERVE_SLOTS: u64 = 2;
 /// And for what the tables grow by meanwhile.
 const RESERVE_TABLES_BYTES: u64 = 4 << 20;
+/// A hold of the log is not large below this, however small a slot is: as much as this may wait for the log at any time.
+const LARGE_HOLD_BYTES_MIN: u64 = 1 << 20;
 /// A disk alarm ends when this share of what is free would be enough, in tenths.
 const PLENTY_TENTHS: u64 = 9;
 /// Dead letters take one of so many parts of the room that is theirs between two looks.
@@ -48,6 +53,8 @@ pub struct Room {
     disk: Arc<dyn Disk>,
     ballast: Ballast,
     slot_bytes: u64,
+    /// So many bytes may large holds of the log have before the disk is looked at again.
+    large_holds_bytes: AtomicU64,
 }
 
 /// What there is, and what may be done with it.
@@ -64,7 +71,25 @@ impl Room {
     /// The room on a disk, for a log of such slots.
     pub fn new(disk: Arc<dyn Disk>, slot_bytes: u64) -> Self {
         let ballast = Ballast::new(Arc::clone(&disk), reserve_bytes(slot_bytes));
-        Self { disk, ballast, slot_bytes }
+        Self { disk, ballast, slot_bytes, large_holds_bytes: AtomicU64::new(u64::MAX) }
+    }
+
+    /// So much was free a moment ago, of which what waits for the log will have a part: what large holds may have from now
+    /// on.
+    pub fn measured(&self, free_bytes: u64, limit_bytes: u64, is_short: bool, pending_bytes: u64) {
+        let of_reserve = if self.ballast.is_held() { self.slot_bytes } else { 0 };
+        let bytes = for_large_holds(free_bytes, limit_bytes, is_short).max(of_reserve);
+        self.large_holds_bytes.store(bytes.saturating_sub(pending_bytes), Ordering::Relaxed);
+    }
+
+    /// Whether the log may be given so much in one hold. A batch for which there is never room keeps everything behind it
+    /// from being durable, also what would give room back: nothing of it may reach the log. What is not large always may.
+    pub fn lets_hold(&self, bytes: u64) -> bool {
+        if bytes <= LARGE_HOLD_BYTES_MIN.max(self.slot_bytes / 2) {
+            return true;
+        }
+        let less = |left: u64| if left == u64::MAX { Some(left) } else { left.checked_sub(bytes) };
+        self.large_holds_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// Looks how much is free.
@@ -151,14 +176,27 @@ fn reserve_bytes(slot_bytes: u64) -> u64 {
     RESERVE_SLOTS * slot_bytes + RESERVE_TABLES_BYTES
 }
 
+/// How many bytes the holds of the log may have, before the next look, that are too large to go on in any case. Some room
+/// is left for what stands around them in files.
+fn for_large_holds(free_bytes: u64, limit_bytes: u64, is_short: bool) -> u64 {
+    let kept_bytes = if is_short { limit_bytes / 2 } else { 0 };
+    free_bytes.saturating_sub(kept_bytes.max(RESERVE_TABLES_BYTES))
+}
+
 /// How many bytes of dead letters may go on before the next look: nobody asks them to wait, and each is written once more
 /// before it goes where it was. Some of what is above half the limit: what is left is for acknowledgements, and for what
-/// gives room back.
+/// gives room back. See [`lets_dead_letter`].
 pub fn for_dead_letters(free_bytes: u64, limit_bytes: u64, is_short: bool) -> u64 {
     match is_short {
         true => free_bytes.saturating_sub(limit_bytes / 2) / DEAD_LETTERS_SHARE,
         false => u64::MAX,
     }
+}
+
+/// Whether a dead letter of so many bytes goes on while so many are allowed: it may have more than the part that is left,
+/// and not more than that is a part of.
+pub fn lets_dead_letter(bytes: u64, allowed_bytes: u64) -> bool {
+    allowed_bytes > 0 && bytes <= allowed_bytes.saturating_mul(DEAD_LETTERS_SHARE)
 }
 
 /// How what is free compares with the limit below which publishers wait.
@@ -174,8 +212,11 @@ pub fn level(free_bytes: u64, limit_bytes: u64) -> Level {
 
 #[cfg(test)]
 mod tests {
-    use super::{Means, for_dead_letters, level, reserve_bytes};
+    use std::sync::Arc;
+
+    use super::{Means, Room, for_dead_letters, lets_dead_letter, level, reserve_bytes};
     use crate::broker::alarms::Level;
+    use crate::storage::disk::simulated::SimulatedDisk;
 
     const MEANS: Means = Means { free_bytes: 1000, slot_bytes: 100, is_short: false, has_reserve: true };
     const SHORT: Means = Means { is_short: true, ..MEANS };
@@ -222,11 +263,43 @@ mod tests {
     }
 
     #[test]
+    fn large_holds_have_what_is_free_or_a_slot_of_the_reserve_until_the_next_look() {
+        const SLOT: u64 = 8 << 20;
+        let room = Room::new(Arc::new(SimulatedDisk::new()), SLOT);
+        assert!(room.lets_hold(u64::MAX), "nobody has looked yet");
+        let (free, limit) = (100 << 20, 20 << 20);
+        room.measured(free, limit, false, 10 << 20);
+        assert!(!room.lets_hold(free - (13 << 20)));
+        assert!(room.lets_hold(80 << 20) && !room.lets_hold(7 << 20), "what one has had another cannot have");
+        room.measured(limit - 1, limit, true, 0);
+        assert!(!room.lets_hold(limit / 2) && room.lets_hold(limit / 2 - 1));
+        room.measured(0, limit, true, 0);
+        assert!(!room.lets_hold(SLOT / 2 + 1) && room.lets_hold(SLOT / 2), "what is small goes in any case");
+        room.take_reserve().unwrap();
+        room.measured(0, limit, true, 0);
+        assert!(!room.lets_hold(SLOT + 1) && room.lets_hold(SLOT) && !room.lets_hold(SLOT));
+    }
+
+    #[test]
     fn dead_letters_leave_half_of_the_limit_alone() {
         for (free, is_short, expected) in
             [(0, true, 0), (50, true, 0), (90, true, 10), (99, true, 12), (0, false, u64::MAX)]
         {
             assert_eq!(for_dead_letters(free, 100, is_short), expected, "{free}");
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_has_no_more_than_what_is_above_half_of_the_limit() {
+        for (bytes, allowed, lets) in [
+            (0, 0, false),
+            (0, 1, true),
+            (4, 1, true),
+            (5, 1, false),
+            (40, 10, true),
+            (u64::MAX, u64::MAX, true),
+        ] {
+            assert_eq!(lets_dead_letter(bytes, allowed), lets, "{bytes} of {allowed}");
         }
     }
 

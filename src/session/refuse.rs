@@ -7,6 +7,9 @@ use crate::protocol::frame::FrameError;
 use crate::protocol::methods::MethodError;
 use crate::protocol::reply::{self, ReplyCode};
 
+/// Of what the log would have to take as a whole.
+pub const NO_ROOM: &str = "the disk has not so much room now";
+
 /// What a client is told when it is told no.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {

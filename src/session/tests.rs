@@ -7,6 +7,7 @@ mod ending;
 mod large_bodies;
 mod parked;
 mod promised;
+mod room;
 mod silent;
 mod slim;
 mod transactions;

@@ -30,6 +30,7 @@ use crate::broker::node::Node;
 use crate::broker::publish::{Burst, Receipt};
 use crate::broker::queue::handle::Queue;
 use crate::broker::queue::settle::Settlements;
+use crate::broker::room;
 use crate::broker::route::{self, Routed, Targets};
 use crate::broker::vhost::Vhost;
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
@@ -52,6 +53,8 @@ const MESSAGES_AT_ONCE: u32 = 20;
 const TURN_BYTES_MAX: u64 = 4 << 20;
 /// What could not go and must not be lost is tried again after so many milliseconds.
 const RETRY_MS: u64 = 1000;
+/// So many queues that wait for room are tried after a look at the disk, those first that have waited longest.
+const TRIED_PER_LOOK: usize = 1000;
 
 /// Queues with dead letters.
 #[derive(Debug)]
@@ -72,8 +75,28 @@ impl Default for DeadLetters {
 struct State {
     queues: VecDeque<Arc<Queue>>,
     /// Messages that a queue had no place for.
-    refused: VecDeque<(Arc<Queue>, Run)>,
+    refused: VecDeque<Refused>,
+    /// Those for whose next one there was no room on the disk: others go before them until it is looked at again.
+    held_queues: VecDeque<Arc<Queue>>,
+    held_refused: VecDeque<Refused>,
     waker: Option<Waker>,
+}
+
+/// A message, and the queue that had no place for it.
+type Refused = (Arc<Queue>, Run);
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.queues.is_empty() && self.refused.is_empty()
+    }
+
+    /// Some of those that wait for room are tried again.
+    fn try_held(&mut self) {
+        let some = TRIED_PER_LOOK.min(self.held_queues.len());
+        self.queues.extend(self.held_queues.drain(..some));
+        let some = TRIED_PER_LOOK.min(self.held_refused.len());
+        self.refused.extend(self.held_refused.drain(..some));
+    }
 }
 
 impl DeadLetters {
@@ -95,18 +118,23 @@ impl DeadLetters {
         }
     }
 
-    fn take_refused(&self) -> Option<(Arc<Queue>, Run)> {
+    fn take_refused(&self) -> Option<Refused> {
         self.state.lock().refused.pop_front()
     }
 
     /// So much room is theirs until the disk is looked at again: [`u64::MAX`] where there is plenty.
     pub(super) fn allow(&self, bytes: u64) {
         self.allowed_bytes.store(bytes, Ordering::Relaxed);
+        self.state.lock().try_held();
         self.go_on();
     }
 
-    fn is_allowed(&self) -> bool {
-        self.allowed_bytes.load(Ordering::Relaxed) > 0
+    fn has_plenty(&self) -> bool {
+        self.allowed_bytes.load(Ordering::Relaxed) == u64::MAX
+    }
+
+    fn lets(&self, bytes: u64) -> bool {
+        room::lets_dead_letter(bytes, self.allowed_bytes.load(Ordering::Relaxed))
     }
 
     fn spend(&self, bytes: u64) {
@@ -125,6 +153,14 @@ impl DeadLetters {
         self.state.lock().refused.push_front((queue, run));
     }
 
+    fn hold_refused(&self, queue: Arc<Queue>, run: Run) {
+        self.state.lock().held_refused.push_back((queue, run));
+    }
+
+    fn hold(&self, queue: Arc<Queue>) {
+        self.state.lock().held_queues.push_back(queue);
+    }
+
     fn take(&self) -> Option<Arc<Queue>> {
         self.state.lock().queues.pop_front()
     }
@@ -141,7 +177,7 @@ pub struct Burials {
     settlements: Settlements,
     /// Bytes that this turn has taken.
     turn_bytes: u64,
-    /// There was no room for one on the disk: it is where it was.
+    /// There was no room on the disk for the last one: it is where it was.
     is_held: bool,
 }
 
@@ -158,21 +194,20 @@ struct Taken {
 impl Burials {
     /// Ready when [`Burials::step`] has something to do; otherwise the task will be woken. While the log takes no more
     /// from publishers it takes nothing from here either: more is durable then, or a checkpoint gives slots back
-    /// (`DeadLetters::go_on`). One for which an alarm of the disk leaves no room waits for the next look.
+    /// (`DeadLetters::go_on`). A queue for whose next one an alarm of the disk leaves no room waits for the next look.
     pub fn poll(&mut self, node: &Node, context: &mut Context<'_>) -> Poll<()> {
         let mut state = node.dead_letters.state.lock();
         state.waker = Some(context.waker().clone());
         if self.burst.is_handing_over() {
             return Poll::Ready(());
         }
-        if state.queues.is_empty() && state.refused.is_empty() {
+        if node.dead_letters.has_plenty() && state.is_empty() {
+            state.try_held();
+        }
+        if state.is_empty() {
             return Poll::Pending;
         }
         drop(state);
-        if std::mem::take(&mut self.is_held) {
-            // The next look, or the next dead letter, is the time to try again: another queue is first then.
-            return Poll::Pending;
-        }
         if node.log.is_congested() {
             node.log.wake_when_durable(Lsn::default(), context.waker());
             // It may have caught up before anybody could be woken.
@@ -222,14 +257,13 @@ impl Burials {
             let taken = Taken { reason: Reason::MaxLen, run, to, is_kept: false };
             self.publish_some(broker, &queue, &taken, now, wakes);
             if self.is_held {
-                letters.put_back_refused(queue, taken.run);
-                return;
+                letters.hold_refused(queue, taken.run);
+                continue;
             }
             broker.node.dead.count(&settings, Reason::MaxLen, taken.run.count().into());
         }
         while !wakes.is_turn_over()
             && self.turn_bytes < TURN_BYTES_MAX
-            && !self.is_held
             && let Some(queue) = letters.take()
         {
             wakes.count(1);
@@ -252,7 +286,7 @@ impl Burials {
                     }
                     queue.put_back_dying(Taken { run: rest, ..taken }, wakes);
                 }
-                letters.put_back(queue);
+                if self.is_held { letters.hold(queue) } else { letters.put_back(queue) }
             }
         }
     }
@@ -276,6 +310,7 @@ impl Burials {
         wakes: &mut Wakes,
     ) -> u32 {
         let Taken { reason, run, to, is_kept } = taken;
+        self.is_held = false;
         wakes.count(1);
         let Some(vhost) = broker.vhost(&queue.properties.vhost) else { return run.count() };
         let (name, time_s) = (&*queue.properties.name, now.unix_ms / 1000);
@@ -383,11 +418,11 @@ impl Burials {
         }
         let letters = &broker.node.dead_letters;
         let is_logged = targets.iter().any(|queue| queue.logs(marks.persistent));
-        self.is_held = is_logged && !letters.is_allowed();
+        let bytes = (content.properties.len() + content.names.as_bytes().len() + body.len()) as u64;
+        self.is_held = is_logged && !letters.lets(bytes);
         if self.is_held {
             return false;
         }
-        let bytes = (content.properties.len() + content.names.as_bytes().len() + body.len()) as u64;
         self.turn_bytes += bytes;
         let may_be_refused = is_kept || targets.iter().any(|queue| queue.rejects());
         if may_be_refused {

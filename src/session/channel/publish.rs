@@ -36,7 +36,7 @@ use crate::session::channel::trace;
 use crate::session::channel::tx::Transaction;
 use crate::session::cut::Cut;
 use crate::session::link::Link;
-use crate::session::refuse::Refusal;
+use crate::session::refuse::{NO_ROOM, Refusal};
 use crate::session::unroutable::Unroutable;
 use crate::stats::Charge;
 
@@ -238,6 +238,12 @@ impl Publisher<'_> {
         } else {
             &route.targets
         };
+        if matches!(body, Body::Pieces(_)) && self.transaction.is_none() && is_logged(targets, marks) {
+            let bytes = message_bytes(&message, &body);
+            if !link.node().room.lets_hold(bytes) {
+                return Err(Refusal::precondition(format!("message of {bytes} bytes: {NO_ROOM}")));
+            }
+        }
         if link.vhost.is_traced() {
             trace::published(link, self.channel, &view(&message, &body), Shown::of(marks), targets);
         }
@@ -301,6 +307,9 @@ fn hand_to_burst(
             let names = absent.iter().map(|name| name.len() as u64 + ABSENT_BYTES).sum::<u64>();
             let bytes = message_bytes(message, &body) + targets.len() as u64 * TARGET_BYTES + names;
             let number = transaction.count_publish(bytes, node)?;
+            if !absent.is_empty() || is_logged(targets, marks) {
+                transaction.count_logged(bytes);
+            }
             transaction.burst.returns_as(mandatory.then_some(number));
             &mut transaction.burst
         }
@@ -352,6 +361,11 @@ fn return_unroutable(
     let unroutable = Unroutable::Never { names, properties, body: body.into_pieces(), charge };
     transaction.returns.insert(number, unroutable);
     Ok(())
+}
+
+/// Whether the log must know of a message for these queues.
+fn is_logged(targets: &Targets, marks: Marks) -> bool {
+    targets.iter().any(|queue| queue.logs(marks.persistent))
 }
 
 fn message_bytes(message: &Content<'_>, body: &Body<'_>) -> u64 {

@@ -11,7 +11,7 @@ use crate::session::channel::Channel;
 use crate::session::channel::unacked::Delivered;
 use crate::session::chore::{Chore, Verdict};
 use crate::session::link::Link;
-use crate::session::refuse::Refusal;
+use crate::session::refuse::{NO_ROOM, Refusal};
 use crate::session::unroutable::Returns;
 use crate::stats::Charge;
 
@@ -26,6 +26,8 @@ pub(super) struct Transaction {
     published: u64,
     /// What its messages take in memory and in the log.
     bytes: u64,
+    /// And those of them of which the log must know.
+    logged_bytes: u64,
     pub(super) returns: Returns,
     settled: VecDeque<(Delivered, Verdict)>,
     /// How many messages that is.
@@ -51,6 +53,11 @@ impl Transaction {
             return Err(Refusal::precondition("open transactions take too much memory"));
         }
         Ok(self.published)
+    }
+
+    /// So many bytes of what was published go to the log.
+    pub(super) fn count_logged(&mut self, bytes: u64) {
+        self.logged_bytes += bytes;
     }
 
     /// Whether there is a place for so many more messages, published or settled. Settling them is what gives memory back:
@@ -112,8 +119,10 @@ impl Channel {
 
     /// Publishes first, then acknowledgements, all in one hold of the log. The answer waits until it is durable.
     pub(super) fn on_tx_commit(&mut self, link: &mut Link) -> Result<(), Refusal> {
-        if self.transaction.is_none() {
-            return Err(not_transactional());
+        let Some(transaction) = &self.transaction else { return Err(not_transactional()) };
+        let bytes = transaction.logged_bytes;
+        if !link.node().room.lets_hold(bytes) {
+            return Err(Refusal::precondition(format!("transaction of {bytes} bytes: {NO_ROOM}")));
         }
         link.chores.push_back(Chore::Commit { channel: self.number });
         Ok(())
@@ -143,6 +152,7 @@ impl Channel {
             // Once: a channel that ends comes here in each turn.
             link.wakes.count(transaction.steps());
             transaction.published = 0;
+            transaction.logged_bytes = 0;
             transaction.burst = Burst::default();
             transaction.returns = Returns::default();
         }
