@@ -15,6 +15,8 @@ use sluicemq::protocol::table::Table;
 use crate::client::{Client, Incoming};
 use crate::node::Node;
 
+/// Batches of the log begin at a multiple of it.
+const PAGE_BYTES: u64 = 4096;
 const NOBODY: u32 = 65534;
 pub(crate) const SMALL: [(&str, &str); 3] = [
     ("SLUICEMQ_STORAGE_SLOT_BYTES", "1MiB"),
@@ -83,6 +85,13 @@ fn text(output: &Output) -> (i32, String, String) {
     (output.status.code().unwrap(), said(&output.stdout), said(&output.stderr))
 }
 
+/// Where the last page of a file begins that has something in it.
+fn last_page(path: &Path) -> u64 {
+    let bytes = fs::read(path).unwrap();
+    let mut pages = bytes.chunks(PAGE_BYTES as usize);
+    pages.rposition(|page| page.iter().any(|byte| *byte != 0)).unwrap() as u64 * PAGE_BYTES
+}
+
 fn signal(node: &Node, name: &str) {
     assert!(Command::new("kill").args([name, &node.id().to_string()]).status().unwrap().success());
 }
@@ -98,7 +107,6 @@ fn fsck_says_by_queue_what_is_damaged_and_repairs_it() {
     let mut client = Client::connect(node.address).unwrap();
     declare(&mut client, "orders").unwrap();
     select_confirms(&mut client).unwrap();
-    // Batch by batch: the first one is users and virtual hosts, the second the declaration.
     publish(&mut client, "orders", 0..4).unwrap();
     // Two processes on one directory.
     let (code, said, told) = text(&fsck(&data, true));
@@ -109,13 +117,16 @@ fn fsck_says_by_queue_what_is_damaged_and_repairs_it() {
     let (code, said, _) = text(&fsck(&data, false));
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("everything is whole") && said.contains("orders         4"), "{said}");
-    let slot = fs::OpenOptions::new().write(true).open(data.join("log/slot-00.log")).unwrap();
-    slot.write_all_at(b"rot", 5 * 4096 + 100).unwrap();
+    let slot = data.join("log/slot-00.log");
+    // Each of the last batches is one message; how many there are before them is a matter of time.
+    let damaged = last_page(&slot) - PAGE_BYTES;
+    fs::OpenOptions::new().write(true).open(slot).unwrap().write_all_at(b"rot", damaged + 100).unwrap();
     let started = binary().args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(&data).output().unwrap();
     let (code, _, told) = text(&started);
     assert_eq!(code, 1, "{told}");
     assert!(
-        told.contains("log/slot-00.log at byte 20480") && told.contains("sluicemq fsck --repair"),
+        told.contains(&format!("log/slot-00.log at byte {damaged}"))
+            && told.contains("sluicemq fsck --repair"),
         "{told}"
     );
     for _ in 0..2 {
@@ -125,7 +136,7 @@ fn fsck_says_by_queue_what_is_damaged_and_repairs_it() {
     }
     let (code, said, told) = text(&fsck(&data, true));
     assert_eq!(code, 0, "{said}{told}");
-    assert!(said.contains("corrupt/log-slot-00.log-at-20480.bin"), "{said}");
+    assert!(said.contains(&format!("corrupt/log-slot-00.log-at-{damaged}.bin")), "{said}");
     assert_eq!(text(&fsck(&data, true)).0, 0);
     let node = Node::start(&data, &SMALL).unwrap();
     let bodies = drain(&mut Client::connect(node.address).unwrap(), "orders").unwrap();
