@@ -77,7 +77,7 @@ impl Queue {
     }
 
     /// Whether somebody waits for messages that must be read back first.
-    fn wants_reading(&self, state: &State, now_ms: u64) -> bool {
+    pub(in crate::broker) fn wants_reading(&self, state: &State, now_ms: u64) -> bool {
         let is_head_wanted = matches!(state.classic.head(), Head::Away(_)) && state.wants_head(now_ms);
         is_head_wanted || state.classic.has_unseen()
     }

@@ -96,6 +96,8 @@ pub(in crate::broker) struct State {
     pub(super) called: BTreeSet<ConnectionId>,
     /// The head is being read back, or will be.
     pub(in crate::broker) is_reading: bool,
+    /// The last read was for dead letters.
+    pub(in crate::broker) letters_were_read: bool,
     /// Publishers that wait for its consumers.
     pub(super) crowd: Crowd,
     /// Somebody has been asked to go on delivering.

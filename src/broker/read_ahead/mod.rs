@@ -373,6 +373,23 @@ mod tests {
     }
 
     #[test]
+    fn dead_letters_that_come_again_and_again_and_what_is_to_be_looked_through_take_turns() {
+        let disk = WatchedDisk::default();
+        let queue = queue_with_letters(&disk, pack(&disk, 1, 1..10), &[1]);
+        queue.lock().classic.look_through();
+        let mut reads = 0;
+        while queue.lock().classic.has_unseen() {
+            queue.read_ahead(&mut Wakes::default()).unwrap();
+            reads += 1;
+            assert!(reads <= 2, "it is the turn of the others");
+            let mut state = queue.lock();
+            while matches!(state.classic.take_dying(1), Some((_, Piece::Here(_)))) {}
+            let next = state.classic.take_out(Seq(1 + reads)).unwrap();
+            state.classic.doom(Reason::Expired, next);
+        }
+    }
+
+    #[test]
     fn dead_letters_whose_pack_is_gone_for_good_are_set_aside_and_others_go_on() {
         let disk = WatchedDisk::default();
         let extents = [pack(&disk, 1, 1..4), pack(&disk, 2, 4..7)].into_iter().flatten().collect();

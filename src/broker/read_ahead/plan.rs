@@ -161,9 +161,13 @@ fn usual_bytes(away: &Away) -> u64 {
 }
 
 impl Queue {
-    /// What to read; `None` when nothing is away that is to be read.
-    pub(super) fn plan_read(&self, state: &State, now_ms: u64) -> Option<Plan> {
-        if let Some(plan) = self.plan_letters(state) {
+    /// What to read; `None` when nothing is away that is to be read. Dead letters and others take turns: where they come
+    /// again and again what a start found would not be looked through, and would be late.
+    pub(super) fn plan_read(&self, state: &mut State, now_ms: u64) -> Option<Plan> {
+        let is_others_turn =
+            std::mem::take(&mut state.letters_were_read) && self.wants_reading(state, now_ms);
+        if !is_others_turn && let Some(plan) = self.plan_letters(state) {
+            state.letters_were_read = true;
             return Some(plan);
         }
         let (part, away) = state.classic.away_first(state.wants_head(now_ms))?;
