@@ -23,9 +23,10 @@
 //! 5. [`broker`]: virtual hosts, exchanges, the locks around queues, outboxes, credit; and what administrators say.
 //! 6. [`session`]: one AMQP connection as a state machine, bytes in and bytes out.
 //! 7. [`transfer`]: messages that the broker moves itself, by two sessions each.
-//! 8. [`net`]: sockets and tasks. [`mgmt`]: the management API and metrics, over HTTP. [mod@bench]: a load tool for any
+//! 8. [`tls`]: certificates, and the handshakes of whoever comes by them.
+//! 9. [`net`]: sockets and tasks. [`mgmt`]: the management API and metrics, over HTTP. [mod@bench]: a load tool for any
 //!    AMQP broker.
-//! 9. [`cli`]: what a person types: to start the broker, and (`ctl`) to one that runs.
+//! 10. [`cli`]: what a person types: to start the broker, and (`ctl`) to one that runs.
 //!
 //! Beside them: `tests/amqp` asks frame by frame (this broker or another), `tests/sim` plays the whole broker in one
 //! thread against a model, `tests/adversary` tries to stop or starve others and counts steps, `conformance` drives stock
@@ -80,8 +81,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Only `net`, `mgmt`, `bench`, `cli` and `main` name tokio; below `net` only `storage/disk/real.rs` touches a file, and
-//!    only `clock` reads a clock. (Backoff and heartbeats are told the time.)
+//! 1. Only `tls`, `net`, `mgmt`, `bench`, `cli` and `main` name tokio; below `net` only `storage/disk/real.rs` and
+//!    `tls/files.rs` touch a file, and only `clock` reads a clock. (Backoff and heartbeats are told the time.)
 //! 2. A queue's state machine never calls a broker, a log or another queue: it answers, and its owner acts.
 //! 3. Locks: who changes parameters, then one virtual host's definitions, then one queue, then one leaf (an outbox, an
 //!    exchange's history or the log).
@@ -146,7 +147,8 @@
 //! RabbitMQ's.
 //!
 //! **A setting.** A limit is a line of the table in [`config::limits`], which makes the reader, the variable, and what
-//! `sluicemq config` prints. Anything else is a field of [`config`], with its variable and its comment.
+//! `sluicemq config` prints. Anything else is a field of [`config`], with its variable and its comment. One that can change
+//! while the broker runs is read anew by `cli/reload.rs`, which checks all before it changes any.
 //!
 //! # Where this departs from what one may expect: design
 //!
@@ -199,6 +201,8 @@
 //! * Who moves messages for an operator is a client like any, for its rights, credit and alarms; but what it gives back
 //!   nobody has had: place, flag and count are as they were ([`session::Session::move_only`]). So a queue can be looked
 //!   through without a second way to its messages. Whoever sets a shovel is kept with its parameter, and not shown.
+//! * A connection is generic in its stream: a plain one reads and writes its socket with nothing between, and a session
+//!   does not know which it is. TLS handshakes are signed beside the runtime's workers, by half of the machine at most.
 //! * The load tool is one process for both sides unless told otherwise, and a task for each connection.
 //! * Identity: `product` and `version` in the server properties say RabbitMQ 3.13, because client libraries decide
 //!   by them how to behave; `platform` and `information` say who is there. Both are configuration.
@@ -247,4 +251,5 @@ pub mod routing;
 pub mod session;
 pub mod stats;
 pub mod storage;
+pub mod tls;
 pub mod transfer;

@@ -15,5 +15,7 @@ pub mod users;
 pub use crate::auth::backoff::Backoff;
 pub use crate::auth::password::PasswordHash;
 pub use crate::auth::permissions::{Access, Permissions};
-pub use crate::auth::sasl::{AuthError, Credentials, Mechanism, SaslError, authenticate, parse_response};
+pub use crate::auth::sasl::{
+    AuthError, Credentials, Mechanism, Offer, Proof, SaslError, authenticate, parse_response,
+};
 pub use crate::auth::users::{Profile, User, Users};

@@ -1,10 +1,9 @@
-//! From what a client sends to the user it is: the PLAIN and AMQPLAIN mechanisms, and the check.
+//! From what a client sends to the user it is: the mechanisms PLAIN, AMQPLAIN, EXTERNAL and ANONYMOUS, and the check.
 //!
 //! Knows nothing of connections: whoever calls decides when to answer a refusal, and how.
-// RFC 4616, and AMQP 0-9-1 §4.2.1 (start-ok's response)
+// RFC 4616, RFC 4422 appendix A, RFC 4505, and AMQP 0-9-1 §4.2.1 (start-ok's response)
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -22,20 +21,23 @@ pub enum Mechanism {
     Plain,
     /// User and password in a field table.
     AmqPlain,
+    /// Who the client's certificate says it is.
+    External,
+    /// Whom the configuration takes it for.
+    Anonymous,
 }
 
 impl Mechanism {
     /// Every mechanism, in the order they are offered.
-    pub const ALL: [Self; 2] = [Self::Plain, Self::AmqPlain];
-
-    /// What `connection.start` offers.
-    pub const OFFERED: &str = "PLAIN AMQPLAIN";
+    pub const ALL: [Self; 4] = [Self::Plain, Self::AmqPlain, Self::External, Self::Anonymous];
 
     /// The registered name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
             Self::AmqPlain => "AMQPLAIN",
+            Self::External => "EXTERNAL",
+            Self::Anonymous => "ANONYMOUS",
         }
     }
 }
@@ -46,12 +48,38 @@ impl fmt::Display for Mechanism {
     }
 }
 
-impl FromStr for Mechanism {
-    type Err = SaslError;
+/// What a client may log in by beside a password.
+#[derive(Clone, Debug, Default)]
+pub struct Offer {
+    /// Who it is by its certificate, if it has shown one that is good.
+    pub external: Option<String>,
+    /// Who is anybody that says nothing.
+    pub anonymous: Option<String>,
+}
 
-    fn from_str(name: &str) -> Result<Self, SaslError> {
-        let known = Self::ALL.into_iter().find(|mechanism| mechanism.name() == name);
-        known.ok_or_else(|| SaslError::UnknownMechanism { name: name.to_owned() })
+impl Offer {
+    /// What `connection.start` offers.
+    pub fn mechanisms(&self) -> String {
+        let offered = Mechanism::ALL.into_iter().filter(|mechanism| self.has(*mechanism));
+        offered.map(Mechanism::name).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The mechanism of this name, if it was offered.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn find(&self, name: &str) -> Result<Mechanism, SaslError> {
+        let known = Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == name);
+        let offered = known.filter(|mechanism| self.has(*mechanism));
+        offered.ok_or_else(|| SaslError::UnknownMechanism { name: name.to_owned() })
+    }
+
+    fn has(&self, mechanism: Mechanism) -> bool {
+        match mechanism {
+            Mechanism::Plain | Mechanism::AmqPlain => true,
+            Mechanism::External => self.external.is_some(),
+            Mechanism::Anonymous => self.anonymous.is_some(),
+        }
     }
 }
 
@@ -81,8 +109,29 @@ pub enum SaslError {
 pub struct Credentials {
     /// The user's name.
     pub user: String,
-    /// The password given.
-    pub password: Secret,
+    /// Why that should be believed.
+    pub proof: Proof,
+}
+
+/// Why it should be believed who somebody is.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// The password given, to be checked.
+    Password(Secret),
+    /// Nothing is left to check: a certificate says so, or the configuration.
+    Given,
+}
+
+impl Credentials {
+    /// A user and the password given.
+    pub fn by_password(user: impl Into<String>, password: Secret) -> Self {
+        Self { user: user.into(), proof: Proof::Password(password) }
+    }
+
+    fn given(user: Option<&String>) -> Result<Self, SaslError> {
+        let user = user.cloned().ok_or(SaslError::Malformed)?;
+        Ok(Self { user, proof: Proof::Given })
+    }
 }
 
 /// Why a login is refused: for the log alone. The client learns no more than that it was.
@@ -108,14 +157,21 @@ pub enum AuthError {
     },
 }
 
-/// Reads the response of a mechanism.
+/// Reads the response of a mechanism that was offered. Whose mechanism says who they are is not asked what they say
+/// themselves, as in RabbitMQ.
 ///
 /// # Errors
 /// What the response lacks to be one.
-pub fn parse_response(mechanism: Mechanism, response: &[u8]) -> Result<Credentials, SaslError> {
+pub fn parse_response(
+    offer: &Offer,
+    mechanism: Mechanism,
+    response: &[u8],
+) -> Result<Credentials, SaslError> {
     match mechanism {
         Mechanism::Plain => parse_plain(response),
         Mechanism::AmqPlain => parse_amqplain(response),
+        Mechanism::External => Credentials::given(offer.external.as_ref()),
+        Mechanism::Anonymous => Credentials::given(offer.anonymous.as_ref()),
     }
 }
 
@@ -130,9 +186,14 @@ pub fn authenticate(
 ) -> Result<Arc<User>, AuthError> {
     let user = users.get(&credentials.user);
     let profile = user.as_ref().map(|user| user.profile());
-    let dummy = PasswordHash::dummy();
-    let hash = profile.as_ref().and_then(|profile| profile.password.as_ref()).unwrap_or(&dummy);
-    let verified = hash.verify(credentials.password.expose());
+    let verified = match &credentials.proof {
+        Proof::Password(password) => {
+            let dummy = PasswordHash::dummy();
+            let hash = profile.as_ref().and_then(|profile| profile.password.as_ref()).unwrap_or(&dummy);
+            hash.verify(password.expose())
+        }
+        Proof::Given => true,
+    };
     let name = || credentials.user.clone();
     let (Some(user), Some(profile)) = (user, profile) else {
         return Err(AuthError::UnknownUser { user: name() });
@@ -167,20 +228,22 @@ fn parse_amqplain(response: &[u8]) -> Result<Credentials, SaslError> {
 
 /// A name that is not UTF-8 is nobody's; carried as text it still needs that somebody's password.
 fn credentials(user: &[u8], password: &[u8]) -> Credentials {
-    Credentials { user: String::from_utf8_lossy(user).into_owned(), password: Secret::new(password) }
+    Credentials::by_password(String::from_utf8_lossy(user), Secret::new(password))
 }
 
 #[cfg(test)]
 mod tests {
     use crate::auth::password::PasswordHash;
-    use crate::auth::sasl::{AuthError, Credentials, Mechanism, SaslError, authenticate, parse_response};
+    use crate::auth::sasl::{
+        AuthError, Credentials, Mechanism, Offer, Proof, SaslError, authenticate, parse_response,
+    };
     use crate::auth::users::{Profile, User, Users};
     use crate::config::Secret;
     use crate::protocol::field::Field;
     use crate::protocol::table::TableBuf;
 
     fn plain(response: &[u8]) -> Result<(String, Vec<u8>), SaslError> {
-        opened(parse_response(Mechanism::Plain, response))
+        opened(parse_response(&Offer::default(), Mechanism::Plain, response))
     }
 
     fn amqplain(entries: &[(&str, Field<'_>)]) -> Result<(String, Vec<u8>), SaslError> {
@@ -188,11 +251,14 @@ mod tests {
         for (key, field) in entries {
             table.insert(key, *field);
         }
-        opened(parse_response(Mechanism::AmqPlain, &table.into_bytes()))
+        opened(parse_response(&Offer::default(), Mechanism::AmqPlain, &table.into_bytes()))
     }
 
     fn opened(parsed: Result<Credentials, SaslError>) -> Result<(String, Vec<u8>), SaslError> {
-        parsed.map(|found| (found.user, found.password.expose().to_vec()))
+        parsed.map(|found| match found.proof {
+            Proof::Password(password) => (found.user, password.expose().to_vec()),
+            Proof::Given => panic!("no password is asked for"),
+        })
     }
 
     fn guest(password: Option<PasswordHash>) -> Users {
@@ -202,16 +268,33 @@ mod tests {
     }
 
     fn login(users: &Users, user: &str, password: &str, loopback: bool) -> Result<String, AuthError> {
-        let credentials = Credentials { user: user.to_owned(), password: Secret::new(password) };
+        let credentials = Credentials::by_password(user, Secret::new(password));
         authenticate(users, &credentials, loopback).map(|user| user.name.clone())
     }
 
     #[test]
     fn mechanisms_by_name() {
-        assert_eq!("PLAIN".parse(), Ok(Mechanism::Plain));
-        assert_eq!(Mechanism::ALL.map(Mechanism::name).join(" "), Mechanism::OFFERED);
-        let unknown = "X".parse::<Mechanism>().unwrap_err();
-        assert_eq!(unknown.to_string(), "unknown authentication mechanism 'X'");
+        let usual = Offer::default();
+        assert_eq!(usual.mechanisms(), "PLAIN AMQPLAIN");
+        assert_eq!(usual.find("PLAIN"), Ok(Mechanism::Plain));
+        for unknown in ["X", "EXTERNAL", "ANONYMOUS", "plain", ""] {
+            let told = usual.find(unknown).unwrap_err().to_string();
+            assert_eq!(told, format!("unknown authentication mechanism '{unknown}'"));
+        }
+    }
+
+    #[test]
+    fn who_needs_no_password_is_who_was_offered() {
+        let offer = Offer { external: Some("orders".to_owned()), anonymous: Some("guest".to_owned()) };
+        assert_eq!(offer.mechanisms(), "PLAIN AMQPLAIN EXTERNAL ANONYMOUS");
+        let users = guest(None);
+        let login = |mechanism, loopback| {
+            let credentials = parse_response(&offer, offer.find(mechanism).unwrap(), b"\0root\0").unwrap();
+            authenticate(&users, &credentials, loopback).map(|user| user.name.clone())
+        };
+        assert_eq!(login("ANONYMOUS", true), Ok("guest".to_owned()));
+        assert_eq!(login("ANONYMOUS", false), Err(AuthError::LoopbackOnly { user: "guest".to_owned() }));
+        assert_eq!(login("EXTERNAL", true), Err(AuthError::UnknownUser { user: "orders".to_owned() }));
     }
 
     #[test]
@@ -233,7 +316,10 @@ mod tests {
         assert_eq!(amqplain(&[login, password]), Ok(("guest".to_owned(), b"secret".to_vec())));
         assert_eq!(amqplain(&[login]), Err(SaslError::MissingField));
         assert_eq!(amqplain(&[login, ("PASSWORD", Field::I32(1))]), Err(SaslError::FieldType));
-        assert_eq!(opened(parse_response(Mechanism::AmqPlain, b"\x05LOG")), Err(SaslError::Malformed));
+        assert_eq!(
+            opened(parse_response(&Offer::default(), Mechanism::AmqPlain, b"\x05LOG")),
+            Err(SaslError::Malformed)
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::auth::permissions::Permissions;
-use crate::auth::sasl::{self, AuthError, Credentials};
+use crate::auth::sasl::{self, AuthError, Credentials, Proof};
 use crate::auth::users::{Profile, User};
 use crate::broker::Broker;
 
@@ -47,8 +47,10 @@ impl Broker {
         }
         let is_loopback = from.to_canonical().is_loopback();
         let authenticated = sasl::authenticate(&self.users, credentials, is_loopback);
-        let is_weak =
-            |user: &User| user.profile().password.as_ref().is_some_and(|hash| !self.takes_hash(hash));
+        let is_by_password = matches!(credentials.proof, Proof::Password(_));
+        let is_weak = |user: &User| {
+            is_by_password && user.profile().password.as_ref().is_some_and(|hash| !self.takes_hash(hash))
+        };
         let reason = match authenticated {
             Ok(user) if !is_weak(&user) => {
                 self.backoff.lock().on_success(name, from);

@@ -28,6 +28,7 @@ pub struct Presence {
     /// Writes.
     pub writes: Counter,
     ends: OnceLock<Ends>,
+    encryption: OnceLock<Box<Encryption>>,
     opened: OnceLock<Opened>,
     condition: AtomicU8,
     channels: Mutex<BTreeMap<u16, Arc<ChannelTally>>>,
@@ -43,6 +44,34 @@ pub struct Ends {
     pub peer: SocketAddr,
     /// Where it reached us.
     pub local: SocketAddr,
+}
+
+/// What a TLS handshake came to, in RabbitMQ's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encryption {
+    /// The version.
+    pub protocol: &'static str,
+    /// How the keys were agreed on.
+    pub key_exchange: &'static str,
+    /// What encrypts.
+    pub cipher: &'static str,
+    /// What notices changes.
+    pub hash: &'static str,
+    /// The certificate that the client has shown, and which is good.
+    pub certificate: Option<PeerCertificate>,
+}
+
+/// A client's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Whose it is.
+    pub subject: String,
+    /// Who says so.
+    pub issuer: String,
+    /// From when on, and until when.
+    pub validity: String,
+    /// Who logs in by it, if it names anybody.
+    pub login: Option<String>,
 }
 
 /// What a client said of itself, and what was agreed when it was let in.
@@ -152,6 +181,16 @@ impl Presence {
     /// Both ends of its socket, where there is one.
     pub fn ends(&self) -> Option<Ends> {
         self.ends.get().copied()
+    }
+
+    /// It came by TLS.
+    pub fn came_encrypted(&self, encryption: Encryption) {
+        let _ = self.encryption.set(Box::new(encryption));
+    }
+
+    /// What was agreed on, if it came by TLS.
+    pub fn encryption(&self) -> Option<&Encryption> {
+        self.encryption.get().map(Box::as_ref)
     }
 
     /// It was let in.

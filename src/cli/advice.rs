@@ -16,7 +16,9 @@ pub(super) fn sentence(error: &ServeError) -> String {
     let advice = match error {
         ServeError::Listen { error, .. } => of_listening(error, "--listen"),
         ServeError::Open { dir, error } => return of_directory(dir, error),
-        ServeError::Thread(_) | ServeError::Seed(_) | ServeError::Store { .. } => return error.to_string(),
+        ServeError::Tls(_) | ServeError::Thread(_) | ServeError::Seed(_) | ServeError::Store { .. } => {
+            return error.to_string();
+        }
     };
     format!("{error}: {advice}")
 }

@@ -51,13 +51,23 @@ pub(super) fn load(settings: &Settings) -> Result<Loaded, String> {
     config.validate().map_err(|error| error.to_string())?;
     warnings.extend(config.storage.warning());
     for listener in config.listeners.iter().filter(|listener| !listener.is_loopback()) {
-        warnings.push(format!("listening on {listener} without TLS: passwords travel as clear text"));
+        let advice = "set tls.certificate, tls.key and tls.listeners, and listen here on 127.0.0.1 only";
+        warnings
+            .push(format!("listening on {listener} without TLS: passwords travel as clear text: {advice}"));
     }
     if let Service::At(endpoint) = &config.mgmt
         && !endpoint.is_loopback()
     {
         warnings
             .push(format!("the management API on {endpoint} is without TLS: passwords travel as clear text"));
+    }
+    let keys = config.tls.names.iter().map(|named| &named.key);
+    for key in keys.chain(&config.tls.key).chain(&config.tls.mgmt_key) {
+        let mode = std::fs::metadata(key).map_or(0, |found| found.permissions().mode());
+        if mode & READABLE_BY_OTHERS != 0 {
+            let key = key.display();
+            warnings.push(format!("{key} is a key and others can read it: chmod 600 {key}"));
+        }
     }
     Ok(Loaded { config, warnings })
 }

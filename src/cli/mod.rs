@@ -12,6 +12,7 @@ mod fsck;
 mod load;
 mod logging;
 mod rabbitmq;
+mod reload;
 mod serve;
 mod supervisor;
 

@@ -13,11 +13,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::definitions::Definitions;
+use crate::cli::reload::Reload;
 use crate::cli::{Failure, advice, logging, supervisor};
 use crate::config::{Config, Endpoint, LocalSocket, Service};
-use crate::mgmt;
 use crate::mgmt::control::{Ask, Control};
 use crate::mgmt::local::{Door, Local};
+use crate::mgmt::{self, Listening};
 use crate::net::{self, ServeError};
 
 /// Turns of tasks before a worker that is busy asks which sockets are ready. A turn of ours may be long: with the
@@ -35,13 +36,15 @@ pub(super) fn run(config: Config, definitions: Definitions) -> Result<(), Failur
         let signals = Signals::new().context("cannot listen for signals")?;
         let stop = CancellationToken::new();
         let stopping = stop.clone();
+        let reload = Arc::new(Reload::default());
+        tokio::spawn(reload_when_asked(Arc::clone(&reload)).context("cannot listen for signals")?);
         tokio::spawn(async move {
             signals.first().await;
             supervisor::stopping();
             stopping.cancel();
         });
         tokio::spawn(supervisor::keep_telling());
-        serve(config, definitions, stop).await
+        serve(config, definitions, reload, stop).await
     });
     // What still runs then has had its time: do not wait for it.
     runtime.shutdown_background();
@@ -49,10 +52,17 @@ pub(super) fn run(config: Config, definitions: Definitions) -> Result<(), Failur
 }
 
 /// The process's life: the broker runs, and may be stopped and started by who comes by the socket.
-async fn serve(config: Config, definitions: Definitions, stop: CancellationToken) -> Result<(), Failure> {
+async fn serve(
+    config: Config,
+    definitions: Definitions,
+    reload: Arc<Reload>,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let (asks, mut asked) = unbounded_channel();
     let node_name = config.identity.node_name().into();
-    let control = Control { asks, can_rest: true, node_name, log_level: logging::set_level };
+    let lent = Arc::clone(&reload);
+    let lent = Arc::new(move || lent.run());
+    let control = Control { asks, can_rest: true, node_name, log_level: logging::set_level, reload: lent };
     let (server, mgmt) = bind(&Arc::new(config.clone()), &definitions)?;
     let (socket_stop, mut door, mut socket) = (CancellationToken::new(), None, None);
     if let Some(local) = bind_socket(&config, &control)? {
@@ -63,6 +73,7 @@ async fn serve(config: Config, definitions: Definitions, stop: CancellationToken
     let mut bound = Some((server, mgmt));
     let ended = loop {
         let Some((server, mgmt)) = bound.take() else { break Ok(()) };
+        reload.certificates_of(server.tls());
         mgmt.lend(Control { can_rest: door.is_some(), ..control.clone() });
         door.iter().for_each(|door| door.open(&mgmt));
         server.announce_up();
@@ -154,10 +165,16 @@ async fn rest(
 fn same_places(server: &net::Server, mgmt: &mgmt::server::Server) -> Config {
     let mut config = Config::clone(&server.broker().config);
     config.listeners = same_endpoints(config.listeners, server.addresses());
+    if config.tls.is_on() {
+        config.tls.listeners = same_endpoints(config.tls.listeners, server.tls_addresses());
+    }
     let listening = mgmt.listening();
-    for (service, addresses) in
-        [(&mut config.mgmt, &listening.mgmt), (&mut config.prometheus, &listening.prometheus)]
-    {
+    for (service, addresses) in [
+        (&mut config.mgmt, &listening.mgmt),
+        (&mut config.prometheus, &listening.prometheus),
+        (&mut config.tls.mgmt, &listening.mgmt_tls),
+        (&mut config.tls.prometheus, &listening.prometheus_tls),
+    ] {
         if let Service::At(endpoint) = &mut *service {
             let same = same_endpoints(vec![endpoint.clone()], addresses.clone());
             same.into_iter().take(1).for_each(|same| *endpoint = same);
@@ -182,7 +199,9 @@ fn bind(
 ) -> Result<(net::Server, mgmt::server::Server), Failure> {
     let server = net::Server::bind(Arc::clone(config)).map_err(|error| refused(&error))?;
     server.announce();
-    let mgmt = mgmt::server::Server::bind(config, server.transfers(), server.addresses());
+    let amqp =
+        Listening { amqp: server.addresses(), amqp_tls: server.tls_addresses(), ..Listening::default() };
+    let mgmt = mgmt::server::Server::bind(config, server.transfers(), amqp, server.tls().cloned());
     let mgmt = mgmt.map_err(|error| anyhow::Error::msg(advice::of_service(&error)))?;
     mgmt.announce();
     definitions.add(&mgmt)?;
@@ -227,6 +246,18 @@ fn refuse_huge_pages() {
 
 #[cfg(not(target_os = "linux"))]
 fn refuse_huge_pages() {}
+
+/// Reloads at each SIGHUP, for ever. From here on it no longer kills the process.
+fn reload_when_asked(reload: Arc<Reload>) -> io::Result<impl Future<Output = ()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            let reload = Arc::clone(&reload);
+            // The log has said what came of it.
+            let _ = tokio::task::spawn_blocking(move || reload.run()).await;
+        }
+    })
+}
 
 /// The signals that ask to stop.
 struct Signals {

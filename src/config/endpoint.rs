@@ -71,7 +71,7 @@ impl FromStr for Endpoint {
 }
 
 /// Digits and dots alone are an address with a mistake in it.
-fn is_name(host: &str) -> bool {
+pub(super) fn is_name(host: &str) -> bool {
     let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     host.len() <= NAME_BYTES_MAX
         && host.bytes().all(is_of_name)

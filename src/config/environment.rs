@@ -5,12 +5,13 @@
 //! (`SLUICEMQ_PORT=tcp://...`) are nobody's mistake, but the caller is told. Knows nothing of where the variables come
 //! from.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::config::nearest::nearest;
-use crate::config::{Config, ConfigError, Origin, UserConfig, limits, storage};
+use crate::config::{Config, ConfigError, Identity, Origin, limits, storage, tls};
 
 /// What the names of all variables start with.
 pub const PREFIX: &str = "SLUICEMQ_";
@@ -21,8 +22,8 @@ pub const CONFIG_FILE: &str = "SLUICEMQ_CONFIG";
 /// What the names of those start with, behind [`PREFIX`], that are the command line's of a running broker.
 const OF_CTL: &str = "CTL_";
 
-/// The keys that are neither of the limits nor of the storage, as variables have them.
-const KEYS: [&str; 15] = [
+/// The keys that are of none of the tables below, as variables have them.
+const KEYS: [&str; 16] = [
     "LISTEN",
     "MGMT",
     "PROMETHEUS",
@@ -31,6 +32,7 @@ const KEYS: [&str; 15] = [
     "VHOSTS",
     "LOOPBACK_USERS",
     "DEFINITIONS",
+    "ANONYMOUS_LOGIN_USER",
     "USERS",
     "MEMORY_WATERMARK",
     "IDENTITY_PRODUCT",
@@ -97,34 +99,44 @@ impl Config {
                 self.definitions = Some(PathBuf::from(text));
                 Ok(())
             }
+            "ANONYMOUS_LOGIN_USER" => {
+                self.anonymous_login_user = Some(text.to_owned());
+                Ok(())
+            }
             "MD5_PASSWORDS" => text
                 .parse()
                 .map(|is_set| self.md5_passwords = is_set)
                 .map_err(|_| format!("expected true or false, found {text:?}")),
-            "USERS" => parse_users(text).map(|users| self.users = users),
+            "USERS" => {
+                let form = "[{ name = \"…\", password = \"…\", vhosts = [\"/\"] }]";
+                parse_tables("users", text, form).map(|users| self.users = users)
+            }
             "MEMORY_WATERMARK" => text.parse().map(|watermark| self.memory.watermark = watermark),
-            "IDENTITY_PRODUCT" => {
-                text.clone_into(&mut self.identity.product);
-                Ok(())
-            }
-            "IDENTITY_VERSION" => {
-                text.clone_into(&mut self.identity.version);
-                Ok(())
-            }
-            "IDENTITY_CLUSTER_NAME" => {
-                text.clone_into(&mut self.identity.cluster_name);
-                Ok(())
-            }
-            "IDENTITY_NODE" => {
-                self.identity.node = Some(text.to_owned());
-                Ok(())
-            }
             "LOG_LEVEL" => text.parse().map(|level| self.log.level = level),
             "LOG_FORMAT" => text.parse().map(|format| self.log.format = format),
+            _ if key.starts_with("IDENTITY_") => {
+                return self.identity.set(key.strip_prefix("IDENTITY_")?, text).map(Ok);
+            }
+            _ if key.starts_with("TLS_") => return self.tls.set(key.strip_prefix("TLS_")?, text),
             _ if key.starts_with("STORAGE_") => return self.storage.set(key.strip_prefix("STORAGE_")?, text),
             _ => return self.limits.set(&key.strip_prefix("LIMITS_")?.to_lowercase(), text),
         };
         Some(done)
+    }
+}
+
+impl Identity {
+    /// Sets one key from text, which may be any; `None` when there is no such key.
+    fn set(&mut self, key: &str, text: &str) -> Option<()> {
+        let text = text.to_owned();
+        match key {
+            "PRODUCT" => self.product = text,
+            "VERSION" => self.version = text,
+            "CLUSTER_NAME" => self.cluster_name = text,
+            "NODE" => self.node = Some(text),
+            _ => return None,
+        }
+        Some(())
     }
 }
 
@@ -143,36 +155,36 @@ fn is_of_service(key: &str, text: &str) -> bool {
 fn unknown(key: &str) -> String {
     let of_limits = limits::names().iter().map(|name| format!("LIMITS_{}", name.to_uppercase()));
     let of_storage = storage::KEYS.iter().map(|name| format!("STORAGE_{name}"));
-    let names = KEYS.iter().map(|&name| name.to_owned()).chain(of_limits).chain(of_storage);
+    let of_tls = tls::KEYS.iter().map(|name| format!("TLS_{name}"));
+    let names = KEYS.iter().map(|&name| name.to_owned()).chain(of_limits).chain(of_storage).chain(of_tls);
     match nearest(key, names) {
         Some(known) => format!("there is no such setting: the nearest is {PREFIX}{known}"),
         None => "there is no such setting: `sluicemq config` prints all there are".to_owned(),
     }
 }
 
-fn items(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-fn parse_users(text: &str) -> Result<Vec<UserConfig>, String> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Users {
-        users: Vec<UserConfig>,
-    }
-    let text = format!("users = {text}");
-    let users: Users = toml::from_str(&text).map_err(|error| {
+/// Reads what the file would have for a key that is an array of tables, and whose form is this.
+pub(super) fn parse_tables<T: DeserializeOwned>(key: &str, text: &str, form: &str) -> Result<Vec<T>, String> {
+    let text = format!("{key} = {text}");
+    let mut tables: BTreeMap<String, Vec<T>> = toml::from_str(&text).map_err(|error| {
         // A variable has no lines.
         let error = ConfigError { origin: Origin::Whole, ..ConfigError::of_toml(&text, &error) };
-        format!("{error}; the form is [{{ name = \"…\", password = \"…\", vhosts = [\"/\"] }}]")
+        format!("{error}; the form is {form}")
     })?;
-    Ok(users.users)
+    match (tables.remove(key), tables.is_empty()) {
+        (Some(own), true) => Ok(own),
+        _ => Err(format!("expected {form}")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{KEYS, is_of_service, unknown};
-    use crate::config::{Config, storage};
+    use crate::config::{Config, storage, tls};
 
     #[test]
     fn what_kubernetes_tells_of_services_is_no_setting() {
@@ -195,7 +207,8 @@ mod tests {
     #[test]
     fn what_is_proposed_exists() {
         let of_storage = storage::KEYS.iter().map(|name| format!("STORAGE_{name}"));
-        for key in KEYS.iter().map(|&key| key.to_owned()).chain(of_storage) {
+        let of_tls = tls::KEYS.iter().map(|name| format!("TLS_{name}"));
+        for key in KEYS.iter().map(|&key| key.to_owned()).chain(of_storage).chain(of_tls) {
             assert!(Config::default().set(&key, "").is_some(), "{key}");
         }
         assert!(unknown("STORAGE_SLOT_SIZE").contains("SLUICEMQ_STORAGE_SLOT_BYTES"));

@@ -168,6 +168,8 @@ limits! {
     handshake_timeout_ms: u64 = 10_000, Milliseconds, 100..=600_000;
     /// Time from connecting to the eight bytes of the protocol header, in milliseconds.
     header_timeout_ms: u64 = 5_000, Milliseconds, 100..=600_000;
+    /// Time from connecting to the end of the TLS handshake, where there is one, in milliseconds.
+    tls_handshake_timeout_ms: u64 = 5_000, Milliseconds, 100..=600_000;
     /// Largest message body, in bytes.
     message_bytes_max: u64 = 134_217_728, Bytes, 1..=536_870_912;
     /// Most connections at a time; 0 takes what the limit on file descriptors allows.

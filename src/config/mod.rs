@@ -23,6 +23,7 @@ pub use crate::config::secret::Secret;
 pub use crate::config::service::{MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service};
 pub use crate::config::socket::LocalSocket;
 pub use crate::config::storage::{Durability, Storage};
+pub use crate::config::tls::{LoginFrom, SanType, Tls, TlsVersion, Verify};
 pub use crate::config::unit::{Watermark, size};
 
 pub mod endpoint;
@@ -36,6 +37,7 @@ mod secret;
 pub mod service;
 pub mod socket;
 pub mod storage;
+pub mod tls;
 pub mod unit;
 
 #[cfg(test)]
@@ -63,8 +65,12 @@ pub struct Config {
     pub loopback_users: Vec<String>,
     /// A file of definitions, as RabbitMQ exports them, or a directory of such files: they are added at each start.
     pub definitions: Option<PathBuf>,
+    /// Who logs in without saying who they are (ANONYMOUS); nobody may when it is not set.
+    pub anonymous_login_user: Option<String>,
     /// Whether passwords that are kept as MD5 hashes are taken.
     pub md5_passwords: bool,
+    /// What is served over TLS.
+    pub tls: Tls,
     /// Every bound of the broker.
     pub limits: Limits,
     /// How much memory may fill.
@@ -224,7 +230,9 @@ impl Default for Config {
             }],
             loopback_users: vec!["guest".to_owned()],
             definitions: None,
+            anonymous_login_user: None,
             md5_passwords: false,
+            tls: Tls::default(),
             limits: Limits::default(),
             memory: Memory::default(),
             storage: Storage::default(),
@@ -289,12 +297,16 @@ impl Config {
             }
         }
         self.storage.validate()?;
+        self.tls.validate(&self.listeners)?;
         if let Some(node) = &self.identity.node {
             check_name(node).map_err(|why| ConfigError::of_key("identity.node", why))?;
             if node.split_once('@').is_none_or(|(name, host)| name.is_empty() || host.is_empty()) {
                 let message = format!("expected a name such as \"rabbit@host\", found {node:?}");
                 return Err(ConfigError::of_key("identity.node", message));
             }
+        }
+        if let Some(name) = &self.anonymous_login_user {
+            check_name(name).map_err(|why| ConfigError::of_key("anonymous_login_user", why))?;
         }
         if self.vhosts.is_empty() {
             return Err(ConfigError::of_key("vhosts", "expected at least one vhost"));

@@ -1,9 +1,11 @@
 //! A configuration as a commented file, to read and to start one's own from. Passwords are left out.
 
 use std::fmt::{self, Display, Formatter, Write};
+use std::path::PathBuf;
 
 use toml::Value;
 
+use crate::config::tls::{TLS_MGMT_DEFAULT, TLS_PROMETHEUS_DEFAULT};
 use crate::config::unit::Unit;
 use crate::config::{Config, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service, UserConfig};
 
@@ -43,6 +45,9 @@ impl Display for Commented<'_> {
         let definitions = config.definitions.as_ref().map(|path| path.display().to_string());
         optional(f, about, "definitions", definitions, "\"/etc/sluicemq/definitions.json\"")?;
         let about =
+            "User that clients are who log in by ANONYMOUS, without a password; nobody may without it.";
+        optional(f, about, "anonymous_login_user", config.anonymous_login_user.clone(), "\"guest\"")?;
+        let about =
             "Whether users log in whose passwords are kept as MD5 hashes, as RabbitMQ did before 3.6.";
         entry(f, about, "md5_passwords", &config.md5_passwords.to_string())?;
         self.limits(f)?;
@@ -78,6 +83,7 @@ impl Commented<'_> {
             "Above this publishers wait: a size, or a share of the machine's or cgroup's memory less 128MiB.";
         entry(f, about, "watermark", &quote(&config.memory.watermark))?;
         self.storage(f)?;
+        self.tls(f)?;
         f.write_str("[identity]\n\n")?;
         let about = "The product clients are told; some libraries behave otherwise unless it is RabbitMQ.";
         entry(f, about, "product", &quote(&config.identity.product))?;
@@ -116,6 +122,63 @@ impl Commented<'_> {
             Some(bytes) => entry(f, about, "disk_free_limit", &Unit::Bytes.show(bytes)),
             None => writeln!(f, "# {about}\n# disk_free_limit = \"1GiB\"\n"),
         }
+    }
+}
+
+impl Commented<'_> {
+    fn tls(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let tls = &self.0.tls;
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        f.write_str("[tls]\n\n")?;
+        let about = "Certificate, and those that lead to a known authority behind it (PEM). With it and its key TLS is served.";
+        optional(f, about, "certificate", file(&tls.certificate), "\"/etc/sluicemq/server.pem\"")?;
+        let about = "Its key (PEM: PKCS#8, PKCS#1 or SEC1).";
+        optional(f, about, "key", file(&tls.key), "\"/etc/sluicemq/server.key\"")?;
+        let about = "Addresses and ports to serve AMQP on.";
+        match tls.is_on() {
+            true => entry(f, about, "listeners", &list(&tls.listeners))?,
+            false => writeln!(f, "# {about}\n# listeners = {}\n", list(&tls.listeners))?,
+        }
+        let about = "Address and port of the management API, or \"none\".";
+        service(f, about, "mgmt", &tls.mgmt, TLS_MGMT_DEFAULT)?;
+        let about = "Address and port of the metrics, which need no password, or \"none\".";
+        service(f, about, "prometheus", &tls.prometheus, TLS_PROMETHEUS_DEFAULT)?;
+        let about = "Certificate of the management API and the metrics, where it is another, and its key.";
+        optional(f, about, "mgmt_certificate", file(&tls.mgmt_certificate), "\"/etc/sluicemq/mgmt.pem\"")?;
+        optional(f, about, "mgmt_key", file(&tls.mgmt_key), "\"/etc/sluicemq/mgmt.key\"")?;
+        entry(
+            f,
+            "The oldest version of TLS that is spoken: 1.2 or 1.3.",
+            "version_min",
+            &quote(&tls.version_min),
+        )?;
+        self.tls_of_clients(f)?;
+        if tls.names.is_empty() {
+            f.write_str("# Other certificates, for clients that ask for these names.\n# [[tls.names]]\n\n")?;
+        }
+        for named in &tls.names {
+            writeln!(f, "[[tls.names]]\nname = {}", quote(&named.name))?;
+            let (certificate, key) = (named.certificate.display(), named.key.display());
+            writeln!(f, "certificate = {}\nkey = {}\n", quote(&certificate), quote(&key))?;
+        }
+        Ok(())
+    }
+
+    fn tls_of_clients(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let tls = &self.0.tls;
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let about = "What is asked of clients that speak AMQP: none, optional (a certificate, if it has one, must be \
+                     good) or required.";
+        entry(f, about, "verify", &quote(&tls.verify))?;
+        let about = "Authorities that clients' certificates come from (PEM).";
+        optional(f, about, "client_ca", file(&tls.client_ca), "\"/etc/sluicemq/clients.pem\"")?;
+        let about = "Lists of certificates of clients that are revoked (PEM). An authority without a list revokes none.";
+        optional(f, about, "crl", file(&tls.crl), "\"/etc/sluicemq/revoked.pem\"")?;
+        let about = "Where in a certificate the user's name is who logs in by EXTERNAL: distinguished_name, common_name or \
+                     subject_alternative_name.";
+        entry(f, about, "login_from", &quote(&tls.login_from))?;
+        let about = "Which of the subject's alternative names that is: dns, email or uri.";
+        entry(f, about, "login_san_type", &quote(&tls.login_san_type))
     }
 }
 

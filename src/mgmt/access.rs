@@ -52,7 +52,7 @@ pub(crate) fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     let decoded = STANDARD.decode(rest.trim()).ok()?;
     let text = String::from_utf8(decoded).ok()?;
     let (user, password) = text.split_once(':')?;
-    Some(Credentials { user: user.to_owned(), password: Secret::new(password) })
+    Some(Credentials::by_password(user, Secret::new(password)))
 }
 
 /// The user of a request, if the route is for them. Takes as long as a password's hash does.

@@ -19,6 +19,9 @@ pub enum Ask {
     StartApp,
 }
 
+/// What reads settings' files anew.
+pub type Reload = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// What the process lends. One that lends nothing does nothing of it.
 #[derive(Clone)]
 pub struct Control {
@@ -30,6 +33,8 @@ pub struct Control {
     pub node_name: Arc<str>,
     /// Changes the least important level that is logged.
     pub log_level: fn(LogLevel),
+    /// Reads anew what can be while the broker runs; the error is a sentence, and then all is as it was.
+    pub reload: Reload,
 }
 
 impl Debug for Control {

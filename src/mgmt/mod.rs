@@ -35,6 +35,7 @@ use crate::broker::Broker;
 use crate::mgmt::control::Control;
 use crate::mgmt::rates::Rates;
 use crate::mgmt::views::metrics::Told;
+use crate::tls::Store;
 use crate::transfer::board::Board;
 
 /// Connections at a time, of each listener; others wait in the kernel.
@@ -51,6 +52,8 @@ pub(crate) struct Mgmt {
     /// The sums that metrics have told.
     told: Told,
     listening: Listening,
+    /// The certificates that clients are shown, where there are any.
+    tls: Option<Arc<Store>>,
     description: OnceLock<Vec<u8>>,
     control: OnceLock<Control>,
 }
@@ -64,18 +67,31 @@ pub struct Listening {
     pub mgmt: Vec<SocketAddr>,
     /// Metrics.
     pub prometheus: Vec<SocketAddr>,
+    /// AMQP over TLS.
+    pub amqp_tls: Vec<SocketAddr>,
+    /// This API over TLS.
+    pub mgmt_tls: Vec<SocketAddr>,
+    /// Metrics over TLS.
+    pub prometheus_tls: Vec<SocketAddr>,
 }
 
 impl Listening {
     /// Each with RabbitMQ's name for its protocol.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
-        let named = [("amqp", &self.amqp), ("http", &self.mgmt), ("http/prometheus", &self.prometheus)];
+        let named = [
+            ("amqp", &self.amqp),
+            ("amqp/ssl", &self.amqp_tls),
+            ("http", &self.mgmt),
+            ("https", &self.mgmt_tls),
+            ("http/prometheus", &self.prometheus),
+            ("https/prometheus", &self.prometheus_tls),
+        ];
         named.into_iter().flat_map(|(name, addresses)| addresses.iter().map(move |address| (name, *address)))
     }
 }
 
 impl Mgmt {
-    fn new(transfers: Arc<Board>, listening: Listening) -> Self {
+    fn new(transfers: Arc<Board>, listening: Listening, tls: Option<Arc<Store>>) -> Self {
         Self {
             rates: Rates::default(),
             told: Told::default(),
@@ -83,6 +99,7 @@ impl Mgmt {
             node: transfers.broker().node_name.clone(),
             transfers,
             listening,
+            tls,
             description: OnceLock::new(),
             control: OnceLock::new(),
         }

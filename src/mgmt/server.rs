@@ -5,7 +5,7 @@
 //! ```
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::auth::users::User;
 use crate::clock::Now;
+use crate::config::tls::{TLS_MGMT_DEFAULT, TLS_PROMETHEUS_DEFAULT};
 use crate::config::{Config, Endpoint, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service};
 use crate::message::place::Lsn;
 use crate::mgmt::access::{check_still, check_user, check_vhost, credentials};
@@ -42,6 +43,8 @@ use crate::mgmt::rates::{self, SAMPLE_INTERVAL};
 use crate::mgmt::routes::{METRICS, ROUTES, Route, Verb};
 use crate::mgmt::views::definitions;
 use crate::mgmt::{CONNECTIONS_MAX, Listening, Mgmt};
+use crate::tls::Store;
+use crate::tls::handshake::{self, Speaks};
 use crate::transfer::board::Board;
 
 /// A request's line and headers are no larger, in bytes, and no more.
@@ -49,6 +52,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 100;
 /// The head of a request must have come in this time, counted from when the one before was answered.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Before it, where there is TLS, the handshake in this.
+const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 /// And its body in this.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client that takes nothing of its answer for so long is gone.
@@ -68,7 +73,7 @@ pub struct ListenError {
     pub endpoint: Endpoint,
     /// What was to be served there.
     pub what: &'static str,
-    /// The flag that names another place.
+    /// The flag, or the setting, that names another place.
     pub flag: &'static str,
     /// The system's own words.
     pub error: io::Error,
@@ -80,23 +85,44 @@ pub struct Server {
     mgmt: Arc<Mgmt>,
     api: Vec<TcpListener>,
     metrics: Vec<TcpListener>,
+    /// The same over TLS.
+    api_tls: Vec<TcpListener>,
+    metrics_tls: Vec<TcpListener>,
 }
 
 impl Server {
-    /// Opens what the configuration says, for a broker that listens on `amqp` for AMQP, and what moves messages in it. A
-    /// usual place that is taken is left alone, and a line says so.
+    /// Opens what the configuration says, for a broker that listens for AMQP where it says, what moves messages in it, and
+    /// the certificates that it shows. A usual place that is taken is left alone, and a line says so.
     ///
     /// # Errors
     /// A place that was asked for and cannot be had.
-    pub fn bind(config: &Config, transfers: &Arc<Board>, amqp: Vec<SocketAddr>) -> Result<Self, ListenError> {
+    pub fn bind(
+        config: &Config,
+        transfers: &Arc<Board>,
+        amqp: Listening,
+        tls: Option<Arc<Store>>,
+    ) -> Result<Self, ListenError> {
         let api = bind(&config.mgmt, MGMT_DEFAULT, "the management API", "--mgmt")?;
         let metrics = bind(&config.prometheus, PROMETHEUS_DEFAULT, "metrics", "--prometheus")?;
+        let of_tls = |service, usual, what, setting| match tls {
+            Some(_) => bind(service, usual, what, setting),
+            None => Ok(Vec::new()),
+        };
+        let (of_api, of_metrics) = (&config.tls.mgmt, &config.tls.prometheus);
+        let api_tls = of_tls(of_api, TLS_MGMT_DEFAULT, "the management API over TLS", "tls.mgmt")?;
+        let metrics_tls = of_tls(of_metrics, TLS_PROMETHEUS_DEFAULT, "metrics over TLS", "tls.prometheus")?;
         let addresses = |listeners: &[TcpListener]| {
             listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect::<Vec<_>>()
         };
-        let listening = Listening { amqp, mgmt: addresses(&api), prometheus: addresses(&metrics) };
-        let mgmt = Arc::new(Mgmt::new(Arc::clone(transfers), listening));
-        Ok(Self { mgmt, api, metrics })
+        let listening = Listening {
+            mgmt: addresses(&api),
+            prometheus: addresses(&metrics),
+            mgmt_tls: addresses(&api_tls),
+            prometheus_tls: addresses(&metrics_tls),
+            ..amqp
+        };
+        let mgmt = Arc::new(Mgmt::new(Arc::clone(transfers), listening, tls));
+        Ok(Self { mgmt, api, metrics, api_tls, metrics_tls })
     }
 
     /// What this process listens on.
@@ -140,6 +166,12 @@ impl Server {
         for prometheus in &self.listening().prometheus {
             tracing::info!(%prometheus, "listening for metrics");
         }
+        for mgmt_tls in &self.listening().mgmt_tls {
+            tracing::info!(%mgmt_tls, "listening for the management API over TLS");
+        }
+        for prometheus_tls in &self.listening().prometheus_tls {
+            tracing::info!(%prometheus_tls, "listening for metrics over TLS");
+        }
     }
 
     /// Serves until `stop`, then lets requests that are at work end.
@@ -149,10 +181,17 @@ impl Server {
         let api = router(&self.mgmt, &places, ROUTES);
         // Who needs no password takes no places from who does.
         let metrics = router(&self.mgmt, &Places::new(), METRICS);
-        for (listeners, router) in [(self.api, api), (self.metrics, metrics)] {
-            let router = router.layer(CompressionLayer::new());
+        let tls = &self.mgmt.tls;
+        for (listeners, tls, router) in [
+            (self.api, &None, &api),
+            (self.metrics, &None, &metrics),
+            (self.api_tls, tls, &api),
+            (self.metrics_tls, tls, &metrics),
+        ] {
+            let router = router.clone().layer(CompressionLayer::new());
             for listener in listeners {
-                tasks.spawn(accept(listener, router.clone(), connections.clone(), stop.clone()));
+                let (connections, stop) = (connections.clone(), stop.clone());
+                tasks.spawn(accept(listener, tls.clone(), router.clone(), connections, stop));
             }
         }
         tasks.spawn(sample(self.mgmt));
@@ -197,17 +236,32 @@ fn listen(endpoint: &Endpoint) -> io::Result<TcpListener> {
     TcpListener::from_std(bound)
 }
 
-async fn accept(listener: TcpListener, router: Router, connections: TaskTracker, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<Arc<Store>>,
+    router: Router,
+    connections: TaskTracker,
+    stop: CancellationToken,
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
         let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(EXHAUSTED_PAUSE).await;
             continue;
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
         connections.spawn(async move {
             give_up_on_silence(&stream);
-            serve(stream, Peer::Network(peer.ip()), router, stop).await;
+            let peer = Peer::Network(peer.ip());
+            match tls {
+                None => serve(stream, peer, router, stop).await,
+                // As of all else that a stranger does wrong nobody else is told.
+                Some(tls) => {
+                    if let Ok(stream) = handshake::accept(&tls, stream, Speaks::Http, TLS_TIMEOUT).await {
+                        serve(stream, peer, router, stop).await;
+                    }
+                }
+            }
             drop(permit);
         });
     }

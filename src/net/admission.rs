@@ -18,13 +18,15 @@ const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// Fewer addresses are not swept.
 const SWEPT_MIN: usize = 1024;
 /// What a connection that has not logged in may hold, in bytes.
-const UNAUTHENTICATED_BYTES: usize = 8 * 1024;
+const STRANGER_BYTES: usize = 8 * 1024;
+/// The same during a TLS handshake: a message of one may be as long, and is collected.
+const SHAKING_BYTES: usize = 64 * 1024;
 
 /// Counts connections against their limits.
 #[derive(Debug)]
 pub struct Admission {
     connections_max: usize,
-    unauthenticated_max: usize,
+    unauthenticated_bytes_max: usize,
     per_address_max: usize,
     per_address_rate_max: u32,
     state: Mutex<State>,
@@ -33,7 +35,7 @@ pub struct Admission {
 #[derive(Debug, Default)]
 struct State {
     connections: usize,
-    unauthenticated: usize,
+    unauthenticated_bytes: usize,
     addresses: HashMap<IpAddr, Address>,
     /// With so many addresses those are looked for that nobody uses any more.
     swept_at: usize,
@@ -68,7 +70,8 @@ impl Address {
 pub struct Permit {
     admission: Arc<Admission>,
     address: IpAddr,
-    unauthenticated: bool,
+    /// What it may hold as a stranger; 0 when it has logged in.
+    stranger_bytes: usize,
 }
 
 impl Admission {
@@ -87,18 +90,21 @@ impl Admission {
         }
         Self {
             connections_max: configured.min(by_descriptors),
-            unauthenticated_max: limits.unauthenticated_bytes_max / UNAUTHENTICATED_BYTES,
+            unauthenticated_bytes_max: limits.unauthenticated_bytes_max,
             per_address_max: limits.per_address_connections_max,
             per_address_rate_max: limits.per_address_accepts_per_second_max,
             state: Mutex::default(),
         }
     }
 
-    /// Lets a connection in, if there is a place for it.
-    pub fn admit(self: &Arc<Self>, ip: IpAddr, now: Instant) -> Option<Permit> {
+    /// Lets a connection in, if there is a place for it; one that begins with a TLS handshake takes more of one.
+    pub fn admit(self: &Arc<Self>, ip: IpAddr, is_tls: bool, now: Instant) -> Option<Permit> {
+        let stranger_bytes = if is_tls { SHAKING_BYTES } else { STRANGER_BYTES };
         let address = network_of(ip);
         let mut state = self.state.lock();
-        if state.connections >= self.connections_max || state.unauthenticated >= self.unauthenticated_max {
+        let unauthenticated_bytes = state.unauthenticated_bytes + stranger_bytes;
+        if state.connections >= self.connections_max || unauthenticated_bytes > self.unauthenticated_bytes_max
+        {
             return None;
         }
         if self.limits_addresses() && !ip.is_loopback() {
@@ -121,8 +127,8 @@ impl Admission {
             known.accepted += 1;
         }
         state.connections += 1;
-        state.unauthenticated += 1;
-        Some(Permit { admission: Arc::clone(self), address, unauthenticated: true })
+        state.unauthenticated_bytes = unauthenticated_bytes;
+        Some(Permit { admission: Arc::clone(self), address, stranger_bytes })
     }
 
     fn limits_addresses(&self) -> bool {
@@ -131,10 +137,22 @@ impl Admission {
 }
 
 impl Permit {
+    /// The TLS handshake is over.
+    pub fn shaken(&mut self) {
+        self.hold(STRANGER_BYTES);
+    }
+
     /// The client has logged in.
     pub fn authenticated(&mut self) {
-        if std::mem::take(&mut self.unauthenticated) {
-            self.admission.state.lock().unauthenticated -= 1;
+        self.hold(0);
+    }
+
+    /// From now on it holds no more than this, if it did.
+    fn hold(&mut self, bytes: usize) {
+        let given_back = self.stranger_bytes.saturating_sub(bytes);
+        if given_back > 0 {
+            self.stranger_bytes = bytes;
+            self.admission.state.lock().unauthenticated_bytes -= given_back;
         }
     }
 }
@@ -172,7 +190,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::{Admission, connections_by_descriptors};
+    use super::{Admission, SHAKING_BYTES, STRANGER_BYTES, connections_by_descriptors};
     use crate::config::Limits;
 
     fn admission(change: impl FnOnce(&mut Limits)) -> Arc<Admission> {
@@ -194,22 +212,22 @@ mod tests {
     fn a_place_is_given_back() {
         let admission = admission(|limits| limits.connections_max = 2);
         let (ip, now) = ("10.0.0.1".parse().unwrap(), Instant::now());
-        let first = admission.admit(ip, now).unwrap();
-        let _second = admission.admit(ip, now).unwrap();
-        assert!(admission.admit(ip, now).is_none());
+        let first = admission.admit(ip, false, now).unwrap();
+        let _second = admission.admit(ip, false, now).unwrap();
+        assert!(admission.admit(ip, false, now).is_none());
         drop(first);
-        assert!(admission.admit(ip, now).is_some());
+        assert!(admission.admit(ip, false, now).is_some());
     }
 
     #[test]
     fn one_network_has_its_share_and_loopback_any() {
         let admission = admission(|limits| limits.per_address_connections_max = 1);
         let now = Instant::now();
-        let _one = admission.admit("2001:db8::1".parse().unwrap(), now).unwrap();
-        assert!(admission.admit("2001:db8::2".parse().unwrap(), now).is_none(), "the same /64");
-        assert!(admission.admit("2001:db8:0:1::1".parse().unwrap(), now).is_some());
-        let _loopback = admission.admit("127.0.0.1".parse().unwrap(), now).unwrap();
-        assert!(admission.admit("127.0.0.1".parse().unwrap(), now).is_some());
+        let _one = admission.admit("2001:db8::1".parse().unwrap(), false, now).unwrap();
+        assert!(admission.admit("2001:db8::2".parse().unwrap(), false, now).is_none(), "the same /64");
+        assert!(admission.admit("2001:db8:0:1::1".parse().unwrap(), false, now).is_some());
+        let _loopback = admission.admit("127.0.0.1".parse().unwrap(), false, now).unwrap();
+        assert!(admission.admit("127.0.0.1".parse().unwrap(), false, now).is_some());
     }
 
     #[test]
@@ -220,7 +238,7 @@ mod tests {
             let now = start + Duration::from_secs(2 * second);
             for host in 0..2000_u32 {
                 let ip = std::net::Ipv4Addr::from_bits(0x0a00_0000 + second as u32 * 10_000 + host).into();
-                drop(admission.admit(ip, now).unwrap());
+                drop(admission.admit(ip, false, now).unwrap());
             }
             assert!(admission.state.lock().addresses.len() <= 4000);
         }
@@ -230,8 +248,25 @@ mod tests {
     fn the_rate_is_counted_by_the_second() {
         let admission = admission(|limits| limits.per_address_accepts_per_second_max = 2);
         let (ip, start) = ("10.0.0.1".parse().unwrap(), Instant::now());
-        drop((admission.admit(ip, start), admission.admit(ip, start)));
-        assert!(admission.admit(ip, start).is_none());
-        assert!(admission.admit(ip, start + Duration::from_secs(1)).is_some());
+        drop((admission.admit(ip, false, start), admission.admit(ip, false, start)));
+        assert!(admission.admit(ip, false, start).is_none());
+        assert!(admission.admit(ip, false, start + Duration::from_secs(1)).is_some());
+    }
+
+    #[test]
+    fn a_handshake_takes_what_its_messages_may() {
+        let admission = admission(|limits| limits.unauthenticated_bytes_max = 2 * SHAKING_BYTES);
+        let (ip, now) = ("10.0.0.1".parse().unwrap(), Instant::now());
+        let mut first = admission.admit(ip, true, now).unwrap();
+        let _second = admission.admit(ip, true, now).unwrap();
+        assert!(admission.admit(ip, false, now).is_none());
+        first.shaken();
+        assert!(admission.admit(ip, true, now).is_none());
+        let strangers: Vec<_> = std::iter::from_fn(|| admission.admit(ip, false, now)).collect();
+        assert_eq!(strangers.len(), SHAKING_BYTES / STRANGER_BYTES - 1);
+        first.authenticated();
+        assert!(admission.admit(ip, false, now).is_some());
+        drop((first, strangers));
+        assert!(admission.admit(ip, true, now).is_some());
     }
 }

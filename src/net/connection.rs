@@ -15,18 +15,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::Instrument;
 
 use crate::auth::sasl::Credentials;
 use crate::broker::Broker;
-use crate::broker::presence::Ends;
+use crate::broker::presence::{Encryption, Ends};
 use crate::clock::Now;
 use crate::net::admission::Permit;
+use crate::net::stream::Stream;
 use crate::session::Session;
 
 /// What is read at once from a client that is not in or must wait, from any other, and from one that floods us.
@@ -62,13 +60,14 @@ thread_local! {
     static SPARE: Cell<BytesMut> = Cell::default();
 }
 
-/// Serves one accepted socket until either side ends it.
-pub async fn serve(
-    stream: TcpStream,
+/// Serves one accepted socket until either side ends it; what a TLS handshake came to, where there was one.
+pub(super) async fn serve(
+    stream: impl Stream,
     peer: SocketAddr,
     broker: Arc<Broker>,
     permit: Permit,
     stop: CancellationToken,
+    encryption: Option<Encryption>,
 ) {
     // Of an error's level, so that no line about it is without it.
     let span = tracing::error_span!("connection", %peer);
@@ -90,9 +89,11 @@ pub async fn serve(
             stop: Box::pin(stop.cancelled_owned()),
             is_stopping: false,
         };
-        if let Ok(local) = connection.stream.local_addr() {
-            connection.session.presence().came(Ends { peer, local });
+        let presence = connection.session.presence();
+        if let Ok(local) = connection.stream.socket().local_addr() {
+            presence.came(Ends { peer, local });
         }
+        encryption.into_iter().for_each(|encryption| presence.came_encrypted(encryption));
         if let Err(error) = connection.run().await {
             connection.session.on_lost(&error);
         }
@@ -102,12 +103,12 @@ pub async fn serve(
     .await;
 }
 
-struct Connection {
+struct Connection<S> {
     session: Session,
     /// When the present event came: the clocks are read once for all that follows from it.
     now: Now,
     broker: Arc<Broker>,
-    stream: TcpStream,
+    stream: S,
     peer: SocketAddr,
     permit: Permit,
     input: BytesMut,
@@ -135,7 +136,7 @@ enum Event {
     Stop,
 }
 
-impl Connection {
+impl<S: Stream> Connection<S> {
     async fn run(&mut self) -> io::Result<()> {
         loop {
             self.write()?;
@@ -178,19 +179,16 @@ impl Connection {
 
     /// Writes what the socket takes, until the turn is over.
     fn write(&mut self) -> io::Result<()> {
+        if self.stream.has_rest() && self.session.output().is_empty() {
+            return self.stream.write_rest().or_else(none_if_full);
+        }
         while self.turn_bytes < TURN_BYTES && !self.session.output().is_empty() {
             let output = self.session.output();
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let filled = output.fill(&mut slices);
-            let written = match slices.get(..filled).unwrap_or_default() {
-                // Most answers are one piece, which costs the kernel less.
-                [one] => self.stream.try_write(one),
-                many => self.stream.try_write_vectored(many),
-            };
-            let written = match written {
+            let written = match self.stream.try_write(slices.get(..filled).unwrap_or_default()) {
                 Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => return none_if_full(error),
             };
             self.turn_bytes += CALL_BYTES + written / WRITTEN_PER_READ;
             output.advance(written);
@@ -211,7 +209,7 @@ impl Connection {
             self.is_stopping = true;
             return Poll::Ready(Ok(Event::Stop));
         }
-        let has_output = !self.session.output().is_empty();
+        let has_output = !self.session.output().is_empty() || self.stream.has_rest();
         if self.session.poll_work(context).is_ready() {
             return Poll::Ready(Ok(Event::Work));
         }
@@ -221,7 +219,7 @@ impl Connection {
         {
             return Poll::Ready(read.map(|count| if count == 0 { Event::End } else { Event::Input }));
         }
-        if has_output && let Poll::Ready(writable) = self.stream.poll_write_ready(context) {
+        if has_output && let Poll::Ready(writable) = self.stream.socket().poll_write_ready(context) {
             return Poll::Ready(writable.map(|()| Event::Writable));
         }
         let timeout = self.poll_timer(context).map(|()| Ok(Event::Timeout));
@@ -245,7 +243,7 @@ impl Connection {
 
     /// Room is made when there is something to read, and not before.
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        ready!(self.stream.poll_read_ready(context))?;
+        ready!(self.stream.poll_readable(context))?;
         // Of a client that publishes during an alarm what is read will only lie here.
         let is_brief = !self.session.is_running() || self.session.is_blocked();
         let chunk = match (!is_brief, self.is_flood) {
@@ -260,7 +258,7 @@ impl Connection {
             self.input.reserve(chunk);
         }
         let room = self.input.capacity() - self.input.len();
-        let count = ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input))?;
+        let count = ready!(self.stream.poll_read(context, &mut self.input))?;
         self.turn_bytes += CALL_BYTES + count;
         let presence = self.session.presence();
         presence.received_bytes.bump(count as u64);
@@ -326,14 +324,14 @@ impl Connection {
             return self.session.on_end(self.now);
         }
         // Where the kernel does not tell, nothing grows: silence is judged as if nothing lay there.
-        let unread_bytes = rustix::io::ioctl_fionread(&self.stream).unwrap_or_default();
+        let unread_bytes = rustix::io::ioctl_fionread(self.stream.socket()).unwrap_or_default();
         self.session.on_unread(unread_bytes, self.now);
         self.session.on_timeout(self.now);
     }
 
     /// Whether the client has shut its side or is lost, behind what it has sent and is not read.
     fn is_gone(&self) -> bool {
-        let mut socket = [PollFd::new(&self.stream, SHUT)];
+        let mut socket = [PollFd::new(self.stream.socket(), SHUT)];
         let looked = rustix::event::poll(&mut socket, Some(&Timespec::default()));
         looked.is_ok_and(|found| found > 0)
     }
@@ -369,15 +367,24 @@ impl Connection {
     /// Shuts our side and waits a moment for the client's, so that the last frame is not lost to a reset. What is not
     /// read by then is the kernel's to deal with.
     async fn linger(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await?;
         let drained = async {
+            self.stream.shut().await?;
+            let socket = self.stream.socket();
             loop {
                 self.input.clear();
-                if self.stream.read_buf(&mut self.input).await? == 0 {
-                    return Ok(());
+                socket.readable().await?;
+                match socket.try_read_buf(&mut self.input) {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => {}
+                    Err(error) => none_if_full(error)?,
                 }
             }
         };
         tokio::time::timeout(LINGER, drained).await.unwrap_or(Ok(()))
     }
+}
+
+/// Nothing, where the socket was not ready: it will say when it is.
+fn none_if_full(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) }
 }

@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 use crate::broker::Broker;
 use crate::config::Endpoint;
 use crate::net::admission::Admission;
-use crate::net::connection;
+use crate::net::{connection, secured};
+use crate::tls::Store;
 
 /// Connections the kernel holds for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -63,9 +64,10 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts for ever; each connection becomes a task of `connections`.
-pub async fn accept(
+/// Accepts for ever; each connection becomes a task of `connections`. Clients of a listener with a store come by TLS.
+pub(super) async fn accept(
     listener: TcpListener,
+    tls: Option<Arc<Store>>,
     broker: Arc<Broker>,
     admission: Arc<Admission>,
     connections: TaskTracker,
@@ -82,7 +84,7 @@ pub async fn accept(
                 continue;
             }
         };
-        let Some(permit) = admission.admit(peer.ip(), Instant::now()) else {
+        let Some(permit) = admission.admit(peer.ip(), tls.is_some(), Instant::now()) else {
             if let Some(left_out) = broker.complaints.allow(Instant::now()) {
                 tracing::warn!(%peer, left_out, "connection refused: a limit on connections is reached");
             }
@@ -92,7 +94,13 @@ pub async fn accept(
             tracing::debug!(%peer, %error, "the peer is gone already");
             continue;
         }
-        connections.spawn(connection::serve(stream, peer, Arc::clone(&broker), permit, stop.clone()));
+        let (broker, stop) = (Arc::clone(&broker), stop.clone());
+        match &tls {
+            None => connections.spawn(connection::serve(stream, peer, broker, permit, stop, None)),
+            Some(tls) => {
+                connections.spawn(secured::serve(stream, peer, Arc::clone(tls), broker, permit, stop))
+            }
+        };
     }
 }
 

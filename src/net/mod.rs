@@ -1,17 +1,20 @@
 //! The async rim: sockets, tasks, timers, signals from the kernel. Below this room nothing knows tokio.
 //!
 //! One task a connection drives one [`crate::session::Session`]: read, feed, write, wait. [`listener`] accepts,
-//! [`admission`] says who may come in, [`connection`] is the task, [`watermark`] how much memory there is,
+//! [`admission`] says who may come in, `connection` is the task, `stream` what it reads and writes and `secured` one that is
+//! encrypted, [`watermark`] how much memory there is,
 //! `committer` and `checkpointer` the threads beside the runtime's, `essential` what happens when one of them panics,
 //! `store` the data directory, `transfers` the turns of messages that the broker moves itself.
 
 pub mod admission;
 mod checkpointer;
 mod committer;
-pub mod connection;
+mod connection;
 mod essential;
 pub mod listener;
+mod secured;
 mod store;
+mod stream;
 mod transfers;
 mod trim;
 pub mod watermark;
@@ -42,6 +45,7 @@ use crate::net::committer::Committer;
 use crate::net::essential::essential_task;
 use crate::net::store::Store;
 use crate::storage::error::StoreError;
+use crate::tls::{self, TlsError};
 use crate::transfer::board::Board;
 use crate::transfer::uri::Names;
 
@@ -63,6 +67,9 @@ pub enum ServeError {
         /// The system's own words.
         error: io::Error,
     },
+    /// The certificates are not what they should be.
+    #[error("{0}")]
+    Tls(TlsError),
     /// The system has no thread to give.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -102,6 +109,9 @@ pub struct Server {
     broker: Arc<Broker>,
     transfers: Arc<Board>,
     listeners: Vec<TcpListener>,
+    /// Those whose clients come by TLS, and what they are shown.
+    tls_listeners: Vec<TcpListener>,
+    tls: Option<Arc<tls::Store>>,
     /// Where what is durable lies; without one nothing outlives the broker.
     store: Option<Store>,
     checkpoint: Option<Checkpoint>,
@@ -114,11 +124,9 @@ impl Server {
     /// The data that cannot be opened, the first address that cannot be listened on, named in the error, or a user
     /// that cannot be made.
     pub fn bind(config: Arc<Config>) -> Result<Self, ServeError> {
-        let mut listeners = Vec::new();
-        for endpoint in &config.listeners {
-            let refused = |error| ServeError::Listen { endpoint: endpoint.clone(), error };
-            listeners.extend(listener::bind(endpoint).map_err(refused)?);
-        }
+        let tls = tls::Store::open(&config.tls, Now::read().unix_ms).map_err(ServeError::Tls)?;
+        let listeners = bind(&config.listeners)?;
+        let tls_listeners = bind(config.tls.amqp())?;
         let memory_bytes = watermark::memory_bytes();
         let watermark_bytes = config.memory.watermark.bytes_of(memory_bytes);
         let share = (memory_bytes as f64 * config.limits.partial_bodies_fraction) as u64;
@@ -152,18 +160,31 @@ impl Server {
         let ports = listeners.iter().filter_map(|listener| listener.local_addr().ok()).map(|own| own.port());
         let names = Names::new(&broker.config.listeners, ports.collect());
         let transfers = Board::new(Arc::clone(&broker), names);
-        Ok(Self { broker, transfers, listeners, store, checkpoint })
+        Ok(Self { broker, transfers, listeners, tls_listeners, tls, store, checkpoint })
     }
 
     /// The addresses it listens on: the ports the kernel chose where the configuration said zero.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        addresses(&self.listeners)
+    }
+
+    /// Those where clients come by TLS.
+    pub fn tls_addresses(&self) -> Vec<SocketAddr> {
+        addresses(&self.tls_listeners)
+    }
+
+    /// The certificates that they are shown, where there are any.
+    pub fn tls(&self) -> Option<&Arc<tls::Store>> {
+        self.tls.as_ref()
     }
 
     /// Says in the log where it listens.
     pub fn announce(&self) {
         for address in self.addresses() {
             tracing::info!(%address, "listening for AMQP 0-9-1");
+        }
+        for tls_address in self.tls_addresses() {
+            tracing::info!(%tls_address, "listening for AMQP 0-9-1 over TLS");
         }
     }
 
@@ -229,9 +250,12 @@ impl Server {
         background.spawn(essential_task("transfers", transfers::run(self.transfers)));
         background.spawn(trim::trim(Arc::clone(&self.broker)));
         let mut accepting = JoinSet::new();
-        for listener in self.listeners {
+        let plain = self.listeners.into_iter().map(|listener| (listener, None));
+        let secured = self.tls_listeners.into_iter().map(|listener| (listener, self.tls.clone()));
+        for (listener, tls) in plain.chain(secured) {
             accepting.spawn(listener::accept(
                 listener,
+                tls,
                 Arc::clone(&self.broker),
                 Arc::clone(&admission),
                 connections.clone(),
@@ -278,6 +302,19 @@ impl Server {
             }
         }
     }
+}
+
+fn bind(endpoints: &[Endpoint]) -> Result<Vec<TcpListener>, ServeError> {
+    let mut listeners = Vec::new();
+    for endpoint in endpoints {
+        let refused = |error| ServeError::Listen { endpoint: endpoint.clone(), error };
+        listeners.extend(listener::bind(endpoint).map_err(refused)?);
+    }
+    Ok(listeners)
+}
+
+fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
 }
 
 /// What ends the store, if there is one.

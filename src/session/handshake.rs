@@ -8,9 +8,10 @@
 
 use std::sync::Arc;
 
-use crate::auth::sasl::{self, Credentials, Mechanism};
+use crate::auth::sasl::{self, Credentials, Mechanism, Offer};
 use crate::auth::users::User;
 use crate::broker::Broker;
+use crate::broker::presence::Presence;
 use crate::broker::vhost::Vhost;
 use crate::config::Config;
 use crate::protocol::field::Field;
@@ -45,6 +46,7 @@ const NAME_CHARS_MAX: usize = 128;
 #[derive(Debug)]
 pub struct Handshake {
     stage: Stage,
+    offer: Offer,
     client: Client,
     /// What the client calls itself.
     name: String,
@@ -127,20 +129,26 @@ pub enum Step {
 }
 
 impl Handshake {
-    /// Answers the protocol header.
-    pub fn start(config: &Config, out: &mut Output) -> Self {
+    /// Answers the protocol header of a client that came like this.
+    pub fn start(config: &Config, presence: &Presence, out: &mut Output) -> Self {
         let properties = server_properties(config);
+        let certificate = presence.encryption().and_then(|encryption| encryption.certificate.as_ref());
+        let offer = Offer {
+            external: certificate.and_then(|certificate| certificate.login.clone()),
+            anonymous: config.anonymous_login_user.clone(),
+        };
         out.method(
             0,
             &Method::ConnectionStart(ConnectionStart {
                 version_major: 0,
                 version_minor: 9,
                 server_properties: properties.as_table(),
-                mechanisms: Mechanism::OFFERED.as_bytes(),
+                mechanisms: offer.mechanisms().as_bytes(),
                 locales: b"en_US",
             }),
         );
-        Self { stage: Stage::Start, client: Client::default(), name: String::new(), said: Said::default() }
+        let (client, name, said) = (Client::default(), String::new(), Said::default());
+        Self { stage: Stage::Start, offer, client, name, said }
     }
 
     /// Whether a password is being checked: nothing is read meanwhile.
@@ -184,11 +192,11 @@ impl Handshake {
     fn on_start_ok(&mut self, start_ok: &ConnectionStartOk<'_>) -> Step {
         self.client = Client::from_properties(start_ok.client_properties);
         self.name = name_of(start_ok.client_properties);
-        let Ok(mechanism) = start_ok.mechanism.parse::<Mechanism>() else {
+        let Ok(mechanism) = self.offer.find(start_ok.mechanism) else {
             return Step::Dropped("unknown authentication mechanism");
         };
         self.said = Said { mechanism, properties: start_ok.client_properties.as_bytes().into() };
-        match sasl::parse_response(mechanism, start_ok.response) {
+        match sasl::parse_response(&self.offer, mechanism, start_ok.response) {
             Ok(credentials) => {
                 self.stage = Stage::Verify(mechanism);
                 Step::Verify(credentials)

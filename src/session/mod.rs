@@ -159,17 +159,15 @@ impl Session {
                 None => return false,
                 Some(ProtocolHeader::Accepted) => {
                     *at += PROTOCOL_HEADER.len();
-                    self.phase = Phase::Handshake(Handshake::start(&self.broker.config, &mut self.out));
-                    let limit = self.broker.config.limits.handshake_timeout_ms;
+                    let config = &self.broker.config;
+                    let begun = Handshake::start(config, &self.outbox.presence, &mut self.out);
+                    self.phase = Phase::Handshake(begun);
+                    let limit = config.limits.handshake_timeout_ms;
                     self.phase_deadline = Some(now.instant + Duration::from_millis(limit));
                     return true;
                 }
                 Some(ProtocolHeader::Refused) => {
-                    if let Some(left_out) = self.broker.complaints.allow(now.instant) {
-                        let first_bytes = rest.get(..8).unwrap_or(rest).escape_ascii();
-                        let speaks = strangers::name(rest);
-                        tracing::warn!(%first_bytes, left_out, "not a protocol we speak: {speaks}");
-                    }
+                    strangers::tell(&self.broker, rest, now);
                     self.out.raw(&PROTOCOL_HEADER);
                     self.enter(Phase::Closed, now);
                     return false;

@@ -1,5 +1,10 @@
 //! Clients of other protocols on our port: what they speak, by the first bytes they send.
 
+use crate::broker::Broker;
+use crate::clock::Now;
+
+/// What is shown of what they sent, in bytes.
+const SHOWN_BYTES: usize = 8;
 /// What HTTP requests begin with.
 const HTTP: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"PRI * "];
@@ -10,13 +15,22 @@ const TLS: &[u8] = &[0x16, 3];
 /// AMQP 1.0, without or behind a layer of security.
 const AMQP_1: [&[u8]; 3] = [b"AMQP\x00\x01", b"AMQP\x02\x01", b"AMQP\x03\x01"];
 
+/// Says in the log what this client speaks, if there is a line for it.
+pub(super) fn tell(broker: &Broker, first_bytes: &[u8], now: Now) {
+    if let Some(left_out) = broker.complaints.allow(now.instant) {
+        let speaks = name(first_bytes);
+        let first_bytes = first_bytes.get(..SHOWN_BYTES).unwrap_or(first_bytes).escape_ascii();
+        tracing::warn!(%first_bytes, left_out, "not a protocol we speak: {speaks}");
+    }
+}
+
 /// What this client speaks, for the log.
-pub(super) fn name(first_bytes: &[u8]) -> &'static str {
+fn name(first_bytes: &[u8]) -> &'static str {
     let begins_with = |start: &&[u8]| first_bytes.starts_with(start);
     if HTTP.iter().any(begins_with) {
         "HTTP on the port of AMQP"
     } else if first_bytes.starts_with(TLS) {
-        "TLS on the port of AMQP: there is none here, and a client must be told to connect without"
+        "TLS on the port of AMQP without: it has ports of its own (tls.listeners)"
     } else if AMQP_1.iter().any(begins_with) {
         "AMQP 1.0: only 0-9-1 is spoken here"
     } else if first_bytes.starts_with(b"AMQP") {

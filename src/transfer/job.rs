@@ -247,7 +247,7 @@ impl Job {
     fn users(&self, now: Now) -> Result<[Arc<User>; 2], String> {
         let user = |end: &plan::End| match &end.login {
             Some(login) => {
-                let credentials = Credentials { user: login.user.clone(), password: login.password.clone() };
+                let credentials = Credentials::by_password(login.user.as_str(), login.password.clone());
                 let found = self.broker.login(&credentials, IpAddr::V4(Ipv4Addr::LOCALHOST), now.instant);
                 found.ok_or_else(|| format!("ACCESS_REFUSED - login of user '{}' was refused", login.user))
             }

@@ -72,7 +72,9 @@ impl Names {
         let Some(rest) = uri.strip_prefix(SCHEME) else {
             let (scheme, is_there) = uri.split_once(':').map_or(("", false), |(scheme, _)| (scheme, true));
             return Err(match scheme {
-                "amqps" => format!("\"{told}\": TLS is not served here: use amqp://"),
+                "amqps" => {
+                    format!("\"{told}\": messages are moved within the process, without TLS: use amqp://")
+                }
                 _ if is_there => invalid(&format!("{{{{unexpected_uri_scheme,\"{scheme}\"}},\"{told}\"}}")),
                 _ => invalid(&format!("{{{{unable_to_parse_uri,no_scheme}},\"{told}\"}}")),
             });

@@ -210,6 +210,7 @@ const ROUTES: &[(&str, &str, For)] = &[
     ("put", "/api/process/memory-watermark", Administrator),
     ("put", "/api/process/disk-free-limit", Administrator),
     ("put", "/api/process/log-level", Administrator),
+    ("post", "/api/process/reload", Administrator),
     ("post", "/api/process/stop", Administrator),
     ("post", "/api/process/stop-app", Administrator),
     ("post", "/api/process/start-app", Administrator),

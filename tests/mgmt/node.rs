@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use sluicemq::config::{Config, Secret, UserConfig};
-use sluicemq::mgmt;
+use sluicemq::mgmt::{self, Listening};
 use sluicemq::net::Server;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -81,7 +81,8 @@ impl Node {
             runtime.expect("a runtime").block_on(async move {
                 let config = Arc::new(config);
                 let server = Server::bind(Arc::clone(&config)).expect("free ports");
-                let api = mgmt::server::Server::bind(&config, server.transfers(), server.addresses());
+                let amqp = Listening { amqp: server.addresses(), ..Listening::default() };
+                let api = mgmt::server::Server::bind(&config, server.transfers(), amqp, None);
                 let api = api.expect("free ports");
                 told.send((server.addresses()[0], api.listening().clone())).expect("somebody waits");
                 let cancel = CancellationToken::new();

@@ -47,7 +47,7 @@ fn finish(broker: &Broker, undertaking: Result<Undertaking, AdminError>) -> Unde
 }
 
 fn may_log_in(broker: &Broker, user: &str) -> bool {
-    let credentials = Credentials { user: user.to_owned(), password: Secret::new("test12") };
+    let credentials = Credentials::by_password(user, Secret::new("test12"));
     broker.login(&credentials, IpAddr::V4(Ipv4Addr::LOCALHOST), Now::read().instant).is_some()
 }
 

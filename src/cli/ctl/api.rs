@@ -97,6 +97,11 @@ impl Api {
         if reply.is_good() { Ok(reply.value) } else { Err(Failure::refused(reply.reason())) }
     }
 
+    /// Asks for something where a refusal says as much.
+    pub(super) fn check(&self, path: &str) -> Result<Reply, Failure> {
+        self.ask(&Method::GET, path, None, &[])
+    }
+
     /// Asks for something that may not be there.
     pub(super) fn find(&self, path: &str) -> Result<Option<Value>, Failure> {
         let reply = self.ask(&Method::GET, path, None, &[])?;

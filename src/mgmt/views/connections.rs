@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::broker::outbox::Outbox;
-use crate::broker::presence::{Condition, Ends, Opened};
+use crate::broker::presence::{Condition, Encryption, Ends, Opened};
 use crate::clock::Now;
 use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
@@ -162,21 +162,28 @@ fn shown(call: &Call<'_>, outbox: &Arc<Outbox>) -> Value {
         "recv_cnt": presence.reads.read(),
         "send_cnt": presence.writes.read(),
         "send_pend": 0,
-        "ssl": false,
-        "ssl_cipher": null,
-        "ssl_hash": null,
-        "ssl_key_exchange": null,
-        "ssl_protocol": null,
-        "peer_cert_issuer": null,
-        "peer_cert_subject": null,
-        "peer_cert_validity": null,
     }));
+    shown.extend(encrypted(presence.encryption()));
     if let Some(opened) = presence.opened() {
         shown.extend(agreed(opened));
     }
     let rated = call.mgmt.rates.of(Subject::Connection(Arc::downgrade(outbox)), Now::read().instant);
     rated.put(&OCTETS, &mut shown);
     Value::Object(shown)
+}
+
+fn encrypted(encryption: Option<&Encryption>) -> Map<String, Value> {
+    let certificate = encryption.and_then(|encryption| encryption.certificate.as_ref());
+    entries(json!({
+        "ssl": encryption.is_some(),
+        "ssl_cipher": encryption.map(|encryption| encryption.cipher),
+        "ssl_hash": encryption.map(|encryption| encryption.hash),
+        "ssl_key_exchange": encryption.map(|encryption| encryption.key_exchange),
+        "ssl_protocol": encryption.map(|encryption| encryption.protocol),
+        "peer_cert_issuer": certificate.map(|certificate| &certificate.issuer),
+        "peer_cert_subject": certificate.map(|certificate| &certificate.subject),
+        "peer_cert_validity": certificate.map(|certificate| &certificate.validity),
+    }))
 }
 
 fn agreed(opened: &Opened) -> Map<String, Value> {

@@ -5,9 +5,11 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::broker::alarms::Shortage;
+use crate::clock::Now;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::insider::Insider;
+use crate::mgmt::views::connections::iso_time;
 use crate::mgmt::views::{messages, queues};
 use crate::mgmt::{change, json};
 use crate::protocol::methods::{BasicGet, Method};
@@ -16,6 +18,9 @@ use crate::protocol::methods::{BasicGet, Method};
 const ALIVENESS: &str = "aliveness-test";
 /// The flags of properties of which there are none.
 const NO_PROPERTIES: &[u8] = &[0, 0];
+
+/// A day in milliseconds.
+const DAY_MS: u64 = 86_400_000;
 
 /// Whoever answers this is well.
 pub(crate) fn healthy(_: &Call<'_>) -> Result<Answer, Refusal> {
@@ -42,14 +47,35 @@ pub(crate) fn single_node(_: &Call<'_>) -> Result<Answer, Refusal> {
     Ok(well(json!({"reason": "single node cluster"})))
 }
 
-/// There are no certificates, but what is asked must make sense.
+/// Units of time, and the days of one, as RabbitMQ counts them.
+const UNITS: [(&str, u64); 4] = [("day", 1), ("week", 7), ("month", 30), ("year", 365)];
+
+/// Whether a certificate that clients are shown expires so soon.
 pub(crate) fn certificates(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let is_number = call.part("within").parse::<u32>().is_ok();
-    let units = ["day", "days", "week", "weeks", "month", "months", "year", "years"];
-    if !is_number || !units.contains(&call.part("unit")) {
+    let asked = call.part("unit").trim_end_matches('s');
+    let unit = UNITS.iter().find(|(name, _)| *name == asked).map(|(_, days)| *days);
+    let within = call.part("within").parse::<u32>().ok().map(u64::from);
+    let (Some(unit), Some(within)) = (unit, within) else {
         return Err(Refusal::bad_request("Invalid expiration unit or value"));
+    };
+    let until_ms = Now::read().unix_ms.saturating_add(within * unit * DAY_MS);
+    let shown = call.mgmt.tls.as_ref().map(|tls| tls.shown()).unwrap_or_default();
+    let expired: Vec<_> = shown
+        .into_iter()
+        .filter(|certificate| certificate.until_ms <= until_ms)
+        .map(|certificate| {
+            json!({
+                "certfile": certificate.path.display().to_string(),
+                "subject": certificate.subject,
+                "certfile_expires_on": [iso_time(certificate.until_ms).replace('T', " ").trim_end_matches('Z')],
+                "node": call.mgmt.node,
+            })
+        })
+        .collect();
+    if expired.is_empty() {
+        return Ok(well(json!({})));
     }
-    Ok(well(json!({})))
+    Ok(ill("Certificates expiring", json!({"expired": expired})))
 }
 
 /// Whether an alarm is raised.

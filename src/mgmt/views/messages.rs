@@ -253,7 +253,7 @@ mod tests {
                 .unwrap();
         }
         drop(insider);
-        let mgmt = Mgmt::new(Board::new(Arc::clone(&broker), Names::default()), Listening::default());
+        let mgmt = Mgmt::new(Board::new(Arc::clone(&broker), Names::default()), Listening::default(), None);
         let places = Places::new();
         let ask = || {
             let body = json!({"count": 3, "ackmode": "ack_requeue_false", "encoding": "auto"}).to_string();

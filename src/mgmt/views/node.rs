@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::auth::sasl::Mechanism;
 use crate::broker::alarms::Shortage;
 use crate::clock::Now;
+use crate::config::Verify;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::json::{entries, put};
@@ -47,8 +48,13 @@ fn shown(mgmt: &Mgmt) -> Value {
     let log = &broker.node.log.counters;
     let rated = mgmt.rates.of(Subject::Node(Arc::downgrade(broker)), now.instant);
     let mechanisms = Mechanism::ALL.iter().map(|mechanism| {
+        let is_enabled = match mechanism {
+            Mechanism::Plain | Mechanism::AmqPlain => true,
+            Mechanism::External => broker.config.tls.verify != Verify::None,
+            Mechanism::Anonymous => broker.config.anonymous_login_user.is_some(),
+        };
         json!({"name": mechanism.name(), "description": format!("SASL {mechanism} authentication mechanism"),
-               "enabled": true})
+               "enabled": is_enabled})
     });
     let mut shown = entries(json!({
         "name": mgmt.node,

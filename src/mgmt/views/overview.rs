@@ -119,7 +119,12 @@ pub(crate) fn contexts(mgmt: &Mgmt) -> Value {
         });
         shown.collect::<Vec<_>>()
     };
-    let mut contexts = of("RabbitMQ Management", &mgmt.listening.mgmt);
-    contexts.extend(of("RabbitMQ Prometheus", &mgmt.listening.prometheus));
-    Value::Array(contexts)
+    let listening = &mgmt.listening;
+    let all = [
+        of("RabbitMQ Management", &listening.mgmt),
+        of("RabbitMQ Management", &listening.mgmt_tls),
+        of("RabbitMQ Prometheus", &listening.prometheus),
+        of("RabbitMQ Prometheus", &listening.prometheus_tls),
+    ];
+    all.into_iter().flatten().collect()
 }

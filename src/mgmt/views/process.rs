@@ -69,6 +69,13 @@ pub(crate) fn put_log_level(call: &Call<'_>) -> Result<Answer, Refusal> {
     Ok(Answer::done(Lsn::default()))
 }
 
+/// Reads anew what can be, while it serves.
+pub(crate) fn reload(call: &Call<'_>) -> Result<Answer, Refusal> {
+    tracing::info!(by = call.user()?.name, "an administrator asks for a reload");
+    (control(call)?.reload)().map_err(Refusal::bad_request)?;
+    Ok(Answer::done(Lsn::default()))
+}
+
 /// Ends the process.
 pub(crate) fn stop(call: &Call<'_>) -> Result<Answer, Refusal> {
     ask(call, Ask::Stop)

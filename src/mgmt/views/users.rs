@@ -155,7 +155,7 @@ pub(crate) fn put_password(call: &Call<'_>) -> Result<Answer, Refusal> {
 pub(crate) fn authenticate(call: &Call<'_>) -> Result<Answer, Refusal> {
     let body = call.object()?;
     let password = Secret::new(change::text(&body, "password")?);
-    let credentials = Credentials { user: call.part("user").to_owned(), password };
+    let credentials = Credentials::by_password(call.part("user"), password);
     let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let user = call.mgmt.broker.login(&credentials, from, Now::read().instant);
     Ok(Answer::json(&json!({"authenticated": user.is_some()})))

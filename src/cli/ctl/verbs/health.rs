@@ -132,6 +132,9 @@ pub(super) fn listeners(overview: &Value) -> Vec<Value> {
             "amqp" => "AMQP 0-9-1",
             "http" => "HTTP API",
             "http/prometheus" => "Prometheus exporter API over HTTP",
+            "amqp/ssl" => "AMQP 0-9-1 over TLS",
+            "https" => "HTTP API over TLS (HTTPS)",
+            "https/prometheus" => "Prometheus exporter API over HTTPS",
             other => other,
         };
         json!({"interface": interface, "node": get("node"), "port": get("port"), "protocol": protocol, "purpose": purpose})
@@ -257,12 +260,45 @@ fn check_certificates(ask: &Ask) -> Result<Output, Failure> {
     let within = ask.line.get("within").ok_or_else(missing)?;
     ask.say(format!("Checking certificate expiration on node {} ...", ask.node()?));
     let unit = ask.line.get("unit").unwrap_or("weeks");
-    Ok(Output::Said(format!("No certificates are expiring within {within} {unit}.")))
+    match expiring(ask, within, unit)? {
+        none if none.is_empty() => {
+            Ok(Output::Said(format!("No certificates are expiring within {within} {unit}.")))
+        }
+        some => Err(Failure::refused(format!(
+            "Certificates are expiring within {within} {unit}:\n{}",
+            certificate_lines(&some)
+        ))),
+    }
 }
+
+/// Who asks for a time that no certificate outlives is told all of them.
+const EVER: (&str, &str) = ("100000", "years");
 
 fn certificates(ask: &Ask) -> Result<Output, Failure> {
     ask.say(format!("Certificates of node {} ...", ask.node()?));
-    Ok(Output::Text("There are none: nothing is served with TLS\n".to_owned(), json!([])))
+    let (within, unit) = EVER;
+    let found = expiring(ask, within, unit)?;
+    let text = match found.is_empty() {
+        true => "There are none: nothing is served with TLS\n".to_owned(),
+        false => certificate_lines(&found),
+    };
+    Ok(Output::Text(text, Value::Array(found)))
+}
+
+fn expiring(ask: &Ask, within: &str, unit: &str) -> Result<Vec<Value>, Failure> {
+    let reply = ask.api.check(&path(&["health", "checks", "certificate-expiration", within, unit]))?;
+    if !reply.is_good() && reply.value.get("expired").is_none() {
+        return Err(Failure::refused(reply.reason()));
+    }
+    Ok(reply.value.get("expired").map(list).unwrap_or_default())
+}
+
+fn certificate_lines(certificates: &[Value]) -> String {
+    let line = |certificate: &Value| {
+        let text = |at: &str| certificate.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+        format!("{}: {}, until {}\n", text("/certfile"), text("/subject"), text("/certfile_expires_on/0"))
+    };
+    certificates.iter().map(line).collect()
 }
 
 /// Units, and how many bytes each is worth: RabbitMQ's, none of which is a power of two.
