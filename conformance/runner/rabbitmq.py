@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import ports, processes, wait
+from . import certificates, ports, processes, wait
 from .faults import Failed, Missing
 
 # Debian's commands on PATH switch to another user, who could not write to our folder.
@@ -17,7 +17,8 @@ START_SECONDS = 120
 CONTROL_SECONDS = 30
 # What is a plugin there: kinds of exchange, and what operators speak to.
 PLUGINS = ["rabbitmq_consistent_hash_exchange", "rabbitmq_random_exchange", "rabbitmq_recent_history_exchange",
-           "rabbitmq_sharding", "rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_shovel_management"]
+           "rabbitmq_sharding", "rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_shovel_management",
+           "rabbitmq_auth_mechanism_ssl"]
 # Its epmd is its own, so that no other node can have the name; some tools make it of the host's.
 NODE = "rabbit@localhost"
 
@@ -32,12 +33,21 @@ class RabbitMQ:
         self.control = self._command("rabbitmqctl")
         self.folder = Path(tempfile.mkdtemp(prefix="conformance-rabbitmq-"))
         self.log = self.folder / "log"
-        self.port, distribution_port, epmd_port, management_port, metrics_port = ports.free_ports(5)
+        self.port, self.tls_port, distribution_port, epmd_port, management_port, metrics_port = ports.free_ports(6)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
         self.http = f"http://127.0.0.1:{management_port}"
         self.metrics = f"http://127.0.0.1:{metrics_port}"
         (self.folder / "plugins").write_text(f"[{','.join(PLUGINS)}].\n")
+        self.certificates = self.folder / "certificates"
+        certificates.make(self.certificates)
         (self.folder / "rabbitmq.conf").write_text(
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.certificates}/ca.pem\n"
+            f"ssl_options.certfile = {self.certificates}/server.pem\n"
+            f"ssl_options.keyfile = {self.certificates}/server.key\n"
+            "ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\n"
+            "ssl_cert_login_from = common_name\n"
+            "auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = AMQPLAIN\nauth_mechanisms.3 = EXTERNAL\n"
             f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n"
             f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {metrics_port}\n")
         # rabbitmqctl looks for the cookie in HOME.
@@ -88,6 +98,11 @@ class RabbitMQ:
         """The shell words of one of its command line tools."""
         return shlex.join(["env", *(f"{key}={value}" for key, value in self.settings.items()),
                            program, "-n", NODE, *options])
+
+    @contextmanager
+    def tls(self):
+        """This broker, where it is reached by TLS, and the certificates for it."""
+        yield self.url, {"CONFORMANCE_TLS_PORT": str(self.tls_port), "CONFORMANCE_CERTIFICATES": str(self.certificates)}
 
     @contextmanager
     def operating(self):

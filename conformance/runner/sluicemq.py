@@ -7,13 +7,24 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import ports, processes, wait
+from . import certificates, ports, processes, wait
 from .faults import Failed, Missing
 
 DEFAULT_BINARY = Path(__file__).resolve().parents[2] / "target" / "release" / "sluicemq"
 READY = "Server startup complete"
 START_SECONDS = 30
 LOW_WATERMARK = '[memory]\nwatermark = "64MiB"\n'
+TLS = """
+[tls]
+certificate = "{folder}/server.pem"
+key = "{folder}/server.key"
+listeners = ["127.0.0.1:{port}"]
+mgmt = "none"
+prometheus = "none"
+client_ca = "{folder}/ca.pem"
+verify = "optional"
+login_from = "common_name"
+"""
 
 
 class SluiceMQ:
@@ -28,20 +39,21 @@ class SluiceMQ:
         self.config = config
         self.folder = Path(tempfile.mkdtemp(prefix="conformance-sluicemq-"))
         self.log = self.folder / "log"
-        self.port, management_port, metrics_port = ports.free_ports(3)
+        self.port, self.tls_port, management_port, metrics_port = ports.free_ports(4)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
         self.http = f"http://127.0.0.1:{management_port}"
         self.metrics = f"http://127.0.0.1:{metrics_port}"
+        self.certificates = self.folder / "certificates"
         self.process = None
 
     def start(self):
         """Start the broker and wait for the line that says it serves."""
         command = [str(self.binary), "--listen", f"127.0.0.1:{self.port}", "--data-dir", str(self.folder / "data")]
         command += ["--mgmt", self.http.removeprefix("http://"), "--prometheus", self.metrics.removeprefix("http://")]
-        if self.config:
-            file = self.folder / "sluicemq.toml"
-            file.write_text(self.config)
-            command += ["--config", str(file)]
+        certificates.make(self.certificates)
+        file = self.folder / "sluicemq.toml"
+        file.write_text(self.config + TLS.format(port=self.tls_port, folder=self.certificates))
+        command += ["--config", str(file)]
         self.process = processes.start(command, self.log, cwd=self.folder)
         wait.until(lambda: self.process.poll() is not None or READY in self.log.read_text(errors="replace"),
                    START_SECONDS, f"SluiceMQ logs '{READY}'")
@@ -52,6 +64,11 @@ class SluiceMQ:
     def short_consumer_timeout(self):
         """This broker: here a queue has a timeout of its own."""
         yield self.url, {}
+
+    @contextmanager
+    def tls(self):
+        """This broker, where it is reached by TLS, and the certificates for it."""
+        yield self.url, {"CONFORMANCE_TLS_PORT": str(self.tls_port), "CONFORMANCE_CERTIFICATES": str(self.certificates)}
 
     @contextmanager
     def operating(self):

@@ -36,8 +36,10 @@ function refused(name, code, texts, prepare) {
   };
 }
 
-const cases = { ...require('./rules'), ...require('./refusals'), ...require('./quorum-retry') };
-const NEEDS = { 'queue.rules/consumer-timeout': 'short-consumer-timeout' };
+const cases = { ...require('./rules'), ...require('./refusals'), ...require('./quorum-retry'), ...require('./tls') };
+const NEEDS = {
+  'queue.rules/consumer-timeout': 'short-consumer-timeout', 'tls/server-certificate': 'tls', 'tls/external': 'tls',
+};
 
 cases['connection.open/capabilities'] = async (world) => {
   const { serverProperties } = (await world.connect()).connection;

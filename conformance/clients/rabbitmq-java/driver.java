@@ -286,7 +286,7 @@ class Driver {
         "connection.update-secret/accepted", "this release has no update-secret");
 
     static final Map<String, String> NEEDS = Map.of("connection.blocked/low-memory", "short-of-memory",
-        "queue.rules/consumer-timeout", "short-consumer-timeout");
+        "queue.rules/consumer-timeout", "short-consumer-timeout", "tls/server-certificate", "tls", "tls/external", "tls");
 
     static final String IN_VHOST = "' in vhost '/'";
 
@@ -1093,6 +1093,7 @@ class Driver {
         content();
         Rules.addTo(CASES);
         Refusals.addTo(CASES);
+        Tls.addTo(CASES);
         if (arguments[0].equals("cases")) {
             for (String name : CASES.keySet()) {
                 System.out.println("case " + name + (NEEDS.containsKey(name) ? " needs " + NEEDS.get(name) : ""));
