@@ -1,6 +1,7 @@
 //! What the keys of `rabbitmq.conf` mean here.
 
-use crate::config::rabbitmq::{Rabbitmq, place};
+use crate::config::rabbitmq::{Rabbitmq, flag, place};
+use crate::config::tls::{TLS_MGMT_DEFAULT, TLS_PROMETHEUS_DEFAULT};
 use crate::config::unit::parse_size;
 use crate::config::{Config, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Secret, Service};
 
@@ -9,7 +10,7 @@ type Said = fn(&str) -> Result<String, String>;
 
 /// Their keys that are one of ours: as variables have it, and with what the value is there.
 #[rustfmt::skip]
-const SAME: [(&str, &str, Said); 20] = [
+const SAME: [(&str, &str, Said); 27] = [
     ("frame_max", "LIMITS_FRAME_MAX_BYTES", same),
     ("initial_frame_max", "LIMITS_INITIAL_FRAME_MAX_BYTES", same),
     ("channel_max", "LIMITS_CHANNEL_MAX", same),
@@ -27,6 +28,13 @@ const SAME: [(&str, &str, Said); 20] = [
     ("log.console.level", "LOG_LEVEL", level),
     ("log.file.level", "LOG_LEVEL", level),
     ("log.console.formatter", "LOG_FORMAT", formatter),
+    ("ssl_options.certfile", "TLS_CERTIFICATE", same),
+    ("ssl_options.keyfile", "TLS_KEY", same),
+    ("management.ssl.certfile", "TLS_MGMT_CERTIFICATE", same),
+    ("management.ssl.keyfile", "TLS_MGMT_KEY", same),
+    ("ssl_cert_login_from", "TLS_LOGIN_FROM", same),
+    ("ssl_cert_login_san_type", "TLS_LOGIN_SAN_TYPE", same),
+    ("ssl_handshake_timeout", "LIMITS_TLS_HANDSHAKE_TIMEOUT_MS", same),
     ("load_definitions", "DEFINITIONS", same),
     ("management.load_definitions", "DEFINITIONS", same),
     ("definitions.local.path", "DEFINITIONS", same),
@@ -36,7 +44,9 @@ const SAME: [(&str, &str, Said); 20] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Served {
     Management,
+    SecureManagement,
     Metrics,
+    SecureMetrics,
 }
 
 impl Served {
@@ -45,7 +55,9 @@ impl Served {
         let port = |place: &'static str| place.rsplit_once(':').map_or("", |(_, port)| port);
         match self {
             Self::Management => (&mut config.mgmt, port(MGMT_DEFAULT)),
+            Self::SecureManagement => (&mut config.tls.mgmt, port(TLS_MGMT_DEFAULT)),
             Self::Metrics => (&mut config.prometheus, port(PROMETHEUS_DEFAULT)),
+            Self::SecureMetrics => (&mut config.tls.prometheus, port(TLS_PROMETHEUS_DEFAULT)),
         }
     }
 
@@ -53,7 +65,9 @@ impl Served {
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::Management => "management.tcp",
+            Self::SecureManagement => "management.ssl",
             Self::Metrics => "prometheus.tcp",
+            Self::SecureMetrics => "prometheus.ssl",
         }
     }
 }
@@ -64,7 +78,11 @@ impl Rabbitmq {
         if let Some((_, ours, said)) = SAME.iter().find(|(theirs, ..)| *theirs == key) {
             return config.set(ours, &said(value)?).unwrap_or_else(|| Err(format!("there is no {ours}")));
         }
-        match key.split('.').collect::<Vec<_>>().as_slice() {
+        let parts: Vec<_> = key.split('.').collect();
+        if self.ssl.set(&parts, value)? {
+            return Ok(());
+        }
+        match parts.as_slice() {
             ["listeners", "tcp"] if value == "none" => self.listeners = Some([].into()),
             ["listeners", "tcp", name] => {
                 self.listeners.get_or_insert_default().insert((*name).to_owned(), place(value)?);
@@ -75,8 +93,17 @@ impl Rabbitmq {
             ["management", "tcp" | "listener", "port"] => {
                 self.service(Served::Management).1 = Some(value.to_owned());
             }
+            ["management", "ssl", "ip"] => self.service(Served::SecureManagement).0 = Some(value.to_owned()),
+            ["management", "ssl", "port"] => {
+                self.service(Served::SecureManagement).1 = Some(value.to_owned())
+            }
+            ["prometheus", "ssl", "ip"] => self.service(Served::SecureMetrics).0 = Some(value.to_owned()),
+            ["prometheus", "ssl", "port"] => self.service(Served::SecureMetrics).1 = Some(value.to_owned()),
             ["prometheus", "tcp", "ip"] => self.service(Served::Metrics).0 = Some(value.to_owned()),
             ["prometheus", "tcp", "port"] => self.service(Served::Metrics).1 = Some(value.to_owned()),
+            ["anonymous_login_user"] => {
+                config.anonymous_login_user = Some(value.to_owned()).filter(|user| user != "none");
+            }
             ["loopback_users"] if value == "none" => self.loopback = Some([].into()),
             ["loopback_users", name] => {
                 self.loopback.get_or_insert_default().insert((*name).to_owned(), flag(value)?);
@@ -138,13 +165,5 @@ fn formatter(value: &str) -> Result<String, String> {
         "json" => Ok("json".to_owned()),
         "plaintext" | "text" => Ok("text".to_owned()),
         _ => Err(format!("expected json or plaintext, found {value:?}")),
-    }
-}
-
-fn flag(value: &str) -> Result<bool, String> {
-    match value {
-        "true" | "on" => Ok(true),
-        "false" | "off" => Ok(false),
-        _ => Err(format!("expected true or false, found {value:?}")),
     }
 }

@@ -8,9 +8,11 @@
 //! texts, and opens nothing.
 
 mod keys;
+mod ssl;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::config::rabbitmq::ssl::Ssl;
 use crate::config::{Config, ConfigError, Endpoint, Origin, Secret, UserConfig};
 
 /// Files whose names end so are in this form, and no TOML.
@@ -30,6 +32,7 @@ pub struct Rabbitmq {
     loopback: Option<BTreeMap<String, bool>>,
     /// Addresses and ports of the management API and of the metrics.
     services: BTreeMap<keys::Served, (Option<String>, Option<String>)>,
+    ssl: Ssl,
     unread: BTreeSet<String>,
 }
 
@@ -128,6 +131,7 @@ impl Rabbitmq {
         if let Some(loopback) = self.loopback {
             config.loopback_users = chosen(loopback);
         }
+        self.ssl.finish(config);
         self.user.begin(config);
         config.validate()?;
         Ok(self.unread)
@@ -185,6 +189,14 @@ fn place(text: &str) -> Result<Endpoint, String> {
     match text.bytes().all(|octet| octet.is_ascii_digit()) {
         true => endpoint(EVERYWHERE, text),
         false => text.parse(),
+    }
+}
+
+fn flag(value: &str) -> Result<bool, String> {
+    match value {
+        "true" | "on" => Ok(true),
+        "false" | "off" => Ok(false),
+        _ => Err(format!("expected true or false, found {value:?}")),
     }
 }
 

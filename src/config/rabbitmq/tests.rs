@@ -1,6 +1,9 @@
 //! What is read of a file that has worked with RabbitMQ.
 
+use std::path::Path;
+
 use crate::config::rabbitmq::Rabbitmq;
+use crate::config::tls::{LoginFrom, TlsVersion, Verify};
 use crate::config::{Config, LogFormat, LogLevel, Watermark};
 
 fn read(texts: &[&str], variables: &[(&str, &str)]) -> Result<(Config, Vec<String>), String> {
@@ -70,6 +73,27 @@ fn what_has_a_meaning_here_is_set() {
     assert_eq!((config.log.level, config.log.format), (LogLevel::Warn, LogFormat::Json));
     assert_eq!(config.definitions.as_deref(), Some(std::path::Path::new("/etc/rabbitmq/definitions.json")));
     assert_eq!(unread, Vec::<String>::new());
+}
+
+#[test]
+fn tls_is_what_its_lines_say_together() {
+    let own = "ssl_options.certfile = c.pem\nssl_options.keyfile = k.pem\nssl_options.cacertfile = a.pem\n";
+    let (config, unread) =
+        read(&[own, "listeners.ssl.default = 5671\nssl_options.verify = verify_none"], &[]).unwrap();
+    assert_eq!(shown(&config.tls.listeners), ["0.0.0.0:5671"]);
+    assert_eq!((config.tls.verify, config.tls.client_ca, unread.len()), (Verify::None, None, 0));
+    let asks = "ssl_options.verify = verify_peer\nssl_options.versions.1 = tlsv1.3\nssl_cert_login_from = common_name\n\
+                management.ssl.port = 15672\nanonymous_login_user = none\n";
+    let (config, _) = read(&[own, asks], &[]).unwrap();
+    let tls = &config.tls;
+    assert_eq!(
+        (tls.verify, tls.version_min, tls.login_from),
+        (Verify::Optional, TlsVersion::V1_3, LoginFrom::CommonName)
+    );
+    assert_eq!(tls.client_ca.as_deref(), Some(Path::new("a.pem")));
+    assert_eq!((tls.mgmt.to_string(), config.anonymous_login_user), ("0.0.0.0:15672".to_owned(), None));
+    let (config, _) = read(&[own, asks, "ssl_options.fail_if_no_peer_cert = true"], &[]).unwrap();
+    assert_eq!(config.tls.verify, Verify::Required);
 }
 
 #[test]
