@@ -496,7 +496,7 @@ impl Link {
 
     /// Deletes a queue that lost its last consumer and is to go with it, unless another one came meanwhile.
     pub fn delete_unused(&mut self, queue: &Arc<Queue>) {
-        let removal = self.vhost.delete_unused_queue(queue);
+        let removal = self.vhost.delete_unused_queue(queue, &mut self.wakes);
         self.chores.push_back(Chore::Remove { removal, answer: (0, BytesMut::new()) });
         if queue.is_deleted() {
             self.exclusive_queues.remove(&queue.properties.name);

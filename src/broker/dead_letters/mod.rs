@@ -201,7 +201,8 @@ impl Burials {
         if self.burst.is_handing_over() {
             return Poll::Ready(());
         }
-        if node.dead_letters.has_plenty() && state.is_empty() {
+        // One that was held all the same is larger than what there is: the next look tells.
+        if node.dead_letters.has_plenty() && state.is_empty() && !self.is_held {
             state.try_held();
         }
         if state.is_empty() {
@@ -419,7 +420,7 @@ impl Burials {
         let letters = &broker.node.dead_letters;
         let is_logged = targets.iter().any(|queue| queue.logs(marks.persistent));
         let bytes = (content.properties.len() + content.names.as_bytes().len() + body.len()) as u64;
-        self.is_held = is_logged && !letters.lets(bytes);
+        self.is_held = is_logged && !(letters.lets(bytes) && broker.node.room.lets_hold(bytes));
         if self.is_held {
             return false;
         }

@@ -127,6 +127,62 @@ fn dead_letters_that_are_larger_than_their_room_wait_for_more_and_no_other_queue
     assert_eq!(run(), 41);
 }
 
+/// Hands over dead letters for as long as there is something to do. Fails when there always is.
+fn bury(burials: &mut Burials, broker: &Broker, now: Now) {
+    let mut steps = 0;
+    while burials.poll(&broker.node, &mut Context::from_waker(Waker::noop())).is_ready() {
+        burials.step(broker, now);
+        steps += 1;
+        assert!(steps < 200, "those that wait are tried again and again");
+    }
+}
+
+#[test]
+fn a_dead_letter_that_is_larger_than_what_is_free_waits_though_there_is_no_alarm() {
+    let mut config = Config::default();
+    (config.storage.slot_bytes, config.storage.disk_free_limit) = (64 * 1024, Some(1000));
+    let broker = Broker::new(Arc::new(config), u64::MAX, u64::MAX).unwrap();
+    let queue = declare(&broker, "q", dying_into(b"").as_table());
+    let to = declare(&broker, "to", Table::EMPTY);
+    let (now, mut burials) = (Now::read(), Burials::default());
+    broker.look_at_disk(1_500_000, now.instant);
+    publish_bodies(&broker, &queue, &[&[0; 2_000_000], &[0; 40]], Marks::of(true), now);
+    for free_bytes in [1_500_000, 1_600_000] {
+        broker.look_at_disk(free_bytes, now.instant);
+        bury(&mut burials, &broker, now);
+        assert_eq!(to.depth().0, 0, "a batch for which there is no room keeps all others from the disk");
+    }
+    broker.look_at_disk(u64::MAX, now.instant);
+    bury(&mut burials, &broker, now);
+    assert_eq!(to.depth().0, 2);
+}
+
+#[test]
+fn a_queue_that_nobody_uses_goes_after_its_dead_letters() {
+    let broker = broker_with_limit(0);
+    let mut arguments = dying_into(b"");
+    arguments.insert("x-expires", Field::I32(1000));
+    let [leased, shared] = ["leased", "shared"].map(|name| declare(&broker, name, arguments.as_table()));
+    let to = declare(&broker, "to", Table::EMPTY);
+    let (begun, mut burials) = (Now::read(), Burials::default());
+    let at = |ms: u64| Now { steady_ms: begun.steady_ms + ms, ..begun };
+    let mut wakes = Wakes::default();
+    wakes.begin_turn(begun.steady_ms);
+    [&leased, &shared].iter().for_each(|queue| queue.renew_lease(&mut wakes));
+    [&leased, &shared].iter().for_each(|queue| publish(&broker, queue, 3, Marks::of(true), begun));
+    // Its last consumer goes, and it with it.
+    let mut removal = broker.vhost("/").unwrap().delete_unused_queue(&shared, &mut wakes);
+    assert!(removal.step(&broker.vhost("/").unwrap(), &mut wakes, &mut 10), "nothing is removed yet");
+    for ms in [50, 1000, 1100, 1200] {
+        broker.on_deadlines(at(ms));
+        assert!(!leased.is_deleted() && !shared.is_deleted(), "{ms} ms: its dead letters are where it was");
+    }
+    bury(&mut burials, &broker, at(1200));
+    assert_eq!(to.depth().0, 6);
+    broker.on_deadlines(at(1400));
+    assert!(leased.is_deleted() && shared.is_deleted());
+}
+
 #[test]
 fn dead_letters_for_very_many_queues_are_handed_over_in_turns() {
     let broker = Broker::new(Arc::new(Config::default()), u64::MAX, u64::MAX).unwrap();

@@ -106,6 +106,8 @@ pub(in crate::broker) struct State {
     pub(in crate::broker) settings: Arc<Settings>,
     /// Whether those are to be looked at after each delivery.
     pub(super) has_rules: bool,
+    /// It is to go as soon as nobody uses it and its dead letters have gone.
+    pub(super) ends_unused: bool,
     /// Dead letters wait, and whoever takes them on knows.
     pub(in crate::broker) is_burying: bool,
     /// When it is to be looked at again at the latest, if nothing happens before.

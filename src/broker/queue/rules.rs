@@ -18,6 +18,8 @@ use crate::queue::expiry;
 use crate::queue::lane::{Gone, Piece};
 use crate::queue::settings::{Overflow, Settings};
 
+/// A queue that waits for its dead letters before it goes looks again after so many milliseconds.
+const LETTERS_MS: u64 = 100;
 /// With more dead letters in memory, in bytes, nothing more is read for them.
 const DYING_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -323,10 +325,10 @@ impl Queue {
             _ => None,
         };
         let by_ttl = state.remember_ttl(by_ttl, wakes.now_ms());
-        let by_lease = match state.settings.expires_ms {
-            Some(expires_ms) if state.classic.consumers.is_empty() => Some(state.used_ms + expires_ms),
-            _ => None,
-        };
+        let by_lease = state.lease_end_ms().map(|end_ms| match end_ms <= wakes.now_ms() {
+            true if state.has_letters(wakes.now_ms()) => wakes.now_ms() + LETTERS_MS,
+            _ => end_ms,
+        });
         let by_queue = [by_ttl, by_lease, state.retry_ms];
         let by_own = state.classic.next_expiry().filter(|_| state.promised_ms.is_none());
         let next = by_queue.into_iter().chain([by_own]).flatten().min();
@@ -382,7 +384,18 @@ impl Queue {
         }
         self.dispatch(state, wakes);
         self.note_deadline(state, wakes);
-        self.is_lease_over(state, wakes.now_ms())
+        state.is_lease_over(wakes.now_ms())
+    }
+
+    /// Whether a queue that is to go with its last consumer does so only when its dead letters have gone: nobody would know
+    /// any more where on the disk they are.
+    pub fn outlasts_its_use(self: &Arc<Self>, wakes: &mut Wakes) -> bool {
+        let state = &mut *self.lock();
+        state.ends_unused = state.has_letters(wakes.now_ms());
+        if state.ends_unused {
+            self.note_deadline(state, wakes);
+        }
+        state.ends_unused
     }
 
     /// It was declared, again perhaps: its time to be unused begins anew.
@@ -396,11 +409,28 @@ impl Queue {
 
     /// Whether it has been unused for as long as it may.
     pub(in crate::broker) fn has_expired(&self, now_ms: u64) -> bool {
-        self.is_lease_over(&self.lock(), now_ms)
+        self.lock().is_lease_over(now_ms)
+    }
+}
+
+impl State {
+    /// When it will have been unused for as long as it may, if nobody uses it.
+    fn lease_end_ms(&self) -> Option<u64> {
+        let expires_ms = if self.ends_unused { Some(0) } else { self.settings.expires_ms };
+        let end_ms = expires_ms.map(|expires_ms| self.used_ms.saturating_add(expires_ms));
+        end_ms.filter(|_| self.classic.consumers.is_empty())
     }
 
-    fn is_lease_over(&self, state: &State, now_ms: u64) -> bool {
-        let is_over = |expires_ms| state.used_ms.saturating_add(expires_ms) <= now_ms;
-        state.classic.consumers.is_empty() && state.settings.expires_ms.is_some_and(is_over)
+    fn is_lease_over(&self, now_ms: u64) -> bool {
+        self.lease_end_ms().is_some_and(|end_ms| end_ms <= now_ms) && !self.has_letters(now_ms)
+    }
+
+    /// Whether messages of it are dead and not where they are to go; not those that may have to stay for ever.
+    fn has_letters(&self, now_ms: u64) -> bool {
+        let (settings, classic) = (&self.settings, &self.classic);
+        let is_over = |time_ms: Option<u64>| time_ms.is_some_and(|time_ms| time_ms <= now_ms);
+        let first_ms = || Some(expiry::time_of(classic.fronts().next()?, settings.message_ttl_ms?));
+        let has_dead = || classic.has_dying() || is_over(classic.next_expiry()) || is_over(first_ms());
+        settings.dead_letter.is_some() && !settings.keeps_dead_letters && has_dead()
     }
 }

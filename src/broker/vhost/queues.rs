@@ -11,6 +11,7 @@ use crate::broker::queue::handle::{Queue, QueueProperties};
 use crate::broker::queue::lifecycle::{Ended, Removed};
 use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_new_name, check_owner};
+use crate::broker::wakes::Wakes;
 use crate::message::fact::Definition;
 use crate::message::place::Lsn;
 use crate::protocol::field::Field;
@@ -197,8 +198,11 @@ impl Vhost {
     }
 
     /// Deletes a queue that lost its last consumer and is to go with it, unless another one came meanwhile. What is
-    /// left to be done.
-    pub fn delete_unused_queue(&self, queue: &Arc<Queue>) -> Removal {
+    /// left to be done. One whose dead letters have not gone yet goes after them.
+    pub fn delete_unused_queue(&self, queue: &Arc<Queue>, wakes: &mut Wakes) -> Removal {
+        if queue.outlasts_its_use(wakes) {
+            return Removal::default();
+        }
         let _definitions = self.definitions.lock();
         // In use again: then it stays, which is what the refusal says.
         self.end_queue(queue, true, false).map(|(_, removal)| removal).unwrap_or_default()
