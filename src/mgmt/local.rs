@@ -25,7 +25,6 @@ use rustix::process::geteuid;
 use serde_json::json;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +32,7 @@ use crate::message::place::Lsn;
 use crate::mgmt::CONNECTIONS_MAX;
 use crate::mgmt::answer::Answer;
 use crate::mgmt::control::{Ask, Control};
+use crate::mgmt::seats::Seats;
 use crate::mgmt::server::{EXHAUSTED_PAUSE, Peer, SHUTDOWN_LIMIT, Server, serve};
 
 /// Read and written by its owner, and nobody else.
@@ -170,8 +170,8 @@ async fn accept(
     connections: &TaskTracker,
     stop: &CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+    let seats = Seats::new(CONNECTIONS_MAX);
+    while let Some(seat) = seats.take().await {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(EXHAUSTED_PAUSE).await;
             continue;
@@ -181,10 +181,8 @@ async fn accept(
         }
         // A connection keeps what was answered when it came: the tools make one for each thing they ask.
         let (router, stop) = (Router::clone(&now.router.load()), stop.clone());
-        connections.spawn(async move {
-            serve(stream, Peer::Local, router, stop).await;
-            drop(permit);
-        });
+        seat.end();
+        connections.spawn(serve(stream, Peer::Local, router, seat, stop));
     }
 }
 

@@ -23,6 +23,7 @@ mod places;
 mod process;
 mod rates;
 mod routes;
+mod seats;
 pub mod server;
 mod turns;
 mod views;

@@ -23,7 +23,6 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +40,7 @@ use crate::mgmt::control::Control;
 use crate::mgmt::places::Places;
 use crate::mgmt::rates::{self, SAMPLE_INTERVAL};
 use crate::mgmt::routes::{METRICS, ROUTES, Route, Verb};
+use crate::mgmt::seats::{Seat, Seats};
 use crate::mgmt::views::definitions;
 use crate::mgmt::{CONNECTIONS_MAX, Listening, Mgmt};
 use crate::tls::Store;
@@ -243,41 +243,49 @@ async fn accept(
     connections: TaskTracker,
     stop: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+    let seats = Seats::new(CONNECTIONS_MAX);
+    while let Some(seat) = seats.take().await {
         let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(EXHAUSTED_PAUSE).await;
             continue;
         };
         let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+        seat.end();
         connections.spawn(async move {
             give_up_on_silence(&stream);
             let peer = Peer::Network(peer.ip());
             match tls {
-                None => serve(stream, peer, router, stop).await,
+                None => serve(stream, peer, router, seat, stop).await,
                 // As of all else that a stranger does wrong nobody else is told.
                 Some(tls) => {
                     if let Ok(stream) = handshake::accept(&tls, stream, Speaks::Http, TLS_TIMEOUT).await {
-                        serve(stream, peer, router, stop).await;
+                        serve(stream, peer, router, seat, stop).await;
                     }
                 }
             }
-            drop(permit);
         });
     }
 }
 
-/// Serves one connection until either side ends it.
+/// Serves one connection until either side ends it, or others want its place.
 pub(crate) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     router: Router,
+    seat: Seat,
     stop: CancellationToken,
 ) {
     let router = TowerToHyperService::new(router);
+    let asked = seat.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        router.call(request)
+        asked.begin();
+        let (answer, asked) = (router.call(request), asked.clone());
+        async move {
+            let answer = answer.await;
+            asked.end();
+            answer
+        }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -287,6 +295,7 @@ pub(crate) async fn serve(
     tokio::select! {
         // What a stranger does wrong is told to them, and to nobody else.
         _ = connection.as_mut() => return,
+        () = seat.is_wanted() => return,
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;

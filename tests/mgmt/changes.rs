@@ -151,8 +151,8 @@ fn queues_exchanges_and_bindings() {
     refuse(&node, "DELETE", "/api/queues/%2F/none", &Value::Null, 404, "Not Found");
     refuse(&node, "PUT", "/api/exchanges/%2F/y", &json!({}), 400, "[{key_missing,type}]");
     let changed =
-        "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'false' but current is 'true'";
-    refuse(&node, "PUT", "/api/queues/%2F/q", &json!({"durable": false}), 400, changed);
+        "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'";
+    refuse(&node, "PUT", "/api/queues/%2F/q", &json!({"durable": true}), 400, changed);
     update(&node, "DELETE", "/api/queues/%2F/q/contents", &Value::Null);
     update(&node, "DELETE", "/api/queues/%2F/q?if-empty=true", &Value::Null);
     update(&node, "DELETE", "/api/exchanges/%2F/x", &Value::Null);
@@ -162,7 +162,12 @@ fn queues_exchanges_and_bindings() {
 fn definitions_go_out_and_come_in_again() {
     let node = Node::start();
     create(&node, "PUT", "/api/exchanges/%2F/x", &json!({"type": "headers"}));
-    create(&node, "PUT", "/api/queues/%2F/q", &json!({"arguments": {"x-queue-type": "quorum"}}));
+    create(
+        &node,
+        "PUT",
+        "/api/queues/%2F/q",
+        &json!({"durable": true, "arguments": {"x-queue-type": "quorum"}}),
+    );
     create(&node, "POST", "/api/bindings/%2F/e/x/q/q", &json!({"arguments": {"x-match": "any", "k": 1}}));
     create(&node, "PUT", "/api/policies/%2F/p", &json!({"pattern": "^q", "definition": {"max-length": 5}}));
     create(

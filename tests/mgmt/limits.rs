@@ -10,8 +10,12 @@ use crate::node::Node;
 
 /// Sends this and returns the status of what comes back.
 fn status(node: &Node, request: &[u8]) -> u16 {
+    status_within(node, request, Duration::from_secs(20))
+}
+
+fn status_within(node: &Node, request: &[u8], patience: Duration) -> u16 {
     let mut stream = TcpStream::connect(node.http).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    stream.set_read_timeout(Some(patience)).expect("a timeout");
     // The answer may come, and the socket be shut, before all is sent.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
@@ -85,6 +89,25 @@ fn one_user_has_half_of_the_requests_at_most_and_others_are_answered() {
     one.read_exact(&mut answer).expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 204");
     assert_eq!(status(&node, &request("GET /api/overview", "")), 200);
+}
+
+#[test]
+fn who_keeps_a_connection_for_nothing_gives_way_to_who_wants_to_ask() {
+    let node = Node::start();
+    let kept: Vec<_> = (0..256)
+        .map(|number| {
+            let mut stream = TcpStream::connect(node.http).expect("a connection");
+            let head = request("GET /api/whoami", "");
+            // Every other one has only begun.
+            let sent = if number % 2 == 0 { &head[..] } else { &head[..20] };
+            stream.write_all(sent).expect("it goes out");
+            stream
+        })
+        .collect();
+    // They would have ten seconds, again and again.
+    let patience = Duration::from_secs(9);
+    assert_eq!(status_within(&node, &request("GET /api/whoami", ""), patience), 200);
+    drop(kept);
 }
 
 #[test]

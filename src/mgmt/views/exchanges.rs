@@ -90,7 +90,7 @@ impl ExchangeBody {
 pub(crate) fn read(body: &Map<String, Value>) -> Result<ExchangeBody, Refusal> {
     Ok(ExchangeBody {
         kind: change::text(body, "type")?.to_owned(),
-        durable: change::flag(body, "durable", true)?,
+        durable: change::flag(body, "durable", false)?,
         auto_delete: change::flag(body, "auto_delete", false)?,
         internal: change::flag(body, "internal", false)?,
         arguments: json::arguments(body)?,

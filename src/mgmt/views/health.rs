@@ -52,7 +52,8 @@ const UNITS: [(&str, u64); 4] = [("day", 1), ("week", 7), ("month", 30), ("year"
 
 /// Whether a certificate that clients are shown expires so soon.
 pub(crate) fn certificates(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let asked = call.part("unit").trim_end_matches('s');
+    let asked = call.part("unit");
+    let asked = asked.strip_suffix('s').unwrap_or(asked);
     let unit = UNITS.iter().find(|(name, _)| *name == asked).map(|(_, days)| *days);
     let within = call.part("within").parse::<u32>().ok().map(u64::from);
     let (Some(unit), Some(within)) = (unit, within) else {

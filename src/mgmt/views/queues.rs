@@ -185,7 +185,7 @@ pub(crate) fn read(body: &Map<String, Value>) -> Result<QueueBody, Refusal> {
         arguments.insert("x-queue-type", Field::LongStr(kind.as_bytes()));
     }
     let (durable, auto_delete) =
-        (change::flag(body, "durable", true)?, change::flag(body, "auto_delete", false)?);
+        (change::flag(body, "durable", false)?, change::flag(body, "auto_delete", false)?);
     Ok(QueueBody { durable, auto_delete, arguments })
 }
 

@@ -1,0 +1,79 @@
+//! Places for connections. Where none is left, who asks for nothing gives theirs up: a connection that is kept, or whose
+//! request does not come, is no reason to let nobody else in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Now;
+
+/// Who has asked for nothing for so long gives way.
+const IDLE_MAX: Duration = Duration::from_secs(2);
+/// It is looked for such connections so often, while somebody waits.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The places of a listener.
+#[derive(Debug)]
+pub(crate) struct Seats {
+    room: Arc<Semaphore>,
+    crowd: Arc<Notify>,
+}
+
+/// The place of a connection, until it is dropped. A handle: clones are the same place.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat(Arc<Taken>);
+
+#[derive(Debug)]
+struct Taken {
+    _place: OwnedSemaphorePermit,
+    crowd: Arc<Notify>,
+    /// Since when nothing is asked for; nothing while something is.
+    idle_since: Mutex<Option<Instant>>,
+}
+
+impl Seats {
+    pub(crate) fn new(places: usize) -> Self {
+        Self { room: Arc::new(Semaphore::new(places)), crowd: Arc::default() }
+    }
+
+    /// The next place. `None` is never seen: places do not go.
+    pub(crate) async fn take(&self) -> Option<Seat> {
+        let place = loop {
+            match tokio::time::timeout(LOOK_INTERVAL, Arc::clone(&self.room).acquire_owned()).await {
+                Ok(place) => break place.ok()?,
+                Err(_) => self.crowd.notify_waiters(),
+            }
+        };
+        let idle_since = Mutex::new(Some(Now::read().instant));
+        Some(Seat(Arc::new(Taken { _place: place, crowd: Arc::clone(&self.crowd), idle_since })))
+    }
+}
+
+impl Seat {
+    /// Something is asked for.
+    pub(crate) fn begin(&self) {
+        *self.0.idle_since.lock() = None;
+    }
+
+    /// Nothing is asked for from now on: it was answered, or has just come.
+    pub(crate) fn end(&self) {
+        *self.0.idle_since.lock() = Some(Now::read().instant);
+    }
+
+    /// Ends when others wait for the place, and nothing has been asked for in a while.
+    pub(crate) async fn is_wanted(&self) {
+        loop {
+            self.0.crowd.notified().await;
+            if self
+                .0
+                .idle_since
+                .lock()
+                .is_some_and(|since| Now::read().instant.saturating_duration_since(since) >= IDLE_MAX)
+            {
+                return;
+            }
+        }
+    }
+}
