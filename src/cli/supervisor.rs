@@ -18,7 +18,7 @@ pub(super) fn stopping() {
 /// Says that the process is not stuck, twice in the time after which its supervisor would take it for that. Ends at once
 /// where nobody wants to know.
 pub(super) async fn keep_telling() {
-    let Some(patience) = sd_notify::watchdog_enabled() else { return };
+    let Some(patience) = sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero()) else { return };
     // A task: that it has its turn is what is told.
     let mut turns = tokio::time::interval((patience / 2).max(Duration::from_millis(1)));
     loop {

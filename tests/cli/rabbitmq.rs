@@ -56,13 +56,15 @@ fn its_files_are_read_and_what_means_nothing_is_told_once() {
         ("conf.d/10-user.conf", "default_user = two\ndefault_pass = secret\ncluster_formation.x = z\n"),
         ("conf.d/20-log.conf", "log.console.formatter = json\n"),
         ("conf.d/README", "no settings\n"),
+        ("other.d/10-other.conf", "no settings\n"),
+        ("other.d/20-other.conf", "log.console.level = info\n"),
         ("advanced.config", "[].\n"),
     ]);
     let (conf, data_dir) = (dir.path().join("rabbitmq.conf"), fresh_dir());
     let by_flag = ["--config", text(&conf)];
     let by_variables = [
         ("RABBITMQ_CONFIG_FILE", dir.path().join("rabbitmq")),
-        ("RABBITMQ_CONFIG_FILES", dir.path().join("conf.d/*.conf")),
+        ("RABBITMQ_CONFIG_FILES", dir.path().join("other.d/2*.conf")),
     ];
     let commands = [sluicemq(&by_flag), {
         let mut command = sluicemq(&[]);
@@ -108,7 +110,7 @@ fn a_mistake_in_them_is_one_sentence() {
     );
     let mut command = sluicemq(&[]);
     check_refused(command.env("RABBITMQ_NODE_PORT", "x"), 2, "environment variable RABBITMQ_NODE_PORT: ");
-    let missing = dir.path().join("nowhere.conf");
+    let missing = dir.path().join("none/nowhere.conf");
     check_refused(sluicemq(&[]).env("RABBITMQ_CONFIG_FILE", &missing), 2, "cannot read ");
 }
 

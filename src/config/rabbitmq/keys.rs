@@ -10,10 +10,10 @@ type Said = fn(&str) -> Result<String, String>;
 
 /// Their keys that are one of ours: as variables have it, and with what the value is there.
 #[rustfmt::skip]
-const SAME: [(&str, &str, Said); 27] = [
-    ("frame_max", "LIMITS_FRAME_MAX_BYTES", same),
+const SAME: [(&str, &str, Said); 25] = [
+    ("frame_max", "LIMITS_FRAME_MAX_BYTES", |value| or_most(value, "16MiB")),
     ("initial_frame_max", "LIMITS_INITIAL_FRAME_MAX_BYTES", same),
-    ("channel_max", "LIMITS_CHANNEL_MAX", same),
+    ("channel_max", "LIMITS_CHANNEL_MAX", |value| or_most(value, "65535")),
     ("heartbeat", "LIMITS_HEARTBEAT_SECONDS", same),
     ("handshake_timeout", "LIMITS_HANDSHAKE_TIMEOUT_MS", same),
     ("max_message_size", "LIMITS_MESSAGE_BYTES_MAX", bytes),
@@ -22,11 +22,9 @@ const SAME: [(&str, &str, Said); 27] = [
     ("consumer_timeout", "LIMITS_CONSUMER_TIMEOUT_MS", same),
     ("cluster_name", "IDENTITY_CLUSTER_NAME", same),
     ("vm_memory_high_watermark.relative", "MEMORY_WATERMARK", same),
-    ("vm_memory_high_watermark.absolute", "MEMORY_WATERMARK", sized),
     ("disk_free_limit.absolute", "STORAGE_DISK_FREE_LIMIT", bytes),
     ("log.default.level", "LOG_LEVEL", level),
     ("log.console.level", "LOG_LEVEL", level),
-    ("log.file.level", "LOG_LEVEL", level),
     ("log.console.formatter", "LOG_FORMAT", formatter),
     ("ssl_options.certfile", "TLS_CERTIFICATE", same),
     ("ssl_options.keyfile", "TLS_KEY", same),
@@ -75,6 +73,7 @@ impl Served {
 impl Rabbitmq {
     /// Sets what a line says, or remembers that it says nothing here.
     pub(super) fn set(&mut self, config: &mut Config, key: &str, value: &str) -> Result<(), String> {
+        self.has_share |= key == "vm_memory_high_watermark.relative";
         if let Some((_, ours, said)) = SAME.iter().find(|(theirs, ..)| *theirs == key) {
             return config.set(ours, &said(value)?).unwrap_or_else(|| Err(format!("there is no {ours}")));
         }
@@ -83,7 +82,7 @@ impl Rabbitmq {
             return Ok(());
         }
         match parts.as_slice() {
-            ["listeners", "tcp"] if value == "none" => self.listeners = Some([].into()),
+            ["listeners", "tcp"] if value == "none" => self.has_no_listeners = true,
             ["listeners", "tcp", name] => {
                 self.listeners.get_or_insert_default().insert((*name).to_owned(), place(value)?);
             }
@@ -104,7 +103,9 @@ impl Rabbitmq {
             ["anonymous_login_user"] => {
                 config.anonymous_login_user = Some(value.to_owned()).filter(|user| user != "none");
             }
-            ["loopback_users"] if value == "none" => self.loopback = Some([].into()),
+            ["loopback_users"] if value == "none" => self.has_no_loopback = true,
+            // A share is above a size, in whatever order they come.
+            ["vm_memory_high_watermark", "absolute"] => self.watermark = Some(sized(value)?),
             ["loopback_users", name] => {
                 self.loopback.get_or_insert_default().insert((*name).to_owned(), flag(value)?);
             }
@@ -143,6 +144,11 @@ fn bytes(value: &str) -> Result<String, String> {
 /// A watermark needs a unit to be no share.
 fn sized(value: &str) -> Result<String, String> {
     parse_size(value).map(|bytes| format!("{bytes}B"))
+}
+
+/// No limit is the most that there can be.
+fn or_most(value: &str, most: &str) -> Result<String, String> {
+    Ok(if value == "0" { most } else { value }.to_owned())
 }
 
 fn count(value: &str) -> Result<String, String> {

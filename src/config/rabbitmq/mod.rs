@@ -23,13 +23,21 @@ const EVERYWHERE: &str = "0.0.0.0";
 /// Where it listens for AMQP when nobody says otherwise.
 const AMQP_PORT: &str = "5672";
 
+/// What the size of the watermark is called there.
+const WATERMARK: &str = "vm_memory_high_watermark.absolute";
+
 /// What was read so far, where only all of it together says something.
 #[derive(Debug, Default)]
 pub struct Rabbitmq {
-    /// By name; none of them when the broker is not to listen at all.
+    /// By name.
     listeners: Option<BTreeMap<String, Endpoint>>,
+    has_no_listeners: bool,
     user: DefaultUser,
     loopback: Option<BTreeMap<String, bool>>,
+    has_no_loopback: bool,
+    /// A watermark as a size, and whether there is one as a share.
+    watermark: Option<String>,
+    has_share: bool,
     /// Addresses and ports of the management API and of the metrics.
     services: BTreeMap<keys::Served, (Option<String>, Option<String>)>,
     ssl: Ssl,
@@ -109,7 +117,8 @@ impl Rabbitmq {
             (address.as_deref().unwrap_or(EVERYWHERE), port.as_deref().unwrap_or(AMQP_PORT));
         let endpoint = endpoint(address, port)
             .map_err(|why| ConfigError::of_key("", why).in_variable("RABBITMQ_NODE_IP_ADDRESS"))?;
-        self.listeners = Some([(String::new(), endpoint)].into());
+        // What a file says of listeners is above this.
+        self.listeners.get_or_insert_with(|| [(String::new(), endpoint)].into());
         Ok(())
     }
 
@@ -118,7 +127,9 @@ impl Rabbitmq {
     /// # Errors
     /// What holds together no more.
     pub fn finish(self, config: &mut Config) -> Result<BTreeSet<String>, ConfigError> {
-        if let Some(listeners) = self.listeners {
+        if self.has_no_listeners {
+            config.listeners.clear();
+        } else if let Some(listeners) = self.listeners {
             config.listeners = listeners.into_values().collect();
         }
         for (served, (address, port)) in self.services {
@@ -128,7 +139,13 @@ impl Rabbitmq {
             let endpoint = endpoint.map_err(|why| ConfigError::of_key(served.key(), why))?;
             *service = crate::config::Service::At(endpoint);
         }
-        if let Some(loopback) = self.loopback {
+        if let Some(size) = self.watermark.filter(|_| !self.has_share) {
+            let watermark = size.parse().map_err(|why: String| ConfigError::of_key(WATERMARK, why))?;
+            config.memory.watermark = watermark;
+        }
+        if self.has_no_loopback {
+            config.loopback_users.clear();
+        } else if let Some(loopback) = self.loopback {
             config.loopback_users = chosen(loopback);
         }
         self.ssl.finish(config);
@@ -184,12 +201,10 @@ fn value_of(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Str
     Ok(value)
 }
 
-/// `port`, `address:port` or `[address]:port`.
+/// `port`, or `address:port`, where an IPv6 address need not be in brackets.
 fn place(text: &str) -> Result<Endpoint, String> {
-    match text.bytes().all(|octet| octet.is_ascii_digit()) {
-        true => endpoint(EVERYWHERE, text),
-        false => text.parse(),
-    }
+    let (address, port) = text.rsplit_once(':').unwrap_or((EVERYWHERE, text));
+    endpoint(address, port)
 }
 
 fn flag(value: &str) -> Result<bool, String> {

@@ -50,8 +50,7 @@ fn what_has_a_meaning_here_is_set() {
         log.console.level = warning\n\
         log.console.formatter = json\n\
         load_definitions = /etc/rabbitmq/definitions.json\n";
-    let text = text.replace("listeners.tcp.six = ::1:5675", "listeners.tcp.six = [::1]:5675");
-    let (config, unread) = read(&[&text], &[]).unwrap();
+    let (config, unread) = read(&[text], &[]).unwrap();
     assert_eq!(shown(&config.listeners), ["0.0.0.0:5673", "127.0.0.1:5674", "[::1]:5675"]);
     let user = &config.users[0];
     assert_eq!((&*user.name, user.password.expose()), ("shop", &b"has # and = in it"[..]));
@@ -71,7 +70,7 @@ fn what_has_a_meaning_here_is_set() {
     assert_eq!(config.mgmt.to_string(), "0.0.0.0:15673");
     assert_eq!(config.prometheus.to_string(), "127.0.0.1:15692");
     assert_eq!((config.log.level, config.log.format), (LogLevel::Warn, LogFormat::Json));
-    assert_eq!(config.definitions.as_deref(), Some(std::path::Path::new("/etc/rabbitmq/definitions.json")));
+    assert_eq!(config.definitions.as_deref(), Some(Path::new("/etc/rabbitmq/definitions.json")));
     assert_eq!(unread, Vec::<String>::new());
 }
 
@@ -98,13 +97,16 @@ fn tls_is_what_its_lines_say_together() {
 
 #[test]
 fn what_has_none_is_told_once() {
-    let text = "cluster_formation.peer_discovery_backend = k8s\nqueue_master_locator = min-masters\nlog.console = false\n";
+    let text = "cluster_formation.peer_discovery_backend = k8s\nqueue_master_locator = min-masters\nlog.console = false\nlog.file.level = error\n";
     let (_, unread) = read(&[text, text], &[]).unwrap();
-    assert_eq!(unread, ["cluster_formation.peer_discovery_backend", "log.console", "queue_master_locator"]);
+    assert_eq!(
+        unread,
+        ["cluster_formation.peer_discovery_backend", "log.console", "log.file.level", "queue_master_locator"]
+    );
 }
 
 #[test]
-fn later_files_are_above_earlier_ones_and_variables_above_all() {
+fn later_files_are_above_earlier_ones_and_variables_above_all_but_listeners() {
     let (config, _) = read(&["default_user = one\nheartbeat = 10", "default_user = two"], &[]).unwrap();
     assert_eq!((&*config.users[0].name, config.limits.heartbeat_seconds), ("two", 10));
     let variables = [
@@ -116,8 +118,27 @@ fn later_files_are_above_earlier_ones_and_variables_above_all() {
     ];
     let (config, _) = read(&["default_user = one\nlisteners.tcp.default = 5673"], &variables).unwrap();
     assert_eq!((&*config.users[0].name, config.users[0].password.expose()), ("three", &b"secret"[..]));
+    assert_eq!(shown(&config.listeners), ["0.0.0.0:5673"]);
+    let (config, _) = read(&["default_user = one"], &variables).unwrap();
     assert_eq!(shown(&config.listeners), ["0.0.0.0:5680"]);
     assert!(config.identity.node_name().starts_with("shop@"));
+}
+
+#[test]
+fn some_lines_count_in_whatever_order_they_come() {
+    let (one, other) =
+        ("vm_memory_high_watermark.relative = 0.5", "vm_memory_high_watermark.absolute = 2GiB");
+    for texts in [[one, other], [other, one]] {
+        assert_eq!(read(&texts, &[]).unwrap().0.memory.watermark, Watermark::Fraction(0.5));
+    }
+    assert_eq!(read(&[other], &[]).unwrap().0.memory.watermark, Watermark::Bytes(2 << 30));
+    let (one, other) = ("loopback_users = none", "loopback_users.guest = true");
+    for texts in [[one, other], [other, one]] {
+        assert_eq!(read(&texts, &[]).unwrap().0.loopback_users, Vec::<String>::new());
+    }
+    let (config, _) = read(&["frame_max = 0\nchannel_max = 0\nlisteners.tcp.1 = :::5672"], &[]).unwrap();
+    assert_eq!((config.limits.frame_max_bytes, config.limits.channel_max), (16 << 20, 65_535));
+    assert_eq!(shown(&config.listeners), ["[::]:5672"]);
 }
 
 #[test]
