@@ -430,7 +430,14 @@ impl State {
         let (settings, classic) = (&self.settings, &self.classic);
         let is_over = |time_ms: Option<u64>| time_ms.is_some_and(|time_ms| time_ms <= now_ms);
         let first_ms = || Some(expiry::time_of(classic.fronts().next()?, settings.message_ttl_ms?));
-        let has_dead = || classic.has_dying() || is_over(classic.next_expiry()) || is_over(first_ms());
+        // What has left memory may be over from then on.
+        let may_be_over = || {
+            matches!(classic.head(), Head::Away(_))
+                && settings.message_ttl_ms.is_some()
+                && now_ms >= self.fresh_until_ms
+        };
+        let has_dead =
+            || classic.has_dying() || is_over(classic.next_expiry()) || is_over(first_ms()) || may_be_over();
         settings.dead_letter.is_some() && !settings.keeps_dead_letters && has_dead()
     }
 }

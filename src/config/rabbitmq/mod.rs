@@ -1,7 +1,7 @@
 //! RabbitMQ's own configuration, laid over ours: `rabbitmq.conf`, and the variables of its container image.
 //!
 //! Lines of `key = value`; what stands behind a `#` is a comment, unless the value is in single quotes; `$(NAME)` is a
-//! variable. What a key means here is a line of a table in [`keys`]. The others are not refused, for many of them are about
+//! variable. What a key means here is a line of a table (`keys`). The others are not refused, for many of them are about
 //! what is not here (Erlang, clusters, plugins), but told by name.
 //!
 //! Several files are read one after the other, the later above the earlier. Like the rest of this room it is brought the
