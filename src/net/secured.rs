@@ -46,12 +46,15 @@ pub(super) async fn serve(
     let encryption = agreed(&tls, store.settings());
     drop(store);
     permit.shaken();
-    let stream = Secured { socket, tls: Box::new(tls), is_readable: true };
+    let stream = Secured { socket, tls: Box::new(tls), is_readable: true, broken: None };
     connection::serve(stream, peer, broker, permit, stop, Some(encryption)).await;
 }
 
 fn tell(broker: &Broker, refused: &Refused) {
-    if let Some(left_out) = broker.complaints.allow(Instant::now()) {
+    // Who only looks whether somebody listens has done nothing wrong.
+    if !matches!(refused, Refused::Left)
+        && let Some(left_out) = broker.complaints.allow(Instant::now())
+    {
         match refused {
             Refused::Stranger(first_bytes) => {
                 let first_bytes = first_bytes.escape_ascii();
@@ -68,6 +71,8 @@ struct Secured {
     tls: Box<ServerConnection>,
     /// What was decrypted may not have been taken: the socket alone does not tell.
     is_readable: bool,
+    /// Why nothing more can be read, when all is taken that was before.
+    broken: Option<io::Error>,
 }
 
 /// The socket, as far as it is ready.
@@ -119,17 +124,22 @@ impl Secured {
         }
     }
 
+    /// Writes all that is encrypted: how many bytes that was.
+    fn write_some(&mut self) -> io::Result<usize> {
+        let mut written = 0;
+        while self.tls.wants_write() {
+            written += self.tls.write_tls(&mut Wire(&self.socket))?;
+        }
+        Ok(written)
+    }
+
     /// Reads once from the socket and decrypts what is whole: how many bytes came, encrypted.
     fn decrypt_more(&mut self) -> io::Result<usize> {
         let count = self.tls.read_tls(&mut Wire(&self.socket))?;
         let processed = self.tls.process_new_packets();
-        if let Err(error) = processed {
-            // The client is told why, if it takes that at once.
-            let _ = self.write_rest();
-            return Err(io::Error::new(ErrorKind::InvalidData, error));
-        }
-        // What the protocol itself has to say is written now, or with the next that is.
-        pass_over(self.write_rest())?;
+        // What the protocol itself has to say is written now, or with the next that is, which tells of what is wrong with it.
+        let _ = self.write_rest();
+        processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
         Ok(count)
     }
 }
@@ -154,8 +164,14 @@ impl Stream for Secured {
         let mut encrypted = 0;
         loop {
             let is_end = self.take_decrypted(input)?;
+            // What came before it is for the session, as without TLS.
+            if input.len() == before
+                && let Some(error) = self.broken.take()
+            {
+                return Poll::Ready(Err(error));
+            }
             let count = input.len() - before;
-            self.is_readable = is_end || count == most;
+            self.is_readable = is_end || count == most || self.broken.is_some();
             if self.is_readable {
                 return Poll::Ready(Ok(count));
             }
@@ -175,7 +191,7 @@ impl Stream for Secured {
             match self.decrypt_more() {
                 Ok(more) => encrypted += more,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => self.broken = Some(error),
             }
         }
     }
@@ -183,8 +199,14 @@ impl Stream for Secured {
     fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.write_rest()?;
         let taken = self.tls.writer().write_vectored(slices)?;
-        pass_over(self.write_rest())?;
-        Ok(taken)
+        match self.write_some() {
+            // Under TLS 1.2 the keys are for so many records, and what comes behind them is swallowed.
+            Ok(written) if written < taken => {
+                Err(io::Error::other("as many records were sent as TLS 1.2 has keys for"))
+            }
+            Ok(_) => Ok(taken),
+            Err(error) => pass_over(Err(error)).map(|()| taken),
+        }
     }
 
     fn has_rest(&self) -> bool {
@@ -192,10 +214,7 @@ impl Stream for Secured {
     }
 
     fn write_rest(&mut self) -> io::Result<()> {
-        while self.tls.wants_write() {
-            self.tls.write_tls(&mut Wire(&self.socket))?;
-        }
-        Ok(())
+        self.write_some().map(drop)
     }
 
     async fn shut(&mut self) -> io::Result<()> {

@@ -89,6 +89,10 @@ impl<'a> Certificate<'a> {
     /// Who logs in by it, where that is written there.
     pub(super) fn login(&self, from: LoginFrom, kind: SanType) -> Option<String> {
         let name = match from {
+            // Of two that differ in what is no text nobody could tell which it is.
+            LoginFrom::DistinguishedName if parts(self.subject).any(|part| part.value.is_none()) => {
+                return None;
+            }
             LoginFrom::DistinguishedName => self.subject(),
             LoginFrom::CommonName => {
                 let named = parts(self.subject).filter(|part| part.identifier == COMMON_NAME);

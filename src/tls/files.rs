@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::config::{Tls, Verify};
 use crate::tls::certificate::Certificate;
 use crate::tls::error::{Named, TlsError};
+use crate::tls::patience::Patient;
 
 /// A certificate with its key, and what there is to know of it.
 #[derive(Debug)]
@@ -75,7 +76,8 @@ pub(super) fn verifier(
     if settings.verify == Verify::Optional {
         builder = builder.allow_unauthenticated();
     }
-    builder.build().map(Some).map_err(|error| malformed(&of_lists, error.to_string()))
+    let verifier = builder.build().map_err(|error| malformed(&of_lists, error.to_string()))?;
+    Ok(Some(Arc::new(Patient(verifier))))
 }
 
 /// A file by its setting.

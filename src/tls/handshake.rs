@@ -1,6 +1,7 @@
 //! The handshake of a stranger: so long, and beside the runtime's workers where it takes more than a moment.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -58,7 +59,7 @@ pub async fn accept(
 
 async fn shake(store: &Store, stream: TcpStream, speaks: Speaks) -> Result<TlsStream<TcpStream>, Refused> {
     let mut first = [0; LOOKED_AT_BYTES];
-    let count = stream.peek(&mut first).await.map_err(Refused::Failed)?;
+    let count = stream.peek(&mut first).await.map_err(|_| Refused::Left)?;
     match first.get(..count).unwrap_or_default() {
         [] => return Err(Refused::Left),
         [HANDSHAKE, ..] => {}
@@ -66,16 +67,19 @@ async fn shake(store: &Store, stream: TcpStream, speaks: Speaks) -> Result<TlsSt
     }
     let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(Refused::Failed)?;
     let server = config(&store.current(), speaks, &begun.client_hello());
-    let turn = store.turns.acquire().await;
-    // The answer to the client's hello is signed here.
-    let rest = tokio::task::spawn_blocking(move || begun.into_stream(server)).await;
-    drop(turn);
+    let turn = Arc::clone(&store.turns).acquire_owned().await;
+    // The answer to the client's hello is signed here, also when nobody waits for it any more.
+    let shake = move || {
+        let _turn = turn;
+        begun.into_stream(server)
+    };
+    let rest = tokio::task::spawn_blocking(shake).await;
     rest.map_err(|_| Refused::Left)?.await.map_err(Refused::Failed)
 }
 
 /// By the standard who names what they speak, and not what we do, is refused; RabbitMQ does not ask, and nobody is here who
 /// speaks anything else.
-fn config(loaded: &Loaded, speaks: Speaks, hello: &ClientHello<'_>) -> std::sync::Arc<ServerConfig> {
+fn config(loaded: &Loaded, speaks: Speaks, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
     let amqp = &loaded.amqp;
     let is_named = || {
         let mut offered = hello.alpn().into_iter().flatten();
