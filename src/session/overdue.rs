@@ -82,6 +82,12 @@ impl Running {
         let (mut overdue, mut is_cut_short) = (None, false);
         for (number, slot) in &mut self.channels {
             let Slot::Open(channel) = slot else { continue };
+            // Who was cancelled, and what it held, goes first.
+            if !self.link.chores.is_empty() {
+                is_cut_short = true;
+                self.link.overdue.hold(shortest_ms, now);
+                break;
+            }
             if channel.holds_any() {
                 self.link.overdue.hold(shortest_ms, now);
                 if overdue.is_none() {

@@ -18,8 +18,11 @@ use crate::queue::expiry;
 use crate::queue::lane::{Gone, Piece};
 use crate::queue::settings::{Overflow, Settings};
 
-/// A queue that waits for its dead letters before it goes looks again after so many milliseconds.
+/// A queue that waits for its dead letters before it goes looks again after so many milliseconds, and less and less often.
 const LETTERS_MS: u64 = 100;
+const LETTERS_MS_MAX: u64 = 5000;
+/// It waits no longer, for there may always be new ones.
+const LETTERS_WAIT_MS: u64 = 10 * 60 * 1000;
 /// With more dead letters in memory, in bytes, nothing more is read for them.
 const DYING_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -326,7 +329,9 @@ impl Queue {
         };
         let by_ttl = state.remember_ttl(by_ttl, wakes.now_ms());
         let by_lease = state.lease_end_ms().map(|end_ms| match end_ms <= wakes.now_ms() {
-            true if state.has_letters(wakes.now_ms()) => wakes.now_ms() + LETTERS_MS,
+            true if state.has_letters(wakes.now_ms()) => {
+                wakes.now_ms() + (wakes.now_ms() - end_ms).clamp(LETTERS_MS, LETTERS_MS_MAX)
+            }
             _ => end_ms,
         });
         let by_queue = [by_ttl, by_lease, state.retry_ms];
@@ -422,7 +427,10 @@ impl State {
     }
 
     fn is_lease_over(&self, now_ms: u64) -> bool {
-        self.lease_end_ms().is_some_and(|end_ms| end_ms <= now_ms) && !self.has_letters(now_ms)
+        let Some(over_ms) = self.lease_end_ms().and_then(|end_ms| now_ms.checked_sub(end_ms)) else {
+            return false;
+        };
+        over_ms > LETTERS_WAIT_MS || !self.has_letters(now_ms)
     }
 
     /// Whether messages of it are dead and not where they are to go; not those that may have to stay for ever.

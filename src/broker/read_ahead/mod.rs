@@ -95,6 +95,10 @@ impl Queue {
             None => {
                 state.is_reading = false;
                 state.classic.look_no_further();
+                // Whoever takes them on has asked for this one.
+                if state.classic.has_dying() {
+                    self.ask_for_burial(state, wakes);
+                }
                 None
             }
         })?;

@@ -25,6 +25,8 @@ use crate::storage::pack::shelf::PackLease;
 
 /// How many places one read visits at most.
 const PLACES_MAX: usize = 1000;
+/// And how many packs, all of which are open until it is over.
+const PACKS_MAX: usize = 16;
 
 /// What one read will fetch.
 #[derive(Debug)]
@@ -128,12 +130,21 @@ impl Plan {
 struct Places<'a> {
     ledger: &'a Ledger,
     found: Vec<(Seq, Seq, Where)>,
+    packs: BTreeSet<PackKey>,
     bytes: u64,
+    /// They lie apart, and single ones are read without what lies around them.
+    is_scattered: bool,
+}
+
+impl<'a> Places<'a> {
+    fn of(ledger: &'a Ledger, is_scattered: bool) -> Self {
+        Self { ledger, found: Vec::new(), packs: BTreeSet::new(), bytes: 0, is_scattered }
+    }
 }
 
 impl Places<'_> {
     fn is_enough(&self) -> bool {
-        self.bytes >= READ_BYTES || self.found.len() >= PLACES_MAX
+        self.bytes >= READ_BYTES || self.found.len() >= PLACES_MAX || self.packs.len() >= PACKS_MAX
     }
 
     /// Adds those of `from..end`, of which a message has usually so many bytes; up to where.
@@ -143,13 +154,18 @@ impl Places<'_> {
             let placed = next.and_then(|(first, _)| Some((first, self.ledger.place_and_end(first)?)));
             let Some((first, (place, place_end))) = placed else { return end };
             from = place_end.min(end);
-            let is_whole = matches!(place, Where::In(at) if first <= at.first && at.last < from);
+            let count = from.0 - first.0;
             self.bytes += match place {
-                // Blocks that it shares with other queues lie elsewhere.
-                Where::In(at) if is_whole => at.body_bytes.max(at.bytes.into()),
-                Where::In(_) => usual_bytes * self.ledger.live_in(first, from),
-                Where::At(_) => usual_bytes * (from.0 - first.0),
+                Where::In(_) if count == 1 && self.is_scattered => usual_bytes,
+                // It is read as a whole, however little of it lives. Blocks that it shares with other queues lie elsewhere.
+                Where::In(at) => at.body_bytes.max(at.bytes.into()),
+                Where::At(_) => usual_bytes * count,
             };
+            self.packs.extend(match place {
+                Where::In(at) => Some((Kind::Durable, at.pack)),
+                Where::At(Place::Pack { number, .. }) => Some((Kind::Spill, number)),
+                Where::At(Place::Log(_)) => None,
+            });
             self.found.push((first, from, place));
         }
         from
@@ -164,19 +180,20 @@ impl Queue {
     /// What to read; `None` when nothing is away that is to be read. Dead letters and others take turns: where they come
     /// again and again what a start found would not be looked through, and would be late.
     pub(super) fn plan_read(&self, state: &mut State, now_ms: u64) -> Option<Plan> {
-        let is_others_turn =
-            std::mem::take(&mut state.letters_were_read) && self.wants_reading(state, now_ms);
+        let others = state.classic.away_first(state.wants_head(now_ms));
+        let are_wanted = others.is_some() && self.wants_reading(state, now_ms);
+        let is_others_turn = std::mem::take(&mut state.letters_were_read) && are_wanted;
         if !is_others_turn && let Some(plan) = self.plan_letters(state) {
             state.letters_were_read = true;
             return Some(plan);
         }
-        let (part, away) = state.classic.away_first(state.wants_head(now_ms))?;
+        let (part, away) = others?;
         Some(self.plan_from(state, part, away))
     }
 
     /// How to read the first ones of these.
     pub(super) fn plan_from(&self, state: &State, part: Part, away: Away) -> Plan {
-        let mut places = Places { ledger: &state.classic.ledger, found: Vec::new(), bytes: 0 };
+        let mut places = Places::of(&state.classic.ledger, false);
         let end = places.add(away.first, away.end, usual_bytes(&away));
         let mut lease = None;
         let spots = places.found.into_iter().map(|(_, _, place)| self.spot(place, &mut lease));
@@ -186,7 +203,7 @@ impl Queue {
 
     /// How to read the next dead letters; `None` when the next one is not away.
     fn plan_letters(&self, state: &State) -> Option<Plan> {
-        let mut places = Places { ledger: &state.classic.ledger, found: Vec::new(), bytes: 0 };
+        let mut places = Places::of(&state.classic.ledger, true);
         let mut letters = Vec::new();
         for away in state.classic.dying_away() {
             let end = places.add(away.first, away.end, usual_bytes(away));

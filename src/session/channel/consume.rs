@@ -251,6 +251,8 @@ impl Channel {
     /// A consumer holds a message for too long: it ends, and what is on its way to it goes back. What it holds is taken back
     /// next.
     pub(super) fn cancel_overdue(&mut self, link: &mut Link, consumer: &Arc<Consumer>) {
+        // Nobody is served before all is back.
+        link.hold_back(true);
         let unused = Self::stop_consumer(consumer, &mut link.wakes);
         self.on_cancelled(link, consumer);
         for item in link.withdraw(self.number) {
