@@ -1,10 +1,14 @@
 //! Places for connections. Where none is left, who asks for nothing gives theirs up: a connection that is kept, or whose
 //! request does not come, is no reason to let nobody else in.
 
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Now;
@@ -51,7 +55,25 @@ impl Seats {
     }
 }
 
+/// A stream whose reader is not idle while it takes what is written.
+pub(crate) struct Watched<S> {
+    stream: S,
+    seat: Seat,
+}
+
 impl Seat {
+    /// The stream of whose connection this is the place.
+    pub(crate) fn watched<S>(&self, stream: S) -> Watched<S> {
+        Watched { stream, seat: self.clone() }
+    }
+
+    /// An answer goes out.
+    fn touch(&self) {
+        if let Some(since) = &mut *self.0.idle_since.lock() {
+            *since = Now::read().instant;
+        }
+    }
+
     /// Something is asked for.
     pub(crate) fn begin(&self) {
         *self.0.idle_since.lock() = None;
@@ -75,5 +97,53 @@ impl Seat {
                 return;
             }
         }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if written.is_ready() {
+            self.seat.touch();
+        }
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        if written.is_ready() {
+            self.seat.touch();
+        }
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -256,9 +256,15 @@ async fn accept(
             let peer = Peer::Network(peer.ip());
             match tls {
                 None => serve(stream, peer, router, seat, stop).await,
-                // As of all else that a stranger does wrong nobody else is told.
                 Some(tls) => {
-                    if let Ok(stream) = handshake::accept(&tls, stream, Speaks::Http, TLS_TIMEOUT).await {
+                    let shaken = tokio::select! {
+                        shaken = handshake::accept(&tls, stream, Speaks::Http, TLS_TIMEOUT) => shaken,
+                        () = seat.is_wanted() => return,
+                        () = stop.cancelled() => return,
+                    };
+                    seat.end();
+                    // As of all else that a stranger does wrong nobody else is told.
+                    if let Ok(stream) = shaken {
                         serve(stream, peer, router, seat, stop).await;
                     }
                 }
@@ -290,7 +296,7 @@ pub(crate) async fn serve(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection(TokioIo::new(seat.watched(stream)), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         // What a stranger does wrong is told to them, and to nobody else.

@@ -12,8 +12,9 @@ mod ssl;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::config::rabbitmq::keys::Served;
 use crate::config::rabbitmq::ssl::Ssl;
-use crate::config::{Config, ConfigError, Endpoint, Origin, Secret, UserConfig};
+use crate::config::{Config, ConfigError, Endpoint, Origin, Secret, Service, UserConfig};
 
 /// Files whose names end so are in this form, and no TOML.
 pub const EXTENSION: &str = "conf";
@@ -39,7 +40,7 @@ pub struct Rabbitmq {
     watermark: Option<String>,
     has_share: bool,
     /// Addresses and ports of the management API and of the metrics.
-    services: BTreeMap<keys::Served, (Option<String>, Option<String>)>,
+    services: BTreeMap<Served, (Option<String>, Option<String>)>,
     ssl: Ssl,
     unread: BTreeSet<String>,
 }
@@ -132,12 +133,20 @@ impl Rabbitmq {
         } else if let Some(listeners) = self.listeners {
             config.listeners = listeners.into_values().collect();
         }
+        // Where only the one by TLS is said RabbitMQ serves no other.
+        for (secure, plain) in
+            [(Served::SecureManagement, Served::Management), (Served::SecureMetrics, Served::Metrics)]
+        {
+            if self.services.contains_key(&secure) && !self.services.contains_key(&plain) {
+                *plain.of(config).0 = Service::Nowhere;
+            }
+        }
         for (served, (address, port)) in self.services {
             let (service, usual) = served.of(config);
             let endpoint =
                 endpoint(address.as_deref().unwrap_or(EVERYWHERE), port.as_deref().unwrap_or(usual));
             let endpoint = endpoint.map_err(|why| ConfigError::of_key(served.key(), why))?;
-            *service = crate::config::Service::At(endpoint);
+            *service = Service::At(endpoint);
         }
         if let Some(size) = self.watermark.filter(|_| !self.has_share) {
             let watermark = size.parse().map_err(|why: String| ConfigError::of_key(WATERMARK, why))?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::rabbitmq::Rabbitmq;
 use crate::config::tls::{LoginFrom, TlsVersion, Verify};
-use crate::config::{Config, LogFormat, LogLevel, Watermark};
+use crate::config::{Config, LogFormat, LogLevel, Service, Watermark};
 
 fn read(texts: &[&str], variables: &[(&str, &str)]) -> Result<(Config, Vec<String>), String> {
     let mut config = Config::default();
@@ -91,6 +91,7 @@ fn tls_is_what_its_lines_say_together() {
     );
     assert_eq!(tls.client_ca.as_deref(), Some(Path::new("a.pem")));
     assert_eq!((tls.mgmt.to_string(), config.anonymous_login_user), ("0.0.0.0:15672".to_owned(), None));
+    assert_eq!((config.mgmt, config.prometheus), (Service::Nowhere, Service::Usual));
     let (config, _) = read(&[own, asks, "ssl_options.fail_if_no_peer_cert = true"], &[]).unwrap();
     assert_eq!(config.tls.verify, Verify::Required);
 }
