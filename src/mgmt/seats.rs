@@ -147,3 +147,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::{IDLE_MAX, Seats};
+    use crate::clock::Now;
+
+    #[tokio::test]
+    async fn who_takes_an_answer_is_not_idle() {
+        let seat = Seats::new(1).take().await.unwrap();
+        let long_ago = Now::read().instant.checked_sub(2 * IDLE_MAX);
+        *seat.0.idle_since.lock() = long_ago;
+        let (ours, _theirs) = tokio::io::duplex(100);
+        seat.watched(ours).write_all(b"an answer").await.unwrap();
+        assert!(*seat.0.idle_since.lock() > long_ago);
+        seat.begin();
+        assert_eq!(*seat.0.idle_since.lock(), None);
+    }
+}

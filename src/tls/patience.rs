@@ -62,3 +62,35 @@ impl ClientCertVerifier for Patient {
         self.0.supported_verify_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::crypto::ring;
+    use rustls::server::WebPkiClientVerifier;
+    use rustls::{CertificateError, Error, RootCertStore};
+
+    use super::{BETWEEN_MAX, CertificateDer, ClientCertVerifier, Patient, UnixTime};
+
+    #[test]
+    fn who_sends_more_certificates_than_lead_anywhere_is_nobody() {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&key).unwrap();
+        let own = CertificateParams::new(vec!["orders".to_owned()]).unwrap();
+        let own = own.signed_by(&KeyPair::generate().unwrap(), &Issuer::new(params, key)).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(root.der().clone()).unwrap();
+        let provider = ring::default_provider().into();
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+        let verifier = Patient(verifier);
+        let check = |between: usize| {
+            let between: Vec<CertificateDer<'_>> = vec![root.der().clone(); between];
+            verifier.verify_client_cert(own.der(), &between, UnixTime::now())
+        };
+        check(BETWEEN_MAX).unwrap();
+        let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        assert_eq!(check(BETWEEN_MAX + 1).unwrap_err(), unknown);
+    }
+}

@@ -399,6 +399,28 @@ fn where_one_consumer_is_served_the_next_one_is_when_it_is_cancelled_for_holding
 }
 
 #[test]
+fn what_a_cancelled_consumer_held_comes_before_what_waits() {
+    if !only_here("RabbitMQ has no such argument, and cancels from 4.3 on") {
+        return;
+    }
+    let mut client = Client::open();
+    let rules = [
+        ("x-single-active-consumer", Field::Bool(true)),
+        ("x-consumer-timeout", Field::I32(100)),
+        ("x-consumer-timeout-action", Field::LongStr(b"cancel")),
+    ];
+    let queue = queue_with(&mut client, &rules);
+    client.open_channel(2);
+    client.on(2).qos(2, false);
+    client.on(2).consume(&queue);
+    client.on(1).consume_as(BasicConsume { no_ack: true, ..consume(&queue) });
+    client.put_all(&queue, &["a", "b", "c", "d"]);
+    assert_eq!(client.on(2).bodies(2), ["a", "b"]);
+    assert!(matches!(client.next_method().method(), Method::BasicCancel(_)));
+    assert_eq!(client.on(1).bodies(4), ["a", "b", "c", "d"]);
+}
+
+#[test]
 fn who_cannot_be_told_that_it_is_cancelled_for_holding_a_message_loses_its_channel() {
     if !only_here("RabbitMQ has no such argument, and cancels from 4.3 on") {
         return;

@@ -197,9 +197,12 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use super::READ_BYTES;
+    use super::plan::Spot;
     use crate::broker::memory::Memory;
     use crate::broker::node::Node;
     use crate::broker::queue::browse::Browser;
@@ -227,9 +230,9 @@ mod tests {
 
     const QUEUE: QueueId = QueueId(7);
 
-    fn message(seq: u64) -> Run {
+    fn message(seq: u64, body: &[u8]) -> Run {
         let mut builder = BlockBuilder::default();
-        builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
+        builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body });
         let stamp = Stamp { marks: Marks::of(true), received_ms: 0 };
         let (block, count, body_bytes) = builder.seal(stamp, &Arc::default());
         Run::of_block(block, count, body_bytes).numbered_from(Seq(seq))
@@ -237,8 +240,18 @@ mod tests {
 
     /// Writes a pack with these messages; where they are.
     fn pack(disk: &dyn Disk, number: u64, seqs: std::ops::Range<u64>) -> Vec<NewExtent> {
+        pack_of(disk, number, seqs, 1)
+    }
+
+    /// The same, with bodies of so many bytes.
+    fn pack_of(
+        disk: &dyn Disk,
+        number: u64,
+        seqs: std::ops::Range<u64>,
+        body_bytes: usize,
+    ) -> Vec<NewExtent> {
         let mut writer = PackWriter::create(disk, Kind::Durable, number).unwrap();
-        seqs.for_each(|seq| writer.push(QUEUE, &message(seq)).unwrap());
+        seqs.for_each(|seq| writer.push(QUEUE, &message(seq, &vec![b'm'; body_bytes])).unwrap());
         let extents = writer.finish(disk).unwrap().extents;
         let new = |extent: &PackedExtent| NewExtent {
             at: extent.record.at,
@@ -258,7 +271,7 @@ mod tests {
         let end = extents.iter().map(|extent| extent.at.last.after(1)).max().unwrap();
         extents.into_iter().for_each(|extent| ledger.restore_extent(extent));
         let messages = end.0 - 1;
-        let away = Away { end, count: messages, body_bytes: messages, ..Away::of(&message(1)) };
+        let away = Away { end, count: messages, body_bytes: messages, ..Away::of(&message(1, b"m")) };
         let classic = Classic::restore(vec![away], ledger, Seq(0));
         Arc::new(Queue::restored(QUEUE, QueueProperties::durable("q"), node, classic, end))
     }
@@ -316,7 +329,7 @@ mod tests {
                 end: Seq(4),
                 count: 4 - first.0,
                 body_bytes: 4 - first.0,
-                ..Away::of(&message(1))
+                ..Away::of(&message(1, b"m"))
             };
             assert_eq!(queue.lock().classic.head(), Head::Away(away));
         };
@@ -391,6 +404,59 @@ mod tests {
             let next = state.classic.take_out(Seq(1 + reads)).unwrap();
             state.classic.doom(Reason::Expired, next);
         }
+    }
+
+    #[test]
+    fn dead_letters_are_read_where_nothing_is_left_of_what_was_to_be_looked_through() {
+        let disk = WatchedDisk::default();
+        let queue = queue_with_letters(&disk, pack(&disk, 1, 1..5), &[1, 2, 3]);
+        let mut state = queue.lock();
+        state.classic.look_through();
+        // The last read was for dead letters, and what waited has gone since.
+        state.letters_were_read = true;
+        state.classic.take_out(Seq(4)).unwrap();
+        assert!(state.classic.has_unseen());
+        drop(state);
+        queue.read_ahead(&mut Wakes::default()).unwrap();
+        assert_eq!(take_letters(&queue), (vec![1, 2, 3], 0));
+    }
+
+    #[test]
+    fn one_read_opens_few_packs_however_far_apart_they_lie() {
+        let disk = WatchedDisk::default();
+        let extents: Vec<NewExtent> =
+            (0..100).flat_map(|number| pack(&disk, number + 1, number * 10 + 1..number * 10 + 11)).collect();
+        let dying: Vec<u64> = (0..100).map(|number| number * 10 + 5).collect();
+        let queue = queue_with_letters(&disk, extents, &dying);
+        let plan = queue.plan_read(&mut queue.lock(), 0).unwrap();
+        let packs = plan.lease(&queue.node, &mut BTreeSet::new()).unwrap().unwrap();
+        assert!(packs.len() <= 16, "{} packs are open at a time", packs.len());
+        drop((plan, packs));
+        assert_eq!(take_letters(&queue).0, dying);
+    }
+
+    #[test]
+    fn what_little_is_left_of_packs_is_not_read_by_its_own_length() {
+        let disk = WatchedDisk::default();
+        // Of each extent of about a mebibyte one message is left.
+        let extents = (0..6)
+            .flat_map(|number| pack_of(&disk, number + 1, number * 100 + 1..number * 100 + 101, 10_000));
+        let queue = queue(&disk, extents.collect());
+        let mut state = queue.lock();
+        for seq in (1..=600).filter(|seq| seq % 100 != 50).map(Seq) {
+            state.classic.bury(seq, seq.after(1));
+        }
+        state.classic.look_through();
+        let plan = queue.plan_read(&mut state, 0).unwrap();
+        let bytes: u64 = plan
+            .pieces
+            .iter()
+            .map(|piece| match piece.at {
+                Spot::Extent { at } => u64::from(at.bytes),
+                _ => 0,
+            })
+            .sum();
+        assert!(bytes < 3 * READ_BYTES, "{bytes} bytes in one read");
     }
 
     #[test]
