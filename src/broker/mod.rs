@@ -241,7 +241,7 @@ impl Broker {
         if lacks_descriptors {
             self.node.shelf.close_idle();
         } else {
-            self.node.room.measured(0, 0, true, self.node.log.pending_bytes());
+            self.node.room.refused(self.node.log.pending_bytes());
         }
         if !self.node.alarms.raise(Shortage::Disk) {
             return;
@@ -257,11 +257,8 @@ impl Broker {
     /// more often when it fills; afterwards [`Alarms::wake_blocked`](alarms::Alarms::wake_blocked) is to be called.
     pub fn look_at_disk(&self, free_bytes: u64, now: Instant) {
         self.disk_free_bytes.set(free_bytes);
+        self.judge_disk(free_bytes, now);
         let limit_bytes = self.disk_free_limit_bytes.read();
-        let level = room::level(free_bytes, limit_bytes);
-        if let Some(change) = self.node.alarms.look(Shortage::Disk, level, now) {
-            self.say_disk(change, free_bytes);
-        }
         let is_short = self.node.alarms.is_raised(Shortage::Disk);
         self.node.room.measured(free_bytes, limit_bytes, is_short, self.node.log.pending_bytes());
         self.node.dead_letters.allow(room::for_dead_letters(free_bytes, limit_bytes, is_short));
@@ -282,7 +279,15 @@ impl Broker {
         match self.disk_free_bytes.read() {
             // It is not known yet, or there is no disk.
             0 => {}
-            free_bytes => self.look_at_disk(free_bytes, now),
+            free_bytes => self.judge_disk(free_bytes, now),
+        }
+    }
+
+    /// Raises the alarm of the disk, or ends it.
+    fn judge_disk(&self, free_bytes: u64, now: Instant) {
+        let level = self.node.room.level(free_bytes, self.disk_free_limit_bytes.read());
+        if let Some(change) = self.node.alarms.look(Shortage::Disk, level, now) {
+            self.say_disk(change, free_bytes);
         }
     }
 

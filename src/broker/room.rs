@@ -3,7 +3,8 @@
 //! ```text
 //!                | above the limit           | below it: the alarm         | a call was refused
 //! ---------------+---------------------------+-----------------------------+--------------------------------------
-//!  publishers    | go on                     | wait                        | wait
+//!  publishers    | go on                     | wait                        | wait; for a checkpoint that the log
+//!                |                           |                             | needs, until it has found room
 //!  the log       | whole slots and a spare,  | what it has free goes, but  | a slot as short as its batch, then
 //!                | as many as a burst needed | for one                     | the reserve, then it waits for room
 //!  checkpoints   | half a window at once,    | slot by slot, all that is   | given up and tried again, with the
@@ -12,8 +13,8 @@
 //!                | quarters are dead         | is                          | much free or when an alarm has come or gone
 //!  spills        | written                   | while twice the reserve     | given up: the messages stay in memory
 //!                |                           | is free                     |
-//!  one hold of   | what is free, or a slot   | what is free above half the | what half a slot has room for; more
-//!  the log       |                           | limit, or a slot            | is refused, and nothing of it logged
+//!  one hold of   | half of what is free, or  | half of what is free above  | what half a slot has room for; more
+//!  the log       | a slot                    | half the limit, or a slot   | is refused, and nothing of it logged
 //!  dead letters  | go on                     | while half the limit is     | wait with the log
 //!                |                           | free, a part from look to   |
 //!                |                           | look                        |
@@ -55,6 +56,10 @@ pub struct Room {
     slot_bytes: u64,
     /// So many bytes may large holds of the log have before the disk is looked at again.
     large_holds_bytes: AtomicU64,
+    /// So many were let since it was looked at.
+    let_bytes: AtomicU64,
+    /// So much was free when a checkpoint that the log waits for found no room.
+    too_little_bytes: AtomicU64,
 }
 
 /// What there is, and what may be done with it.
@@ -71,15 +76,47 @@ impl Room {
     /// The room on a disk, for a log of such slots.
     pub fn new(disk: Arc<dyn Disk>, slot_bytes: u64) -> Self {
         let ballast = Ballast::new(Arc::clone(&disk), reserve_bytes(slot_bytes));
-        Self { disk, ballast, slot_bytes, large_holds_bytes: AtomicU64::new(u64::MAX) }
+        Self {
+            disk,
+            ballast,
+            slot_bytes,
+            large_holds_bytes: AtomicU64::new(u64::MAX),
+            let_bytes: AtomicU64::new(0),
+            too_little_bytes: AtomicU64::new(0),
+        }
     }
 
-    /// So much was free a moment ago, of which what waits for the log will have a part: what large holds may have from now
-    /// on.
+    /// So much was free a moment ago, of which what waits for the log will have a part, and what was let since the look
+    /// before may have one that has not come there yet: what large holds may have from now on.
     pub fn measured(&self, free_bytes: u64, limit_bytes: u64, is_short: bool, pending_bytes: u64) {
-        let of_reserve = if self.ballast.is_held() { self.slot_bytes } else { 0 };
-        let bytes = for_large_holds(free_bytes, limit_bytes, is_short).max(of_reserve);
-        self.large_holds_bytes.store(bytes.saturating_sub(pending_bytes), Ordering::Relaxed);
+        let bytes = for_large_holds(free_bytes, limit_bytes, is_short).max(self.of_reserve());
+        let promised_bytes = pending_bytes.saturating_add(self.let_bytes.swap(0, Ordering::Relaxed));
+        self.large_holds_bytes.store(bytes.saturating_sub(promised_bytes), Ordering::Relaxed);
+    }
+
+    /// The disk has refused something: what large holds may have until it is looked at.
+    pub fn refused(&self, pending_bytes: u64) {
+        self.large_holds_bytes.store(self.of_reserve().saturating_sub(pending_bytes), Ordering::Relaxed);
+    }
+
+    /// A checkpoint that the log waits for was refused while so much was free.
+    pub fn was_too_little(&self, free_bytes: u64) {
+        self.too_little_bytes.store(free_bytes.max(1), Ordering::Relaxed);
+    }
+
+    /// Slots are used again.
+    pub fn was_enough(&self) {
+        self.too_little_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// How what is free compares with the limit below which publishers wait. What a checkpoint found too little is not
+    /// enough, whatever the limit: publishers would fill slots that are not used again.
+    pub fn level(&self, free_bytes: u64, limit_bytes: u64) -> Level {
+        level(free_bytes, limit_bytes.max(self.too_little_bytes.load(Ordering::Relaxed)))
+    }
+
+    fn of_reserve(&self) -> u64 {
+        if self.ballast.is_held() { self.slot_bytes } else { 0 }
     }
 
     /// Whether the log may be given so much in one hold. A batch for which there is never room keeps everything behind it
@@ -89,7 +126,14 @@ impl Room {
             return true;
         }
         let less = |left: u64| if left == u64::MAX { Some(left) } else { left.checked_sub(bytes) };
-        self.large_holds_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+        match self.large_holds_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
+            Ok(u64::MAX) => true,
+            Ok(_) => {
+                self.let_bytes.fetch_add(bytes, Ordering::Relaxed);
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// Looks how much is free.
@@ -132,6 +176,11 @@ impl Room {
 }
 
 impl Means {
+    /// How much is free, without the reserve.
+    pub fn free_bytes(&self) -> u64 {
+        self.free_bytes
+    }
+
     /// Whether the alarm is on.
     pub fn is_short(&self) -> bool {
         self.is_short
@@ -176,11 +225,12 @@ fn reserve_bytes(slot_bytes: u64) -> u64 {
     RESERVE_SLOTS * slot_bytes + RESERVE_TABLES_BYTES
 }
 
-/// How many bytes the holds of the log may have, before the next look, that are too large to go on in any case. Some room
-/// is left for what stands around them in files.
+/// How many bytes the holds of the log may have, before the next look, that are too large to go on in any case. What still
+/// waits when its slot is to be used again is written once more, to a pack, before the slot gives its room back: half of
+/// what is free, less some for what stands around them in files.
 fn for_large_holds(free_bytes: u64, limit_bytes: u64, is_short: bool) -> u64 {
     let kept_bytes = if is_short { limit_bytes / 2 } else { 0 };
-    free_bytes.saturating_sub(kept_bytes.max(RESERVE_TABLES_BYTES))
+    free_bytes.saturating_sub(kept_bytes.max(RESERVE_TABLES_BYTES)) / 2
 }
 
 /// How many bytes of dead letters may go on before the next look: nobody asks them to wait, and each is written once more
@@ -199,8 +249,7 @@ pub fn lets_dead_letter(bytes: u64, allowed_bytes: u64) -> bool {
     allowed_bytes > 0 && bytes <= allowed_bytes.saturating_mul(DEAD_LETTERS_SHARE)
 }
 
-/// How what is free compares with the limit below which publishers wait.
-pub fn level(free_bytes: u64, limit_bytes: u64) -> Level {
+fn level(free_bytes: u64, limit_bytes: u64) -> Level {
     if free_bytes < limit_bytes {
         Level::Short
     } else if free_bytes / 10 * PLENTY_TENTHS >= limit_bytes {
@@ -267,16 +316,21 @@ mod tests {
         const SLOT: u64 = 8 << 20;
         let room = Room::new(Arc::new(SimulatedDisk::new()), SLOT);
         assert!(room.lets_hold(u64::MAX), "nobody has looked yet");
-        let (free, limit) = (100 << 20, 20 << 20);
+        let (free, limit) = (204 << 20, 40 << 20);
         room.measured(free, limit, false, 10 << 20);
-        assert!(!room.lets_hold(free - (13 << 20)));
-        assert!(room.lets_hold(80 << 20) && !room.lets_hold(7 << 20), "what one has had another cannot have");
-        room.measured(limit - 1, limit, true, 0);
-        assert!(!room.lets_hold(limit / 2) && room.lets_hold(limit / 2 - 1));
-        room.measured(0, limit, true, 0);
+        assert!(!room.lets_hold(91 << 20), "what a slot needs to be used again is left");
+        assert!(
+            room.lets_hold(80 << 20) && !room.lets_hold(11 << 20),
+            "what one has had another cannot have"
+        );
+        room.measured(limit - 2, limit, true, 0);
+        assert!(!room.lets_hold(SLOT), "the 80 MiB may not have come to the log yet");
+        room.measured(limit - 2, limit, true, 0);
+        assert!(!room.lets_hold(limit / 4) && room.lets_hold(limit / 4 - 1));
+        room.refused(0);
         assert!(!room.lets_hold(SLOT / 2 + 1) && room.lets_hold(SLOT / 2), "what is small goes in any case");
         room.take_reserve().unwrap();
-        room.measured(0, limit, true, 0);
+        room.refused(0);
         assert!(!room.lets_hold(SLOT + 1) && room.lets_hold(SLOT) && !room.lets_hold(SLOT));
     }
 

@@ -575,3 +575,42 @@ fn a_message_that_is_larger_than_all_room_waits_for_it_and_costs_the_others_noth
     desk.work().unwrap();
     assert!(used(&disk) < LOG_BYTES + 2 * SLOT_BYTES + TABLES_BYTES, "{} bytes of nothing", used(&disk));
 }
+
+#[test]
+fn publishers_are_told_to_wait_while_what_waits_in_the_log_is_larger_than_what_is_free() {
+    let disk = SimulatedDisk::new();
+    let mut desk = open(&disk, 1);
+    desk.publish("kept", &body(7).repeat(50));
+    fill_slots(&mut desk, 3);
+    let _was_there = disk.unlink("meta.ballast");
+    let free = 2 * SLOT_BYTES;
+    disk.set_capacity(used(&disk) + free);
+    // More than the limit is free, but what waits cannot go on from the log.
+    desk.broker.set_disk_free_limit(1, desk.now.instant);
+    let look = |desk: &mut Desk, free| {
+        desk.now.instant += HOLD;
+        desk.broker.look_at_disk(free, desk.now.instant);
+        desk.broker.node.alarms.reason()
+    };
+    let mut id = desk.published;
+    while look(&mut desk, disk.free_bytes().unwrap()).is_none() {
+        desk.publish("drained", &body(id));
+        if let Err(refused) = desk.work() {
+            desk.broker.on_disk_full(&refused);
+        }
+        id += 1;
+        assert!(id < 1000, "publishers go on for ever");
+    }
+    for _ in 0..3 {
+        let refused = desk.work().unwrap_err();
+        desk.broker.on_disk_full(&refused);
+        assert!(
+            look(&mut desk, disk.free_bytes().unwrap()).is_some(),
+            "the alarm ended, and nothing can go on"
+        );
+    }
+    assert_eq!(desk.get("kept").unwrap(), Some(body(7).repeat(50)));
+    desk.work().unwrap();
+    look(&mut desk, disk.free_bytes().unwrap());
+    assert_eq!(look(&mut desk, disk.free_bytes().unwrap()), None);
+}

@@ -74,6 +74,8 @@ enum Stage {
 struct Attempt {
     /// What it may write before it is given up; none when the log needs the slots.
     bytes_max: Option<u64>,
+    /// So much was free when it began.
+    free_bytes: u64,
     /// Packs that it merges.
     merged: BTreeSet<u64>,
     /// Whether it takes over slots.
@@ -185,6 +187,9 @@ impl Checkpoint {
                 {
                     return Ok(Progress::Working);
                 }
+                if self.attempt.bytes_max.is_none() && !error.lacks_descriptors() {
+                    broker.node.room.was_too_little(self.attempt.free_bytes);
+                }
             }
             // The tables may have been written, and then they name the pack.
             Err(_) => self.next_pack += 1,
@@ -234,7 +239,12 @@ impl Checkpoint {
             let wanted = means.slots_at_once(node.log.slots_in_use(), node.log.window_slots());
             if let Some(retiring) = node.log.retirable(wanted) {
                 let bytes_max = (!is_due).then(|| means.spare_bytes());
-                self.attempt = Attempt { bytes_max, has_slots: true, ..Attempt::default() };
+                self.attempt = Attempt {
+                    bytes_max,
+                    free_bytes: means.free_bytes(),
+                    has_slots: true,
+                    ..Attempt::default()
+                };
                 self.stage = Stage::Capturing(Box::new(Capture::of_slots(retiring, bytes_max)));
                 return Ok(Progress::Working);
             }
@@ -360,6 +370,7 @@ impl Checkpoint {
     fn retire(&mut self, broker: &Broker, retiring: Retiring) -> Progress {
         match broker.node.log.try_retire(retiring) {
             None => {
+                broker.node.room.was_enough();
                 // Who was held back for want of slots looks again.
                 while broker.node.alarms.held_back.wake_some() {}
                 broker.node.dead_letters.go_on();
