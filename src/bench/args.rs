@@ -30,6 +30,10 @@ pub struct Args {
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
     pub url: String,
 
+    /// With amqps://, a PEM file with the certificates of the authorities to trust
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<String>,
+
     /// Connections that publish
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub producers: u16,
@@ -215,12 +219,17 @@ impl Args {
         if self.producers == 1 && self.rate == 0 { Threads::One } else { Threads::Many }
     }
 
+    /// The broker to load.
+    pub(super) fn target(&self) -> anyhow::Result<Target> {
+        Target::parse(&self.url, self.ca.as_deref())
+    }
+
     /// Checks what no single argument can tell.
     ///
     /// # Errors
     /// One sentence for the person.
     pub fn check(&self) -> Result<(), String> {
-        Target::parse(&self.url).map_err(|error| format!("{error:#}"))?;
+        self.target().map_err(|error| format!("{error:#}"))?;
         if !self.auto_ack && self.ack_every == 0 {
             return Err("--ack-every must be at least 1; --auto-ack never acknowledges".to_owned());
         }

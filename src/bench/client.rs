@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
+use crate::bench::socket::{self, Reader, Writer};
 use crate::bench::target::Target;
 use crate::protocol::field::Field;
 use crate::protocol::frame::{FrameKind, FrameView, PROTOCOL_HEADER, peek, put_method};
@@ -32,12 +30,12 @@ const READ_BYTES: usize = 256 * 1024;
 /// An open connection with an open channel.
 pub(super) struct Client {
     pub(super) input: Input,
-    pub(super) output: OwnedWriteHalf,
+    pub(super) output: Writer,
 }
 
 /// The half that reads, with what was read and not yet used.
 pub(super) struct Input {
-    half: OwnedReadHalf,
+    half: Reader,
     bytes: BytesMut,
     pub(super) frame_max: u32,
 }
@@ -51,12 +49,10 @@ impl Client {
     }
 
     async fn handshake(target: &Target) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
-        stream.set_nodelay(true)?;
-        let (half, output) = stream.into_split();
+        let (half, output) = socket::connect(&target.host, target.port, target.authority.as_ref()).await?;
         let input = Input { half, bytes: BytesMut::new(), frame_max: FRAME_MAX };
         let mut client = Self { input, output };
-        client.output.write_all(&PROTOCOL_HEADER).await?;
+        client.output.write(&PROTOCOL_HEADER).await?;
         client.wait(|method| matches!(method, Method::ConnectionStart(_)).then_some(())).await?;
 
         let properties = properties();
@@ -105,7 +101,7 @@ impl Client {
     async fn send(&mut self, channel: u16, method: &Method<'_>) -> anyhow::Result<()> {
         let mut frame = BytesMut::new();
         put_method(&mut frame, channel, method);
-        Ok(self.output.write_all(&frame).await?)
+        Ok(self.output.write(&frame).await?)
     }
 
     async fn wait<T>(&mut self, pick: impl Fn(&Method<'_>) -> Option<T>) -> anyhow::Result<T> {
@@ -142,7 +138,7 @@ impl Input {
     /// Waits for bytes.
     pub(super) async fn read(&mut self) -> anyhow::Result<()> {
         self.bytes.reserve(READ_BYTES);
-        match self.half.read_buf(&mut self.bytes).await? {
+        match self.half.read(&mut self.bytes).await? {
             0 => bail!("the broker closed the connection without a word"),
             _ => Ok(()),
         }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
 use crate::bench::args::{Args, Churn};
@@ -35,7 +34,7 @@ pub(super) struct Report {
 
 /// Opens connections and keeps them, or opens and closes.
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
-    let target = Target::parse(&args.url)?;
+    let target = args.target()?;
     let mut control = Client::open(&target).await?;
     let topology = Topology::new(args);
     topology.declare(&mut control).await?;
@@ -160,7 +159,7 @@ async fn declare_and_publish(client: &mut Client, queue: &str) -> anyhow::Result
     let mut frames = bytes::BytesMut::new();
     put_method(&mut frames, CHANNEL, &Method::BasicPublish(publish));
     put_header(&mut frames, CHANNEL, 0, &[0, 0]);
-    Ok(client.output.write_all(&frames).await?)
+    Ok(client.output.write(&frames).await?)
 }
 
 impl Report {

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use bytes::BytesMut;
 use hdrhistogram::Histogram;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::args::Args;
 use crate::bench::check::{Flow, Received};
 use crate::bench::client::{CHANNEL, Client, Input, refuse_close};
 use crate::bench::meter::{Meter, latency_histogram};
+use crate::bench::socket::Writer;
 use crate::bench::stamp::{NUMBERED_BYTES, Stamp, TIMED_BYTES};
 use crate::bench::topology::dead_letters_of;
 use crate::protocol::frame::{FrameKind, FrameView, put_method};
@@ -32,7 +31,7 @@ const DELIVER: (u16, u16) = (60, 60);
 /// One connection that consumes.
 pub(super) struct Consumer {
     input: Input,
-    output: OwnedWriteHalf,
+    output: Writer,
     intake: Intake,
     acks: Option<Acks>,
 }
@@ -63,7 +62,7 @@ impl Consumer {
                 put_consume(&mut frames, *queue, name, args.auto_ack);
             }
         }
-        client.output.write_all(&frames).await?;
+        client.output.write(&frames).await?;
         let acknowledges = !args.auto_ack && !args.dead_letters;
         let acks = acknowledges.then(|| Acks { every: u64::from(args.ack_every), acked_to: 0, taken_to: 0 });
         Ok(Self { input: client.input, output: client.output, intake: Intake::new(args), acks })
@@ -83,7 +82,7 @@ impl Consumer {
             if let Some(acks) = &mut self.acks {
                 acks.taken_to = self.intake.last_tag;
                 if acks.put_due(&mut frames) {
-                    self.output.write_all(&frames).await?;
+                    self.output.write(&frames).await?;
                     frames.clear();
                 }
             }
@@ -92,7 +91,7 @@ impl Consumer {
                     let reject = BasicReject { delivery_tag, requeue: false };
                     put_method(&mut frames, CHANNEL, &Method::BasicReject(reject));
                 }
-                self.output.write_all(&frames).await?;
+                self.output.write(&frames).await?;
                 frames.clear();
             }
             self.intake.note_latency();
@@ -102,7 +101,7 @@ impl Consumer {
         if let Some(acks) = &mut self.acks {
             acks.put(&mut frames);
             // The run is over: a broker that no longer listens does not matter.
-            let _ = self.output.write_all(&frames).await;
+            let _ = self.output.write(&frames).await;
         }
         self.intake.note_latency();
         Ok(Taken { received: self.intake.received, latency: self.intake.latency })

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::bail;
 use bytes::BytesMut;
 use hdrhistogram::Histogram;
-use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +82,7 @@ impl Getter {
         }
         let get = BasicGet { queue: name, no_ack: self.no_ack };
         put_method(&mut frames, CHANNEL, &Method::BasicGet(get));
-        self.client.output.write_all(&frames).await?;
+        self.client.output.write(&frames).await?;
         self.answer = Answer::default();
         while !self.answer.empty && self.answer.left != Some(0) {
             self.client.input.read().await?;

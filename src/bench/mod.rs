@@ -1,6 +1,6 @@
 //! A load tool for any AMQP 0-9-1 broker: it makes load, measures it, and checks what comes back.
 //!
-//! [`run`] is the way in. `target` reads the URL and `client` connects; `topology` is what a run declares; `producer`
+//! [`run`] is the way in. `target` reads the URL, `socket` connects and `client` logs in; `topology` is what a run declares; `producer`
 //! (with its `lane` of messages), `consumer` and `getter` are a connection each, and `confirms` what a producer waits
 //! for; `producers` are all of them, here or in the process that `apart` starts; `stamp` is what messages carry and
 //! `check` what is made of it; `meter` counts, `timeline` remembers, `progress`, `report` and `plot` show.
@@ -22,6 +22,7 @@ mod producers;
 mod progress;
 mod report;
 mod run;
+mod socket;
 mod stamp;
 mod target;
 mod timeline;

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +18,7 @@ use crate::bench::client::{Client, Input, refuse_close};
 use crate::bench::confirms::{Confirmed, Confirms};
 use crate::bench::lane::Lane;
 use crate::bench::meter::{Meter, add, read};
+use crate::bench::socket::Writer;
 use crate::bench::topology::Route;
 use crate::protocol::frame::FrameKind;
 use crate::protocol::methods::{ConfirmSelect, Method};
@@ -34,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// One connection that publishes.
 pub(super) struct Producer {
     id: u16,
-    output: OwnedWriteHalf,
+    output: Writer,
     lane: Lane,
     confirms: Option<(Arc<Confirms>, u64)>,
     limits: Limits,
@@ -73,7 +72,7 @@ pub(super) struct Sent {
     pub(super) confirmed: Confirmed,
     /// They stay open until the run is over, for a broker may drop what a connection sent just before it went away.
     #[serde(skip)]
-    pub(super) connections: Vec<OwnedWriteHalf>,
+    pub(super) connections: Vec<Writer>,
 }
 
 impl Sent {
@@ -151,7 +150,7 @@ impl Producer {
         }
         let interval_ns = self.limits.interval_ns;
         let sent_ns = |number| interval_ns.map_or(now_ns, |interval| due_ns(begun_ns, interval, number));
-        self.output.write_all(self.lane.burst(self.id, count, sent_ns)).await?;
+        self.output.write(self.lane.burst(self.id, count, sent_ns)).await?;
         add(&meter.published, count as u64);
         Ok(())
     }

@@ -38,7 +38,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes the load and says what it came to.
 pub(super) async fn load(args: &Args) -> anyhow::Result<Report> {
-    let target = Target::parse(&args.url)?;
+    let target = args.target()?;
     let mut control = Client::open(&target).await?;
     if let Some(file) = &args.plot {
         // Before the run, which would be in vain.

@@ -1,12 +1,16 @@
-//! The broker to load, from its URL. Knows nothing of sockets.
+//! The broker to load, from its URL.
 
 use std::str;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use rustls::ClientConfig;
 
+use crate::bench::socket;
 use crate::config::Secret;
 
 const PORT_DEFAULT: u16 = 5672;
+const TLS_PORT_DEFAULT: u16 = 5671;
 
 /// Where to connect, and as whom.
 #[derive(Clone, Debug)]
@@ -16,14 +20,23 @@ pub(super) struct Target {
     pub(super) user: String,
     pub(super) password: Secret,
     pub(super) vhost: String,
+    /// Who vouches for it, by TLS.
+    pub(super) authority: Option<Arc<ClientConfig>>,
 }
 
 impl Target {
-    /// Reads `amqp://user:password@host:port/vhost`; all but the host may be left out.
-    pub(super) fn parse(url: &str) -> anyhow::Result<Self> {
-        let Some(rest) = url.strip_prefix("amqp://") else {
-            bail!("--url must start with amqp:// (amqps:// is not supported)");
-        };
+    /// Reads `amqp://user:password@host:port/vhost`; all but the host may be left out. With `amqps://` the file has the
+    /// certificates of the authorities that are trusted.
+    pub(super) fn parse(url: &str, ca: Option<&str>) -> anyhow::Result<Self> {
+        let (rest, port_default, authority) =
+            match (url.strip_prefix("amqp://"), url.strip_prefix("amqps://")) {
+                (Some(rest), _) => (rest, PORT_DEFAULT, None),
+                (None, Some(rest)) => {
+                    let ca = ca.context("--url amqps:// needs --ca, a file of certificates to trust")?;
+                    (rest, TLS_PORT_DEFAULT, Some(socket::trusting(ca)?))
+                }
+                (None, None) => bail!("--url must start with amqp:// or amqps://"),
+            };
         let (place, vhost) = match rest.split_once('/') {
             Some((place, vhost)) => (place, decode(vhost)?),
             None => (rest, "/".to_owned()),
@@ -35,7 +48,7 @@ impl Target {
             Some((host, port)) if !port.contains(']') => {
                 (host, port.parse().ok().with_context(|| format!("--url has no valid port: {port:?}"))?)
             }
-            _ => (address, PORT_DEFAULT),
+            _ => (address, port_default),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() {
@@ -47,6 +60,7 @@ impl Target {
             user: decode(user)?,
             password: Secret::new(decode(password)?),
             vhost,
+            authority,
         })
     }
 }
@@ -72,7 +86,7 @@ mod tests {
     #[test]
     fn every_part_but_the_host_may_be_left_out() {
         let parts = |url| {
-            let target = Target::parse(url).unwrap();
+            let target = Target::parse(url, None).unwrap();
             let password = String::from_utf8(target.password.expose().to_vec()).unwrap();
             (target.user, password, target.host, target.port, target.vhost)
         };
@@ -87,10 +101,15 @@ mod tests {
 
     #[test]
     fn a_mistake_never_repeats_the_password() {
-        for url in
-            ["http://h", "amqp://u:secret@h:x/", "amqp://u:secret%4@h/", "amqp://u:secret@/", "amqp://"]
-        {
-            let told = format!("{:#}", Target::parse(url).unwrap_err());
+        for url in [
+            "http://h",
+            "amqps://u:secret@h",
+            "amqp://u:secret@h:x/",
+            "amqp://u:secret%4@h/",
+            "amqp://u:secret@/",
+            "amqp://",
+        ] {
+            let told = format!("{:#}", Target::parse(url, None).unwrap_err());
             assert!(told.starts_with("--url") && !told.contains("secret"), "{told}");
         }
     }

@@ -10,6 +10,7 @@ mod reload;
 mod strangers;
 
 use std::io::{Read, Write};
+use std::process::Command;
 
 use authority::{Authority, Files, over};
 use broker::{Broker, command};
@@ -182,7 +183,7 @@ fn a_mistake_is_one_sentence_and_the_broker_does_not_start() {
 fn keys_are_read_in_each_of_their_forms() {
     let (authority, files) = server();
     let openssl = |words: &[&str]| {
-        let run = std::process::Command::new("openssl").args(words).output();
+        let run = Command::new("openssl").args(words).output();
         run.is_ok_and(|run| run.status.success())
     };
     // As `openssl` writes them: SEC1 with its parameters before it, and PKCS#1.
@@ -215,4 +216,31 @@ fn keys_are_read_in_each_of_their_forms() {
         ]));
     }
     assert!(sec1 == made, "openssl does both or none");
+}
+
+#[test]
+fn the_load_tool_comes_by_tls_and_trusts_whom_it_is_told_to() {
+    let (_authority, files) = server();
+    files.put("other.pem", &Authority::new("another").pem);
+    let broker = Broker::start(&files, &[]);
+    let url = format!("amqps://guest:guest@localhost:{}/%2f", broker.amqp().port());
+    let load = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicemq"));
+        command.args(["bench", "--json", "--messages", "200", "--url", &url]).args(words).env_clear();
+        let output = command.output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let ca = files.path("ca.pem");
+    for words in [&["--size", "100000", "--apart"][..], &["--confirms", "--persistent"]] {
+        let (is_done, told, errors) = load(&[&["--ca", &ca], words].concat());
+        assert!(is_done && told.contains("\"received\": 200,"), "{told} {errors}");
+    }
+    let (is_done, _, told) = load(&["--ca", &files.path("other.pem")]);
+    assert!(!is_done && told.contains("UnknownIssuer"), "{told}");
+    let (is_done, _, told) = load(&[]);
+    assert!(!is_done && told.contains("needs --ca"), "{told}");
 }

@@ -17,7 +17,6 @@ use crate::bench::apart::{Load, News, Order, hear, say};
 use crate::bench::meter::{Counts, Meter};
 use crate::bench::producer::Sent;
 use crate::bench::producers::Opened;
-use crate::bench::target::Target;
 
 /// How often the parent hears of what changed.
 const COUNTS_EVERY: Duration = Duration::from_millis(10);
@@ -74,7 +73,7 @@ async fn publish(
     start: &CancellationToken,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let opened = Opened::open(&Target::parse(&load.args.url)?, &load.topology, &load.args, meter).await?;
+    let opened = Opened::open(&load.args.target()?, &load.topology, &load.args, meter).await?;
     say(news, &News::Opened).await?;
     start.cancelled().await;
     let mut producers = opened.start(meter, stop);
