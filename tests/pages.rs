@@ -123,3 +123,33 @@ fn what_is_quick_is_tested_first_and_the_clients_last() {
         assert!(at(quick) < at("chaos").min(at("crash")).min(at("sim")), "{names:?}");
     }
 }
+
+#[test]
+fn what_bad_input_gets_is_shown_by_the_tests_that_are_named() {
+    let (mut missing, mut numbers) = (Vec::new(), Vec::new());
+    for row in page("tests/hardening.md").lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = row.split(" | ").collect();
+        let Some(number) = cells[0].trim_start_matches("| ").parse::<u32>().ok() else { continue };
+        numbers.push(number);
+        let mut file = String::new();
+        let shown = cells.last().expect("a last cell").trim_end_matches(" |");
+        for word in shown.split(['`', ' ', ';', ',']).filter(|word| !word.is_empty()) {
+            let path =
+                if word.starts_with("src/") { format!("{word}.rs") } else { format!("tests/{word}.rs") };
+            if root().join(word).is_file() {
+                // A command.
+                file.clear();
+            } else if word.contains('/') {
+                file = fs::read_to_string(root().join(&path)).expect(&path);
+            } else if !file.is_empty() && !file.contains(&format!("fn {word}()")) {
+                missing.push(format!("{number}: {word}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "tests that are not there: {missing:#?}");
+    let faults = numbers.iter().rposition(|number| *number == 1).expect("faults");
+    assert!(
+        numbers[..faults].is_sorted() && numbers[faults..].is_sorted() && numbers.len() > 100,
+        "{numbers:?}"
+    );
+}

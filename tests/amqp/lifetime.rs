@@ -372,13 +372,14 @@ fn what_a_user_may_not_is_403() {
 }
 
 #[test]
-fn a_vhost_has_only_so_many_queues_and_exchanges() {
+fn a_vhost_has_only_so_many_queues_exchanges_and_bindings() {
     if !only_here("the limits are this broker's configuration") {
         return;
     }
     let own = OwnBroker::start(|config| {
         config.limits.queues_per_vhost_max = 2;
         config.limits.exchanges_per_vhost_max = 16;
+        config.limits.bindings_per_vhost_max = 3;
     });
     let mut client = Client::at(own.address);
     client.declare(queue_declare("one"));
@@ -391,4 +392,9 @@ fn a_vhost_has_only_so_many_queues_and_exchanges() {
     }
     let text = "PRECONDITION_FAILED - cannot declare exchange 'more': exchange limit of 16 is reached";
     client.check_channel_close(&Method::ExchangeDeclare(exchange_declare("more", "direct")), 406, text);
+    for key in ["a", "b", "c", "c"] {
+        client.bind("one", "amq.direct", key);
+    }
+    let text = "PRECONDITION_FAILED - binding limit in vhost '/' (3) is reached";
+    client.check_channel_close(&Method::QueueBind(queue_bind("two", "amq.direct", "d")), 406, text);
 }

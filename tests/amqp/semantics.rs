@@ -78,6 +78,21 @@ fn a_key_of_empty_words_is_routed_in_bounded_time() {
 }
 
 #[test]
+fn a_pattern_of_wildcards_costs_no_more_than_one() {
+    if !only_here("RabbitMQ tries every way in which several # may share the words") {
+        return;
+    }
+    let mut client = Client::open();
+    let queue = client.queue();
+    let wildcards = ["#"; 126].join(".");
+    client.bind(&queue, "amq.topic", &format!("{wildcards}.end"));
+    let words = ["word"; 50].join(".");
+    client.publish("amq.topic", &words, "not routed");
+    client.publish("amq.topic", &format!("{words}.end"), "routed");
+    assert_eq!(client.take_all(&queue), ["routed"]);
+}
+
+#[test]
 fn a_cycle_of_exchanges_reaches_each_queue_once() {
     let mut client = Client::open();
     let (first, second) = (client.exchange("fanout"), client.exchange("fanout"));

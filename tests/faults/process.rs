@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use sluicemq::protocol::methods::{BasicGet, ConfirmSelect, Method, QueueDeclare};
 use sluicemq::protocol::table::Table;
@@ -282,6 +283,29 @@ fn a_signal_under_load_loses_nothing_and_a_second_one_does_not_wait() {
     let status = status.unwrap();
     assert_eq!((status.code(), status.signal()), (Some(1), None), "{log:#?}");
     drop(silent);
+}
+
+#[test]
+fn a_broker_that_stood_still_has_lost_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&dir.path().join("data"), &SMALL).unwrap();
+    let mut client = Client::connect(node.address).unwrap();
+    declare(&mut client, "orders").unwrap();
+    select_confirms(&mut client).unwrap();
+    let (mut sent, mut confirmed) = (0u64, 0u64);
+    while confirmed < 2000 {
+        load(&mut client, &mut sent, &mut confirmed).unwrap();
+    }
+    node.freeze().unwrap();
+    // What is on its way is heard; then there is nothing, and the client gives the broker up.
+    client.be_patient(Duration::from_secs(1)).unwrap();
+    while load(&mut client, &mut sent, &mut confirmed).is_ok() {}
+    drop(client);
+    signal(&node, "-CONT");
+    let mut client = Client::connect(node.address).unwrap();
+    let bodies = drain(&mut client, "orders").unwrap();
+    assert!(bodies.len() as u64 >= confirmed, "{} of {confirmed}", bodies.len());
+    assert!((0u64..).zip(&bodies).all(|(id, body)| *body == id.to_le_bytes().repeat(50)));
 }
 
 /// Publishes as much as may be outstanding, and hears what comes.

@@ -255,13 +255,6 @@ impl Vhost {
             headers::check_arguments(request.arguments)
                 .map_err(|error| BrokerError::Precondition(error.to_string()))?;
         }
-        let limit = self.node.limits.bindings_per_vhost_max as u64;
-        if definitions.count >= limit {
-            return Err(BrokerError::Precondition(format!(
-                "binding limit in vhost '{}' ({limit}) is reached",
-                self.name
-            )));
-        }
         let label = label(request);
         if label.steps() > BINDING_STEPS_MAX {
             let text = format!("binding of more than {} arguments", BINDING_STEPS_MAX - 1);
@@ -273,6 +266,7 @@ impl Vhost {
         let durable = is_durable(&source, &destination);
         let mut recalled = None;
         if bindings.bind(&label.key, &label.arguments, destination.clone()) {
+            self.check_room(&definitions)?;
             let fact = self.fact_of(&source, &destination, &label);
             let _applying = durable.then(|| self.log_definition(Definition::Bound(fact)));
             let bind = || source.bindings.store(Arc::new(bindings));
@@ -287,6 +281,15 @@ impl Vhost {
             self.routes_changed();
         }
         Ok(Bound { after: self.answer_after(durable, before), recalled })
+    }
+
+    fn check_room(&self, definitions: &Definitions) -> Result<(), BrokerError> {
+        let limit = self.node.limits.bindings_per_vhost_max as u64;
+        if definitions.count < limit {
+            return Ok(());
+        }
+        let text = format!("binding limit in vhost '{}' ({limit}) is reached", self.name);
+        Err(BrokerError::Precondition(text))
     }
 
     /// queue.unbind, exchange.unbind. A binding, queue or exchange that is not there is unbound already. An auto-delete

@@ -213,6 +213,21 @@ fn stale_bytes_of_a_slot_used_again_are_not_seen() {
 }
 
 #[test]
+fn what_gathers_while_a_batch_is_synced_is_the_next_one() {
+    let disk = SimulatedDisk::new();
+    let (log, _) = reopen(&disk, 1);
+    // However long a sync takes: nobody who appends waits for it, and one more sync is enough for all of them.
+    let last = (0..40).map(|id| append(&log, [(id, 100)])[0].end).last().unwrap();
+    assert_eq!(log.commit_once().unwrap(), Committed::Batch);
+    assert_eq!(log.durable(), last);
+    assert_eq!(log.commit_once().unwrap(), Committed::Nothing);
+    // Up to a bound: what is behind it is the batch after that.
+    let held: Vec<Lsn> = (40..200).map(|id| append(&log, [(id, 100)])[0].end).collect();
+    assert_eq!(log.commit_once().unwrap(), Committed::Batch);
+    assert!(log.durable() >= held[39] && log.durable() < held[100], "{:?} of {held:?}", log.durable());
+}
+
+#[test]
 fn no_room_for_a_slot_is_told_and_tried_again() {
     let disk = SimulatedDisk::with_capacity(SLOT_BYTES + 4096);
     let (log, _) = reopen(&disk, 1);
