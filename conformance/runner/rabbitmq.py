@@ -47,6 +47,8 @@ class RabbitMQ:
             f"ssl_options.keyfile = {self.certificates}/server.key\n"
             "ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\n"
             "ssl_cert_login_from = common_name\n"
+            # RabbitMQ 3.10 still takes TLS 1.1 unless it is told not to.
+            "ssl_options.versions.1 = tlsv1.3\nssl_options.versions.2 = tlsv1.2\n"
             "auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = AMQPLAIN\nauth_mechanisms.3 = EXTERNAL\n"
             f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n"
             f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {metrics_port}\n")

@@ -38,7 +38,8 @@ function refused(name, code, texts, prepare) {
 
 const cases = { ...require('./rules'), ...require('./refusals'), ...require('./quorum-retry'), ...require('./tls') };
 const NEEDS = {
-  'queue.rules/consumer-timeout': 'short-consumer-timeout', 'tls/server-certificate': 'tls', 'tls/external': 'tls',
+  'queue.rules/consumer-timeout': 'short-consumer-timeout', 'tls/server-certificate': 'tls', 'tls/external': 'tls', 'tls/expired': 'tls',
+  'tls/wrong-name': 'tls', 'tls/old-version': 'tls', 'tls/plain': 'tls',
 };
 
 cases['connection.open/capabilities'] = async (world) => {

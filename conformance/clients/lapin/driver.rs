@@ -11,6 +11,7 @@ mod consuming;
 mod content;
 mod publishing;
 mod rules;
+mod secured;
 mod topology;
 mod world;
 
@@ -25,6 +26,7 @@ const WITHOUT: &[(&str, &str)] = &[
     ("channel.open/twice", "lapin opens each channel once"),
     ("heartbeat/silent-dropped", "lapin beats by itself and cannot be kept from it"),
     ("basic.qos/prefetch-size", "lapin has no prefetch size"),
+    ("tls/old-version", "what lapin speaks TLS with knows no 1.1"),
 ];
 
 macro_rules! cases {
@@ -48,6 +50,11 @@ cases! {
     "connection.update-secret/accepted" => connections::update_secret,
     "heartbeat/negotiated" => connections::heartbeat_negotiated,
     "heartbeat/idle-survives" => connections::heartbeat_idle,
+    "tls/server-certificate" => secured::server_certificate,
+    "tls/external" => secured::external,
+    "tls/expired" => secured::expired,
+    "tls/wrong-name" => secured::wrong_name,
+    "tls/plain" => secured::plain,
     "channel.open/many" => connections::many_channels,
     "channel.flow/inactive" => connections::flow_inactive,
     "channel.close/unacked-requeued" => connections::channel_close_requeues,
@@ -124,7 +131,9 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["cases"] => {
-            NAMES.iter().for_each(|name| println!("case {name}"));
+            NAMES.iter().for_each(|name| {
+                println!("case {name}{}", if name.starts_with("tls/") { " needs tls" } else { "" });
+            });
             WITHOUT.iter().for_each(|(pattern, reason)| println!("without {pattern} {reason}"));
         }
         ["run", name, url] => {

@@ -9,10 +9,13 @@ import java.net.Socket;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.KeyStore;
+import java.security.Security;
 import java.security.cert.CertificateFactory;
+import java.util.List;
 import java.util.Map;
 import javax.net.ssl.KeyManager;
 import javax.net.ssl.KeyManagerFactory;
+import javax.net.ssl.SNIHostName;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.SSLHandshakeException;
 import javax.net.ssl.SSLParameters;
@@ -40,6 +43,39 @@ final class Tls {
             factory.setSaslConfig(DefaultSaslConfig.EXTERNAL);
             publishAndGet(world, world.connect(factory));
         });
+        cases.put("tls/expired", world -> {
+            ConnectionFactory factory = factory(world, "ca.pem", "expired.p12");
+            factory.setSaslConfig(DefaultSaslConfig.EXTERNAL);
+            refused(factory, IOException.class);
+        });
+        cases.put("tls/wrong-name", world -> {
+            ConnectionFactory factory = factory(world, "ca.pem", null);
+            factory.setSocketConfigurator(socket -> expect("mq.example.com", socket));
+            refused(factory, SSLHandshakeException.class);
+        });
+        cases.put("tls/old-version", world -> {
+            // What a library of today no longer says unless it is told to.
+            Security.setProperty("jdk.tls.disabledAlgorithms", "");
+            ConnectionFactory factory = factory(world, "ca.pem", null);
+            factory.setSocketConfigurator(socket -> ((SSLSocket) socket).setEnabledProtocols(new String[] {"TLSv1.1"}));
+            refused(factory, SSLHandshakeException.class);
+        });
+        cases.put("tls/plain", world -> {
+            ConnectionFactory factory = world.factory();
+            factory.setHost("127.0.0.1");
+            factory.setPort(Integer.parseInt(System.getenv("CONFORMANCE_TLS_PORT")));
+            refused(factory, IOException.class);
+        });
+    }
+
+    private static void refused(ConnectionFactory factory, Class<? extends Exception> expected) throws Exception {
+        try {
+            factory.newConnection();
+        } catch (Exception refused) {
+            Check.that(expected.isInstance(refused), refused.toString());
+            return;
+        }
+        throw new AssertionError("it was let in");
     }
 
     private static ConnectionFactory factory(World world, String authority, String own) throws Exception {
@@ -49,15 +85,16 @@ final class Tls {
         factory.setHost("127.0.0.1");
         factory.setPort(Integer.parseInt(System.getenv("CONFORMANCE_TLS_PORT")));
         factory.useSslProtocol(context);
-        factory.setSocketConfigurator(Tls::verifyHost);
+        factory.setSocketConfigurator(socket -> expect("localhost", socket));
         return factory;
     }
 
     /** Debian's release has no word of its own for it. */
-    private static void verifyHost(Socket socket) throws IOException {
+    private static void expect(String name, Socket socket) throws IOException {
         socket.setTcpNoDelay(true);
         SSLSocket secured = (SSLSocket) socket;
         SSLParameters parameters = secured.getSSLParameters();
+        parameters.setServerNames(List.of(new SNIHostName(name)));
         parameters.setEndpointIdentificationAlgorithm("HTTPS");
         secured.setSSLParameters(parameters);
     }

@@ -286,7 +286,8 @@ class Driver {
         "connection.update-secret/accepted", "this release has no update-secret");
 
     static final Map<String, String> NEEDS = Map.of("connection.blocked/low-memory", "short-of-memory",
-        "queue.rules/consumer-timeout", "short-consumer-timeout", "tls/server-certificate", "tls", "tls/external", "tls");
+        "queue.rules/consumer-timeout", "short-consumer-timeout", "tls/server-certificate", "tls", "tls/external", "tls",
+        "tls/expired", "tls", "tls/wrong-name", "tls", "tls/old-version", "tls", "tls/plain", "tls");
 
     static final String IN_VHOST = "' in vhost '/'";
 
