@@ -9,7 +9,9 @@ use sluicemq::broker::policy::Author;
 use sluicemq::broker::wakes::Wakes;
 use sluicemq::clock::Now;
 use sluicemq::protocol::field::Field;
-use sluicemq::protocol::methods::{BasicGet, ChannelOpen, ConnectionOpen, Method, QueueDeclare};
+use sluicemq::protocol::methods::{
+    BasicGet, ChannelOpen, ConnectionOpen, Method, QueueDeclare, TxCommit, TxSelect, TxSelectOk,
+};
 use sluicemq::protocol::table::{Table, TableBuf};
 
 use crate::dead_letters::story;
@@ -188,6 +190,27 @@ fn a_policy_acts_on_what_waits_already() {
     client.publish("", "q", "6");
     client.expect_confirm(3);
     assert_eq!(client.take_all("q"), ["4", "6"]);
+}
+
+#[test]
+fn a_transaction_keeps_the_limit_that_a_policy_has_set_meanwhile() {
+    let own = OwnBroker::start(|_| {});
+    let mut client = Client::at(own.address);
+    client.declare(queue_declare("q"));
+    client.call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+    for body in ["1", "2", "3", "4"] {
+        client.publish("", "q", body);
+    }
+    client.barrier();
+    let refuses = [("max-length", Field::I64(3)), ("overflow", Field::LongStr(b"reject-publish"))];
+    set_policy(&own, "^q$", &refuses);
+    client.check_channel_close(
+        &Method::TxCommit(TxCommit {}),
+        406,
+        "PRECONDITION_FAILED - partial tx completion",
+    );
+    client.open_channel(2);
+    assert_eq!(client.on(2).take_all("q"), ["1", "2", "3"]);
 }
 
 #[test]

@@ -327,7 +327,7 @@ impl Burst {
 
     /// What was collected is received only now, and messages are for names: queues that are gone since these were routed
     /// make way for those that are called the same now, which `find` knows, and so do those that were not there. Where one
-    /// of those may refuse messages, the channel is told of each. Mandatory messages that are for nobody are added to
+    /// of them may refuse messages by now, the channel is told of each. Mandatory messages that are for nobody are added to
     /// `lost`. The steps it took.
     pub fn look_up(
         &mut self,
@@ -342,9 +342,9 @@ impl Burst {
             steps += pending.names();
             pending.seal_all(self.received_ms, node);
             steps += pending.runs.len();
-            let is_new = pending.look_up(&find, lost);
+            pending.look_up(&find, lost);
             let before = self.pending.len();
-            if is_new && pending.receipt.is_none() && pending.targets.iter().any(|queue| queue.rejects()) {
+            if pending.receipt.is_none() && pending.targets.iter().any(|queue| queue.rejects()) {
                 self.pending.extend(pending.into_singles(Receipt { channel, publish: 0 }));
             } else {
                 self.pending.push(pending);

@@ -112,15 +112,11 @@ impl Pending {
         self.targets.len() + self.absent.len()
     }
 
-    /// Queues that are gone make way for those that have their names now, and those come that were not there; whether any
-    /// did. What is for nobody is dropped, or added to `lost` when its publisher wants it back.
-    pub(super) fn look_up(
-        &mut self,
-        find: impl Fn(&str) -> Option<Arc<Queue>>,
-        lost: &mut Vec<Lost>,
-    ) -> bool {
+    /// Queues that are gone make way for those that have their names now, and those come that were not there. What is for
+    /// nobody is dropped, or added to `lost` when its publisher wants it back.
+    pub(super) fn look_up(&mut self, find: impl Fn(&str) -> Option<Arc<Queue>>, lost: &mut Vec<Lost>) {
         if self.absent.is_empty() && !self.targets.iter().any(|queue| queue.is_deleted()) {
-            return false;
+            return;
         }
         let now = |queue: &Arc<Queue>| match queue.is_deleted() {
             true => find(&queue.properties.name),
@@ -136,7 +132,6 @@ impl Pending {
                 lost.push(Lost { run, numbers });
             }
         }
-        true
     }
 
     /// Each of its messages by itself: queues may refuse some of them.
