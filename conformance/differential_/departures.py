@@ -34,6 +34,9 @@ AVOIDED = {
     "other-kind": "A channel of 3.10 that knows a queue fails with 541 when the queue is made anew as another kind.",
     "unchecked-limit": "3.10 takes an x-delivery-limit that is no number.",
     "empty-type": "3.10 refuses x-queue-type \"\", later releases take it for none.",
+    "dropped-first": "A policy that brings a limit and says to refuse what is too much drops in RabbitMQ what waits over it, for "
+                     "it acts on the limit before it hears of the rest. In SluiceMQ what waits stays. Policies that "
+                     "refuse bring no limit.",
     "equal-policies": "Of policies with the same priority RabbitMQ applies whichever its table gives first, SluiceMQ the first by "
                       "name. No two have the same.",
     "races": "Dead letters of two queues that come to a third in one step come in either order. A queue has dead "

@@ -262,6 +262,9 @@ class Draw:
             definition["message-ttl"] = LONG_MS
         if self.chance(0.3) and author == "policies":
             definition["overflow"] = self.r.choice(["drop-head", "reject-publish", "reject-publish-dlx"])
+            if definition["overflow"] != "drop-head":
+                # Avoids dropped-first.
+                definition = {"overflow": definition["overflow"]}
         name = self.r.choice(list(POLICIES))
         return {"do": "policy", "name": name, "queues": sorted(queues), "author": author,
                 "priority": self.r.choice(POLICIES[name]), "definition": definition or {"max-length": 4}}
