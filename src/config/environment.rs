@@ -23,8 +23,9 @@ pub const CONFIG_FILE: &str = "SLUICEMQ_CONFIG";
 const OF_CTL: &str = "CTL_";
 
 /// The keys that are of none of the tables below, as variables have them.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "LISTEN",
+    "PROXY_PROTOCOL_FROM",
     "MGMT",
     "PROMETHEUS",
     "SOCKET",
@@ -72,6 +73,10 @@ impl Config {
     pub(super) fn set(&mut self, key: &str, text: &str) -> Option<Result<(), String>> {
         let done = match key {
             "LISTEN" => items(text).map(str::parse).collect::<Result<_, _>>().map(|all| self.listeners = all),
+            "PROXY_PROTOCOL_FROM" => items(text)
+                .map(str::parse)
+                .collect::<Result<_, _>>()
+                .map(|all| self.proxy_protocol_from = all),
             "MGMT" => text.parse().map(|service| self.mgmt = service),
             "PROMETHEUS" => text.parse().map(|service| self.prometheus = service),
             "SOCKET" => match text.parse() {

@@ -166,7 +166,8 @@ limits! {
     heartbeat_seconds: u16 = 60, Seconds, 0..=65_535;
     /// Time from connecting to connection.open-ok, in milliseconds.
     handshake_timeout_ms: u64 = 10_000, Milliseconds, 100..=600_000;
-    /// Time from connecting to the eight bytes of the protocol header, in milliseconds.
+    /// Time from connecting to the eight bytes of the protocol header, in milliseconds; a PROXY header before them, where
+    /// there is to be one, has as long.
     header_timeout_ms: u64 = 5_000, Milliseconds, 100..=600_000;
     /// Time from connecting to the end of the TLS handshake, where there is one, in milliseconds.
     tls_handshake_timeout_ms: u64 = 5_000, Milliseconds, 100..=600_000;

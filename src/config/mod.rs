@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -19,6 +20,7 @@ use serde::de::{Deserializer, Error};
 pub use crate::config::endpoint::{Endpoint, LISTENER_DEFAULT};
 pub use crate::config::error::{ConfigError, Origin};
 pub use crate::config::limits::Limits;
+pub use crate::config::network::Network;
 pub use crate::config::secret::Secret;
 pub use crate::config::service::{MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service};
 pub use crate::config::socket::LocalSocket;
@@ -31,6 +33,7 @@ pub mod environment;
 pub mod error;
 pub mod limits;
 mod nearest;
+pub mod network;
 mod print;
 pub mod rabbitmq;
 mod secret;
@@ -49,6 +52,9 @@ mod tests;
 pub struct Config {
     /// Addresses and ports to serve AMQP on; at least one.
     pub listeners: Vec<Endpoint>,
+    /// Networks of those who come for others, and say for whom by a PROXY header, which must be there; none is taken from
+    /// anybody else.
+    pub proxy_protocol_from: Vec<Network>,
     /// Where the management API is served.
     pub mgmt: Service,
     /// Where metrics are served without a password.
@@ -217,6 +223,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listeners: LISTENER_DEFAULT.parse().into_iter().collect(),
+            proxy_protocol_from: Vec::new(),
             mgmt: Service::Usual,
             prometheus: Service::Usual,
             socket: LocalSocket::Usual,
@@ -279,6 +286,11 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::of_toml(text, &error))?;
         config.validate().map_err(|error| error.in_file(text))?;
         Ok(config)
+    }
+
+    /// Whether who comes from there says by a PROXY header for whom.
+    pub fn is_proxy(&self, ip: IpAddr) -> bool {
+        self.proxy_protocol_from.iter().any(|network| network.contains(ip))
     }
 
     /// Checks what no single setting can tell. To be asked again after flags were set.

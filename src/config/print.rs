@@ -28,6 +28,9 @@ impl Display for Commented<'_> {
             "# Sizes may be written as \"64KiB\" or \"2GB\", durations as \"500ms\", \"10s\", \"5m\".\n\n",
         )?;
         entry(f, "Addresses and ports to serve AMQP on.", "listeners", &list(&config.listeners))?;
+        let about = "Networks of proxies, each of whose connections to AMQP begins with a PROXY header (version 1 or 2) that says \
+                     for whom it is. From anybody else none is taken.";
+        entry(f, about, "proxy_protocol_from", &list(&config.proxy_protocol_from))?;
         let about = "Address and port of the management API, or \"none\".";
         service(f, about, "mgmt", &config.mgmt, MGMT_DEFAULT)?;
         let about = "Address and port of the metrics, which need no password, or \"none\".";

@@ -69,7 +69,8 @@ impl Address {
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
-    address: IpAddr,
+    /// Where it comes from, if such are counted.
+    address: Option<IpAddr>,
     /// What it may hold as a stranger; 0 when it has logged in.
     stranger_bytes: usize,
 }
@@ -99,36 +100,45 @@ impl Admission {
 
     /// Lets a connection in, if there is a place for it; one that begins with a TLS handshake takes more of one.
     pub fn admit(self: &Arc<Self>, ip: IpAddr, is_tls: bool, now: Instant) -> Option<Permit> {
+        let mut permit = self.admit_for_another(is_tls)?;
+        permit.comes_from(ip, now).then_some(permit)
+    }
+
+    /// The same for one that says itself where it comes from: [`Permit::comes_from`] is asked when it has.
+    pub fn admit_for_another(self: &Arc<Self>, is_tls: bool) -> Option<Permit> {
         let stranger_bytes = if is_tls { SHAKING_BYTES } else { STRANGER_BYTES };
-        let address = network_of(ip);
         let mut state = self.state.lock();
         let unauthenticated_bytes = state.unauthenticated_bytes + stranger_bytes;
         if state.connections >= self.connections_max || unauthenticated_bytes > self.unauthenticated_bytes_max
         {
             return None;
         }
-        if self.limits_addresses() && !ip.is_loopback() {
-            state.sweep(now);
-            let known = state.addresses.entry(address).or_insert(Address {
-                connections: 0,
-                window_start: now,
-                accepted: 0,
-            });
-            if !known.is_in_window(now) {
-                known.window_start = now;
-                known.accepted = 0;
-            }
-            let too_many = self.per_address_max > 0 && known.connections >= self.per_address_max;
-            let too_fast = self.per_address_rate_max > 0 && known.accepted >= self.per_address_rate_max;
-            if too_many || too_fast {
-                return None;
-            }
-            known.connections += 1;
-            known.accepted += 1;
-        }
         state.connections += 1;
         state.unauthenticated_bytes = unauthenticated_bytes;
-        Some(Permit { admission: Arc::clone(self), address, stranger_bytes })
+        Some(Permit { admission: Arc::clone(self), address: None, stranger_bytes })
+    }
+
+    /// Counts a connection of this address, if it may have one more.
+    fn count(&self, address: IpAddr, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        state.sweep(now);
+        let known = state.addresses.entry(address).or_insert(Address {
+            connections: 0,
+            window_start: now,
+            accepted: 0,
+        });
+        if !known.is_in_window(now) {
+            known.window_start = now;
+            known.accepted = 0;
+        }
+        let too_many = self.per_address_max > 0 && known.connections >= self.per_address_max;
+        let too_fast = self.per_address_rate_max > 0 && known.accepted >= self.per_address_rate_max;
+        if too_many || too_fast {
+            return false;
+        }
+        known.connections += 1;
+        known.accepted += 1;
+        true
     }
 
     fn limits_addresses(&self) -> bool {
@@ -137,6 +147,17 @@ impl Admission {
 }
 
 impl Permit {
+    /// Where it comes from is known: whether one more may. Asked once.
+    pub fn comes_from(&mut self, ip: IpAddr, now: Instant) -> bool {
+        if !self.admission.limits_addresses() || ip.to_canonical().is_loopback() {
+            return true;
+        }
+        let address = network_of(ip);
+        let is_let_in = self.admission.count(address, now);
+        self.address = is_let_in.then_some(address);
+        is_let_in
+    }
+
     /// The TLS handshake is over.
     pub fn shaken(&mut self) {
         self.hold(STRANGER_BYTES);
@@ -162,11 +183,12 @@ impl Drop for Permit {
         self.authenticated();
         let mut state = self.admission.state.lock();
         state.connections -= 1;
-        if let Some(known) = state.addresses.get_mut(&self.address) {
+        let Some(address) = self.address else { return };
+        if let Some(known) = state.addresses.get_mut(&address) {
             known.connections -= 1;
             // One that comes and goes within the window is still counted by the next.
             if known.connections == 0 && !known.is_in_window(Instant::now()) {
-                state.addresses.remove(&self.address);
+                state.addresses.remove(&address);
             }
         }
     }

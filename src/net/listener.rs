@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::Broker;
 use crate::config::Endpoint;
 use crate::net::admission::Admission;
-use crate::net::{connection, secured};
+use crate::net::{connection, proxied, secured};
 use crate::tls::Store;
 
 /// Connections the kernel holds for us while we are busy.
@@ -84,7 +84,12 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        let Some(permit) = admission.admit(peer.ip(), tls.is_some(), Instant::now()) else {
+        let is_proxy = broker.config.is_proxy(peer.ip());
+        let permit = match is_proxy {
+            true => admission.admit_for_another(tls.is_some()),
+            false => admission.admit(peer.ip(), tls.is_some(), Instant::now()),
+        };
+        let Some(permit) = permit else {
             if let Some(left_out) = broker.complaints.allow(Instant::now()) {
                 tracing::warn!(%peer, left_out, "connection refused: a limit on connections is reached");
             }
@@ -96,6 +101,9 @@ pub(super) async fn accept(
         }
         let (broker, stop) = (Arc::clone(&broker), stop.clone());
         match &tls {
+            tls if is_proxy => {
+                connections.spawn(proxied::serve(stream, peer, tls.clone(), broker, permit, stop))
+            }
             None => connections.spawn(connection::serve(stream, peer, broker, permit, stop, None)),
             Some(tls) => {
                 connections.spawn(secured::serve(stream, peer, Arc::clone(tls), broker, permit, stop))

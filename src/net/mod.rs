@@ -1,8 +1,8 @@
 //! The async rim: sockets, tasks, timers, signals from the kernel. Below this room nothing knows tokio.
 //!
 //! One task a connection drives one [`crate::session::Session`]: read, feed, write, wait. [`listener`] accepts,
-//! [`admission`] says who may come in, `connection` is the task, `stream` what it reads and writes and `secured` one that is
-//! encrypted, [`watermark`] how much memory there is,
+//! [`admission`] says who may come in, [`proxied`] for whom a proxy comes, `connection` is the task, `stream` what it reads
+//! and writes and `secured` one that is encrypted, [`watermark`] how much memory there is,
 //! `committer` and `checkpointer` the threads beside the runtime's, `essential` what happens when one of them panics,
 //! `store` the data directory, `transfers` the turns of messages that the broker moves itself.
 
@@ -12,6 +12,7 @@ mod committer;
 mod connection;
 mod essential;
 pub mod listener;
+pub mod proxied;
 mod secured;
 mod store;
 mod stream;
@@ -178,8 +179,15 @@ impl Server {
         self.tls.as_ref()
     }
 
-    /// Says in the log where it listens.
+    /// Says in the log where it listens, and whom it believes.
     pub fn announce(&self) {
+        let proxies = &self.broker.config.proxy_protocol_from;
+        if let Some(network) = proxies.iter().find(|network| network.is_everything()) {
+            tracing::warn!(
+                "proxy_protocol_from is {network}: whoever connects must say where they come from, and is believed; list \
+                 the proxies alone, or let nobody else reach these ports"
+            );
+        }
         for address in self.addresses() {
             tracing::info!(%address, "listening for AMQP 0-9-1");
         }

@@ -36,7 +36,7 @@ fn name(first_bytes: &[u8]) -> &'static str {
     } else if first_bytes.starts_with(b"AMQP") {
         "another version of AMQP: only 0-9-1 is spoken here"
     } else if first_bytes.starts_with(b"PROXY ") || first_bytes.starts_with(b"\r\n\r\n\0\r\nQUIT") {
-        "PROXY protocol: it is not spoken here, and a proxy must be told to leave it out"
+        "a PROXY header, from where none is taken (proxy_protocol_from)"
     } else if first_bytes.get(2..).is_some_and(|rest| rest.starts_with(MQTT)) {
         "MQTT: it is not spoken here"
     } else {
@@ -55,7 +55,7 @@ mod tests {
             (b"\x16\x03\x01", "TLS on"),
             (b"AMQP\x03\x01\x00\x00", "AMQP 1.0"),
             (b"AMQP\x01\x01\x08\x01", "another version"),
-            (b"PROXY TCP4 ", "PROXY"),
+            (b"PROXY TCP4 ", "a PROXY header"),
             (b"PRI * HTTP/2.0", "HTTP on"),
             (b"\x10\x10\x00\x04MQTT", "MQTT"),
             (b"G", "not AMQP"),

@@ -96,6 +96,9 @@ fn config(loaded: &Loaded, speaks: Speaks, hello: &ClientHello<'_>) -> Arc<Serve
 fn speaks(first: &[u8]) -> &'static str {
     match first {
         [b'A', b'M', b'Q', b'P', ..] => "AMQP without TLS",
+        [b'P', b'R', b'O', ..] | [b'\r', b'\n', ..] => {
+            "a PROXY header, from where none is taken (proxy_protocol_from),"
+        }
         [b'G' | b'P' | b'H', ..] => "HTTP without TLS",
         _ => "something that is no TLS",
     }

@@ -12,8 +12,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use sluicemq::protocol::frame::{self, FRAME_END, PROTOCOL_HEADER};
 use sluicemq::protocol::methods::{
-    BasicGet, BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Method,
-    QueueDeclare,
+    BasicGet, BasicPublish, ChannelOpen, ConnectionClose, ConnectionOpen, ConnectionStartOk,
+    ConnectionTuneOk, Method, QueueDeclare,
 };
 use sluicemq::protocol::table::Table;
 
@@ -61,6 +61,11 @@ impl Trust {
 
     /// Does the handshake, to its end on both sides: with TLS 1.3 a client hears afterwards that it is refused.
     pub(crate) fn connect(&self, address: SocketAddr, host: &str) -> io::Result<Secured> {
+        self.shake(socket(address)?, host)
+    }
+
+    /// The same with a socket that is there already.
+    pub(crate) fn shake(&self, mut socket: TcpStream, host: &str) -> io::Result<Secured> {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_protocol_versions(&self.versions).expect("versions that there are");
         let builder = builder.with_root_certificates(self.roots.clone());
@@ -73,7 +78,6 @@ impl Trust {
         };
         config.alpn_protocols.clone_from(&self.speaks);
         let name = ServerName::try_from(host.to_owned()).expect("a host's name");
-        let mut socket = socket(address)?;
         let mut tls = ClientConnection::new(Arc::new(config), name).expect("a client");
         while tls.is_handshaking() {
             tls.complete_io(&mut socket)?;
@@ -143,6 +147,14 @@ impl<S: Read + Write> Client<S> {
         };
         self.say(1, &Method::QueueDeclare(declare))?;
         self.hear(|method| matches!(method, Method::QueueDeclareOk(_)).then_some(()))
+    }
+
+    /// Takes leave, and waits until the other side has ended it.
+    pub(crate) fn close(mut self) -> io::Result<()> {
+        let close = ConnectionClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 };
+        self.say(0, &Method::ConnectionClose(close))?;
+        self.hear(|method| matches!(method, Method::ConnectionCloseOk(_)).then_some(()))?;
+        self.stream.read_to_end(&mut Vec::new()).map(drop)
     }
 
     /// Publishes to the queue of [`Client::ask`].

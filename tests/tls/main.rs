@@ -1,4 +1,4 @@
-//! TLS as clients and operators meet it: the binary with certificates, and clients that look at them.
+//! How connections come in: the binary with certificates, clients that look at them, and proxies.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -6,6 +6,7 @@ mod authority;
 mod broker;
 mod client;
 mod logins;
+mod proxies;
 mod reload;
 mod strangers;
 

@@ -3,7 +3,7 @@
 use crate::config::rabbitmq::{Rabbitmq, flag, place};
 use crate::config::tls::{TLS_MGMT_DEFAULT, TLS_PROMETHEUS_DEFAULT};
 use crate::config::unit::parse_size;
-use crate::config::{Config, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Secret, Service};
+use crate::config::{Config, MGMT_DEFAULT, Network, PROMETHEUS_DEFAULT, Secret, Service};
 
 /// A value of theirs as one of ours.
 type Said = fn(&str) -> Result<String, String>;
@@ -100,6 +100,10 @@ impl Rabbitmq {
             ["prometheus", "ssl", "port"] => self.service(Served::SecureMetrics).1 = Some(value.to_owned()),
             ["prometheus", "tcp", "ip"] => self.service(Served::Metrics).0 = Some(value.to_owned()),
             ["prometheus", "tcp", "port"] => self.service(Served::Metrics).1 = Some(value.to_owned()),
+            // There whoever comes must say for whom, and is believed.
+            ["proxy_protocol"] => {
+                config.proxy_protocol_from = if flag(value)? { Network::all() } else { Vec::new() };
+            }
             ["anonymous_login_user"] => {
                 config.anonymous_login_user = Some(value.to_owned()).filter(|user| user != "none");
             }

@@ -30,6 +30,7 @@ fn what_has_a_meaning_here_is_set() {
         listeners.tcp.default = 5673\n\
         listeners.tcp.inside  = 127.0.0.1:5674  ## for tools\n\
         listeners.tcp.six = ::1:5675\n\
+        proxy_protocol = true\n\
         default_user = shop\n\
         default_pass = 'has # and = in it'\n\
         default_vhost = orders\n\
@@ -52,6 +53,7 @@ fn what_has_a_meaning_here_is_set() {
         load_definitions = /etc/rabbitmq/definitions.json\n";
     let (config, unread) = read(&[text], &[]).unwrap();
     assert_eq!(shown(&config.listeners), ["0.0.0.0:5673", "127.0.0.1:5674", "[::1]:5675"]);
+    assert_eq!(shown(&config.proxy_protocol_from), ["0.0.0.0/0", "::/0"]);
     let user = &config.users[0];
     assert_eq!((&*user.name, user.password.expose()), ("shop", &b"has # and = in it"[..]));
     assert_eq!(
