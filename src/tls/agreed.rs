@@ -20,11 +20,11 @@ pub fn agreed(connection: &ServerConnection, settings: &Tls) -> Encryption {
         key_exchange,
         cipher,
         hash: "aead",
-        certificate: peer.and_then(|der| told(Certificate::parse(der)?, settings)),
+        certificate: peer.and_then(|der| told(&Certificate::parse(der)?, settings)),
     }
 }
 
-fn told(certificate: Certificate<'_>, settings: &Tls) -> Option<PeerCertificate> {
+fn told(certificate: &Certificate<'_>, settings: &Tls) -> Option<PeerCertificate> {
     Some(PeerCertificate {
         subject: certificate.subject(),
         issuer: certificate.issuer(),

@@ -3,17 +3,15 @@
 //! Names are written as RabbitMQ does, so that the users of its clients' certificates keep their names.
 // RFC 5280 §4.1, RFC 4514
 
-use crate::config::{LoginFrom, SanType};
-use crate::tls::der::{BOOLEAN, GENERALIZED_TIME, INTEGER, Reader, SEQUENCE, UTC_TIME, dotted, text};
+use x509_parser::asn1_rs::{Any, BmpString, FromDer, Tag};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::time::ASN1Time;
+use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
 
-const SET: u8 = 0x31;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const OCTET_STRING: u8 = 0x04;
-const VERSION: u8 = 0xa0;
-const EXTENSIONS: u8 = 0xa3;
+use crate::config::{LoginFrom, SanType};
 
 const COMMON_NAME: &str = "2.5.4.3";
-const SUBJECT_ALTERNATIVE_NAME: &str = "2.5.29.17";
 
 /// What parts of a name are called; others are their identifiers.
 const PARTS: [(&str, &str); 17] = [
@@ -37,66 +35,47 @@ const PARTS: [(&str, &str); 17] = [
 ];
 
 /// A certificate, taken apart.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Certificate<'a> {
-    issuer: Reader<'a>,
-    validity: [Moment; 2],
-    subject: Reader<'a>,
-    extensions: Reader<'a>,
-}
+#[derive(Clone, Debug)]
+pub(super) struct Certificate<'a>(X509Certificate<'a>);
 
 /// A moment that a certificate names.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
-    date: [u32; 3],
-    time: [u32; 3],
-}
+pub(super) struct Moment(ASN1Time);
 
 impl<'a> Certificate<'a> {
     /// Takes one apart; `None` where it is none.
     pub(super) fn parse(der: &'a [u8]) -> Option<Self> {
-        let mut body = Reader(der).take(SEQUENCE)?.take(SEQUENCE)?;
-        body.take_if(VERSION);
-        body.take(INTEGER)?;
-        body.take(SEQUENCE)?;
-        let issuer = body.take(SEQUENCE)?;
-        let mut validity = body.take(SEQUENCE)?;
-        let validity = [Moment::parse(validity.next()?)?, Moment::parse(validity.next()?)?];
-        let subject = body.take(SEQUENCE)?;
-        let extensions = body.all().find(|(tag, _)| *tag == EXTENSIONS);
-        let extensions = match extensions {
-            Some((_, content)) => Reader(content).take(SEQUENCE)?,
-            None => Reader(&[]),
-        };
-        Some(Self { issuer, validity, subject, extensions })
+        X509Certificate::from_der(der).ok().map(|(_, certificate)| Self(certificate))
     }
 
     /// Whose it is.
     pub(super) fn subject(&self) -> String {
-        distinguished_name(self.subject)
+        distinguished_name(self.0.subject())
     }
 
     /// Who says so.
     pub(super) fn issuer(&self) -> String {
-        distinguished_name(self.issuer)
+        distinguished_name(self.0.issuer())
     }
 
     /// From when on, and until when.
     pub(super) fn validity(&self) -> [Moment; 2] {
-        self.validity
+        let validity = self.0.validity();
+        [validity.not_before, validity.not_after].map(Moment)
     }
 
     /// Who logs in by it, where that is written there.
     pub(super) fn login(&self, from: LoginFrom, kind: SanType) -> Option<String> {
+        let subject = self.0.subject();
         let name = match from {
             // Of two that differ in what is no text nobody could tell which it is.
-            LoginFrom::DistinguishedName if parts(self.subject).any(|part| part.value.is_none()) => {
+            LoginFrom::DistinguishedName if subject.iter_attributes().any(|part| value(part).is_none()) => {
                 return None;
             }
             LoginFrom::DistinguishedName => self.subject(),
             LoginFrom::CommonName => {
-                let named = parts(self.subject).filter(|part| part.identifier == COMMON_NAME);
-                named.map(|part| part.value).collect::<Option<Vec<_>>>()?.join(",")
+                let named = subject.iter_attributes().filter(|part| identifier(part) == COMMON_NAME);
+                named.map(value).collect::<Option<Vec<_>>>()?.join(",")
             }
             LoginFrom::SubjectAlternativeName => self.alternative_name(kind)?,
         };
@@ -104,59 +83,50 @@ impl<'a> Certificate<'a> {
     }
 
     fn alternative_name(&self, kind: SanType) -> Option<String> {
-        let wanted = match kind {
-            SanType::Email => 0x81,
-            SanType::Dns => 0x82,
-            SanType::Uri => 0x86,
-        };
-        let names = self.extensions.all().find_map(|(_, extension)| {
-            let mut extension = Reader(extension);
-            let is_it = dotted(extension.take(OBJECT_IDENTIFIER)?.0) == SUBJECT_ALTERNATIVE_NAME;
-            extension.take_if(BOOLEAN);
-            extension.take(OCTET_STRING).filter(|_| is_it)
-        })?;
-        let mut names = { names }.take(SEQUENCE)?.all();
-        let (_, name) = names.find(|(tag, _)| *tag == wanted)?;
-        String::from_utf8(name.to_vec()).ok()
+        let names = &self.0.subject_alternative_name().ok()??.value.general_names;
+        let name = names.iter().find_map(|name| match (kind, name) {
+            (SanType::Email, GeneralName::RFC822Name(name))
+            | (SanType::Dns, GeneralName::DNSName(name))
+            | (SanType::Uri, GeneralName::URI(name)) => Some(*name),
+            _ => None,
+        });
+        name.map(str::to_owned)
     }
 }
 
-/// One of a name's parts.
-struct Part {
-    identifier: String,
-    /// `None` where it is no text.
-    value: Option<String>,
+fn identifier(part: &AttributeTypeAndValue<'_>) -> String {
+    part.attr_type().to_id_string()
 }
 
-impl Part {
-    fn parse(content: &[u8]) -> Option<Self> {
-        let mut part = Reader(content);
-        let identifier = dotted(part.take(OBJECT_IDENTIFIER)?.0);
-        let (tag, value) = part.next()?;
-        Some(Self { identifier, value: text(tag, value) })
-    }
-
-    fn shown(&self) -> String {
-        let known = PARTS.iter().find(|(identifier, _)| *identifier == self.identifier);
-        let called = known.map_or(self.identifier.as_str(), |(_, called)| called);
-        format!("{called}={}", escaped(self.value.as_deref().unwrap_or_default()))
-    }
+/// `None` where it is no text of a kind that names have.
+fn value(part: &AttributeTypeAndValue<'_>) -> Option<String> {
+    text(part.attr_value())
 }
 
-fn parts(name: Reader<'_>) -> impl Iterator<Item = Part> {
-    let sets = name.all().filter(|(tag, _)| *tag == SET);
-    sets.flat_map(|(_, set)| Reader(set).all()).filter_map(|(_, part)| Part::parse(part))
+fn text(value: &Any<'_>) -> Option<String> {
+    match value.tag() {
+        Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => {
+            String::from_utf8(value.data.to_vec()).ok()
+        }
+        Tag::TeletexString => Some(value.data.iter().copied().map(char::from).collect()),
+        Tag::BmpString => BmpString::try_from(value).ok().map(|text| text.string()),
+        _ => None,
+    }
 }
 
 /// The last part first.
-fn distinguished_name(name: Reader<'_>) -> String {
-    let of_set = |set| {
-        let shown = Reader(set).all().filter_map(|(_, part)| Some(Part::parse(part)?.shown()));
-        shown.collect::<Vec<_>>().join("+")
-    };
-    let mut sets: Vec<_> = name.all().map(|(_, set)| of_set(set)).collect();
+fn distinguished_name(name: &X509Name<'_>) -> String {
+    let of_set = |set: &RelativeDistinguishedName<'_>| set.iter().map(shown).collect::<Vec<_>>().join("+");
+    let mut sets: Vec<_> = name.iter_rdn().map(of_set).collect();
     sets.reverse();
     sets.join(",")
+}
+
+fn shown(part: &AttributeTypeAndValue<'_>) -> String {
+    let identifier = identifier(part);
+    let known = PARTS.iter().find(|(known, _)| *known == identifier);
+    let called = known.map_or(identifier.as_str(), |(_, called)| called);
+    format!("{called}={}", escaped(&value(part).unwrap_or_default()))
 }
 
 /// As RabbitMQ escapes: what RFC 4514 wants, and all that is not printable ASCII.
@@ -175,50 +145,34 @@ fn escaped(value: &str) -> String {
 }
 
 impl Moment {
-    fn parse((tag, content): (u8, &[u8])) -> Option<Self> {
-        let digits = std::str::from_utf8(content).ok()?.strip_suffix('Z')?;
-        let (year, rest) = match tag {
-            UTC_TIME => {
-                let year: u32 = digits.get(..2)?.parse().ok()?;
-                (if year < 50 { 2000 + year } else { 1900 + year }, digits.get(2..)?)
-            }
-            GENERALIZED_TIME => (digits.get(..4)?.parse().ok()?, digits.get(4..)?),
-            _ => return None,
-        };
-        let two = |at: usize| rest.get(at..at + 2)?.parse::<u32>().ok();
-        let (month, day) = (two(0)?, two(2)?);
-        let is_date = (1..=12).contains(&month) && (1..=31).contains(&day) && rest.len() == 10;
-        is_date.then_some(Self { date: [year, month, day], time: [two(4)?, two(6)?, two(8)?] })
-    }
-
     /// As people read it.
     pub(super) fn shown(self) -> String {
-        let ([year, month, day], [hour, minute, second]) = (self.date, self.time);
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+        // One that was written for another place is the same moment here.
+        let at = ASN1Time::from_timestamp(self.0.timestamp()).unwrap_or(self.0).to_datetime();
+        let month = u8::from(at.month());
+        let (hour, minute, second) = at.to_hms();
+        format!("{:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", at.year(), at.day())
     }
 
     /// In milliseconds since 1970; 0 before.
     pub(super) fn unix_ms(self) -> u64 {
-        let ([year, month, day], [hour, minute, second]) =
-            (self.date.map(i64::from), self.time.map(i64::from));
-        // A year that begins with March has its leap day at the end.
-        let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-        let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-        let seconds = (days - DAYS_TO_1970) * 86_400 + hour * 3600 + minute * 60 + second;
-        u64::try_from(seconds).unwrap_or(0) * 1000
+        u64::try_from(self.0.timestamp()).unwrap_or(0) * 1000
     }
 }
-
-/// From the first of March of the year 0 to the first of January 1970.
-const DAYS_TO_1970: i64 = 719_468;
 
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair, SanType as San};
 
-    use super::{Certificate, Moment, escaped};
+    use super::{ASN1Time, Any, Certificate, FromDer, Moment, escaped, text};
     use crate::config::{LoginFrom, SanType};
-    use crate::tls::der::{GENERALIZED_TIME, UTC_TIME};
+
+    const UTC_TIME: u8 = 0x17;
+    const GENERALIZED_TIME: u8 = 0x18;
+
+    fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+        [&[tag, content.len() as u8], content].concat()
+    }
 
     #[test]
     fn who_logs_in_is_where_the_setting_says() {
@@ -283,17 +237,34 @@ mod tests {
 
     #[test]
     fn moments_are_counted_from_1970() {
-        for (tag, written, unix_ms) in [
-            (UTC_TIME, "700101000000Z", 0),
-            (UTC_TIME, "000229120000Z", 951_825_600_000),
-            (GENERALIZED_TIME, "20261201122602Z", 1_796_127_962_000),
-            (UTC_TIME, "491231235959Z", 2_524_607_999_000),
-            (UTC_TIME, "500101000000Z", 0),
+        for (tag, written, unix_ms, shown) in [
+            (UTC_TIME, "700101000000Z", 0, "1970-01-01T00:00:00Z"),
+            (UTC_TIME, "000229120000Z", 951_825_600_000, "2000-02-29T12:00:00Z"),
+            (GENERALIZED_TIME, "20261201122602Z", 1_796_127_962_000, "2026-12-01T12:26:02Z"),
+            (UTC_TIME, "491231235959Z", 2_524_607_999_000, "2049-12-31T23:59:59Z"),
+            (UTC_TIME, "500101000000Z", 0, "1950-01-01T00:00:00Z"),
+            (UTC_TIME, "700101010000+0100", 0, "1970-01-01T00:00:00Z"),
         ] {
-            assert_eq!(Moment::parse((tag, written.as_bytes())).unwrap().unix_ms(), unix_ms, "{written}");
+            let moment = Moment(ASN1Time::from_der(&der(tag, written.as_bytes())).unwrap().1);
+            assert_eq!((moment.unix_ms(), moment.shown().as_str()), (unix_ms, shown), "{written}");
         }
-        for wrong in ["", "Z", "700101000000", "701301000000Z", "7001010000Z", "70010100000xZ"] {
-            assert!(Moment::parse((UTC_TIME, wrong.as_bytes())).is_none(), "{wrong}");
+    }
+
+    #[test]
+    fn texts_are_of_the_kinds_that_names_have() {
+        for (tag, content, expected) in [
+            (0x0c, "€".as_bytes(), Some("€")),
+            (0x0c, &[0xff], None),
+            (0x13, b"orders", Some("orders")),
+            (0x14, &[0xe4], Some("ä")),
+            (0x16, b"a@b", Some("a@b")),
+            (0x1e, &[0x20, 0xac], Some("€")),
+            (0x30, b"", None),
+        ] {
+            let der = der(tag, content);
+            // What the library does not let pass is no text either.
+            let read = Any::from_der(&der).ok().and_then(|(_, any)| text(&any));
+            assert_eq!(read.as_deref(), expected, "{tag:#x} {content:?}");
         }
     }
 }
