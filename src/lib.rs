@@ -203,6 +203,8 @@
 //!   through without a second way to its messages. Whoever sets a shovel is kept with its parameter, and not shown.
 //! * A connection is generic in its stream: a plain one reads and writes its socket with nothing between, and a session
 //!   does not know which it is. TLS handshakes are signed beside the runtime's workers, by half of the machine at most.
+//! * Who comes by WebSocket is let in by the management API and served by [`net`], which are strangers to each other: `cli`
+//!   lends the one to the other. A frame's octets are taken as they come, for none is collected by the length it declares.
 //! * The load tool is one process for both sides unless told otherwise, and a task for each connection.
 //! * Identity: `product` and `version` in the server properties say RabbitMQ 3.13, because client libraries decide
 //!   by them how to behave; `platform` and `information` say who is there. Both are configuration.

@@ -15,6 +15,7 @@ mod rabbitmq;
 mod reload;
 mod serve;
 mod supervisor;
+mod web;
 
 use std::fmt::{self, Display};
 use std::process::ExitCode;

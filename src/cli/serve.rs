@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::definitions::Definitions;
 use crate::cli::reload::Reload;
-use crate::cli::{Failure, advice, logging, supervisor};
+use crate::cli::{Failure, advice, logging, supervisor, web};
 use crate::config::{Config, Endpoint, LocalSocket, Service};
 use crate::mgmt::control::{Ask, Control};
 use crate::mgmt::local::{Door, Local};
@@ -203,6 +203,7 @@ fn bind(
         Listening { amqp: server.addresses(), amqp_tls: server.tls_addresses(), ..Listening::default() };
     let mgmt = mgmt::server::Server::bind(config, server.transfers(), amqp, server.tls().cloned());
     let mgmt = mgmt.map_err(|error| anyhow::Error::msg(advice::of_service(&error)))?;
+    mgmt.lend_host(web::host(server.guests()));
     mgmt.announce();
     definitions.add(&mgmt)?;
     Ok((server, mgmt))

@@ -23,10 +23,12 @@ pub const CONFIG_FILE: &str = "SLUICEMQ_CONFIG";
 const OF_CTL: &str = "CTL_";
 
 /// The keys that are of none of the tables below, as variables have them.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 19] = [
     "LISTEN",
     "PROXY_PROTOCOL_FROM",
     "MGMT",
+    "WEBSOCKET",
+    "WEBSOCKET_ORIGINS",
     "PROMETHEUS",
     "SOCKET",
     "DATA_DIR",
@@ -108,10 +110,12 @@ impl Config {
                 self.anonymous_login_user = Some(text.to_owned());
                 Ok(())
             }
-            "MD5_PASSWORDS" => text
-                .parse()
-                .map(|is_set| self.md5_passwords = is_set)
-                .map_err(|_| format!("expected true or false, found {text:?}")),
+            "MD5_PASSWORDS" => flag(text).map(|is_set| self.md5_passwords = is_set),
+            "WEBSOCKET" => flag(text).map(|is_served| self.websocket = is_served),
+            "WEBSOCKET_ORIGINS" => {
+                self.websocket_origins = items(text).map(str::to_owned).collect();
+                Ok(())
+            }
             "USERS" => {
                 let form = "[{ name = \"…\", password = \"…\", vhosts = [\"/\"] }]";
                 parse_tables("users", text, form).map(|users| self.users = users)
@@ -166,6 +170,10 @@ fn unknown(key: &str) -> String {
         Some(known) => format!("there is no such setting: the nearest is {PREFIX}{known}"),
         None => "there is no such setting: `sluicemq config` prints all there are".to_owned(),
     }
+}
+
+fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("expected true or false, found {text:?}"))
 }
 
 pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {

@@ -57,6 +57,10 @@ pub struct Config {
     pub proxy_protocol_from: Vec<Network>,
     /// Where the management API is served.
     pub mgmt: Service,
+    /// Whether the management API lets in who speaks AMQP by WebSocket.
+    pub websocket: bool,
+    /// Of which origins a page may do so, beside those of the API's own place; `*` are all.
+    pub websocket_origins: Vec<String>,
     /// Where metrics are served without a password.
     pub prometheus: Service,
     /// Where this machine's administrators come by without a password.
@@ -225,6 +229,8 @@ impl Default for Config {
             listeners: LISTENER_DEFAULT.parse().into_iter().collect(),
             proxy_protocol_from: Vec::new(),
             mgmt: Service::Usual,
+            websocket: true,
+            websocket_origins: Vec::new(),
             prometheus: Service::Usual,
             socket: LocalSocket::Usual,
             data_dir: None,
@@ -306,6 +312,15 @@ impl Config {
             if is_there && listener.port() != 0 {
                 let message = format!("{listener} is there twice");
                 return Err(ConfigError::of_key(format!("listeners[{place}]"), message));
+            }
+        }
+        for (place, origin) in self.websocket_origins.iter().enumerate() {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+                let message = format!(
+                    "expected an origin such as \"https://shop.example.com\", or \"*\", found {origin:?}"
+                );
+                return Err(ConfigError::of_key(format!("websocket_origins[{place}]"), message));
             }
         }
         self.storage.validate()?;

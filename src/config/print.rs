@@ -33,6 +33,11 @@ impl Display for Commented<'_> {
         entry(f, about, "proxy_protocol_from", &list(&config.proxy_protocol_from))?;
         let about = "Address and port of the management API, or \"none\".";
         service(f, about, "mgmt", &config.mgmt, MGMT_DEFAULT)?;
+        let about = "Whether the management API lets in who speaks AMQP by WebSocket (/ws).";
+        entry(f, about, "websocket", &config.websocket.to_string())?;
+        let about = "Origins whose pages may do so, beside those of the API's own place, such as \"https://shop.example.com\"; \
+                     \"*\" are all.";
+        entry(f, about, "websocket_origins", &list(&config.websocket_origins))?;
         let about = "Address and port of the metrics, which need no password, or \"none\".";
         service(f, about, "prometheus", &config.prometheus, PROMETHEUS_DEFAULT)?;
         let about =

@@ -178,6 +178,12 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason)
     }
 
+    /// It comes from a page that is not ours.
+    pub(crate) fn foreign_page() -> Self {
+        let reason = "pages of this origin may not: websocket_origins lists those that may";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", reason)
+    }
+
     /// A change is made, and the disk does not say that it has it.
     pub(crate) fn not_durable() -> Self {
         let reason = "it is done, and not on the disk yet: a crash may undo it";

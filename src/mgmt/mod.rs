@@ -6,6 +6,8 @@
 //! `answer`. Handlers are plain functions that run beside the runtime's workers, a few at a time: whatever is asked here
 //! takes no turn from a connection. What they read are atomics and snapshots; no queue is locked for a listing.
 //!
+//! Who wants to speak AMQP by WebSocket is let in by [`mod@web`], and handed on.
+//!
 //! Knows nothing of AMQP's frames. RabbitMQ's names and shapes of values are kept, for tools look for them; what it has
 //! and this broker has not, such as Erlang's processes, is left out (`tests/mgmt/departures.txt` lists it, with reasons).
 
@@ -27,6 +29,7 @@ mod seats;
 pub mod server;
 mod turns;
 mod views;
+pub mod web;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +39,7 @@ use crate::broker::Broker;
 use crate::mgmt::control::Control;
 use crate::mgmt::rates::Rates;
 use crate::mgmt::views::metrics::Told;
+use crate::mgmt::web::Host;
 use crate::tls::Store;
 use crate::transfer::board::Board;
 
@@ -57,6 +61,8 @@ pub(crate) struct Mgmt {
     tls: Option<Arc<Store>>,
     description: OnceLock<Vec<u8>>,
     control: OnceLock<Control>,
+    /// Who serves those who come by WebSocket.
+    host: OnceLock<Host>,
 }
 
 /// What this process listens on.
@@ -103,6 +109,7 @@ impl Mgmt {
             tls,
             description: OnceLock::new(),
             control: OnceLock::new(),
+            host: OnceLock::new(),
         }
     }
 }

@@ -61,6 +61,13 @@ pub(crate) struct Watched<S> {
     seat: Seat,
 }
 
+impl<S> Watched<S> {
+    /// The stream alone: it leaves the place.
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
 impl Seat {
     /// The stream of whose connection this is the place.
     pub(crate) fn watched<S>(&self, stream: S) -> Watched<S> {

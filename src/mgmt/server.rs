@@ -5,7 +5,7 @@
 //! ```
 
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,7 @@ use crate::mgmt::rates::{self, SAMPLE_INTERVAL};
 use crate::mgmt::routes::{METRICS, ROUTES, Route, Verb};
 use crate::mgmt::seats::{Seat, Seats};
 use crate::mgmt::views::definitions;
+use crate::mgmt::web::{Host, with_web};
 use crate::mgmt::{CONNECTIONS_MAX, Listening, Mgmt};
 use crate::tls::Store;
 use crate::tls::handshake::{self, Speaks};
@@ -136,6 +137,12 @@ impl Server {
         let _ = self.mgmt.control.set(control);
     }
 
+    /// Lends it who serves those who come by WebSocket. Without one there are none.
+    pub fn lend_host(&self, host: Host) {
+        // Likewise.
+        let _ = self.mgmt.host.set(host);
+    }
+
     /// Adds definitions to what is there, as an administrator does. They are durable some time after.
     ///
     /// # Errors
@@ -178,7 +185,7 @@ impl Server {
     pub async fn run(self, stop: CancellationToken) {
         let (connections, places) = (TaskTracker::new(), Places::new());
         let mut tasks = JoinSet::new();
-        let api = router(&self.mgmt, &places, ROUTES);
+        let api = with_web(router(&self.mgmt, &places, ROUTES), &self.mgmt);
         // Who needs no password takes no places from who does.
         let metrics = router(&self.mgmt, &Places::new(), METRICS);
         let tls = &self.mgmt.tls;
@@ -253,7 +260,7 @@ async fn accept(
         seat.end();
         connections.spawn(async move {
             give_up_on_silence(&stream);
-            let peer = Peer::Network(peer.ip());
+            let peer = Peer::Network(peer);
             match tls {
                 None => serve(stream, peer, router, seat, stop).await,
                 Some(tls) => {
@@ -296,7 +303,7 @@ pub(crate) async fn serve(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
-    let connection = builder.serve_connection(TokioIo::new(seat.watched(stream)), service);
+    let connection = builder.serve_connection(TokioIo::new(seat.watched(stream)), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         // What a stranger does wrong is told to them, and to nobody else.
@@ -311,7 +318,7 @@ pub(crate) async fn serve(
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Peer {
     /// From this address.
-    Network(IpAddr),
+    Network(SocketAddr),
     /// By the socket that only who owns the process can open.
     Local,
 }
@@ -384,7 +391,7 @@ async fn answer(
     let user = match peer {
         Some(Peer::Local) => Some(mgmt.broker.local_administrator()),
         Some(Peer::Network(from)) => {
-            check_user(&mgmt.broker, route.who, credentials.as_ref(), from, Now::read().instant)?
+            check_user(&mgmt.broker, route.who, credentials.as_ref(), from.ip(), Now::read().instant)?
         }
         None => return Err(Refusal::unavailable()),
     };
@@ -410,7 +417,7 @@ async fn answer(
 fn turns_of(user: Option<&User>, peer: Option<Peer>) -> Arc<str> {
     match (user, peer) {
         (Some(user), _) => Arc::from(user.name.as_str()),
-        (None, Some(Peer::Network(from))) => Arc::from(from.to_string()),
+        (None, Some(Peer::Network(from))) => Arc::from(from.ip().to_string()),
         (None, _) => Arc::from(""),
     }
 }

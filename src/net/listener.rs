@@ -113,7 +113,7 @@ pub(super) async fn accept(
 }
 
 /// A peer without heartbeats that is gone, or whose host is, is noticed by the kernel some minutes later.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE).with_interval(KEEP_ALIVE_INTERVAL);
     SockRef::from(stream).set_tcp_keepalive(&keep_alive)
 }

@@ -4,13 +4,16 @@
 //! [`admission`] says who may come in, [`proxied`] for whom a proxy comes, `connection` is the task, `stream` what it reads
 //! and writes and `secured` one that is encrypted, [`watermark`] how much memory there is,
 //! `committer` and `checkpointer` the threads beside the runtime's, `essential` what happens when one of them panics,
-//! `store` the data directory, `transfers` the turns of messages that the broker moves itself.
+//! `store` the data directory, `guests` who comes by WebSocket (`web`), `transfers` the turns of messages that the broker
+//! moves itself.
 
 pub mod admission;
 mod checkpointer;
 mod committer;
 mod connection;
 mod essential;
+#[cfg(feature = "cli")]
+pub mod guests;
 pub mod listener;
 pub mod proxied;
 mod secured;
@@ -19,6 +22,8 @@ mod stream;
 mod transfers;
 mod trim;
 pub mod watermark;
+#[cfg(feature = "cli")]
+mod web;
 
 use std::io;
 use std::net::SocketAddr;
@@ -116,6 +121,10 @@ pub struct Server {
     /// Where what is durable lies; without one nothing outlives the broker.
     store: Option<Store>,
     checkpoint: Option<Checkpoint>,
+    admission: Arc<Admission>,
+    connections: TaskTracker,
+    /// Every connection is told to end.
+    stop: CancellationToken,
 }
 
 impl Server {
@@ -161,7 +170,20 @@ impl Server {
         let ports = listeners.iter().filter_map(|listener| listener.local_addr().ok()).map(|own| own.port());
         let names = Names::new(&broker.config.listeners, ports.collect());
         let transfers = Board::new(Arc::clone(&broker), names);
-        Ok(Self { broker, transfers, listeners, tls_listeners, tls, store, checkpoint })
+        let store_files = store.as_ref().map_or(0, |_| store::files_max(&broker.config.storage));
+        let admission = Arc::new(Admission::new(&broker.config.limits, store_files));
+        Ok(Self {
+            broker,
+            transfers,
+            listeners,
+            tls_listeners,
+            tls,
+            store,
+            checkpoint,
+            admission,
+            connections: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
     }
 
     /// The addresses it listens on: the ports the kernel chose where the configuration said zero.
@@ -215,6 +237,18 @@ impl Server {
         &self.broker
     }
 
+    /// Where those come in whom another room lets in. They are served until [`Server::run`] ends.
+    #[cfg(feature = "cli")]
+    pub fn guests(&self) -> guests::Guests {
+        guests::Guests {
+            broker: Arc::clone(&self.broker),
+            admission: Arc::clone(&self.admission),
+            connections: self.connections.clone(),
+            stop: self.stop.clone(),
+            tls: self.tls.clone(),
+        }
+    }
+
     /// Messages that are moved.
     pub fn transfers(&self) -> &Arc<Board> {
         &self.transfers
@@ -226,11 +260,7 @@ impl Server {
     /// # Errors
     /// [`ServeError::Store`], or that there is no thread for it.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let stop = CancellationToken::new();
-        let connections = TaskTracker::new();
-        let config = &self.broker.config;
-        let store_files = self.store.as_ref().map_or(0, |_| store::files_max(&config.storage));
-        let admission = Arc::new(Admission::new(&config.limits, store_files));
+        let (stop, connections, admission) = (self.stop, self.connections, self.admission);
         let mut background = JoinSet::new();
         let mut committer = None;
         let mut checkpointer = None;

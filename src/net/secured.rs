@@ -46,7 +46,7 @@ pub(super) async fn serve(
     let encryption = agreed(&tls, store.settings());
     drop(store);
     permit.shaken();
-    let stream = Secured { socket, tls: Box::new(tls), is_readable: true, broken: None };
+    let stream = Secured::new(socket, tls);
     connection::serve(stream, peer, broker, permit, stop, Some(encryption)).await;
 }
 
@@ -66,7 +66,7 @@ fn tell(broker: &Broker, refused: &Refused) {
 }
 
 /// A socket whose bytes are encrypted.
-struct Secured {
+pub(super) struct Secured {
     socket: TcpStream,
     tls: Box<ServerConnection>,
     /// What was decrypted may not have been taken: the socket alone does not tell.
@@ -99,6 +99,11 @@ impl Write for Wire<'_> {
 }
 
 impl Secured {
+    /// One whose handshake is over.
+    pub(super) fn new(socket: TcpStream, tls: ServerConnection) -> Self {
+        Self { socket, tls: Box::new(tls), is_readable: true, broken: None }
+    }
+
     /// Moves what is decrypted into the buffer, as far as there is room: whether that is the end.
     fn take_decrypted(&mut self, input: &mut BytesMut) -> io::Result<bool> {
         let mut reader = self.tls.reader();

@@ -9,6 +9,7 @@ mod logins;
 mod proxies;
 mod reload;
 mod strangers;
+mod web;
 
 use std::io::{Read, Write};
 use std::process::Command;
