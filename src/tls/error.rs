@@ -26,6 +26,12 @@ pub enum TlsError {
         /// The system's own words.
         error: io::Error,
     },
+    /// It is a directory, a pipe or a device.
+    #[error("{0} is no file")]
+    NoFile(Named),
+    /// It is larger than any file of certificates.
+    #[error("{0} is larger than 16MiB, and no file of certificates")]
+    TooLarge(Named),
     /// It is no PEM, or what is in it is broken.
     #[error("{named} cannot be understood: {why}")]
     Malformed {

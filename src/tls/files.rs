@@ -1,6 +1,7 @@
 //! The files that the settings name, read and checked: nothing that comes from here is half of what was asked for.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ use crate::config::{Tls, Verify};
 use crate::tls::certificate::Certificate;
 use crate::tls::error::{Named, TlsError};
 use crate::tls::patience::Patient;
+
+/// No file of certificates is larger, in bytes.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A certificate with its key, and what there is to know of it.
 #[derive(Debug)]
@@ -109,8 +113,18 @@ fn all<T: PemObject>(named: &Named, what: &'static str) -> Result<Vec<T>, TlsErr
 }
 
 fn read(named: &Named) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    let read = fs::read(&named.path);
-    read.map(Zeroizing::new).map_err(|error| TlsError::Unreadable { named: named.clone(), error })
+    let unreadable = |error| TlsError::Unreadable { named: named.clone(), error };
+    // What is no file may never end, and a pipe need not even open.
+    if !fs::metadata(&named.path).map_err(unreadable)?.is_file() {
+        return Err(TlsError::NoFile(named.clone()));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    let file = File::open(&named.path).map_err(unreadable)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(TlsError::TooLarge(named.clone()));
+    }
+    Ok(bytes)
 }
 
 fn has(text: &[u8], line: &[u8]) -> bool {

@@ -144,6 +144,10 @@ fn a_mistake_is_one_sentence_and_the_broker_does_not_start() {
     files.put_pair("other", &authority.sign("other", &[HOST]));
     files.put_pair("over", &authority.sign_with("over", &[HOST], over));
     files.put("empty.pem", "");
+    let large = std::fs::File::create(files.path("large.key")).unwrap();
+    large.set_len(16 * 1024 * 1024 + 1).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(files.path("pipe")).status();
+    assert!(made.unwrap().success());
     files.put("broken.pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
     files.put(
         "secret.key",
@@ -153,6 +157,10 @@ fn a_mistake_is_one_sentence_and_the_broker_does_not_start() {
     for (changed, sentence) in [
         (vec![("TLS_CERTIFICATE", files.path("nowhere"))], "tls.certificate: /"),
         (vec![("TLS_CERTIFICATE", files.path("nowhere"))], "nowhere cannot be read: No such file"),
+        (vec![("TLS_CERTIFICATE", files.path("."))], "tls.certificate: /"),
+        (vec![("TLS_CERTIFICATE", files.path("."))], "/. is no file"),
+        (vec![("TLS_KEY", files.path("pipe"))], "pipe is no file"),
+        (vec![("TLS_KEY", files.path("large.key"))], "large.key is larger than 16MiB"),
         (vec![("TLS_CERTIFICATE", files.path("empty.pem"))], "empty.pem has no certificate in it"),
         (vec![("TLS_CERTIFICATE", files.path("broken.pem"))], "broken.pem cannot be understood"),
         (vec![("TLS_KEY", files.path("other.key"))], "other.key is not the key of the certificate in /"),
