@@ -58,6 +58,11 @@ fn pika() {
 }
 
 #[test]
+fn amqp_client() {
+    run("amqp-client");
+}
+
+#[test]
 fn amqplib() {
     run("amqplib");
 }

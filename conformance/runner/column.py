@@ -10,7 +10,7 @@ from .drivers import Broken
 PASS, FAIL, LEFT_OUT = "pass", "FAIL", "left out"
 # What a case may need -> how a broker that was started here is brought there.
 NEEDS = {"short-of-memory": "short_of_memory", "short-consumer-timeout": "short_consumer_timeout",
-         "operating": "operating", "tls": "tls"}
+         "operating": "operating", "tls": "tls", "websocket": "websocket"}
 
 
 @dataclass

@@ -71,6 +71,11 @@ class SluiceMQ:
         yield self.url, {"CONFORMANCE_TLS_PORT": str(self.tls_port), "CONFORMANCE_CERTIFICATES": str(self.certificates)}
 
     @contextmanager
+    def websocket(self):
+        """This broker, where it is reached by WebSocket; RabbitMQ 3.10 has no such place."""
+        yield self.url, {"CONFORMANCE_WEBSOCKET": self.http.replace("http:", "ws:") + "/ws"}
+
+    @contextmanager
     def operating(self):
         """This broker, and how its operators reach it; the tool for plugins is the binary by that name."""
         plugins = self.folder / "rabbitmq-plugins"
