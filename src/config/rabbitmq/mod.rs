@@ -157,7 +157,7 @@ impl Rabbitmq {
         } else if let Some(loopback) = self.loopback {
             config.loopback_users = chosen(loopback);
         }
-        self.ssl.finish(config);
+        self.ssl.finish(config)?;
         self.user.begin(config);
         config.validate()?;
         Ok(self.unread)

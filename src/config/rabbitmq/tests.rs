@@ -83,6 +83,20 @@ fn tls_is_what_its_lines_say_together() {
         read(&[own, "listeners.ssl.default = 5671\nssl_options.verify = verify_none"], &[]).unwrap();
     assert_eq!(shown(&config.tls.listeners), ["0.0.0.0:5671"]);
     assert_eq!((config.tls.verify, config.tls.client_ca, unread.len()), (Verify::None, None, 0));
+    let none = "listeners.ssl = none\nlisteners.ssl.default = 5671";
+    assert_eq!(shown(read(&[own, none], &[]).unwrap().0.tls.amqp()), Vec::<String>::new());
+    assert!(!read(&["listeners.ssl = none"], &[]).unwrap().0.tls.is_on());
+    let of_mgmt =
+        "management.ssl.certfile = m.pem\nmanagement.ssl.keyfile = n.pem\nmanagement.ssl.port = 15671";
+    let tls = read(&[of_mgmt], &[]).unwrap().0.tls;
+    assert_eq!(
+        (tls.certificate.as_deref(), tls.key.as_deref()),
+        (Some(Path::new("m.pem")), Some(Path::new("n.pem")))
+    );
+    assert_eq!((shown(tls.amqp()), tls.mgmt.to_string()), (Vec::<String>::new(), "0.0.0.0:15671".to_owned()));
+    assert_eq!(tls.prometheus, Service::Nowhere);
+    let told = read(&[own, "ssl_options.fail_if_no_peer_cert = true"], &[]).unwrap_err();
+    assert!(told.contains("ssl_options.fail_if_no_peer_cert: nobody is asked"), "{told}");
     let asks = "ssl_options.verify = verify_peer\nssl_options.versions.1 = tlsv1.3\nssl_cert_login_from = common_name\n\
                 management.ssl.port = 15672\nanonymous_login_user = none\n";
     let (config, _) = read(&[own, asks], &[]).unwrap();
