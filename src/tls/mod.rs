@@ -4,9 +4,9 @@
 //! files -> Loaded, checked as a whole -> Store: what the next handshake takes, swapped by a reload -> handshake
 //! ```
 //!
-//! `files` is the only reader of certificates, `choose` picks one by the name that a client asks for, `patience` bounds how long theirs are checked,
-//! `certificate` reads what is written in one, `agreed` tells what a handshake came to. Knows nothing of AMQP or HTTP: who
-//! serves them gets a stream. What a client's certificate makes of it is for the session to say.
+//! `files` is the only reader of certificates, `choose` picks one by the name that a client asks for, `patience` bounds how
+//! long theirs are checked, `certificate` tells what is written in one, `agreed` what a handshake came to. Knows nothing of
+//! AMQP or HTTP: who serves them gets a stream. What a client's certificate makes of it is for the session to say.
 
 mod agreed;
 mod certificate;
