@@ -175,7 +175,8 @@
 //! * Of large messages that are on their way in and find no more room one after the other is read on, and the others wait
 //!   ([`broker::uploads`]): if all went on memory had no bound, and if all waited none would ever be whole.
 //! * What is deleted is gone at once: the log is told, nobody finds it, routing passes it over. Its bindings and messages
-//!   go after it in steps ([`broker::vhost::removal`], [`broker::remains`]), and others run in between.
+//!   go after it in steps ([`broker::vhost::removal`], [`broker::remains`]), and others run in between. A queue with dead
+//!   letters is deleted when those that were dead have gone ([`broker::queue::letters`]): nobody would know where they are.
 //! * What comes back to a queue in one piece is up to a thousand runs; others may see the first thousand before the rest.
 //! * Definitions are not captured by a checkpoint: the log remembers those of each slot, and the tables take them in
 //!   the log's order. Only queues that a slot names are visited.

@@ -1,6 +1,7 @@
 //! What handlers share that change something: the answers, and what bodies say.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
@@ -19,6 +20,8 @@ use crate::message::place::Lsn;
 use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 
+/// What others do is looked at so often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// Short strings have no more, in bytes.
 const SHORT_BYTES_MAX: usize = 255;
 /// Connections have numbers from one on: this is nobody's.
@@ -60,6 +63,20 @@ pub(crate) fn in_turns(mut step: impl FnMut(&mut Wakes) -> bool) {
         if is_done {
             return;
         }
+    }
+}
+
+/// Looks now and then until it is so.
+pub(crate) fn once(mut is_so: impl FnMut(&mut Wakes) -> bool) {
+    loop {
+        let mut wakes = Wakes::default();
+        wakes.begin_turn(Now::read().steady_ms);
+        let is_so = is_so(&mut wakes);
+        wakes.fire();
+        if is_so {
+            return;
+        }
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 

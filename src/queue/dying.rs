@@ -54,6 +54,9 @@ pub struct Dying {
     messages: u64,
     bytes: u64,
     here_bytes: u64,
+    /// So many were taken for good, and of these so many are somewhere else, or nowhere, as the log knows.
+    taken: u64,
+    buried: u64,
 }
 
 impl Dying {
@@ -97,18 +100,31 @@ impl Dying {
             _ => self.list.pop_front()?,
         };
         self.count_out(&taken.1);
+        self.taken += taken.1.count();
         Some(taken)
+    }
+
+    /// So many of those that were taken are somewhere else now, or nowhere.
+    pub fn bury(&mut self, count: u64) {
+        self.buried += count;
+    }
+
+    /// How many have been buried since there are any, and how many will have been when all that are here are.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.buried, self.taken + self.messages)
     }
 
     /// These are the next ones again.
     pub fn put_back(&mut self, reason: Reason, run: Run) {
         let piece = Piece::Here(run);
         self.count_in(&piece);
+        self.taken = self.taken.saturating_sub(piece.count());
         self.list.push_front((reason, piece));
     }
 
-    /// These could not go.
+    /// These, which were taken, could not go.
     pub fn keep(&mut self, reason: Reason, run: Run) {
+        self.taken = self.taken.saturating_sub(u64::from(run.count()));
         self.count_in(&Piece::Here(run.clone()));
         self.kept.push((reason, run));
     }
@@ -150,6 +166,7 @@ impl Dying {
     /// tell of pieces from which number on they were read and up to before which; `runs`, ascending, are all that the disk
     /// has of them. What could not be read is returned: see [`Lane::fill`].
     pub fn fill(&mut self, letters: &[(Seq, Seq)], runs: &[Run], ledger: &Ledger) -> Vec<(Seq, Seq)> {
+        let before = self.messages;
         let mut looked_at = Vec::new();
         let mut missing = Vec::new();
         let mut left = letters.len();
@@ -176,6 +193,8 @@ impl Dying {
         for entry in looked_at.into_iter().rev() {
             self.list.push_front(entry);
         }
+        let lost = before.saturating_sub(self.messages);
+        (self.taken, self.buried) = (self.taken + lost, self.buried + lost);
         missing
     }
 

@@ -35,6 +35,7 @@ use crate::session::exclusive::ExclusiveQueues;
 use crate::session::output::Output;
 use crate::session::overdue::Overdue;
 use crate::session::parked::Parked;
+use crate::session::waiting::Waiting;
 use crate::stats::Charge;
 
 /// Routes kept before all are forgotten: how many, and what they take, in bytes.
@@ -68,8 +69,8 @@ pub struct Link {
     pub delivery_head: DeliveryHead,
     /// Replies that wait for the log, and what is behind them.
     pub parked: Parked,
-    /// A basic.get that waits for its queue's head: nothing more is taken from the client before it is answered.
-    pub waiting_get: Option<WaitingGet>,
+    /// A method that waits for its queue: nothing more is taken from the client before it is answered.
+    pub waiting: Option<Waiting>,
     /// Frames to the client are no larger.
     pub frame_max: u32,
     /// The client can be told that the broker cancelled its consumer.
@@ -113,19 +114,6 @@ pub struct Link {
     /// Consumers that wait for room may go on.
     hands_out_room: bool,
     routes: Routes,
-}
-
-/// A basic.get that was not answered yet.
-#[derive(Debug)]
-pub struct WaitingGet {
-    /// Its channel.
-    pub channel: u16,
-    /// The queue, by name: it may be another one when the get is tried again.
-    pub queue: String,
-    /// It needs no acknowledgement.
-    pub no_ack: bool,
-    /// Where the connection is noted.
-    pub noted_at: Arc<Queue>,
 }
 
 /// Where messages with certain names go.
@@ -182,7 +170,7 @@ impl Link {
             out,
             delivery_head: DeliveryHead::default(),
             parked: Parked::default(),
-            waiting_get: None,
+            waiting: None,
             notify_cancel: false,
             exclusive_queues: ExclusiveQueues::default(),
             wakes: Wakes::with_turns_of(broker.config.limits.turn_steps),

@@ -37,6 +37,7 @@ mod time;
 pub mod unroutable;
 mod upload;
 mod visit;
+pub mod waiting;
 mod work;
 
 #[cfg(test)]
@@ -399,7 +400,7 @@ impl Session {
             running.link.now = now;
             running.on_durable();
             running.slim();
-            let step = running.retry_get();
+            let step = running.retry();
             self.on_running_step(step, now);
         } else if matches!(self.phase, Phase::Ending(..)) {
             self.go_on_ending(now);
@@ -430,7 +431,7 @@ impl Session {
         match &self.phase {
             Phase::Running(running) => {
                 running.wants_turn()
-                    || running.tries_get
+                    || running.tries_again
                     || (self.has_rest && !running.has_unread_replies())
                     || running.link.wakes.has_unfinished()
             }

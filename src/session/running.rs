@@ -19,14 +19,14 @@ use crate::protocol::express::PublishReader;
 use crate::protocol::frame::{FrameKind, FrameView};
 use crate::protocol::header::ContentHeader;
 use crate::protocol::methods::{
-    BasicGet, ChannelClose, ChannelCloseOk, ChannelOpenOk, ConnectionBlocked, ConnectionUnblocked,
+    ChannelClose, ChannelCloseOk, ChannelOpenOk, ConnectionBlocked, ConnectionUnblocked,
     ConnectionUpdateSecretOk, Method,
 };
 use crate::protocol::reply::ReplyCode;
 use crate::session::channel::discard::Discard;
 use crate::session::channel::{Channel, PUBLISH_ID, Part, Piece};
 use crate::session::handshake::{Client, Tuned};
-use crate::session::link::{Link, WaitingGet};
+use crate::session::link::Link;
 use crate::session::misplaced::{expected_open, out_of_place};
 use crate::session::refuse::Refusal;
 use crate::session::upload::Upload;
@@ -59,7 +59,7 @@ pub struct Running {
     /// A crowded queue that was published to.
     pub(super) crowded: Option<Crowded>,
     /// A basic.get that waits is to be tried again once that is done.
-    pub(super) tries_get: bool,
+    pub(super) tries_again: bool,
     /// Not all that the frames so far have caused is done.
     pub(super) is_behind: bool,
     /// A channel that ends.
@@ -139,7 +139,7 @@ impl Running {
             is_held_back: false,
             upload: Upload::default(),
             crowded: None,
-            tries_get: false,
+            tries_again: false,
             is_behind: false,
             closing: None,
             ending: None,
@@ -190,7 +190,7 @@ impl Running {
 
     /// Whether the next frame may be taken, even in the middle of what was read.
     pub fn takes_frames(&self) -> bool {
-        self.link.waiting_get.is_none()
+        self.link.waiting.is_none()
             && !self.link.parked.is_full()
             && !self.has_unread_replies()
             && !self.wants_turn()
@@ -226,34 +226,6 @@ impl Running {
     /// As [`Running::is_ready_for`], for a part of a body.
     pub fn is_ready_for_content(&mut self) -> bool {
         !self.link.has_returns || self.work()
-    }
-
-    /// Tries a basic.get again that waits for its queue's head, once all that came before is done.
-    ///
-    /// # Errors
-    /// As [`Running::on_frame`].
-    pub fn retry_get(&mut self) -> Result<Step, Failure> {
-        self.tries_get |= self.link.waiting_get.is_some();
-        if !self.work() || !std::mem::take(&mut self.tries_get) {
-            return Ok(Step::Continue);
-        }
-        let Some(WaitingGet { channel: number, queue, no_ack, noted_at }) = self.link.waiting_get.take()
-        else {
-            return Ok(Step::Continue);
-        };
-        let at = self.find(number).ok();
-        let Some((_, Slot::Open(channel))) = at.and_then(|at| self.channels.get_mut(at)) else {
-            noted_at.forget_getter(&self.link.outbox);
-            return Ok(Step::Continue);
-        };
-        let get = BasicGet { queue: &queue, no_ack };
-        match channel.on_get(&mut self.link, &get) {
-            Ok(()) => Ok(Step::Continue),
-            Err(refusal) => {
-                noted_at.forget_getter(&self.link.outbox);
-                self.refuse(number, refusal, Method::BasicGet(get).id())
-            }
-        }
     }
 
     /// A frame from the client.

@@ -302,8 +302,8 @@ impl Running {
         alarms.held_back.forget(connection);
         self.link.node().uploads.leave(connection);
         self.crowded = None;
-        if let Some(get) = self.link.waiting_get.take() {
-            get.noted_at.forget_getter(&self.link.outbox);
+        if let Some(waiting) = self.link.waiting.take() {
+            waiting.noted_at.forget_waiter(&self.link.outbox);
         }
         let waiting = self.link.outbox.close();
         self.link.arriving.extend(waiting);

@@ -16,9 +16,9 @@ use bytes::BytesMut;
 use sluicemq::broker::dead_letters::Burials;
 use sluicemq::clock::Now;
 use sluicemq::protocol::field::Field;
-use sluicemq::protocol::frame::{put_header, put_method};
+use sluicemq::protocol::frame::{FRAME_END, put_body_head, put_header, put_method};
 use sluicemq::protocol::methods::{
-    BasicAck, BasicGet, BasicPublish, BasicReject, ConfirmSelect, Method, QueueDeclare,
+    BasicAck, BasicGet, BasicPublish, BasicReject, ConfirmSelect, Method, QueueDeclare, QueueDelete,
 };
 use sluicemq::protocol::properties::{Properties, PropertiesBuf};
 use sluicemq::protocol::table::{ArrayBuf, TableBuf};
@@ -36,6 +36,11 @@ const QUEUES: u32 = 5;
 const TTL_MS: i32 = 10;
 /// Messages of each of two bursts.
 const BURST: u32 = 5;
+/// A queue that is deleted, where its dead letters go, and how many there are.
+const FIRST: &str = "first";
+const SECOND: &str = "second";
+const DELETED: u32 = 16;
+const BODY: [u8; 10_000] = [7; 10_000];
 
 /// A broker, a client, and a clock that moves when it is told to.
 struct Chain {
@@ -46,6 +51,8 @@ struct Chain {
     woken: Arc<Flag>,
     now: Now,
     confirmed: u64,
+    /// A deletion was answered.
+    is_deleted: bool,
 }
 
 struct Flag(AtomicBool);
@@ -88,6 +95,7 @@ impl Chain {
             woken: Arc::new(Flag(AtomicBool::new(true))),
             now,
             confirmed: 0,
+            is_deleted: false,
         })
     }
 
@@ -114,8 +122,10 @@ impl Chain {
             worked = true;
         }
         while let Some((_, heard)) = self.client.hear() {
-            if let Heard::Confirmed { tag, .. } = heard {
-                self.confirmed = self.confirmed.max(tag);
+            match heard {
+                Heard::Confirmed { tag, .. } => self.confirmed = self.confirmed.max(tag),
+                Heard::Answered { name: "queue.delete-ok", .. } => self.is_deleted = true,
+                _ => {}
             }
         }
         Ok(worked)
@@ -191,24 +201,74 @@ impl Chain {
         self.checkpoint()
     }
 
-    /// How often each message is there, and what is not as it should be about where.
-    fn look(&mut self) -> Result<BTreeMap<u32, u32>, StoreError> {
+    /// How often each message is there.
+    fn look(&mut self, queues: &[String]) -> Result<BTreeMap<u32, u32>, StoreError> {
         self.wait()?;
         let mut found = BTreeMap::new();
-        for queue in 0..QUEUES {
-            let name = name(queue);
+        for queue in queues.iter().filter(|queue| self.has(queue)).cloned().collect::<Vec<_>>() {
             loop {
-                match self.get(&name)? {
+                match self.get(&queue)? {
                     Heard::Delivered(delivery) => {
                         *found.entry(delivery.content.id().unwrap()).or_default() += 1;
                     }
                     Heard::Answered { name: "basic.get-empty", .. } => break,
-                    Heard::Refused(_) => return Ok(found),
                     other => panic!("a get is answered with {other:?}"),
                 }
             }
         }
         Ok(found)
+    }
+
+    fn has(&self, queue: &str) -> bool {
+        self.life.broker.vhost("/").unwrap().queue(queue).is_some()
+    }
+
+    /// Messages have left memory when they expire, and then their queue is deleted.
+    fn play_deletion(&mut self) -> Result<(), StoreError> {
+        let to_second = [("x-dead-letter-exchange", ""), ("x-dead-letter-routing-key", SECOND)];
+        let mut dying = TableBuf::new();
+        to_second.iter().for_each(|(key, value)| {
+            dying.insert(key, Field::LongStr(value.as_bytes()));
+        });
+        self.declare(FIRST, &dying);
+        self.declare(SECOND, &TableBuf::new());
+        self.client.say(2, &Method::ConfirmSelect(ConfirmSelect { nowait: true }));
+        self.rest()?;
+        for id in 0..DELETED {
+            self.publish_mortal(id);
+            if id % 4 == 3 {
+                self.rest()?;
+            }
+        }
+        while self.life.evict()? {}
+        self.checkpoint()?;
+        let queue = self.life.broker.vhost("/").unwrap().queue(FIRST).unwrap();
+        assert!(
+            queue.here_bytes.read() <= u64::from(DELETED / 4) * BODY.len() as u64,
+            "most are on the disk only"
+        );
+        self.now = self.now.later(Duration::from_secs(1));
+        self.life.broker.on_deadlines(self.now);
+        assert_eq!((queue.depth().0, queue.is_deleted()), (0, false));
+        let delete = QueueDelete { queue: FIRST, if_unused: false, if_empty: false, nowait: false };
+        self.client.say(1, &Method::QueueDelete(delete));
+        self.rest()?;
+        self.checkpoint()
+    }
+
+    /// Publishes a message that has not long to live.
+    fn publish_mortal(&mut self, id: u32) {
+        let publish =
+            BasicPublish { exchange: b"", routing_key: FIRST.as_bytes(), mandatory: false, immediate: false };
+        let mut properties = PropertiesBuf::new();
+        properties.delivery_mode(2).expiration(TTL_MS.to_string()).message_id(id.to_string());
+        let mut bytes = BytesMut::new();
+        put_method(&mut bytes, 2, &Method::BasicPublish(publish));
+        put_header(&mut bytes, 2, BODY.len() as u64, &properties.encode());
+        put_body_head(&mut bytes, 2, BODY.len() as u32);
+        bytes.extend_from_slice(&BODY);
+        bytes.extend_from_slice(&[FRAME_END]);
+        self.client.feed(bytes);
     }
 
     /// The answer to a basic.get.
@@ -233,38 +293,74 @@ impl Chain {
     }
 }
 
-/// Crashes at this call. What was confirmed before, and what is there after a start; `None` when there is no such call.
-fn crash_at(call: u64, mode: CrashMode, now: Now) -> Option<(u64, BTreeMap<u32, u32>)> {
-    let disk = SimulatedDisk::new();
+/// What a client knew when its broker crashed, and what is there after a start.
+struct Crash {
+    confirmed: u64,
+    is_deleted: bool,
+    has_first: bool,
+    found: BTreeMap<u32, u32>,
+}
+
+type Story = fn(&mut Chain) -> Result<(), StoreError>;
+
+/// Crashes at this call of a story; `None` when there is no such call.
+fn crash_at(call: u64, mode: CrashMode, play: Story, queues: &[String]) -> Option<Crash> {
+    let (disk, now) = (SimulatedDisk::new(), Now::read());
     disk.fail_at(call, Fault::Crash);
-    let Ok(mut chain) = Chain::start(disk.clone(), 1, now) else { return Some((0, BTreeMap::new())) };
-    if chain.play().is_ok() {
-        return None;
+    let started = Chain::start(disk.clone(), 1, now);
+    let (mut confirmed, mut is_deleted, mut later) = (0, false, now);
+    if let Ok(mut chain) = started {
+        if play(&mut chain).is_ok() {
+            return None;
+        }
+        (confirmed, is_deleted, later) = (chain.confirmed, chain.is_deleted, chain.now);
     }
-    let (confirmed, later) = (chain.confirmed, chain.now);
-    drop(chain);
     let mut chain = Chain::start(disk.crash(mode, call), 2, later).unwrap();
-    Some((confirmed, chain.look().unwrap()))
+    let has_first = chain.has(FIRST);
+    Some(Crash { confirmed, is_deleted, has_first, found: chain.look(queues).unwrap() })
+}
+
+/// Crashes at each call of a story: each confirmed message must be in one of these queues, and what was deleted stays so.
+/// How many crashes there were.
+fn crash_at_each(play: Story, queues: &[String]) -> u32 {
+    let mut crashes = 0;
+    for mode in CrashMode::ALL {
+        for call in 0.. {
+            let Some(crash) = crash_at(call, mode, play, queues) else { break };
+            crashes += 1;
+            for (id, times) in &crash.found {
+                assert_eq!(*times, 1, "message {id} is there {times} times; {mode:?} at call {call}");
+            }
+            for id in 0..crash.confirmed as u32 {
+                assert!(crash.found.contains_key(&id), "message {id} is lost; {mode:?} at call {call}");
+            }
+            assert!(!crash.is_deleted || !crash.has_first, "it is there again; {mode:?} at call {call}");
+        }
+    }
+    println!("{crashes} crashes");
+    crashes
 }
 
 #[test]
 fn a_dead_letter_is_in_one_place_after_a_crash_at_any_call() {
-    let now = Now::read();
-    let mut crashes = 0;
-    for mode in CrashMode::ALL {
-        for call in 0.. {
-            let Some((confirmed, found)) = crash_at(call, mode, now) else { break };
-            crashes += 1;
-            for (id, times) in &found {
-                assert_eq!(*times, 1, "message {id} is there {times} times; {mode:?} at call {call}");
-            }
-            for id in 0..confirmed as u32 {
-                assert!(found.contains_key(&id), "message {id} is lost; {mode:?} at call {call}");
-            }
-        }
-    }
-    println!("{crashes} crashes");
+    let crashes = crash_at_each(Chain::play, &(0..QUEUES).map(name).collect::<Vec<_>>());
     assert!(crashes > 500, "the story has become too short: {crashes} crashes");
+}
+
+#[test]
+fn dead_letters_on_the_disk_outlive_the_deletion_of_their_queue_and_a_crash_at_any_call() {
+    let crashes = crash_at_each(Chain::play_deletion, &[FIRST.to_owned(), SECOND.to_owned()]);
+    assert!(crashes > 200, "the story has become too short: {crashes} crashes");
+}
+
+#[test]
+fn a_queue_is_deleted_when_its_dead_letters_have_gone() {
+    let mut chain = Chain::start(SimulatedDisk::new(), 1, Now::read()).unwrap();
+    chain.play_deletion().unwrap();
+    assert_eq!((chain.confirmed, chain.is_deleted), (u64::from(DELETED), true));
+    let vhost = chain.life.broker.vhost("/").unwrap();
+    assert!(vhost.queue(FIRST).is_none());
+    assert_eq!(vhost.queue(SECOND).unwrap().depth().0, u64::from(DELETED));
 }
 
 #[test]

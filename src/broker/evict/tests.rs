@@ -191,7 +191,7 @@ fn who_gives_up_waiting_keeps_nothing() {
     world.evict();
     assert_eq!(world.get(), None);
     assert!(world.read_ahead());
-    world.queue.forget_getter(&world.outbox);
+    world.queue.forget_waiter(&world.outbox);
     world.evict();
     assert!(world.head_is_away());
 }

@@ -74,6 +74,9 @@ impl Queue {
         if !state.getters.is_empty() && (classic.deliverable() > 0 || classic.ready_messages() == 0) {
             state.wake_getters(wakes);
         }
+        if !state.leavers.is_empty() && !state.has_letters(wakes.now_ms()) {
+            state.wake_leavers(wakes);
+        }
     }
 
     /// Whether somebody waits for messages that must be read back first.
@@ -187,10 +190,11 @@ impl Queue {
         Taken::NotYet
     }
 
-    /// The connection no longer waits for the head.
-    pub fn forget_getter(&self, getter: &Arc<Outbox>) {
+    /// The connection no longer waits for the head, or for dead letters to go.
+    pub fn forget_waiter(&self, waiter: &Arc<Outbox>) {
         let mut state = self.lock();
-        state.getters.remove(&getter.connection());
-        state.called.remove(&getter.connection());
+        state.getters.remove(&waiter.connection());
+        state.called.remove(&waiter.connection());
+        state.leavers.remove(&waiter.connection());
     }
 }

@@ -94,6 +94,8 @@ pub(in crate::broker) struct State {
     pub(in crate::broker) getters: BTreeMap<ConnectionId, Arc<Outbox>>,
     /// Those of them that were told to try again and have not yet.
     pub(super) called: BTreeSet<ConnectionId>,
+    /// Connections that are to delete it when its dead letters have gone.
+    pub(super) leavers: BTreeMap<ConnectionId, Arc<Outbox>>,
     /// The head is being read back, or will be.
     pub(in crate::broker) is_reading: bool,
     /// The last read was for dead letters.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::broker::consumer::{Consumer, Source, Timeout};
 use crate::broker::error::BrokerError;
 use crate::broker::outbox::Outbox;
-use crate::broker::queue::handle::Queue;
+use crate::broker::queue::handle::{Queue, State};
 use crate::broker::wakes::Wakes;
 use crate::message::fact::{Definition, Fact};
 use crate::message::place::Logged;
@@ -147,13 +147,7 @@ impl Queue {
         gone.iter().map(|gone| gone.end.0 - gone.first.0).sum()
     }
 
-    /// Ends the queue: publishers find it deleted, and all it held is the caller's, to be let go of in steps. Of a
-    /// durable queue the log has heard first.
-    ///
-    /// # Errors
-    /// [`BrokerError::InUse`] and [`BrokerError::NotEmpty`] when asked to care.
-    pub(in crate::broker) fn remove(&self, if_unused: bool, if_empty: bool) -> Result<Ended, BrokerError> {
-        let mut state = self.lock();
+    fn check_removal(&self, state: &State, if_unused: bool, if_empty: bool) -> Result<(), BrokerError> {
         if if_unused && !state.classic.consumers.is_empty() {
             return Err(BrokerError::InUse(self.resource()));
         }
@@ -161,6 +155,22 @@ impl Queue {
         if if_empty && state.classic.ready_messages() + kept > 0 {
             return Err(BrokerError::NotEmpty(self.resource()));
         }
+        Ok(())
+    }
+
+    /// Whether it may be deleted by who cares.
+    pub(in crate::broker) fn is_removable(&self, if_unused: bool, if_empty: bool) -> bool {
+        self.check_removal(&self.lock(), if_unused, if_empty).is_ok()
+    }
+
+    /// Ends the queue: publishers find it deleted, and all it held is the caller's, to be let go of in steps. Of a
+    /// durable queue the log has heard first.
+    ///
+    /// # Errors
+    /// [`BrokerError::InUse`] and [`BrokerError::NotEmpty`] when asked to care.
+    pub(in crate::broker) fn remove(&self, if_unused: bool, if_empty: bool) -> Result<Ended, BrokerError> {
+        let mut state = self.lock();
+        self.check_removal(&state, if_unused, if_empty)?;
         let fact = Fact::Defined(Definition::QueueDeleted { queue: self.id });
         let logged = self.properties.durable.then(|| self.node.log.append_one(&fact));
         self.deleted.store(true, Ordering::Release);
@@ -168,6 +178,7 @@ impl Queue {
         // What is on its way elsewhere, and in memory, goes on: it left the queue before that ended.
         state.classic.adopt_dying(&mut classic);
         let mut waiting: Vec<_> = std::mem::take(&mut state.getters).into_values().collect();
+        waiting.extend(std::mem::take(&mut state.leavers).into_values());
         waiting.append(&mut state.crowd.disband());
         self.note_index(0);
         self.here_bytes.set(0);

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::broker::queue::handle::{Queue, State};
+use crate::broker::queue::letters::LETTERS_MS;
 use crate::broker::queue::settle::Back;
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::message::fact::Fact;
@@ -18,8 +19,7 @@ use crate::queue::expiry;
 use crate::queue::lane::{Gone, Piece};
 use crate::queue::settings::{Overflow, Settings};
 
-/// A queue that waits for its dead letters before it goes looks again after so many milliseconds, and less and less often.
-const LETTERS_MS: u64 = 100;
+/// A queue that waits for its dead letters before it goes looks again less and less often.
 const LETTERS_MS_MAX: u64 = 5000;
 /// It waits no longer, for there may always be new ones.
 const LETTERS_WAIT_MS: u64 = 10 * 60 * 1000;
@@ -334,7 +334,7 @@ impl Queue {
             }
             _ => end_ms,
         });
-        let by_queue = [by_ttl, by_lease, state.retry_ms];
+        let by_queue = [by_ttl, by_lease, state.retry_ms, state.leavers_look_ms(wakes.now_ms())];
         let by_own = state.classic.next_expiry().filter(|_| state.promised_ms.is_none());
         let next = by_queue.into_iter().chain([by_own]).flatten().min();
         if let Some(next) = next
@@ -387,20 +387,10 @@ impl Queue {
             state.classic.retry_kept();
             self.ask_for_burial(state, wakes);
         }
+        state.wake_leavers(wakes);
         self.dispatch(state, wakes);
         self.note_deadline(state, wakes);
         state.is_lease_over(wakes.now_ms())
-    }
-
-    /// Whether a queue that is to go with its last consumer does so only when its dead letters have gone: nobody would know
-    /// any more where on the disk they are.
-    pub fn outlasts_its_use(self: &Arc<Self>, wakes: &mut Wakes) -> bool {
-        let state = &mut *self.lock();
-        state.ends_unused = state.has_letters(wakes.now_ms());
-        if state.ends_unused {
-            self.note_deadline(state, wakes);
-        }
-        state.ends_unused
     }
 
     /// It was declared, again perhaps: its time to be unused begins anew.
@@ -431,21 +421,5 @@ impl State {
             return false;
         };
         over_ms > LETTERS_WAIT_MS || !self.has_letters(now_ms)
-    }
-
-    /// Whether messages of it are dead and not where they are to go; not those that may have to stay for ever.
-    fn has_letters(&self, now_ms: u64) -> bool {
-        let (settings, classic) = (&self.settings, &self.classic);
-        let is_over = |time_ms: Option<u64>| time_ms.is_some_and(|time_ms| time_ms <= now_ms);
-        let first_ms = || Some(expiry::time_of(classic.fronts().next()?, settings.message_ttl_ms?));
-        // What has left memory may be over from then on.
-        let may_be_over = || {
-            matches!(classic.head(), Head::Away(_))
-                && settings.message_ttl_ms.is_some()
-                && now_ms >= self.fresh_until_ms
-        };
-        let has_dead =
-            || classic.has_dying() || is_over(classic.next_expiry()) || is_over(first_ms()) || may_be_over();
-        settings.dead_letter.is_some() && !settings.keeps_dead_letters && has_dead()
     }
 }

@@ -7,7 +7,9 @@ use crate::broker::arguments::{self, Equivalence};
 use crate::broker::error::{BrokerError, Resource, ResourceKind};
 use crate::broker::names;
 use crate::broker::node::ConnectionId;
+use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::{Queue, QueueProperties};
+use crate::broker::queue::letters::LettersDue;
 use crate::broker::queue::lifecycle::{Ended, Removed};
 use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{Actor, Vhost, check_new_name, check_owner};
@@ -195,6 +197,24 @@ impl Vhost {
             }
         }
         self.end_queue(&queue, if_unused, if_empty)
+    }
+
+    /// The queue whose dead letters a queue.delete waits for before it deletes it by [`Vhost::delete_queue`]: `leaver` is
+    /// signalled when to ask again, with the same `due`. None where nothing is to be waited for, or it will be refused.
+    pub fn find_owing_letters(
+        &self,
+        actor: &Actor,
+        name: &str,
+        (if_unused, if_empty): (bool, bool),
+        due: &mut LettersDue,
+        leaver: Option<&Arc<Outbox>>,
+        wakes: &mut Wakes,
+    ) -> Option<Arc<Queue>> {
+        let queue = self.queue(name).filter(|queue| queue.buries())?;
+        let may_delete = self.check_access(actor, Access::Configure, ResourceKind::Queue, name).is_ok()
+            && check_owner(&queue, actor).is_ok()
+            && queue.is_removable(if_unused, if_empty);
+        (may_delete && queue.owes_letters(due, leaver, wakes)).then_some(queue)
     }
 
     /// Deletes a queue that lost its last consumer and is to go with it, unless another one came meanwhile. What is

@@ -9,6 +9,7 @@ use crate::broker::error::{Resource, ResourceKind};
 use crate::broker::policy::{Applied, Policy};
 use crate::broker::presence::Opened;
 use crate::broker::queue::handle::Queue;
+use crate::broker::queue::letters::LettersDue;
 use crate::broker::vhost::{Actor, QueueRequest, Vhost};
 use crate::clock::Now;
 use crate::message::place::Lsn;
@@ -246,7 +247,11 @@ pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
     let (vhost, name) = (call.vhost()?, call.part("name"));
     vhost.queue(name).ok_or_else(Refusal::not_found)?;
     let (if_unused, if_empty) = (call.wants("if-unused"), call.wants("if-empty"));
-    let (_, removal) = vhost.delete_queue(&change::actor(call)?, name, if_unused, if_empty)?;
+    let (actor, mut due) = (change::actor(call)?, LettersDue::default());
+    change::once(|wakes| {
+        vhost.find_owing_letters(&actor, name, (if_unused, if_empty), &mut due, None, wakes).is_none()
+    });
+    let (_, removal) = vhost.delete_queue(&actor, name, if_unused, if_empty)?;
     Ok(Answer::done(change::finish(&vhost, removal)))
 }
 

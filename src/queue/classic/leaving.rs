@@ -187,6 +187,12 @@ impl<C> Classic<C> {
     /// Messages that were taken to be dead-lettered are somewhere else now, or nowhere.
     pub fn bury(&mut self, first: Seq, end: Seq) {
         self.ledger.cut(first, end);
+        self.dying.get_or_insert_default().bury(end.0 - first.0);
+    }
+
+    /// How many messages have been dead-lettered so far, and how many will have been when all that are to be are.
+    pub fn burials(&self) -> (u64, u64) {
+        self.dying.as_ref().map_or((0, 0), |dying| dying.progress())
     }
 
     /// Drops about so many of the messages that were to be dead-lettered; `true` when none is left.

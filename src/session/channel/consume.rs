@@ -30,8 +30,9 @@ use crate::session::channel::trace;
 use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Held, Holder};
 use crate::session::chore::Chore;
-use crate::session::link::{Link, WaitingGet};
+use crate::session::link::Link;
 use crate::session::refuse::Refusal;
+use crate::session::waiting::{Asked, Waiting};
 
 impl Channel {
     pub(super) fn on_confirm_select(&mut self, link: &mut Link, nowait: bool) -> Result<(), Refusal> {
@@ -183,7 +184,8 @@ impl Channel {
             }
             Taken::NotYet => {
                 let (channel, no_ack) = (self.number, get.no_ack);
-                link.waiting_get = Some(WaitingGet { channel, queue: queue_name, no_ack, noted_at: queue });
+                let asked = Asked::Get { queue: queue_name, no_ack };
+                link.waiting = Some(Waiting { channel, noted_at: queue, asked });
                 return Ok(());
             }
         };

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 
 use crate::broker::error::{BrokerError, ResourceKind};
+use crate::broker::queue::letters::LettersDue;
 use crate::broker::reply_to::{REPLY_TO, is_reply_name};
 use crate::broker::vhost::removal::Removal;
 use crate::broker::vhost::{BindingRequest, Bound, DeclaredQueue, ExchangeRequest, QueueRequest};
@@ -18,6 +19,7 @@ use crate::session::channel::Channel;
 use crate::session::chore::{Chore, Purge};
 use crate::session::link::Link;
 use crate::session::refuse::Refusal;
+use crate::session::waiting::{Asked, Deletion, Waiting};
 
 /// What a change of definitions costs, in steps of which each is a message's.
 const DEFINITION_STEPS: u32 = 10;
@@ -128,12 +130,25 @@ impl Channel {
     }
 
     fn on_queue_delete(&self, link: &mut Link, delete: &QueueDelete<'_>) -> Result<(), Refusal> {
-        let name = self.queue_or_last(delete.queue)?;
-        let (unused, empty) = (delete.if_unused, delete.if_empty);
-        let (removed, removal) = link.vhost.delete_queue(&link.actor, &name, unused, empty)?;
-        link.exclusive_queues.remove(&name);
+        let QueueDelete { if_unused, if_empty, nowait, .. } = *delete;
+        let queue = self.queue_or_last(delete.queue)?;
+        self.delete_queue(link, Deletion { queue, if_unused, if_empty, nowait, due: LettersDue::default() })
+    }
+
+    /// Deletes a queue. While it has dead letters that have not gone the connection waits, and takes nothing else.
+    pub fn delete_queue(&self, link: &mut Link, mut deletion: Deletion) -> Result<(), Refusal> {
+        let Deletion { queue: name, if_unused, if_empty, nowait, due } = &mut deletion;
+        let (flags, leaver) = ((*if_unused, *if_empty), Some(&link.outbox));
+        let owing = link.vhost.find_owing_letters(&link.actor, name, flags, due, leaver, &mut link.wakes);
+        if let Some(noted_at) = owing {
+            let (channel, asked) = (self.number, Asked::Delete(deletion));
+            link.waiting = Some(Waiting { channel, noted_at, asked });
+            return Ok(());
+        }
+        let (removed, removal) = link.vhost.delete_queue(&link.actor, name, *if_unused, *if_empty)?;
+        link.exclusive_queues.remove(name);
         let message_count = u32::try_from(removed.messages).unwrap_or(u32::MAX);
-        self.remove(link, removal, delete.nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count }));
+        self.remove(link, removal, *nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count }));
         Ok(())
     }
 
