@@ -438,6 +438,51 @@ fn who_cannot_be_told_that_it_is_cancelled_for_holding_a_message_loses_its_chann
 }
 
 #[test]
+fn a_get_that_is_held_for_too_long_has_no_consumer_to_be_cancelled() {
+    if !only_here("RabbitMQ has no such argument, and cancels from 4.3 on") {
+        return;
+    }
+    let rules =
+        [("x-consumer-timeout", Field::I32(100)), ("x-consumer-timeout-action", Field::LongStr(b"cancel"))];
+    for login in [Login::default(), Login { capabilities: &[], ..Login::default() }] {
+        let mut client = login.connect();
+        let queue = queue_with(&mut client, &rules);
+        client.put(&queue, "m");
+        client.open_channel(2);
+        let held = client.on(2).get(&queue).unwrap();
+        client.on(1).consume_as(BasicConsume { no_ack: true, ..consume(&queue) });
+        let again = client.delivery();
+        assert_eq!((again.text(), again.is_redelivered()), ("m", true));
+        // The channel goes on, and who acknowledges it too late is not to blame.
+        client.on(2).ack(held.tag());
+        client.barrier();
+    }
+}
+
+#[test]
+fn a_queue_goes_with_its_last_consumer_that_is_cancelled_for_holding_a_message() {
+    if !only_here("RabbitMQ has no such argument, and cancels from 4.3 on") {
+        return;
+    }
+    let mut client = Client::open();
+    let rules = table(&[
+        ("x-consumer-timeout", Field::I32(100)),
+        ("x-consumer-timeout-action", Field::LongStr(b"cancel")),
+    ]);
+    let arguments = Table::unchecked(&rules);
+    let queue = client.declare(QueueDeclare { auto_delete: true, arguments, ..queue_declare("") }).queue;
+    client.open_channel(2);
+    client.on(2).consume(&queue);
+    client.on(1).put_all(&queue, &["a", "b"]);
+    let held: Vec<u64> = (0..2).map(|_| client.on(2).delivery().tag()).collect();
+    assert!(matches!(client.next_method().method(), Method::BasicCancel(_)));
+    await_missing(&queue);
+    // It took its messages with it, as it does with a consumer that cancels: late acknowledgements are for nothing.
+    held.into_iter().for_each(|tag| client.on(2).ack(tag));
+    client.barrier();
+}
+
+#[test]
 fn what_happens_after_too_long_is_one_of_three() {
     if !only_here("RabbitMQ has no such argument") {
         return;

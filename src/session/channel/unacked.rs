@@ -17,6 +17,7 @@ use crate::broker::queue::handle::Queue;
 use crate::broker::wakes::HOLD_STEPS;
 use crate::message::run::Run;
 use crate::queue::lane::Away;
+use crate::queue::settings::OverdueAction;
 use crate::stats::{Charge, Gauge};
 
 /// What a run takes in the list, in bytes, with its share of the tree.
@@ -38,7 +39,13 @@ impl Holder {
     pub fn timeout(&self) -> Timeout {
         match self {
             Self::Consumer(consumer) => consumer.timeout,
-            Self::Get(queue) => queue.consumer_timeout(),
+            // There is no consumer to be cancelled, and nobody to be told: only the message goes back.
+            Self::Get(queue) => match queue.consumer_timeout() {
+                Timeout { ms, action: OverdueAction::Cancel } => {
+                    Timeout { ms, action: OverdueAction::Requeue }
+                }
+                other => other,
+            },
         }
     }
 
