@@ -354,10 +354,18 @@ impl Lane {
                 at = self.list.insert(at, Resting::Away(before, made_of));
             }
             self.without_kept.reopen(low, high);
+            let (kept_bytes, unread) = (self.kept_bytes, missing.len());
             for range in ledger.live_ranges(low, high) {
                 at = self.place_pieces(range, at, &filled, &mut runs, &mut missing);
             }
-            if let Some(behind) = behind {
+            if let Some(mut behind) = behind {
+                if missing.len() == unread {
+                    // The range's sum is known better than its shares: what was read shows what the rest has.
+                    let read_bytes = self.kept_bytes - kept_bytes;
+                    let rest_bytes = (behind.body_bytes + filled.body_bytes).saturating_sub(read_bytes);
+                    self.body_bytes = self.body_bytes - behind.body_bytes + rest_bytes;
+                    behind.body_bytes = rest_bytes;
+                }
                 at = self.list.insert(at, Resting::Away(behind, made_of));
             }
         }

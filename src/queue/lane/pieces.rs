@@ -13,7 +13,7 @@ pub struct Away {
     pub end: Seq,
     /// How many of the numbers are messages.
     pub count: u64,
-    /// The sum of their bodies, in bytes; shares of it are estimates until they are read back.
+    /// The sum of their bodies, in bytes. A share of it is an average; what is read back leaves the others their true sum.
     pub body_bytes: u64,
     /// Whether they are to survive a restart if their queue does.
     pub persistent: bool,

@@ -16,8 +16,12 @@ use crate::queue::ledger::Ledger;
 const MESSAGES: u64 = 65_000;
 
 fn message(persistent: bool) -> Run {
+    message_of(persistent, b"m")
+}
+
+fn message_of(persistent: bool, body: &[u8]) -> Run {
     let mut builder = BlockBuilder::default();
-    builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body: b"m" });
+    builder.push(&Content { names: Names::EMPTY, properties: &[0, 0], body });
     let (block, count, body_bytes) =
         builder.seal(Stamp { marks: Marks::of(persistent), received_ms: 0 }, &Arc::default());
     Run::of_block(block, count, body_bytes)
@@ -87,6 +91,27 @@ fn an_eviction_gets_past_any_number_of_runs_with_others_hands_between_them() {
         assert_eq!(messages, if is_kept { 3600 } else { 100 });
         assert!(calls <= 5, "{calls} calls");
     }
+}
+
+#[test]
+fn what_is_read_back_of_messages_of_many_sizes_leaves_their_sum_as_it_is() {
+    let mut world = World::new();
+    let sized = |seq: u64| message_of(true, &vec![b'm'; 1 + 5000 / seq as usize]).numbered_from(Seq(seq));
+    let all_bytes = (1..101).map(|seq| sized(seq).body_bytes()).sum::<u64>();
+    for seq in 1..101 {
+        world.ledger.insert(Seq(seq), Seq(seq + 1), Place::Log(Lsn(seq)));
+        world.lane.insert(sized(seq), true, &world.ledger);
+    }
+    world.evict(u64::MAX, None);
+    assert_eq!(world.lane.here_bytes(), 0);
+    let mut taken_bytes = 0;
+    for first in (1..101).step_by(10) {
+        let runs = (first..first + 10).map(sized).collect();
+        assert_eq!(world.lane.fill(Seq(first), Seq(first + 10), runs, &world.ledger), []);
+        assert_eq!(world.lane.body_bytes(), all_bytes - taken_bytes);
+        (0..10).for_each(|_| taken_bytes += world.lane.take_front(1).unwrap().body_bytes());
+    }
+    assert_eq!((taken_bytes, world.lane.body_bytes()), (all_bytes, 0));
 }
 
 #[test]
