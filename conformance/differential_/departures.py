@@ -37,6 +37,9 @@ AVOIDED = {
     "dropped-first": "A policy that brings a limit and says to refuse what is too much drops in RabbitMQ what waits over it, for "
                      "it acts on the limit before it hears of the rest. In SluiceMQ what waits stays. Policies that "
                      "refuse bring no limit.",
+    "last-held": "What the last consumer of an auto-delete queue held when its channel ended is gone with the queue in "
+                 "RabbitMQ. In SluiceMQ it comes back first, and what is over by then is dead-lettered. Queues that go "
+                 "by themselves have no dead letters.",
     "equal-policies": "Of policies with the same priority RabbitMQ applies whichever its table gives first, SluiceMQ the first by "
                       "name. No two have the same.",
     "races": "Dead letters of two queues that come to a third in one step come in either order. A queue has dead "

@@ -49,7 +49,8 @@ class Draw:
             if not self.is_quorum(queue) and self.chance(0.05):
                 self.flags[queue]["auto_delete"] = True
         for queue in self.queues:
-            if self.chance(0.75):
+            # Avoids last-held.
+            if self.chance(0.75) and "auto_delete" not in self.flags[queue]:
                 self.dead_letters(queue)
         for queue in self.queues:
             yield {"do": "declare", "queue": queue, "arguments": self.arguments[queue], **self.flags[queue]}

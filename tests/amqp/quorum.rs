@@ -2,7 +2,8 @@
 
 use sluicemq::protocol::field::Field;
 use sluicemq::protocol::methods::{
-    BasicConsume, BasicGet, BasicNack, BasicQos, BasicQosOk, Method, QueueDeclare, QueueDelete,
+    BasicConsume, BasicGet, BasicNack, BasicQos, BasicQosOk, Method, QueueDeclare, QueueDelete, TxSelect,
+    TxSelectOk,
 };
 use sluicemq::protocol::properties::PropertiesBuf;
 use sluicemq::protocol::table::Table;
@@ -142,6 +143,22 @@ fn what_a_channel_held_that_ends_is_first_again() {
     client.fill(&queue, &["a", "b", "c"]);
     client.open_channel(2);
     (0..2).for_each(|_| drop(client.on(2).get(&queue).unwrap()));
+    client.close_channel();
+    client.on(1).barrier();
+    assert_eq!(client.take_all(&queue), ["a", "b", "c"]);
+}
+
+#[test]
+fn what_a_transaction_had_given_back_is_at_its_place_when_its_channel_ends() {
+    let mut client = Client::open();
+    let queue = quorum_queue_with(&mut client, &[]);
+    client.fill(&queue, &["a", "b", "c"]);
+    client.open_channel(2);
+    client.on(2).call(&Method::TxSelect(TxSelect {}), &Method::TxSelectOk(TxSelectOk {}));
+    let tags: Vec<u64> = (0..3).map(|_| client.on(2).get(&queue).unwrap().tag()).collect();
+    for delivery_tag in [tags[1], tags[0]] {
+        client.send(&Method::BasicNack(BasicNack { delivery_tag, multiple: false, requeue: true }));
+    }
     client.close_channel();
     client.on(1).barrier();
     assert_eq!(client.take_all(&queue), ["a", "b", "c"]);

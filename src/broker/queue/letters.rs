@@ -13,16 +13,21 @@ use crate::queue::expiry;
 
 /// A queue that waits for its dead letters looks again after so many milliseconds.
 pub(super) const LETTERS_MS: u64 = 100;
-/// Who deletes a queue waits no longer: its dead letters may be on a disk that does not read, or have no room where they
-/// go.
-const DELETION_WAITS_MS: u64 = 60 * 1000;
-
 /// What a deletion waits for: those that were dead when it was asked for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct LettersDue {
+    /// It waits no longer: they may be on a disk that does not read, or have no room where they go.
+    patience_ms: u64,
     asked_ms: Option<u64>,
     /// So many must have been buried since the queue began to.
     burials: Option<u64>,
+}
+
+impl LettersDue {
+    /// What is waited for from now on, for so long at most.
+    pub fn within(patience_ms: u64) -> Self {
+        Self { patience_ms, asked_ms: None, burials: None }
+    }
 }
 
 impl State {
@@ -52,7 +57,7 @@ impl State {
 
     fn owes(&self, due: &mut LettersDue, now_ms: u64) -> bool {
         let asked_ms = *due.asked_ms.get_or_insert(now_ms);
-        if !self.sends_letters() || now_ms.saturating_sub(asked_ms) > DELETION_WAITS_MS {
+        if !self.sends_letters() || now_ms.saturating_sub(asked_ms) > due.patience_ms {
             return false;
         }
         let (buried, in_all) = self.classic.burials();

@@ -26,6 +26,9 @@ use crate::protocol::field::Field;
 use crate::protocol::table::{Table, TableBuf};
 use crate::queue::settings::QueueKind;
 
+/// Who deletes a queue waits for its dead letters no longer: others want the place.
+const LETTERS_PATIENCE_MS: u64 = 2000;
+
 /// All that the user may see.
 pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Refusal> {
     let vhosts = call.visible_vhosts();
@@ -247,7 +250,7 @@ pub(crate) fn delete(call: &Call<'_>) -> Result<Answer, Refusal> {
     let (vhost, name) = (call.vhost()?, call.part("name"));
     vhost.queue(name).ok_or_else(Refusal::not_found)?;
     let (if_unused, if_empty) = (call.wants("if-unused"), call.wants("if-empty"));
-    let (actor, mut due) = (change::actor(call)?, LettersDue::default());
+    let (actor, mut due) = (change::actor(call)?, LettersDue::within(LETTERS_PATIENCE_MS));
     change::once(|wakes| {
         vhost.find_owing_letters(&actor, name, (if_unused, if_empty), &mut due, None, wakes).is_none()
     });

@@ -4,7 +4,6 @@ use crate::broker::queue::settle::Back;
 use crate::broker::wakes::HOLD_STEPS;
 use crate::queue::lane::Piece;
 use crate::session::channel::Channel;
-use crate::session::channel::tx::Transaction;
 use crate::session::channel::unacked::{Delivered, Held, Holder};
 use crate::session::chore::{Chore, Verdict};
 use crate::session::link::Link;
@@ -192,20 +191,17 @@ impl Channel {
     }
 
     /// As [`Channel::return_unacked`], for a channel that ends: what a transaction had acknowledged and did not commit
-    /// goes back as well.
+    /// goes back as well, at its place among the rest.
     pub fn return_held(&mut self, link: &mut Link) -> bool {
-        self.return_all(link, Verdict::Return(Back::Left), |channel| {
-            let settled = channel.transaction.as_ref().and_then(Transaction::first_settled);
-            match (channel.unacked.first_tag(), settled) {
-                (Some(unacked), Some(settled)) if settled < unacked => channel.take_first_settled(),
-                (None, _) => channel.take_first_settled(),
-                _ => channel.unacked.take_first_through(u64::MAX),
-            }
-        })
-    }
-
-    fn take_first_settled(&mut self) -> Option<Delivered> {
-        Some(self.transaction.as_mut()?.take_first_settled()?.0)
+        let settled = |channel: &mut Self| Some(channel.transaction.as_mut()?.take_first_settled()?.0);
+        let is_among_the_rest = self.for_each(link, settled, |channel, link, delivered| {
+            link.wakes.count(1);
+            channel.unacked.push(delivered);
+        });
+        is_among_the_rest
+            && self.return_all(link, Verdict::Return(Back::Left), |channel| {
+                channel.unacked.take_first_through(u64::MAX)
+            })
     }
 
     fn return_all(

@@ -23,6 +23,8 @@ use crate::session::waiting::{Asked, Deletion, Waiting};
 
 /// What a change of definitions costs, in steps of which each is a message's.
 const DEFINITION_STEPS: u32 = 10;
+/// Who deletes a queue waits for its dead letters no longer.
+const LETTERS_PATIENCE_MS: u64 = 10 * 1000;
 
 impl Channel {
     pub(super) fn on_topology(&mut self, link: &mut Link, method: &Method<'_>) -> Result<(), Refusal> {
@@ -132,7 +134,10 @@ impl Channel {
     fn on_queue_delete(&self, link: &mut Link, delete: &QueueDelete<'_>) -> Result<(), Refusal> {
         let QueueDelete { if_unused, if_empty, nowait, .. } = *delete;
         let queue = self.queue_or_last(delete.queue)?;
-        self.delete_queue(link, Deletion { queue, if_unused, if_empty, nowait, due: LettersDue::default() })
+        self.delete_queue(
+            link,
+            Deletion { queue, if_unused, if_empty, nowait, due: LettersDue::within(LETTERS_PATIENCE_MS) },
+        )
     }
 
     /// Deletes a queue. While it has dead letters that have not gone the connection waits, and takes nothing else.

@@ -88,11 +88,6 @@ impl Transaction {
         self.consumed
     }
 
-    /// The tag of the first delivery that it has settled.
-    pub(super) fn first_settled(&self) -> Option<u64> {
-        self.settled.front().map(|(delivered, _)| delivered.first_tag)
-    }
-
     pub(super) fn take_first_settled(&mut self) -> Option<(Delivered, Verdict)> {
         let (delivered, verdict) = self.settled.pop_front()?;
         self.settled_count -= u64::from(delivered.count());
