@@ -40,9 +40,7 @@ impl Broker {
         let name = &credentials.user;
         let wait = self.backoff.lock().wait(name, from, now);
         if !wait.is_zero() {
-            if let Some(left_out) = self.complaints.allow(now) {
-                tracing::warn!(user = ?name, ?wait, left_out, "login refused: too many failures");
-            }
+            self.audit.login_refused(name, "too many failures", Some(wait), from, now);
             return None;
         }
         let is_loopback = from.to_canonical().is_loopback();
@@ -62,9 +60,7 @@ impl Broker {
             Err(AuthError::LoopbackOnly { .. }) => "can only connect via localhost",
         };
         self.backoff.lock().on_failure(name, from, now);
-        if let Some(left_out) = self.complaints.allow(now) {
-            tracing::warn!(user = ?name, reason, left_out, "login refused");
-        }
+        self.audit.login_refused(name, reason, None, from, now);
         None
     }
 }

@@ -7,7 +7,7 @@
 //! (where messages go that nobody took), [`release`] (for publishers that are gone), [`remains`] (of what was deleted),
 //! [`memory`], [`alarms`] (when publishers must wait), [`room`] (what else a disk that fills means) and [`uploads`] (when
 //! large messages must wait), [`reply_to`], [`policy`] and [`admin`] (what administrators say), [`arguments`], [`error`],
-//! [`names`], [`complaints`], [`presence`] (what others see of a connection).
+//! [`names`], [`complaints`] and [`audit`] (lines of the log about clients), [`presence`] (what others see of a connection).
 //!
 //! Locks, in this order and never more than one of a kind: definitions of a virtual host, a queue, then one leaf
 //! (an outbox, an exchange's history or the log). No lock is held while a wake is paid.
@@ -15,6 +15,7 @@
 pub mod admin;
 pub mod alarms;
 pub mod arguments;
+pub mod audit;
 pub mod checkpoint;
 pub mod complaints;
 pub mod consumer;
@@ -53,6 +54,7 @@ pub mod wakes;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
@@ -60,6 +62,7 @@ use crate::auth::backoff::Backoff;
 use crate::auth::users::Users;
 use crate::broker::admin::{Parameters, SeedError};
 use crate::broker::alarms::{Change, Shortage};
+use crate::broker::audit::Audit;
 use crate::broker::complaints::{Complaints, VISITS_MAX};
 use crate::broker::memory::Memory;
 use crate::broker::node::{ConnectionId, Node};
@@ -93,8 +96,12 @@ pub struct Broker {
     pub complaints: Complaints,
     /// The ration of those about clients that come and go.
     pub visits: Complaints,
+    /// Who did what, and who was not let in.
+    pub audit: Audit,
     /// The configuration it was started with.
     pub config: Arc<Config>,
+    /// The one in effect: the same, with what a reload has changed since.
+    pub in_effect: ArcSwap<Config>,
     /// What this node is called.
     pub node_name: String,
     /// When it was made.
@@ -137,6 +144,7 @@ impl Broker {
             releases: Releases::default(),
             complaints: Complaints::default(),
             visits: Complaints::of(VISITS_MAX),
+            audit: Audit::default(),
             node_name: config.identity.node_name(),
             started: Now::read(),
             disk_free_bytes: Gauge::default(),
@@ -145,6 +153,7 @@ impl Broker {
             connections: DashMap::new(),
             node,
             vhosts: DashMap::new(),
+            in_effect: ArcSwap::new(Arc::clone(&config)),
             config,
         }
     }
@@ -264,18 +273,34 @@ impl Broker {
         self.node.dead_letters.allow(room::for_dead_letters(free_bytes, limit_bytes, is_short));
     }
 
+    /// Makes of another configuration what can be changed while it serves ([`Config::with_live`]). What an administrator
+    /// has moved meanwhile stays where it is, unless the configuration has something new to say of it.
+    pub fn reconfigure(&self, other: &Config, now: Instant) {
+        let before = self.in_effect.load_full();
+        let next = before.with_live(other);
+        self.node.set_limits(&next.limits);
+        if next.memory.watermark != before.memory.watermark {
+            self.set_memory_watermark(next.memory.watermark, now);
+        }
+        let limit_bytes = next.storage.disk_free_limit_bytes();
+        if limit_bytes != before.storage.disk_free_limit_bytes() {
+            self.set_disk_free_limit(limit_bytes, now);
+        }
+        self.in_effect.store(Arc::new(next));
+    }
+
     /// Moves the memory watermark until the process ends, and looks what that means.
     pub fn set_memory_watermark(&self, watermark: Watermark, now: Instant) {
         let bytes = watermark.bytes_of(self.node.memory.usable_bytes.read());
         self.node.memory.set_watermark(bytes);
-        tracing::info!(memory.watermark = size(bytes), "an administrator has moved the watermark");
+        tracing::info!(memory.watermark = size(bytes), "the watermark is moved");
         self.look_at_memory(now);
     }
 
     /// Moves the limit of what must be free on the disk until the process ends, and looks what that means.
     pub fn set_disk_free_limit(&self, bytes: u64, now: Instant) {
         self.disk_free_limit_bytes.set(bytes);
-        tracing::info!(storage.disk_free_limit = size(bytes), "an administrator has moved the limit");
+        tracing::info!(storage.disk_free_limit = size(bytes), "the limit is moved");
         match self.disk_free_bytes.read() {
             // It is not known yet, or there is no disk.
             0 => {}

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use arc_swap::{ArcSwap, Guard};
 use dashmap::DashMap;
 
 use crate::broker::alarms::Alarms;
@@ -70,8 +71,12 @@ pub struct Node {
     pub alarms: Alarms,
     /// Connections whose unfinished messages wait for room.
     pub uploads: Uploads,
-    /// Bounds from the configuration.
-    pub limits: Limits,
+    /// Bounds from the configuration: others after a reload. Who is let in by them shares them.
+    pub limits: Arc<ArcSwap<Limits>>,
+    /// One of them, for who asks at every message: how long it may be held.
+    pub consumer_timeout_ms: Gauge,
+    /// One that stays as it was at the start: what a connection's outbox holds.
+    pub outbox_bytes: u64,
     /// What exchanges leave to chance. Nothing else that the broker does depends on the seed.
     pub lots: Arc<Lots>,
     queue_ids: AtomicU64,
@@ -146,12 +151,25 @@ impl Node {
             memory: Arc::new(memory),
             alarms: Alarms::default(),
             uploads: Uploads::default(),
-            limits,
+            consumer_timeout_ms: Gauge::of(limits.consumer_timeout_ms),
+            outbox_bytes: limits.outbox_bytes as u64,
+            limits: Arc::new(ArcSwap::from_pointee(limits)),
             lots: Arc::new(Lots::new(rand::random())),
             queue_ids: AtomicU64::new(1),
             exchange_ids: AtomicU64::new(1),
             connection_ids: AtomicU64::new(1),
         }
+    }
+
+    /// The bounds that count now.
+    pub fn limits(&self) -> Guard<Arc<Limits>> {
+        self.limits.load()
+    }
+
+    /// From now on these bounds count, but for connections that are there.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.consumer_timeout_ms.set(limits.consumer_timeout_ms);
+        self.limits.store(Arc::new(limits.clone()));
     }
 
     /// A queue number that was never given before.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::broker::audit::TARGET;
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::mgmt::server::Server;
@@ -45,7 +46,7 @@ impl Definitions {
         for (path, object) in &self.0 {
             let refused = |why| anyhow::Error::msg(format!("the definitions in {}: {why}", path.display()));
             server.import(object).map_err(refused)?;
-            tracing::info!(file = %path.display(), "definitions added");
+            tracing::info!(target: TARGET, file = %path.display(), "definitions added");
         }
         Ok(())
     }

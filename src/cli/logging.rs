@@ -24,7 +24,9 @@ pub(super) fn start(log: &Log) {
     match log.format {
         LogFormat::Text => tracing_subscriber::registry().with(level).with(lines).init(),
         LogFormat::Json => {
-            tracing_subscriber::registry().with(level).with(lines.json().flatten_event(true)).init();
+            // Where a line was written is one of its fields, and no list beside it.
+            let lines = lines.json().flatten_event(true).with_span_list(false);
+            tracing_subscriber::registry().with(level).with(lines).init();
         }
     }
 }
@@ -32,7 +34,7 @@ pub(super) fn start(log: &Log) {
 /// Changes the least important level that is logged.
 pub(super) fn set_level(level: LogLevel) {
     if let Some(handle) = LEVEL.get() {
-        tracing::info!(%level, "an administrator has changed what is logged");
+        tracing::info!(%level, "what is logged has changed");
         // There is nobody to be told when the log itself is gone.
         let _ = handle.reload(filter(level));
     }

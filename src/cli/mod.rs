@@ -26,6 +26,7 @@ use clap::{CommandFactory, Parser};
 use crate::bench;
 use crate::cli::args::{Args, Command};
 use crate::cli::load::load;
+use crate::cli::reload::Reload;
 
 /// EX_IOERR of sysexits.h.
 const EXIT_IO_ERROR: u8 = 74;
@@ -107,13 +108,14 @@ fn run(args: Args) -> Result<(), Failure> {
             if loaded.config.data_dir.is_none() {
                 return Err(Failure::Usage(NO_DATA_DIR.to_owned()));
             }
+            let reload = Reload::new(settings, loaded.config.clone());
             let definitions = definitions::read(&mut loaded.config)?;
             logging::start(&loaded.config.log);
             tracing::info!("SluiceMQ {}", env!("CARGO_PKG_VERSION"));
             for warning in &loaded.warnings {
                 tracing::warn!("{warning}");
             }
-            serve::run(loaded.config, definitions)?;
+            serve::run(loaded.config, definitions, reload)?;
         }
         Command::Config(settings) => {
             let loaded = load(&settings).map_err(Failure::Usage)?;

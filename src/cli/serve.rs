@@ -27,16 +27,17 @@ use crate::net::{self, ServeError};
 const TURNS_PER_POLL: u32 = 16;
 
 /// Serves until SIGTERM or SIGINT, or until an administrator says so, and until every connection was told.
-pub(super) fn run(config: Config, definitions: Definitions) -> Result<(), Failure> {
+pub(super) fn run(config: Config, definitions: Definitions, reload: Reload) -> Result<(), Failure> {
     raise_file_limit();
     refuse_huge_pages();
+    supervisor::take_sockets();
     let runtime = Builder::new_multi_thread().enable_all().event_interval(TURNS_PER_POLL).build();
     let runtime = runtime.context("cannot start the runtime")?;
     let served = runtime.block_on(async {
         let signals = Signals::new().context("cannot listen for signals")?;
         let stop = CancellationToken::new();
         let stopping = stop.clone();
-        let reload = Arc::new(Reload::default());
+        let reload = Arc::new(reload);
         tokio::spawn(reload_when_asked(Arc::clone(&reload)).context("cannot listen for signals")?);
         tokio::spawn(async move {
             signals.first().await;
@@ -73,12 +74,13 @@ async fn serve(
     let mut bound = Some((server, mgmt));
     let ended = loop {
         let Some((server, mgmt)) = bound.take() else { break Ok(()) };
-        reload.certificates_of(server.tls());
+        reload.begin(Arc::clone(server.broker()), server.tls().cloned());
         mgmt.lend(Control { can_rest: door.is_some(), ..control.clone() });
         door.iter().for_each(|door| door.open(&mgmt));
         server.announce_up();
         supervisor::ready();
         let ended = run_broker(server, mgmt, &stop, &mut asked).await;
+        reload.end();
         door.iter().for_each(|door| door.close(None));
         match ended {
             Ok(Some(config)) => bound = rest(config, &definitions, &stop, &mut asked, door.as_ref()).await,
@@ -101,6 +103,7 @@ async fn run_broker(
     stop: &CancellationToken,
     asked: &mut UnboundedReceiver<Ask>,
 ) -> Result<Option<Config>, Failure> {
+    let broker = Arc::clone(server.broker());
     let again = same_places(&server, &mgmt);
     let mgmt_stop = CancellationToken::new();
     let mgmt = tokio::spawn(mgmt.run(mgmt_stop.clone()));
@@ -109,7 +112,8 @@ async fn run_broker(
     mgmt_stop.cancel();
     let _ = mgmt.await;
     match served {
-        Ok(()) => Ok(rests.then_some(again)),
+        // What was reloaded since it started stays.
+        Ok(()) => Ok(rests.then(|| again.with_live(&broker.in_effect.load()))),
         Err(error @ ServeError::Store { .. }) => {
             tracing::error!(%error, "the store failed: nothing more is confirmed, and the broker stops");
             Err(Failure::Store)
@@ -199,6 +203,7 @@ fn bind(
 ) -> Result<(net::Server, mgmt::server::Server), Failure> {
     let server = net::Server::bind(Arc::clone(config)).map_err(|error| refused(&error))?;
     server.announce();
+    supervisor::complain_of_sockets(&[server.addresses(), server.tls_addresses()].concat());
     let amqp =
         Listening { amqp: server.addresses(), amqp_tls: server.tls_addresses(), ..Listening::default() };
     let mgmt = mgmt::server::Server::bind(config, server.transfers(), amqp, server.tls().cloned());

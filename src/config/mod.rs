@@ -4,7 +4,7 @@
 //! environment and no clock itself: `cli` brings the text and the variables, and sets what flags say.
 //!
 //! [`Config`] is the tree, [`limits`] its table of bounds, [`mod@unit`] how sizes and durations are written,
-//! [`error`] what a mistake is told, `environment` and `print` the two other ways in and out, [`rabbitmq`] how its own
+//! [`error`] what a mistake is told, `live` what a reload may change, `environment` and `print` the two other ways in and out, [`rabbitmq`] how its own
 //! configuration is read.
 
 use std::collections::HashSet;
@@ -32,6 +32,7 @@ pub mod endpoint;
 pub mod environment;
 pub mod error;
 pub mod limits;
+mod live;
 mod nearest;
 pub mod network;
 mod print;

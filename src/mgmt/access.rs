@@ -76,7 +76,8 @@ pub(crate) fn check_user(
         return Err(Refusal::login_failed());
     };
     churn.http_logins.add(1);
-    check_tag(who, &user)?;
+    check_tag(who, &user)
+        .inspect_err(|refusal| broker.audit.login_refused(&user.name, refusal.reason(), None, from, now))?;
     Ok(Some(user))
 }
 

@@ -64,6 +64,11 @@ impl Answer {
         Self { status, ..Self::done(after) }
     }
 
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Its body.
     pub(crate) fn body(&self) -> &Bytes {
         &self.body
@@ -135,6 +140,11 @@ impl Refusal {
     /// Likewise, by another name.
     pub(crate) fn bad(error: &'static str, reason: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error, reason)
+    }
+
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// Whether what it is about is not there.

@@ -13,6 +13,7 @@
 
 mod access;
 mod answer;
+mod audit;
 mod call;
 mod change;
 pub mod control;

@@ -35,6 +35,18 @@ pub(crate) enum Verb {
     Delete,
 }
 
+impl Verb {
+    /// HTTP's name for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Put => "PUT",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
 /// One line of the table.
 #[derive(Debug)]
 pub(crate) struct Route {
@@ -101,7 +113,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route(Put, "/api/process/memory-watermark", Administrator, Node, process::put_memory_watermark, "Moves the memory watermark until the process ends"),
     route(Put, "/api/process/disk-free-limit", Administrator, Node, process::put_disk_free_limit, "Moves the limit of what must be free on the disk until the process ends"),
     route(Put, "/api/process/log-level", Administrator, Node, process::put_log_level, "Changes what is logged until the process ends"),
-    route(Post, "/api/process/reload", Administrator, Node, process::reload, "Reads certificates anew: a mistake in one changes nothing, and is told"),
+    route(Post, "/api/process/reload", Administrator, Node, process::reload, "Reads certificates, limits, watermarks and the log's level anew: a mistake in one changes nothing, and is told"),
     route(Post, "/api/process/stop", Administrator, Node, process::stop, "Ends the process"),
     route(Post, "/api/process/stop-app", Administrator, Node, process::stop_app, "Ends the broker, but not the process, which can start it again"),
     route(Post, "/api/process/start-app", Administrator, Node, process::start_app, "Starts the broker: it runs"),

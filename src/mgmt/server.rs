@@ -4,6 +4,7 @@
 //! accept (so many at a time) -> head (so long, so large) -> body (likewise) -> a thread beside the workers -> answer
 //! ```
 
+use std::fmt::{self, Display};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::config::{Config, Endpoint, MGMT_DEFAULT, PROMETHEUS_DEFAULT, Service}
 use crate::message::place::Lsn;
 use crate::mgmt::access::{check_still, check_user, check_vhost, credentials};
 use crate::mgmt::answer::{Answer, Refusal};
+use crate::mgmt::audit;
 use crate::mgmt::call::Call;
 use crate::mgmt::control::Control;
 use crate::mgmt::places::Places;
@@ -323,6 +325,15 @@ pub(crate) enum Peer {
     Local,
 }
 
+impl Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(from) => from.ip().to_canonical().fmt(f),
+            Self::Local => f.write_str("socket"),
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 fn give_up_on_silence(stream: &TcpStream) {
     // Without it whoever reads no answer keeps a place for as long as they like.
@@ -385,13 +396,16 @@ async fn answer(
     let parts = parts.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri).map_err(no_text)?.0;
     let peer = head.extensions.get::<Peer>().copied();
+    let span = tracing::error_span!("request", peer = peer.map(tracing::field::display));
     // Who may not ask is not read any further.
     let credentials = credentials(&head.headers);
     // A hash takes a microsecond: that is no work to stand in a line for.
     let user = match peer {
         Some(Peer::Local) => Some(mgmt.broker.local_administrator()),
         Some(Peer::Network(from)) => {
-            check_user(&mgmt.broker, route.who, credentials.as_ref(), from.ip(), Now::read().instant)?
+            let check =
+                || check_user(&mgmt.broker, route.who, credentials.as_ref(), from.ip(), Now::read().instant);
+            span.in_scope(check)?
         }
         None => return Err(Refusal::unavailable()),
     };
@@ -400,17 +414,29 @@ async fn answer(
     let body = read_body(body, route.body_bytes_max).await?;
     let (own, own_places) = (Arc::clone(&mgmt), places.clone());
     let answered = places.run(route.work, &turns_of, move || {
+        let _within = span.enter();
         let call = Call { mgmt: &own, places: &own_places, user, parts, query, headers: head.headers, body };
-        // The body may have taken its time, and this its turn: what was true then is asked again.
-        if !matches!(peer, Some(Peer::Local)) {
-            check_still(&own.broker, route.who, call.user.as_ref())?;
+        let answered = handle(route, &call, peer);
+        if audit::is_told(route) {
+            let user = call.user.as_deref();
+            audit::tell(&own.broker.audit, route, user, head.uri.path(), &call.body, &answered);
         }
-        check_vhost(&own.broker, call.user.as_deref(), route.within, call.part("vhost"))?;
-        (route.handler)(&call)
+        answered
     });
     let answer = answered.await??;
     let is_durable = tokio::time::timeout(DURABLE_TIMEOUT, durable(&mgmt, answer.after)).await;
     is_durable.map_err(|_| Refusal::not_durable()).map(|()| answer)
+}
+
+/// It is this request's turn.
+fn handle(route: &Route, call: &Call<'_>, peer: Option<Peer>) -> Result<Answer, Refusal> {
+    let broker = &call.mgmt.broker;
+    // The body may have taken its time, and this its turn: what was true then is asked again.
+    if !matches!(peer, Some(Peer::Local)) {
+        check_still(broker, route.who, call.user.as_ref())?;
+    }
+    check_vhost(broker, call.user.as_deref(), route.within, call.part("vhost"))?;
+    (route.handler)(call)
 }
 
 /// Whose turn it is when it is this request's: a user's, or that of the address of who need not be one.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::config::Limits;
@@ -25,10 +26,9 @@ const SHAKING_BYTES: usize = 64 * 1024;
 /// Counts connections against their limits.
 #[derive(Debug)]
 pub struct Admission {
-    connections_max: usize,
-    unauthenticated_bytes_max: usize,
-    per_address_max: usize,
-    per_address_rate_max: u32,
+    limits: Arc<ArcSwap<Limits>>,
+    /// So many there are descriptors for.
+    possible: usize,
     state: Mutex<State>,
 }
 
@@ -69,19 +69,19 @@ impl Address {
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
-    /// Where it comes from, if such are counted.
+    /// Where it comes from, where those of an address are counted.
     address: Option<IpAddr>,
     /// What it may hold as a stranger; 0 when it has logged in.
     stranger_bytes: usize,
 }
 
 impl Admission {
-    /// Nobody is in. The store may want so many files open at a time: there are descriptors for them, however many want
-    /// to come in.
-    pub fn new(limits: &Limits, store_files: u64) -> Self {
+    /// Nobody is in: these limits count, and whatever takes their place. The store may want so many files open at a time:
+    /// there are descriptors for them, however many want to come in.
+    pub fn new(limits: Arc<ArcSwap<Limits>>, store_files: u64) -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let by_descriptors = connections_by_descriptors(limit.unwrap_or(u64::MAX), store_files);
-        let configured = if limits.connections_max > 0 { limits.connections_max } else { usize::MAX };
+        let configured = configured(&limits.load());
         if by_descriptors < configured && configured < usize::MAX {
             tracing::warn!(
                 limits.connections_max = configured,
@@ -89,13 +89,7 @@ impl Admission {
                 "fewer connections are let in: the limit on open files is too low"
             );
         }
-        Self {
-            connections_max: configured.min(by_descriptors),
-            unauthenticated_bytes_max: limits.unauthenticated_bytes_max,
-            per_address_max: limits.per_address_connections_max,
-            per_address_rate_max: limits.per_address_accepts_per_second_max,
-            state: Mutex::default(),
-        }
+        Self { limits, possible: by_descriptors, state: Mutex::default() }
     }
 
     /// Lets a connection in, if there is a place for it; one that begins with a TLS handshake takes more of one.
@@ -107,10 +101,11 @@ impl Admission {
     /// The same for one that says itself where it comes from: [`Permit::comes_from`] is asked when it has.
     pub fn admit_for_another(self: &Arc<Self>, is_tls: bool) -> Option<Permit> {
         let stranger_bytes = if is_tls { SHAKING_BYTES } else { STRANGER_BYTES };
+        let limits = self.limits.load();
         let mut state = self.state.lock();
         let unauthenticated_bytes = state.unauthenticated_bytes + stranger_bytes;
-        if state.connections >= self.connections_max || unauthenticated_bytes > self.unauthenticated_bytes_max
-        {
+        let connections_max = configured(&limits).min(self.possible);
+        if state.connections >= connections_max || unauthenticated_bytes > limits.unauthenticated_bytes_max {
             return None;
         }
         state.connections += 1;
@@ -119,7 +114,7 @@ impl Admission {
     }
 
     /// Counts a connection of this address, if it may have one more.
-    fn count(&self, address: IpAddr, now: Instant) -> bool {
+    fn count(&self, address: IpAddr, limits: &Limits, now: Instant) -> bool {
         let mut state = self.state.lock();
         state.sweep(now);
         let known = state.addresses.entry(address).or_insert(Address {
@@ -131,8 +126,10 @@ impl Admission {
             known.window_start = now;
             known.accepted = 0;
         }
-        let too_many = self.per_address_max > 0 && known.connections >= self.per_address_max;
-        let too_fast = self.per_address_rate_max > 0 && known.accepted >= self.per_address_rate_max;
+        let (most, rate_max) =
+            (limits.per_address_connections_max, limits.per_address_accepts_per_second_max);
+        let too_many = most > 0 && known.connections >= most;
+        let too_fast = rate_max > 0 && known.accepted >= rate_max;
         if too_many || too_fast {
             return false;
         }
@@ -140,20 +137,19 @@ impl Admission {
         known.accepted += 1;
         true
     }
-
-    fn limits_addresses(&self) -> bool {
-        self.per_address_max > 0 || self.per_address_rate_max > 0
-    }
 }
 
 impl Permit {
     /// Where it comes from is known: whether one more may. Asked once.
     pub fn comes_from(&mut self, ip: IpAddr, now: Instant) -> bool {
-        if !self.admission.limits_addresses() || ip.to_canonical().is_loopback() {
+        let limits = self.admission.limits.load();
+        let are_counted =
+            limits.per_address_connections_max > 0 || limits.per_address_accepts_per_second_max > 0;
+        if !are_counted || ip.to_canonical().is_loopback() {
             return true;
         }
         let address = network_of(ip);
-        let is_let_in = self.admission.count(address, now);
+        let is_let_in = self.admission.count(address, &limits, now);
         self.address = is_let_in.then_some(address);
         is_let_in
     }
@@ -202,6 +198,11 @@ fn network_of(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// 0 is what there are descriptors for.
+fn configured(limits: &Limits) -> usize {
+    if limits.connections_max > 0 { limits.connections_max } else { usize::MAX }
+}
+
 fn connections_by_descriptors(limit: u64, store_files: u64) -> usize {
     let left = limit.saturating_sub(store_files.saturating_add(OTHER_DESCRIPTORS));
     usize::try_from(left.max(limit / CONNECTIONS_OF_FEW)).unwrap_or(usize::MAX)
@@ -212,13 +213,15 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
+    use arc_swap::ArcSwap;
+
     use super::{Admission, SHAKING_BYTES, STRANGER_BYTES, connections_by_descriptors};
     use crate::config::Limits;
 
     fn admission(change: impl FnOnce(&mut Limits)) -> Arc<Admission> {
         let mut limits = Limits::default();
         change(&mut limits);
-        Arc::new(Admission::new(&limits, 0))
+        Arc::new(Admission::new(Arc::new(ArcSwap::from_pointee(limits)), 0))
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::Broker;
 use crate::config::Endpoint;
 use crate::net::admission::Admission;
-use crate::net::{connection, proxied, secured};
+use crate::net::{connection, inherited, proxied, secured};
 use crate::tls::Store;
 
 /// Connections the kernel holds for us while we are busy.
@@ -56,6 +56,9 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    if let Some(socket) = inherited::at(address) {
+        return TcpListener::from_std(socket?);
+    }
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;

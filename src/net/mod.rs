@@ -2,10 +2,10 @@
 //!
 //! One task a connection drives one [`crate::session::Session`]: read, feed, write, wait. [`listener`] accepts,
 //! [`admission`] says who may come in, [`proxied`] for whom a proxy comes, `connection` is the task, `stream` what it reads
-//! and writes and `secured` one that is encrypted, [`watermark`] how much memory there is,
-//! `committer` and `checkpointer` the threads beside the runtime's, `essential` what happens when one of them panics,
-//! `store` the data directory, `guests` who comes by WebSocket (`web`), `transfers` the turns of messages that the broker
-//! moves itself.
+//! and writes and `secured` one that is encrypted, [`watermark`] how much memory there is, [`inherited`] the sockets of a
+//! supervisor, `committer` and `checkpointer` the threads beside the runtime's, `essential` what happens when one of them
+//! panics, `store` the data directory, `guests` who comes by WebSocket (`web`), `transfers` the turns of messages that the
+//! broker moves itself.
 
 pub mod admission;
 mod checkpointer;
@@ -14,6 +14,7 @@ mod connection;
 mod essential;
 #[cfg(feature = "cli")]
 pub mod guests;
+pub mod inherited;
 pub mod listener;
 pub mod proxied;
 mod secured;
@@ -171,7 +172,7 @@ impl Server {
         let names = Names::new(&broker.config.listeners, ports.collect());
         let transfers = Board::new(Arc::clone(&broker), names);
         let store_files = store.as_ref().map_or(0, |_| store::files_max(&broker.config.storage));
-        let admission = Arc::new(Admission::new(&broker.config.limits, store_files));
+        let admission = Arc::new(Admission::new(Arc::clone(&broker.node.limits), store_files));
         Ok(Self {
             broker,
             transfers,

@@ -33,7 +33,7 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) {
     let span = tracing::error_span!("connection", %peer);
-    let limit = Duration::from_millis(broker.config.limits.tls_handshake_timeout_ms);
+    let limit = Duration::from_millis(broker.node.limits().tls_handshake_timeout_ms);
     let shaken = tokio::select! {
         shaken = handshake::accept(&store, stream, Speaks::Amqp, limit) => shaken,
         () = stop.cancelled() => return,

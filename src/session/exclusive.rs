@@ -36,9 +36,9 @@ impl ExclusiveQueues {
         self.names.insert(name.into());
     }
 
-    /// A queue was deleted.
-    pub fn remove(&mut self, name: &str) {
-        self.names.remove(name);
+    /// A queue was deleted; whether it was one of them.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.names.remove(name)
     }
 
     /// How many names there are.

@@ -39,7 +39,7 @@ impl Running {
 
     fn take_publishes(&mut self, input: &[u8], at: &mut usize) -> Result<(), Failure> {
         let rest = input.get(*at..).unwrap_or_default();
-        let message_bytes_max = self.link.node().limits.message_bytes_max;
+        let message_bytes_max = self.link.limits.message_bytes_max;
         let body_bytes_max = message_bytes_max.min(SMALL_BODY_BYTES_MAX as u64) as usize;
         let Some(publish) = self.publishes.read(rest, self.link.frame_max, body_bytes_max) else {
             return Ok(());

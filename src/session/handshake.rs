@@ -13,7 +13,7 @@ use crate::auth::users::User;
 use crate::broker::Broker;
 use crate::broker::presence::Presence;
 use crate::broker::vhost::Vhost;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::protocol::field::Field;
 use crate::protocol::frame::{FRAME_MAX_FLOOR, FrameKind, FrameView};
 use crate::protocol::methods::{
@@ -69,7 +69,7 @@ enum Stage {
     /// A password is being checked.
     Verify(Mechanism),
     /// connection.tune is sent.
-    Tune(Arc<User>),
+    Tune(Arc<User>, Arc<Limits>),
     /// Limits are agreed.
     Open(Arc<User>, Tuned),
 }
@@ -175,9 +175,9 @@ impl Handshake {
             (Err(error), _) => Step::Refused(error.into()),
             (Ok(Method::ConnectionClose(_)), _) => Step::Closed,
             (Ok(Method::ConnectionStartOk(start_ok)), Stage::Start) => self.on_start_ok(&start_ok),
-            (Ok(Method::ConnectionTuneOk(tune_ok)), Stage::Tune(user)) => {
-                let user = Arc::clone(user);
-                self.on_tune_ok(&broker.config, user, tune_ok)
+            (Ok(Method::ConnectionTuneOk(tune_ok)), Stage::Tune(user, offered)) => {
+                let (user, offered) = (Arc::clone(user), Arc::clone(offered));
+                self.on_tune_ok(&offered, user, tune_ok)
             }
             (Ok(Method::ConnectionOpen(open)), Stage::Open(user, tuned)) => {
                 self.on_open(broker, user, *tuned, open, out)
@@ -206,7 +206,7 @@ impl Handshake {
     }
 
     /// The password was checked; `None` when the login fails.
-    pub fn on_verified(&mut self, user: Option<Arc<User>>, config: &Config, out: &mut Output) -> Step {
+    pub fn on_verified(&mut self, user: Option<Arc<User>>, limits: Arc<Limits>, out: &mut Output) -> Step {
         let Stage::Verify(mechanism) = self.stage else { return Step::Continue };
         let Some(user) = user else {
             if !self.client.authentication_failure_close {
@@ -218,7 +218,6 @@ impl Handshake {
             );
             return Step::Refused(Refusal::new(ReplyCode::AccessRefused, text));
         };
-        let limits = &config.limits;
         out.method(
             0,
             &Method::ConnectionTune(ConnectionTune {
@@ -227,13 +226,12 @@ impl Handshake {
                 heartbeat: limits.heartbeat_seconds,
             }),
         );
-        self.stage = Stage::Tune(user);
+        self.stage = Stage::Tune(user, limits);
         Step::Continue
     }
 
-    fn on_tune_ok(&mut self, config: &Config, user: Arc<User>, tune_ok: ConnectionTuneOk) -> Step {
+    fn on_tune_ok(&mut self, limits: &Limits, user: Arc<User>, tune_ok: ConnectionTuneOk) -> Step {
         let ConnectionTuneOk { channel_max, frame_max, heartbeat } = tune_ok;
-        let limits = &config.limits;
         let checked = check_tuned(
             "frame_max",
             u64::from(frame_max),
@@ -291,7 +289,7 @@ impl Stage {
         match self {
             Self::Start => "starting",
             Self::Verify(_) => "securing",
-            Self::Tune(_) => "tuning",
+            Self::Tune(..) => "tuning",
             Self::Open(..) => "opening",
         }
     }

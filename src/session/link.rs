@@ -21,6 +21,7 @@ use crate::broker::route::{self, Routed, Targets};
 use crate::broker::vhost::{Actor, Vhost};
 use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::clock::Now;
+use crate::config::Limits;
 use crate::message::block_header::Marks;
 use crate::message::names::{Names, NamesBuf};
 use crate::message::place::Lsn;
@@ -104,6 +105,8 @@ pub struct Link {
     pub has_returns: bool,
     /// It moves messages, and was not given them: see [`Session::move_only`](crate::session::Session::move_only).
     pub moves_only: bool,
+    /// The bounds it has come with: a reload's are for others.
+    pub limits: Arc<Limits>,
     /// Its places among the connections of its user and of its virtual host.
     pub seats: [Charge; 2],
     burst: Burst,
@@ -160,8 +163,9 @@ impl Link {
         now: Now,
     ) -> Self {
         let routes = Routes::new(0, &broker.node);
+        let limits = broker.node.limits.load_full();
         Self {
-            frame_max: broker.config.limits.frame_max_bytes,
+            frame_max: limits.frame_max_bytes,
             actor,
             vhost,
             outbox,
@@ -186,6 +190,7 @@ impl Link {
             slimming: None,
             has_returns: false,
             moves_only: false,
+            limits,
             seats,
             burst: Burst::default(),
             settlements: Settlements::default(),

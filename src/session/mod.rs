@@ -114,7 +114,7 @@ enum Phase {
 impl Session {
     /// A connection that was just accepted.
     pub fn new(broker: Arc<Broker>, now: Now) -> Self {
-        let limits = &broker.config.limits;
+        let limits = broker.node.limits();
         Self {
             outbox: broker.connect(),
             phase: Phase::Header,
@@ -163,7 +163,7 @@ impl Session {
                     let config = &self.broker.config;
                     let begun = Handshake::start(config, &self.outbox.presence, &mut self.out);
                     self.phase = Phase::Handshake(begun);
-                    let limit = config.limits.handshake_timeout_ms;
+                    let limit = self.broker.node.limits().handshake_timeout_ms;
                     self.phase_deadline = Some(now.instant + Duration::from_millis(limit));
                     return true;
                 }
@@ -326,7 +326,7 @@ impl Session {
             handshake::Step::Refused(refusal) => self.fail(&Failure::new(refusal, id), false, now),
             handshake::Step::Dropped(reason) => {
                 self.complain(now, reason);
-                let delay = self.broker.config.limits.auth_failure_delay_ms;
+                let delay = self.broker.node.limits().auth_failure_delay_ms;
                 self.phase = Phase::Closing { deaf: true, is_answered: false };
                 self.phase_deadline = Some(now.instant + Duration::from_millis(delay));
             }
@@ -365,7 +365,7 @@ impl Session {
     /// never durable, holds it up no longer than this.
     fn enter(&mut self, phase: Phase, now: Now) {
         self.phase = phase;
-        let limit = self.broker.config.limits.close_timeout_ms;
+        let limit = self.broker.node.limits().close_timeout_ms;
         self.phase_deadline = Some(now.instant + Duration::from_millis(limit));
     }
 
@@ -386,7 +386,7 @@ impl Session {
         let counted = if user.is_some() { &churn.logins } else { &churn.logins_refused };
         counted.add(1);
         if let Phase::Handshake(handshake) = &mut self.phase {
-            let step = handshake.on_verified(user, &self.broker.config, &mut self.out);
+            let step = handshake.on_verified(user, self.broker.node.limits.load_full(), &mut self.out);
             self.on_handshake_step(step, (0, 0), now);
         }
     }

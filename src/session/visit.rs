@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::auth::users::User;
+use crate::broker::audit::TARGET;
 use crate::broker::presence::{Opened, PROPERTIES_BYTES_MAX};
 use crate::broker::vhost::Vhost;
 use crate::clock::Now;
@@ -17,6 +18,8 @@ use crate::stats::Charge;
 pub(super) struct Visit {
     user: Arc<User>,
     vhost: Arc<Vhost>,
+    /// What it calls itself.
+    client: Box<str>,
     /// Why it ends: what was said first.
     reason: Option<String>,
 }
@@ -28,8 +31,13 @@ impl Session {
         // Seldom are there any.
         let left_out = (left_out > 0).then_some(left_out);
         let (user_name, vhost_name) = (&user.name, vhost.name());
-        tracing::info!(user = ?user_name, vhost = ?vhost_name, client = ?client, left_out, "connection opened");
-        self.visit = Some(Visit { user: Arc::clone(user), vhost: Arc::clone(vhost), reason: None });
+        tracing::info!(target: TARGET, user = ?user_name, vhost = ?vhost_name, ?client, left_out, "connection opened");
+        self.visit = Some(Visit {
+            user: Arc::clone(user),
+            vhost: Arc::clone(vhost),
+            client: client.into(),
+            reason: None,
+        });
     }
 
     /// Shows the connection to those who watch.
@@ -82,9 +90,9 @@ impl Session {
     }
 
     pub(super) fn log_ended(&mut self) {
-        let Some(Visit { user, vhost, reason }) = self.visit.take() else { return };
+        let Some(Visit { user, vhost, client, reason }) = self.visit.take() else { return };
         let reason = reason.as_deref().unwrap_or("given up by the broker");
         let (user, vhost) = (&user.name, vhost.name());
-        tracing::info!(?user, ?vhost, ?reason, "connection ended");
+        tracing::info!(target: TARGET, ?user, ?vhost, ?client, ?reason, "connection ended");
     }
 }

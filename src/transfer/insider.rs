@@ -94,7 +94,7 @@ impl Insider {
         purpose: Purpose,
         now: Now,
     ) -> Self {
-        let limits = &broker.config.limits;
+        let limits = broker.node.limits();
         let mut insider = Self {
             session: Session::new(Arc::clone(broker), now),
             input: BytesMut::new(),

@@ -7,6 +7,7 @@ mod ctl;
 mod errors;
 mod log;
 mod rabbitmq;
+mod reload;
 mod supervisor;
 
 use std::fs;

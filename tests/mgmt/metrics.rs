@@ -1,6 +1,6 @@
 //! Metrics, as Prometheus scrapes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use sluicemq::protocol::methods::{Method, QueueDeclare};
@@ -83,6 +83,25 @@ fn what_dashboards_ask_for_is_there() {
     let elsewhere = scrape(&node, &format!("{detailed}other"));
     assert!(!elsewhere.keys().any(|name| name.contains("odd")), "{elsewhere:#?}");
     assert_eq!(node.ask_at(node.metrics, "GET", "/api/overview", Some("guest:guest"), &[]).status, 404);
+}
+
+/// Words of a text that are names of metrics.
+fn names_of(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    words.filter(|word| word.starts_with("rabbitmq_") || word.starts_with("sluicemq_")).collect()
+}
+
+#[test]
+fn the_dashboard_asks_for_nothing_else() {
+    let dashboard = include_str!("../../.packaging/grafana.json");
+    let asked = names_of(dashboard);
+    assert!(serde_json::from_str::<serde_json::Value>(dashboard).is_ok() && asked.len() > 20, "{asked:?}");
+    let node = Node::start();
+    let text = node.ask_at(node.metrics, "GET", "/metrics", None, &[]).text;
+    let told: BTreeSet<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let missing: Vec<_> = asked.difference(&told).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn a_mistake_is_one_sentence_and_the_broker_does_not_start() {
     files.put("empty.pem", "");
     let large = std::fs::File::create(files.path("large.key")).unwrap();
     large.set_len(16 * 1024 * 1024 + 1).unwrap();
-    let made = std::process::Command::new("mkfifo").arg(files.path("pipe")).status();
+    let made = Command::new("mkfifo").arg(files.path("pipe")).status();
     assert!(made.unwrap().success());
     files.put("broken.pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
     files.put(

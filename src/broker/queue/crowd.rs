@@ -73,7 +73,7 @@ impl Queue {
     }
 
     fn crowded_bytes(&self) -> u64 {
-        OUTBOXES * self.node.limits.outbox_bytes as u64
+        OUTBOXES * self.node.outbox_bytes
     }
 }
 

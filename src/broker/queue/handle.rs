@@ -357,7 +357,7 @@ impl Queue {
     /// How long a message of it may be held, where the consumer says nothing.
     pub fn consumer_timeout(&self) -> Timeout {
         let ms = match self.consumer_timeout_ms.load(Ordering::Relaxed) {
-            0 => self.node.limits.consumer_timeout_ms,
+            0 => self.node.consumer_timeout_ms.read(),
             own => own,
         };
         let action = match &self.traits {

@@ -284,7 +284,7 @@ impl Vhost {
     }
 
     fn check_room(&self, definitions: &Definitions) -> Result<(), BrokerError> {
-        let limit = self.node.limits.bindings_per_vhost_max as u64;
+        let limit = self.node.limits().bindings_per_vhost_max as u64;
         if definitions.count < limit {
             return Ok(());
         }

@@ -124,7 +124,7 @@ impl Vhost {
         }
         self.check_open()?;
         check_new_name(ResourceKind::Exchange, request.name)?;
-        let limit = self.node.limits.exchanges_per_vhost_max as u64;
+        let limit = self.node.limits().exchanges_per_vhost_max as u64;
         let resource = self.resource(ResourceKind::Exchange, request.name);
         if self.exchanges.len() as u64 >= limit {
             return Err(BrokerError::ExchangeLimit(request.name.to_owned(), limit));

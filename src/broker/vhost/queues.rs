@@ -95,7 +95,7 @@ impl Vhost {
         self.check_open()?;
         let kind = arguments::check_queue_arguments(request.arguments, &resource)?;
         check_kind(kind, &resource, request)?;
-        let limit = self.node.limits.queues_per_vhost_max as u64;
+        let limit = self.node.limits().queues_per_vhost_max as u64;
         let limit = self.limits().queues_max.map_or(limit, |own| own.min(limit));
         if self.queues.len() as u64 >= limit {
             return Err(BrokerError::Precondition(format!(

@@ -121,7 +121,7 @@ pub(crate) fn protocol(call: &Call<'_>) -> Result<Answer, Refusal> {
 
 /// Whether there is room for another connection.
 pub(crate) fn connection_limit(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let (current, limit) = (call.mgmt.broker.connections(), call.mgmt.broker.config.limits.connections_max);
+    let (current, limit) = (call.mgmt.broker.connections(), call.mgmt.broker.node.limits().connections_max);
     if current < limit {
         return Ok(well(json!({"current": current, "limit": limit})));
     }

@@ -110,7 +110,7 @@ pub(crate) fn process(mgmt: &Mgmt, scrape: &mut Scrape) {
     let help = "Connections that publish nothing until an alarm ends";
     scrape.gauge("sluicemq_connections_blocked", help, one(alarms.blocked.len() as u64));
     scrape.gauge("rabbitmq_alarms_file_descriptor_limit", "Is 1 if the alarm is in effect", one(0));
-    let limits = &broker.config.limits;
+    let limits = broker.node.limits();
     for (name, help, value) in [
         ("process_open_fds", "Open file descriptors", process::open_files()),
         ("process_max_fds", "Open file descriptors limit", process::files_max()),

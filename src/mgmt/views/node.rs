@@ -44,7 +44,7 @@ fn check_name(call: &Call<'_>) -> Result<(), Refusal> {
 fn shown(mgmt: &Mgmt) -> Value {
     let broker = &mgmt.broker;
     let now = Now::read();
-    let (alarms, limits) = (&broker.node.alarms, &broker.config.limits);
+    let (alarms, limits) = (&broker.node.alarms, broker.node.limits());
     let log = &broker.node.log.counters;
     let rated = mgmt.rates.of(Subject::Node(Arc::downgrade(broker)), now.instant);
     let mechanisms = Mechanism::ALL.iter().map(|mechanism| {

@@ -23,7 +23,7 @@ pub(crate) fn show(call: &Call<'_>) -> Result<Answer, Refusal> {
 
 /// The configuration in effect, without secrets: as values, and as the file that would say it.
 pub(crate) fn environment(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let text = call.mgmt.broker.config.to_commented_toml();
+    let text = call.mgmt.broker.in_effect.load().to_commented_toml();
     let values: Value = toml::from_str(&text).unwrap_or_default();
     Ok(Answer::json(&json!({"values": values, "toml": text})))
 }
@@ -71,7 +71,6 @@ pub(crate) fn put_log_level(call: &Call<'_>) -> Result<Answer, Refusal> {
 
 /// Reads anew what can be, while it serves.
 pub(crate) fn reload(call: &Call<'_>) -> Result<Answer, Refusal> {
-    tracing::info!(by = call.user()?.name, "an administrator asks for a reload");
     (control(call)?.reload)().map_err(Refusal::bad_request)?;
     Ok(Answer::done(Lsn::default()))
 }
@@ -92,9 +91,7 @@ pub(crate) fn start_app(_: &Call<'_>) -> Result<Answer, Refusal> {
 }
 
 fn ask(call: &Call<'_>, ask: Ask) -> Result<Answer, Refusal> {
-    let user = call.user()?;
     control(call)?.ask(ask)?;
-    tracing::info!(by = user.name, "an administrator asks for {ask:?}");
     Ok(Answer::done(Lsn::default()))
 }
 

@@ -165,7 +165,7 @@ impl Assembly {
         self.body_bytes = header.body_bytes;
         self.received_bytes = 0;
         self.stage = Stage::Body;
-        let size_max = link.node().limits.message_bytes_max;
+        let size_max = link.limits.message_bytes_max;
         if header.body_bytes > size_max {
             let text =
                 format!("message size {} is larger than configured max size {size_max}", header.body_bytes);

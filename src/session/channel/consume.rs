@@ -274,7 +274,7 @@ impl Channel {
     }
 
     fn check_consumer_count(&self, link: &Link) -> Result<(), Refusal> {
-        let limit = link.node().limits.consumers_per_channel_max;
+        let limit = link.limits.consumers_per_channel_max;
         if self.consumers.len() as u64 >= limit as u64 {
             return Err(BrokerError::TooManyConsumers(limit as u32).into());
         }

@@ -61,7 +61,7 @@ impl Channel {
         }
         if !multiple {
             if let Some(transaction) = &self.transaction {
-                transaction.check_count(1, link.node().limits.tx_messages_max)?;
+                transaction.check_count(1, link.limits.tx_messages_max)?;
             }
             let one = self.unacked.take_row(tag, tag).ok_or_else(|| unknown_tag(tag))?;
             self.settle(link, one, verdict);
@@ -89,7 +89,7 @@ impl Channel {
         through: u64,
         verdict: Verdict,
     ) -> Result<bool, Refusal> {
-        let messages_max = link.node().limits.tx_messages_max;
+        let messages_max = link.limits.tx_messages_max;
         let mut refused = Ok(());
         let next = |channel: &mut Self| {
             if let Some(transaction) = &channel.transaction {

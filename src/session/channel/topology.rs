@@ -92,7 +92,11 @@ impl Channel {
 
     fn on_exchange_delete(&self, link: &mut Link, delete: &ExchangeDelete<'_>) -> Result<(), Refusal> {
         let name = without_line_ends(delete.exchange);
+        let was_there = link.vhost.exchange(&name).is_some();
         let removal = link.vhost.delete_exchange(&link.actor, &name, delete.if_unused)?;
+        if was_there {
+            tell(link, "exchange deleted", &name);
+        }
         self.remove(link, removal, delete.nowait, &Method::ExchangeDeleteOk(ExchangeDeleteOk {}));
         Ok(())
     }
@@ -150,8 +154,12 @@ impl Channel {
             link.waiting = Some(Waiting { channel, noted_at, asked });
             return Ok(());
         }
+        let was_there = link.vhost.queue(name).is_some();
         let (removed, removal) = link.vhost.delete_queue(&link.actor, name, *if_unused, *if_empty)?;
-        link.exclusive_queues.remove(name);
+        // What only its own client knew is nobody else's business.
+        if !link.exclusive_queues.remove(name) && was_there {
+            tell(link, "queue deleted", name);
+        }
         let message_count = u32::try_from(removed.messages).unwrap_or(u32::MAX);
         self.remove(link, removal, *nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count }));
         Ok(())
@@ -160,6 +168,7 @@ impl Channel {
     fn on_queue_purge(&self, link: &mut Link, purge: &QueuePurge<'_>) -> Result<(), Refusal> {
         let name = self.queue_or_last(purge.queue)?;
         let queue = link.vhost.find_to_read(&link.actor, &name)?;
+        tell(link, "queue purged", &name);
         let (channel, left, nowait) = (self.number, queue.counts().0, purge.nowait);
         // A purge that a crash undoes is allowed to come undone: nothing waits for it.
         link.chores.push_back(Chore::Purge(Purge { channel, queue, left, purged: 0, nowait }));
@@ -239,6 +248,11 @@ fn steps_of(method: &Method<'_>) -> u32 {
         _ => 0,
     };
     DEFINITION_STEPS + u32::try_from(arguments).unwrap_or(u32::MAX)
+}
+
+/// Tells what a client has done that no other client can undo.
+fn tell(link: &Link, does: &str, name: &str) {
+    link.broker.audit.deed(&link.actor.user, link.vhost.name(), does, name, link.now.instant);
 }
 
 /// A reply consumer looks like a queue with one consumer.

@@ -42,10 +42,11 @@ pub(super) struct Transaction {
 impl Transaction {
     /// One more message of so many bytes, if there is a place for it: a transaction goes to the log as a whole. Its number.
     pub(super) fn count_publish(&mut self, bytes: u64, node: &Node) -> Result<u64, Refusal> {
-        self.check_count(1, node.limits.tx_messages_max)?;
+        let limits = node.limits();
+        self.check_count(1, limits.tx_messages_max)?;
         self.published += 1;
         self.bytes += bytes;
-        let bytes_max = node.limits.tx_bytes_max;
+        let bytes_max = limits.tx_bytes_max;
         if self.bytes > bytes_max {
             return Err(Refusal::precondition(format!("transaction of more than {bytes_max} bytes")));
         }

@@ -14,7 +14,7 @@ use crate::config::unit::parse_size;
 pub(in crate::cli::ctl) const VERBS: &[Verb] = &[
     verb("set_vm_memory_high_watermark", (1, 2), "<fraction> | absolute <value>", "Sets the vm_memory_high_watermark setting", watermark),
     verb("set_disk_free_limit", (1, 2), "<disk_limit> | mem_relative <fraction>", "Sets the disk_free_limit setting", disk_limit),
-    verb("reload", (0, 0), "", "Reads certificates, keys, authorities and revocation lists anew; no connection is closed", reload),
+    verb("reload", (0, 0), "", "Reads certificates, limits, watermarks and the log's level anew; no connection is closed", reload),
     verb("set_log_level", (1, 1), "<log_level>", "Sets log level in the running node", log_level),
     verb("rotate_logs", (0, 0), "", "Does nothing: the log goes to standard error", rotate),
     verb("environment", (0, 0), "", "Displays the configuration in effect", environment).of(LOOKS),
