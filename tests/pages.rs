@@ -11,6 +11,8 @@ const NOT_OURS: [&str; 6] = [".git", ".work", "target", "node_modules", "corpus"
 /// The same for what a test plays more of when it is told so.
 const VARIABLES: [&str; 4] = ["CHAOS_", "CRASH_", "SIM_", "SLUICEMQ_WIRE_"];
 
+/// So many lines are read in five minutes.
+const LINES_MAX: usize = 300;
 /// So many figures are enough for who has five minutes.
 const FIGURES_MAX: usize = 6;
 
@@ -54,6 +56,7 @@ fn a_newcomer_reads_first_what_is_not_there_and_few_figures() {
     let readme = page("README.md");
     let headings: Vec<_> = readme.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     assert_eq!(headings.first(), Some(&"Not there yet"));
+    assert!(readme.lines().count() <= LINES_MAX, "what is longer belongs beside the code that it is about");
     let rows = readme.lines().filter(|line| line.starts_with('|')).count();
     assert!((1..=FIGURES_MAX).contains(&(rows - 2)), "{} rows of figures", rows - 2);
     assert!(readme.contains("`tests/bench/README.md`"), "where the others are");
@@ -77,7 +80,11 @@ fn what_is_cited_is_in_the_repository() {
 #[test]
 fn what_the_pages_send_a_reader_to_is_there() {
     let mut wrong = Vec::new();
-    for name in ["README.md", ".github/CONTRIBUTING.md", "tests/bench/README.md", "src/lib.rs"] {
+    let guides = ["src/config/README.md", "src/mgmt/README.md", "src/net/README.md", "src/tls/README.md"];
+    for name in ["README.md", ".github/CONTRIBUTING.md", "tests/bench/README.md", "src/lib.rs"]
+        .into_iter()
+        .chain(guides)
+    {
         let text = page(name);
         // Commands are quoted too: their words are looked at one by one.
         let quoted: String = text.split('`').skip(1).step_by(2).collect::<Vec<_>>().join("\n");

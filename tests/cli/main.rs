@@ -211,10 +211,17 @@ fn config_prints_what_is_in_effect_with_comments() {
 }
 
 #[test]
-fn what_the_readme_shows_of_a_configuration_is_one() {
-    let readme = include_str!("../../README.md");
-    let blocks: Vec<_> =
-        readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+fn what_the_pages_show_of_a_configuration_is_one() {
+    let pages = [
+        include_str!("../../README.md"),
+        include_str!("../../src/tls/README.md"),
+        include_str!("../../src/net/README.md"),
+    ];
+    let blocks: Vec<_> = pages
+        .iter()
+        .flat_map(|page| page.split("```toml\n").skip(1))
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
     assert!(blocks.len() >= 2, "{blocks:?}");
     for block in blocks {
         let file = config_file(block, 0o600);
