@@ -3,9 +3,11 @@
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use bytes::BytesMut;
 use sluicemq::broker::Broker;
+use sluicemq::broker::dead_letters::Burials;
 use sluicemq::clock::Now;
 use sluicemq::protocol::frame::{self, FRAME_END, FrameKind, PROTOCOL_HEADER};
 use sluicemq::protocol::methods::{
@@ -89,7 +91,7 @@ impl Client {
     }
 }
 
-/// What a task of the broker does when bytes have arrived: this and the next three are what is measured.
+/// What a task of the broker does when bytes have arrived: this and the next four are what is measured.
 #[inline(never)]
 fn take(session: &mut Session, input: &mut BytesMut, now: Now) {
     session.on_bytes(input, now);
@@ -110,6 +112,15 @@ fn go_on(session: &mut Session, input: &mut BytesMut, now: Now) {
 fn written(session: &mut Session, bytes: usize, now: Now) {
     session.output().advance(bytes);
     session.on_written(now);
+}
+
+/// What the task for dead letters does when there are some.
+#[inline(never)]
+pub(crate) fn bury(burials: &mut Burials, broker: &Broker) {
+    let now = Now::read();
+    while burials.poll(&broker.node, &mut Context::from_waker(Waker::noop())).is_ready() {
+        burials.step(broker, now);
+    }
 }
 
 /// How many messages begin in these bytes.

@@ -51,11 +51,11 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a workload and prints what a delivery took.
+/// Runs a workload and prints what a delivery took, or a message where fewer are delivered.
 fn time(workload: &Workload) {
     let mut stage = workload.stage();
     let start = Instant::now();
     let delivered = stage.play(workload.messages);
-    let nanoseconds = start.elapsed().as_nanos() as f64 / delivered as f64;
+    let nanoseconds = start.elapsed().as_nanos() as f64 / delivered.max(workload.messages) as f64;
     println!("{:<14} {delivered:>8} deliveries  {nanoseconds:>7.1} ns each", workload.name);
 }

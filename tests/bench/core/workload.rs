@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use sluicemq::broker::Broker;
+use sluicemq::broker::dead_letters::Burials;
 use sluicemq::config::Config;
+use sluicemq::protocol::field::Field;
 use sluicemq::protocol::methods::{
-    BasicAck, BasicConsume, BasicQos, ConfirmSelect, ExchangeDeclare, Method, QueueBind, QueueDeclare,
+    BasicAck, BasicConsume, BasicQos, BasicReject, ConfirmSelect, ExchangeDeclare, Method, QueueBind,
+    QueueDeclare,
 };
-use sluicemq::protocol::table::Table;
+use sluicemq::protocol::table::{Table, TableBuf};
 
-use crate::client::{CHANNEL, Client, put_publish};
+use crate::client::{CHANNEL, Client, bury, put_publish};
 
 /// What a socket brings at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -18,6 +21,10 @@ const EXCHANGE: &str = "x";
 const TRANSIENT: &[u8] = &[0, 0];
 /// delivery-mode 2.
 const PERSISTENT: &[u8] = &[0x10, 0, 2];
+/// priority, of each of three.
+const PRIORITIES: [&[u8]; 3] = [&[0x08, 0, 0], &[0x08, 0, 1], &[0x08, 0, 2]];
+/// Where dead letters go. Nobody takes them.
+const DEAD: &str = "dead";
 
 /// One row of the budget.
 pub(crate) struct Workload {
@@ -28,6 +35,21 @@ pub(crate) struct Workload {
     durable: bool,
     acks: Acks,
     topology: Topology,
+    rule: Rule,
+}
+
+/// What queues are told about their messages.
+#[derive(Clone, Copy, PartialEq)]
+enum Rule {
+    None,
+    /// They live for a minute, which none of them needs.
+    Ttl,
+    /// So many are kept, the newest.
+    MaxLength(i32),
+    /// Each message has one of three priorities.
+    Priorities,
+    /// What is rejected goes to another queue.
+    DeadLetter,
 }
 
 enum Acks {
@@ -35,6 +57,10 @@ enum Acks {
     Auto,
     /// Every so many deliveries, with all before it; within this prefetch.
     Every { count: u64, prefetch: u16 },
+    /// Every delivery is rejected; within this prefetch.
+    Reject { prefetch: u16 },
+    /// Nobody consumes.
+    Nobody,
 }
 
 enum Topology {
@@ -55,6 +81,7 @@ const BASE: Workload = Workload {
     durable: false,
     acks: Acks::Auto,
     topology: Topology::Queues(1),
+    rule: Rule::None,
 };
 
 /// All of them.
@@ -77,7 +104,34 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         messages: 20_000,
         ..BASE
     },
+    Workload { name: "ttl", rule: Rule::Ttl, ..BASE },
+    Workload { name: "drop_head", rule: Rule::MaxLength(1000), acks: Acks::Nobody, ..BASE },
+    Workload { name: "priorities_3", rule: Rule::Priorities, messages: 20_000, ..BASE },
+    Workload {
+        name: "dead_letter",
+        rule: Rule::DeadLetter,
+        acks: Acks::Reject { prefetch: 100 },
+        messages: 20_000,
+        ..BASE
+    },
 ];
+
+impl Rule {
+    fn arguments(self) -> TableBuf {
+        let mut arguments = TableBuf::new();
+        match self {
+            Self::None => {}
+            Self::Ttl => drop(arguments.insert("x-message-ttl", Field::I32(60_000))),
+            Self::MaxLength(max) => drop(arguments.insert("x-max-length", Field::I32(max))),
+            Self::Priorities => drop(arguments.insert("x-max-priority", Field::I32(2))),
+            Self::DeadLetter => {
+                arguments.insert("x-dead-letter-exchange", Field::LongStr(b""));
+                arguments.insert("x-dead-letter-routing-key", Field::LongStr(DEAD.as_bytes()));
+            }
+        }
+        arguments
+    }
+}
 
 impl Workload {
     /// A broker with all that the workload needs, and its two clients.
@@ -94,22 +148,26 @@ impl Workload {
         self.declare(&mut publisher, &names);
         self.consume(&mut consumer, &names);
         (publisher.is_measured, consumer.is_measured) = (true, true);
-        Stage { workload: self, publisher, consumer, names, acknowledged: 0, dice: 1, _broker: broker }
+        let burials = Burials::default();
+        Stage { workload: self, publisher, consumer, names, acknowledged: 0, dice: 1, burials, broker }
     }
 
     fn declare(&self, publisher: &mut Client, names: &[String]) {
         if self.durable {
             publisher.say(CHANNEL, &Method::ConfirmSelect(ConfirmSelect { nowait: true }));
         }
-        for queue in names {
+        let (arguments, plain) = (self.rule.arguments(), TableBuf::new());
+        let dead = (DEAD.to_owned(), &plain);
+        let own = names.iter().map(|name| (name.clone(), &arguments));
+        for (queue, arguments) in own.chain((self.rule == Rule::DeadLetter).then_some(dead)) {
             let declare = QueueDeclare {
-                queue,
+                queue: &queue,
                 passive: false,
                 durable: self.durable,
                 exclusive: false,
                 auto_delete: false,
                 nowait: true,
-                arguments: Table::EMPTY,
+                arguments: arguments.as_table(),
             };
             publisher.say(CHANNEL, &Method::QueueDeclare(declare));
         }
@@ -148,7 +206,10 @@ impl Workload {
     }
 
     fn consume(&self, consumer: &mut Client, names: &[String]) {
-        if let Acks::Every { prefetch, .. } = self.acks {
+        if let Acks::Nobody = self.acks {
+            return;
+        }
+        if let Acks::Every { prefetch, .. } | Acks::Reject { prefetch } = self.acks {
             let qos = BasicQos { prefetch_size: 0, prefetch_count: prefetch, global: false };
             consumer.say(CHANNEL, &Method::BasicQos(qos));
         }
@@ -175,7 +236,8 @@ pub(crate) struct Stage<'a> {
     names: Vec<String>,
     acknowledged: u64,
     dice: u64,
-    _broker: Arc<Broker>,
+    burials: Burials,
+    broker: Arc<Broker>,
 }
 
 impl Stage<'_> {
@@ -196,7 +258,11 @@ impl Stage<'_> {
     fn put_message(&mut self, chunk: &mut BytesMut, number: u64) {
         let workload = self.workload;
         let body = &[7; CHUNK_BYTES][..workload.body_bytes];
-        let properties = if workload.durable { PERSISTENT } else { TRANSIENT };
+        let properties = match workload.rule {
+            Rule::Priorities => PRIORITIES[number as usize % PRIORITIES.len()],
+            _ if workload.durable => PERSISTENT,
+            _ => TRANSIENT,
+        };
         match workload.topology {
             Topology::Queues(count) => {
                 let key = &self.names[number as usize % count];
@@ -229,6 +295,9 @@ impl Stage<'_> {
             if !acks.is_empty() {
                 self.consumer.feed(&acks);
             }
+            if self.workload.rule == Rule::DeadLetter {
+                bury(&mut self.burials, &self.broker);
+            }
             if self.consumer.delivered == before && acks.is_empty() {
                 return;
             }
@@ -237,6 +306,13 @@ impl Stage<'_> {
 
     fn acks(&mut self) -> BytesMut {
         let mut bytes = BytesMut::new();
+        if let Acks::Reject { .. } = self.workload.acks {
+            while self.acknowledged < self.consumer.delivered {
+                self.acknowledged += 1;
+                let reject = BasicReject { delivery_tag: self.acknowledged, requeue: false };
+                sluicemq::protocol::frame::put_method(&mut bytes, CHANNEL, &Method::BasicReject(reject));
+            }
+        }
         if let Acks::Every { count, .. } = self.workload.acks {
             while self.acknowledged + count <= self.consumer.delivered {
                 self.acknowledged += count;
