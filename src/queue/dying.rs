@@ -60,18 +60,34 @@ pub struct Dying {
 }
 
 impl Dying {
-    /// One more. What is away and follows what is away is one with it: it is read back with it.
+    /// One more. What is away and follows what is away is one with it: it is read back with it. But not over the end of a
+    /// rank, for what is published later has a number there.
     pub fn insert(&mut self, reason: Reason, piece: Piece, ledger: &Ledger) {
         self.count_in(&piece);
-        if let Piece::Away(away) = &piece
-            && let Some((last_reason, Piece::Away(last))) = self.list.back_mut()
+        let Piece::Away(mut away) = piece else {
+            return self.list.push_back((reason, piece));
+        };
+        while let Some(rank_end) = away.first.next_rank().filter(|rank_end| *rank_end < away.end) {
+            let of_rank = away.split_front(rank_end, ledger);
+            self.insert_away(reason, of_rank, ledger);
+        }
+        self.insert_away(reason, away, ledger);
+    }
+
+    fn insert_away(&mut self, reason: Reason, mut away: Away, ledger: &Ledger) {
+        if away.count == 0 {
+            return;
+        }
+        away.end_at_last(ledger);
+        if let Some((last_reason, Piece::Away(last))) = self.list.back_mut()
             && *last_reason == reason
             && last.end <= away.first
-            && last.merge(away, ledger)
+            && last.first.next_rank() == away.first.next_rank()
+            && last.merge(&away, ledger)
         {
             return;
         }
-        self.list.push_back((reason, piece));
+        self.list.push_back((reason, Piece::Away(away)));
     }
 
     fn count_in(&mut self, piece: &Piece) {
@@ -314,6 +330,26 @@ mod tests {
 
     fn away(seq: u64) -> Piece {
         Piece::Away(Away::of(&run(seq)))
+    }
+
+    #[test]
+    fn what_is_published_after_others_have_died_is_not_read_back_with_them() {
+        let (mut ledger, mut dying) = (Ledger::default(), Dying::default());
+        let of = |rank: u8, count: u64| Seq(count).of_rank(rank);
+        let mut dead = Vec::new();
+        for seq in (0..5).map(|count| of(0, count)).chain((5..9).map(|count| of(2, count))) {
+            ledger.insert(seq, seq.after(1), Place::Log(Lsn(seq.counted().0)));
+            dead.push(seq.0);
+        }
+        // As a lane gives them away, up to where others begin.
+        let all = Away { first: of(0, 0), end: of(3, 0), count: 9, body_bytes: 9, ..Away::of(&run(0)) };
+        dying.insert(Reason::MaxLen, Piece::Away(all), &ledger);
+        for rank in 0..3 {
+            let later = of(rank, 20);
+            ledger.insert(later, later.after(1), Place::Log(Lsn(20)));
+        }
+        assert_eq!(take_all(&mut dying, &ledger).0, dead);
+        assert_eq!(dying.progress(), (0, 9));
     }
 
     #[test]

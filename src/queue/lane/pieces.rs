@@ -198,6 +198,14 @@ impl Away {
         merges
     }
 
+    /// No number behind its last message is one of its own.
+    pub fn end_at_last(&mut self, ledger: &Ledger) {
+        let is_tight = self.end.0.checked_sub(1).is_some_and(|last| ledger.place(Seq(last)).is_some());
+        if !is_tight && let Some((_, end)) = ledger.live_ranges(self.first, self.end).last() {
+            self.end = end;
+        }
+    }
+
     /// Cuts the numbers before `at` off and keeps those from `resume` on. None in between is among its messages. Counted
     /// are those on the side with fewer numbers.
     pub(super) fn part(&mut self, at: Seq, resume: Seq, ledger: &Ledger) -> Self {
@@ -215,7 +223,8 @@ impl Away {
         front
     }
 
-    pub(super) fn split_front(&mut self, at: Seq, ledger: &Ledger) -> Self {
+    /// Cuts the numbers before `at` off.
+    pub fn split_front(&mut self, at: Seq, ledger: &Ledger) -> Self {
         self.part(at, at, ledger)
     }
 }
