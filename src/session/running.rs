@@ -58,7 +58,7 @@ pub struct Running {
     pub(super) upload: Upload,
     /// A crowded queue that was published to.
     pub(super) crowded: Option<Crowded>,
-    /// A basic.get that waits is to be tried again once that is done.
+    /// A method that waits for its queue is to be tried again once that is done.
     pub(super) tries_again: bool,
     /// Not all that the frames so far have caused is done.
     pub(super) is_behind: bool,
@@ -505,7 +505,8 @@ impl Running {
     fn look_at_alarms(&mut self) {
         let node = self.link.node();
         let mut reason = node.alarms.reason();
-        let concerned = self.is_blocked || self.link.has_published;
+        // Who is held back has published, and is to be told when that is to last.
+        let concerned = self.is_blocked || self.is_held_back || self.link.has_published;
         if reason.is_some() && concerned {
             node.alarms.blocked.add(&self.link.outbox);
             reason = node.alarms.reason();
