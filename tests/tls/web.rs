@@ -125,6 +125,15 @@ fn pages_of_others_may_not_unless_they_are_listed() {
 }
 
 #[test]
+fn who_comes_by_a_proxy_of_this_machine_is_not_on_it() {
+    let (_authority, files) = server();
+    let broker = broker(&files, &[]);
+    let forwarded = begin(connect(&broker), &[("x-forwarded-for", "192.0.2.1")]).unwrap().0;
+    let refused = Client::begin(forwarded).unwrap().0.log_in("PLAIN", GUEST);
+    assert!(refused.is_err(), "guest is for this machine");
+}
+
+#[test]
 fn it_is_off_when_it_is_said_so_and_for_who_does_not_ask_for_it() {
     let (_authority, files) = server();
     let status = |broker: &Broker| {
@@ -135,6 +144,10 @@ fn it_is_off_when_it_is_said_so_and_for_who_does_not_ask_for_it() {
         answer.split(' ').nth(1).unwrap().to_owned()
     };
     assert_eq!(status(&broker(&files, &[])), "400");
+    // Nobody is asked for a certificate there.
+    let strict = broker(&files, &[("TLS_CLIENT_CA", &files.path("ca.pem")), ("TLS_VERIFY", "required")]);
+    assert_eq!(status(&strict), "404");
+    drop(strict);
     let off = broker(&files, &[("WEBSOCKET", "false")]);
     assert_eq!(status(&off), "404");
     assert_eq!(begin(connect(&off), &[]).err(), Some(404));
