@@ -84,17 +84,22 @@ impl Backoff {
     }
 }
 
+/// Whose an address is: an IPv6 host owns a /64, so that is its address here.
+pub fn household(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        v4 => v4,
+    }
+}
+
 impl Key {
-    /// `None` for loopback, which is exempt. An IPv6 host owns a /64, so that is its address here.
+    /// `None` for loopback, which is exempt.
     fn new(user: &str, from: IpAddr) -> Option<Self> {
         let from = from.to_canonical();
         if from.is_loopback() {
             return None;
         }
-        let from = match from {
-            IpAddr::V4(_) => from,
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        };
+        let from = household(from);
         let user = user.get(..user.floor_char_boundary(NAME_BYTES_MAX)).unwrap_or_default();
         Some(Self { user: user.into(), from })
     }

@@ -5,15 +5,17 @@ use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Registry;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::broker::audit;
 use crate::config::{Log, LogFormat, LogLevel};
 
 /// What lets the level be changed.
-static LEVEL: OnceLock<Handle<LevelFilter, Registry>> = OnceLock::new();
+static LEVEL: OnceLock<Handle<Targets, Registry>> = OnceLock::new();
 
 /// Starts the process's log. Called once, before anything is logged.
 pub(super) fn start(log: &Log) {
@@ -40,12 +42,14 @@ pub(super) fn set_level(level: LogLevel) {
     }
 }
 
-fn filter(level: LogLevel) -> LevelFilter {
-    match level {
+/// What is logged at a level. Who did what is told at any: whoever turns the log down is named, too.
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
+    };
+    Targets::new().with_default(level).with_target(audit::TARGET, level.max(LevelFilter::INFO))
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::auth::backoff::household;
 use crate::config::Limits;
 
 /// Descriptors for everything but connections and the store's files: the log's output, listeners, the runtime.
@@ -22,6 +23,8 @@ const SWEPT_MIN: usize = 1024;
 const STRANGER_BYTES: usize = 8 * 1024;
 /// The same during a TLS handshake: a message of one may be as long, and is collected.
 const SHAKING_BYTES: usize = 64 * 1024;
+/// All of those have this part of what strangers may hold together: the others come by plain ports, or are past theirs.
+const SHAKING_OF_STRANGERS: usize = 2;
 
 /// Counts connections against their limits.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct Admission {
 struct State {
     connections: usize,
     unauthenticated_bytes: usize,
+    /// What those of them may hold that are in their handshake.
+    shaking_bytes: usize,
     addresses: HashMap<IpAddr, Address>,
     /// With so many addresses those are looked for that nobody uses any more.
     swept_at: usize,
@@ -104,12 +109,17 @@ impl Admission {
         let limits = self.limits.load();
         let mut state = self.state.lock();
         let unauthenticated_bytes = state.unauthenticated_bytes + stranger_bytes;
+        let shaking_bytes = state.shaking_bytes + if is_tls { stranger_bytes } else { 0 };
         let connections_max = configured(&limits).min(self.possible);
-        if state.connections >= connections_max || unauthenticated_bytes > limits.unauthenticated_bytes_max {
+        if state.connections >= connections_max
+            || unauthenticated_bytes > limits.unauthenticated_bytes_max
+            || (is_tls && shaking_bytes > limits.unauthenticated_bytes_max / SHAKING_OF_STRANGERS)
+        {
             return None;
         }
         state.connections += 1;
         state.unauthenticated_bytes = unauthenticated_bytes;
+        state.shaking_bytes = shaking_bytes;
         Some(Permit { admission: Arc::clone(self), address: None, stranger_bytes })
     }
 
@@ -148,7 +158,7 @@ impl Permit {
         if !are_counted || ip.to_canonical().is_loopback() {
             return true;
         }
-        let address = network_of(ip);
+        let address = household(ip);
         let is_let_in = self.admission.count(address, &limits, now);
         self.address = is_let_in.then_some(address);
         is_let_in
@@ -168,8 +178,11 @@ impl Permit {
     fn hold(&mut self, bytes: usize) {
         let given_back = self.stranger_bytes.saturating_sub(bytes);
         if given_back > 0 {
+            let was_shaking = self.stranger_bytes == SHAKING_BYTES;
             self.stranger_bytes = bytes;
-            self.admission.state.lock().unauthenticated_bytes -= given_back;
+            let mut state = self.admission.state.lock();
+            state.unauthenticated_bytes -= given_back;
+            state.shaking_bytes -= if was_shaking { SHAKING_BYTES } else { 0 };
         }
     }
 }
@@ -187,14 +200,6 @@ impl Drop for Permit {
                 state.addresses.remove(&address);
             }
         }
-    }
-}
-
-/// One household: an IPv4 address, or the /64 of an IPv6 one.
-fn network_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-        v4 => v4,
     }
 }
 
@@ -280,18 +285,19 @@ mod tests {
 
     #[test]
     fn a_handshake_takes_what_its_messages_may() {
-        let admission = admission(|limits| limits.unauthenticated_bytes_max = 2 * SHAKING_BYTES);
+        let admission = admission(|limits| limits.unauthenticated_bytes_max = 4 * SHAKING_BYTES);
         let (ip, now) = ("10.0.0.1".parse().unwrap(), Instant::now());
         let mut first = admission.admit(ip, true, now).unwrap();
-        let _second = admission.admit(ip, true, now).unwrap();
-        assert!(admission.admit(ip, false, now).is_none());
+        let second = admission.admit(ip, true, now).unwrap();
+        assert!(admission.admit(ip, true, now).is_none(), "half is for those without");
         first.shaken();
-        assert!(admission.admit(ip, true, now).is_none());
+        let third = admission.admit(ip, true, now).unwrap();
         let strangers: Vec<_> = std::iter::from_fn(|| admission.admit(ip, false, now)).collect();
-        assert_eq!(strangers.len(), SHAKING_BYTES / STRANGER_BYTES - 1);
+        assert_eq!(strangers.len(), 2 * SHAKING_BYTES / STRANGER_BYTES - 1);
         first.authenticated();
         assert!(admission.admit(ip, false, now).is_some());
-        drop((first, strangers));
-        assert!(admission.admit(ip, true, now).is_some());
+        drop((second, third, strangers));
+        let all: Vec<_> = std::iter::from_fn(|| admission.admit(ip, true, now)).collect();
+        assert_eq!(all.len(), 2);
     }
 }

@@ -239,6 +239,20 @@ fn who_changes_something_is_told_with_what_and_no_secret_is() {
 }
 
 #[test]
+fn who_turns_the_log_down_is_told_and_so_is_what_is_done_then() {
+    let dir = fresh_dir();
+    let (broker, _, _) = start(&mut in_directory(&dir));
+    ctl(&dir, &["set_log_level", "error"]);
+    ctl(&dir, &["add_vhost", "orders"]);
+    // Its end is told again.
+    ctl(&dir, &["set_log_level", "info"]);
+    let log = rest(broker);
+    for (line, times) in [("PUT /api/process/log-level ", 2), ("PUT /api/vhosts/orders ", 1)] {
+        assert_eq!(lines_with(&log, &["audit: ", line]).len(), times, "{line}: {log:#?}");
+    }
+}
+
+#[test]
 fn what_clients_delete_and_purge_is_told_and_what_is_theirs_alone_is_not() {
     let (broker, address, _) = start(&mut on_loopback());
     let mut client = Client::connect(address).expect("a connection");
