@@ -10,7 +10,9 @@ const COMPILED_BYTES_MAX: usize = 1 << 20;
 /// The longest expression that is compiled at all.
 const PATTERN_BYTES_MAX: usize = 4096;
 /// How often an expression that is not linear may turn back.
-const BACKTRACKS_MAX: usize = 1000;
+const BACKTRACKS_MAX: usize = 100;
+/// What trying one is counted as, in steps of others' turns.
+const BACKTRACKING_STEPS: u32 = 50;
 
 /// Why an expression is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -57,6 +59,14 @@ impl Pattern {
         })
     }
 
+    /// How many steps a try is, at most.
+    pub fn steps(&self) -> u32 {
+        match &self.0 {
+            Kind::Linear(_) => 1,
+            Kind::Backtracking(_) => BACKTRACKING_STEPS,
+        }
+    }
+
     /// Whether it is found in this text.
     pub fn is_match(&self, text: &str) -> bool {
         match &self.0 {
@@ -93,6 +103,13 @@ mod tests {
         assert!(!slow.is_match(&format!("{}b", "a".repeat(200))));
         let slow = Pattern::new("(?!b)(x+x+)+y").unwrap();
         assert!(!slow.is_match(&"x".repeat(200)));
+    }
+
+    #[test]
+    fn what_may_turn_back_is_more_than_a_step() {
+        let steps = |pattern| Pattern::new(pattern).unwrap().steps();
+        assert_eq!(steps("^a.*b$"), 1);
+        assert!(steps("^(?!amq\\.).*") > 1);
     }
 
     #[test]

@@ -126,14 +126,16 @@ impl Room {
             return true;
         }
         let less = |left: u64| if left == u64::MAX { Some(left) } else { left.checked_sub(bytes) };
-        match self.large_holds_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
-            Ok(u64::MAX) => true,
-            Ok(_) => {
-                self.let_bytes.fetch_add(bytes, Ordering::Relaxed);
-                true
-            }
-            Err(_) => false,
+        // Counted first: a look in between finds it.
+        let is_known = self.large_holds_bytes.load(Ordering::Relaxed) != u64::MAX;
+        let counted_bytes = if is_known { bytes } else { 0 };
+        self.let_bytes.fetch_add(counted_bytes, Ordering::Relaxed);
+        let lets = self.large_holds_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        if !lets {
+            let back = |let_bytes: u64| Some(let_bytes.saturating_sub(counted_bytes));
+            let _always_some = self.let_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
         }
+        lets
     }
 
     /// Looks how much is free.

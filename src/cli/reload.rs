@@ -49,8 +49,9 @@ impl Reload {
         Self { settings, current: Mutex::new(config), state: Mutex::new(State::Starting { is_due: false }) }
     }
 
-    /// From now on this broker is meant.
+    /// From now on this broker is meant, which may have been started with what was said before the last reload.
     pub(super) fn begin(&self, broker: Arc<Broker>, certificates: Option<Arc<Store>>) {
+        broker.reconfigure(&self.current.lock(), Now::read().instant);
         let running = State::Running(Arc::new(Running { broker, certificates }));
         let before = std::mem::replace(&mut *self.state.lock(), running);
         if let State::Starting { is_due: true } = before {
@@ -168,5 +169,10 @@ mod tests {
         reload.begin(Arc::clone(&broker), Some(Arc::clone(&store)));
         assert_eq!(store.shown()[0].subject, "CN=second");
         assert_eq!(broker.node.limits().heartbeat_seconds, 7);
+        // One that was made of what was said at first hears of it, too.
+        reload.end();
+        let next = Arc::new(Broker::new(Arc::clone(&broker.config), u64::MAX, u64::MAX).unwrap());
+        reload.begin(Arc::clone(&next), Some(store));
+        assert_eq!(next.node.limits().heartbeat_seconds, 7);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::{HeaderMap, Request, Response, Uri};
 use axum::routing::{MethodFilter, on};
@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::Predicate;
 
 use crate::auth::users::User;
 use crate::clock::Now;
@@ -57,6 +58,9 @@ const HEADERS_MAX: usize = 100;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Before it, where there is TLS, the handshake in this.
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Answers of so many bytes are compressed for who asks for it.
+const COMPRESSED_BYTES_MIN: u64 = 32;
+const COMPRESSED_BYTES_MAX: u64 = 256 * 1024;
 /// And its body in this.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client that takes nothing of its answer for so long is gone.
@@ -197,7 +201,7 @@ impl Server {
             (self.api_tls, tls, &api),
             (self.metrics_tls, tls, &metrics),
         ] {
-            let router = router.clone().layer(CompressionLayer::new());
+            let router = router.clone().layer(CompressionLayer::new().compress_when(Quick));
             for listener in listeners {
                 let (connections, stop) = (connections.clone(), stop.clone());
                 tasks.spawn(accept(listener, tls.clone(), router.clone(), connections, stop));
@@ -411,7 +415,11 @@ async fn answer(
     };
     let turns_of = turns_of(user.as_deref(), peer);
     let _request = places.begin(&turns_of)?;
-    let body = read_body(body, route.body_bytes_max).await?;
+    // Who only asks has nothing to say, and keeps nobody waiting for it.
+    let body = match route.verb {
+        Verb::Get => Bytes::new(),
+        _ => read_body(body, route.body_bytes_max).await?,
+    };
     let (own, own_places) = (Arc::clone(&mgmt), places.clone());
     let answered = places.run(route.work, &turns_of, move || {
         let _within = span.enter();
@@ -445,6 +453,17 @@ fn turns_of(user: Option<&User>, peer: Option<Peer>) -> Arc<str> {
         (Some(user), _) => Arc::from(user.name.as_str()),
         (None, Some(Peer::Network(from))) => Arc::from(from.ip().to_string()),
         (None, _) => Arc::from(""),
+    }
+}
+
+/// What is compressed in some milliseconds: it is done by a worker that connections wait for.
+#[derive(Clone, Copy, Debug)]
+struct Quick;
+
+impl Predicate for Quick {
+    fn should_compress<B: HttpBody>(&self, answer: &Response<B>) -> bool {
+        let bytes = answer.body().size_hint().upper();
+        bytes.is_some_and(|bytes| (COMPRESSED_BYTES_MIN..=COMPRESSED_BYTES_MAX).contains(&bytes))
     }
 }
 

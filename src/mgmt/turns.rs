@@ -11,6 +11,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+/// When one user has so many waiting requests those are dropped whose clients have hung up.
+const CLOSED_LOOKED_FOR: usize = 256;
+
 /// So many places. A handle: clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Turns(Arc<Mutex<Line>>);
@@ -65,7 +68,13 @@ impl Line {
     fn wait(&mut self, user: &Arc<str>) -> oneshot::Receiver<Turn> {
         let (tells, comes) = oneshot::channel();
         match self.waiting.iter_mut().find(|(own, _)| own == user) {
-            Some((_, requests)) => requests.push_back(tells),
+            Some((_, requests)) => {
+                // Who has hung up is not waited with.
+                if requests.len() >= CLOSED_LOOKED_FOR {
+                    requests.retain(|tells| !tells.is_closed());
+                }
+                requests.push_back(tells);
+            }
             None => self.waiting.push_back((Arc::clone(user), VecDeque::from([tells]))),
         }
         comes
@@ -134,7 +143,7 @@ mod tests {
     use std::sync::Arc;
     use std::task::{Context, Poll, Waker};
 
-    use super::{Requests, Turns};
+    use super::{CLOSED_LOOKED_FOR, Requests, Turns};
 
     fn is_served(future: std::pin::Pin<&mut impl Future>) -> bool {
         matches!(future.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
@@ -157,6 +166,18 @@ mod tests {
         drop(at_work);
         drop(second.await.unwrap());
         assert_eq!(turns.free(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_is_not_remembered_for_ever() {
+        let turns = Turns::new(1);
+        let user: Arc<str> = Arc::from("user");
+        let _at_work = turns.take(&user).await.unwrap();
+        for _ in 0..10 * CLOSED_LOOKED_FOR {
+            let mut waits = Box::pin(turns.take(&user));
+            assert!(!is_served(waits.as_mut()));
+        }
+        assert!(turns.0.lock().waiting[0].1.len() <= CLOSED_LOOKED_FOR);
     }
 
     #[tokio::test]

@@ -122,7 +122,7 @@ pub(super) async fn serve(
     mut permit: Permit,
     stop: CancellationToken,
 ) {
-    let limit = Duration::from_millis(broker.config.limits.header_timeout_ms);
+    let limit = Duration::from_millis(broker.node.limits().header_timeout_ms);
     let read = tokio::select! {
         read = tokio::time::timeout(limit, read(&mut stream)) => read.unwrap_or(Err(Refused::Late)),
         () = stop.cancelled() => return,

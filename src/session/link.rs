@@ -279,9 +279,9 @@ impl Link {
         }
     }
 
-    /// What was published and is not yet handed over, and the node it goes to.
-    pub fn burst(&mut self) -> (&mut Burst, &Node) {
-        (&mut self.burst, &self.broker.node)
+    /// What was published and is not yet handed over, the node it goes to, and what bounds it.
+    pub fn burst(&mut self) -> (&mut Burst, &Node, &Limits) {
+        (&mut self.burst, &self.broker.node, &self.limits)
     }
 
     /// What acknowledgements of this chunk change at a queue.

@@ -35,7 +35,7 @@ fn name(first_bytes: &[u8]) -> &'static str {
         "AMQP 1.0: only 0-9-1 is spoken here"
     } else if first_bytes.starts_with(b"AMQP") {
         "another version of AMQP: only 0-9-1 is spoken here"
-    } else if first_bytes.starts_with(b"PROXY ") || first_bytes.starts_with(b"\r\n\r\n\0\r\nQUIT") {
+    } else if first_bytes.starts_with(b"PROXY ") || first_bytes.starts_with(b"\r\n\r\n\0\r\n") {
         "a PROXY header, from where none is taken (proxy_protocol_from)"
     } else if first_bytes.get(2..).is_some_and(|rest| rest.starts_with(MQTT)) {
         "MQTT: it is not spoken here"
@@ -56,6 +56,7 @@ mod tests {
             (b"AMQP\x03\x01\x00\x00", "AMQP 1.0"),
             (b"AMQP\x01\x01\x08\x01", "another version"),
             (b"PROXY TCP4 ", "a PROXY header"),
+            (b"\r\n\r\n\0\r\n", "a PROXY header"),
             (b"PRI * HTTP/2.0", "HTTP on"),
             (b"\x10\x10\x00\x04MQTT", "MQTT"),
             (b"G", "not AMQP"),

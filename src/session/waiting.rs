@@ -83,7 +83,7 @@ impl Running {
             Asked::Get { queue, no_ack } => {
                 channel.on_get(&mut self.link, &BasicGet { queue: &queue, no_ack })
             }
-            Asked::Delete(deletion) => channel.delete_queue(&mut self.link, deletion),
+            Asked::Delete(deletion) => channel.go_on_deleting(&mut self.link, deletion, &noted_at),
         };
         match answered {
             Ok(()) => Ok(Step::Continue),

@@ -62,11 +62,16 @@ fn what_dashboards_ask_for_is_there() {
     ] {
         assert_eq!(sums.get(&name), Some(&value), "{name} of {sums:#?}");
     }
-    for name in
-        ["rabbitmq_process_resident_memory_bytes", "rabbitmq_process_open_fds", "rabbitmq_process_max_fds"]
-    {
+    for name in [
+        "rabbitmq_process_resident_memory_bytes",
+        "rabbitmq_process_open_fds",
+        "rabbitmq_process_max_fds",
+        "rabbitmq_process_max_tcp_sockets",
+    ] {
         assert!(sums.get(name).is_some_and(|value| *value > 0.0), "{name}");
     }
+    // Without a limit there are as many as there are descriptors.
+    assert_eq!(node.get("/api/health/checks/below-node-connection-limit")["status"], "ok");
     assert!(sums.keys().any(|name| name.starts_with("rabbitmq_identity_info{rabbitmq_node=\"rabbit@")));
     let ready = "queue_messages_ready{vhost=\"/\",queue=\"odd \\\"name\\\"\"}";
     let each = scrape(&node, "/metrics/per-object");

@@ -200,6 +200,11 @@ impl Policies {
         changed
     }
 
+    /// How many steps it takes to find those that apply to something.
+    pub fn steps(&self) -> u32 {
+        self.users.iter().chain(&self.operators).map(|policy| policy.pattern.steps()).sum()
+    }
+
     /// Those that apply to a queue.
     pub(in crate::broker) fn for_queue(&self, name: &str, kind: QueueKind) -> Applied {
         let first =

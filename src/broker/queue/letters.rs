@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::broker::outbox::Outbox;
 use crate::broker::queue::handle::{Queue, State};
-use crate::broker::wakes::Wakes;
+use crate::broker::wakes::{HOLD_STEPS, Wakes};
 use crate::queue::classic::Head;
 use crate::queue::expiry;
 
@@ -75,9 +75,12 @@ impl State {
         (!self.leavers.is_empty()).then(|| now_ms + LETTERS_MS)
     }
 
-    /// Those who wait to delete it ask again.
+    /// Those who wait to delete it ask again, as many as one hold of the lock allows; the others at the next look.
     pub(super) fn wake_leavers(&mut self, wakes: &mut Wakes) {
-        wakes.owe_signals(std::mem::take(&mut self.leavers).into_values());
+        let first = std::iter::from_fn(|| self.leavers.pop_first()).take(HOLD_STEPS as usize);
+        let leavers: Vec<_> = first.map(|(_, leaver)| leaver).collect();
+        wakes.count(u32::try_from(leavers.len()).unwrap_or(u32::MAX));
+        wakes.owe_signals(leavers);
     }
 }
 

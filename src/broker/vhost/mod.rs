@@ -222,7 +222,7 @@ impl Vhost {
 
     /// Where the last definition ends: what an answer about something durable, or about something that may just
     /// have been deleted, waits for. It may wait for more than its own object, and never longer than one sync.
-    fn last_definition(&self) -> Lsn {
+    pub fn last_definition(&self) -> Lsn {
         Lsn(self.last_definition.load(Ordering::Acquire))
     }
 

@@ -26,7 +26,7 @@ impl Following {
         let vhost = &self.vhost;
         while !wakes.is_turn_over() {
             // Each policy is compared with the name.
-            wakes.count(1 + vhost.policies().len() as u32);
+            wakes.count(1 + vhost.policies().steps());
             if let Some(name) = self.exchanges.pop_front() {
                 if let Some(exchange) = vhost.exchange(&name) {
                     exchange.follow(&vhost.policies);

@@ -21,7 +21,7 @@ struct Found {
     consumer: Arc<Consumer>,
 }
 
-/// Those in virtual hosts that the user may see.
+/// Those in virtual hosts that the user may see; of others' connections only whoever monitors sees them.
 pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Refusal> {
     let vhosts = call.visible_vhosts();
     list_these(call, |vhost| vhosts.iter().any(|visible| **visible.name() == *vhost))
@@ -35,7 +35,7 @@ pub(crate) fn list_of_vhost(call: &Call<'_>) -> Result<Answer, Refusal> {
 }
 
 fn list_these(call: &Call<'_>, is_wanted: impl Fn(&str) -> bool) -> Result<Answer, Refusal> {
-    let mut found = all(call);
+    let mut found = of_channels(of_connections(&connections::visible(call)?));
     found.retain(|found| found.queue().is_some_and(|queue| is_wanted(&queue.properties.vhost)));
     listing::list(call, found, |found| found.consumer.tag.to_string(), |found| shown(call, found))
 }

@@ -10,6 +10,7 @@ use crate::mgmt::answer::{Answer, Refusal};
 use crate::mgmt::call::Call;
 use crate::mgmt::insider::Insider;
 use crate::mgmt::views::connections::iso_time;
+use crate::mgmt::views::node::sockets_max;
 use crate::mgmt::views::{messages, queues};
 use crate::mgmt::{change, json};
 use crate::protocol::methods::{BasicGet, Method};
@@ -121,7 +122,8 @@ pub(crate) fn protocol(call: &Call<'_>) -> Result<Answer, Refusal> {
 
 /// Whether there is room for another connection.
 pub(crate) fn connection_limit(call: &Call<'_>) -> Result<Answer, Refusal> {
-    let (current, limit) = (call.mgmt.broker.connections(), call.mgmt.broker.node.limits().connections_max);
+    let broker = &call.mgmt.broker;
+    let (current, limit) = (broker.connections() as u64, sockets_max(broker.node.limits().connections_max));
     if current < limit {
         return Ok(well(json!({"current": current, "limit": limit})));
     }

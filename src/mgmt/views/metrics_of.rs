@@ -13,6 +13,7 @@ use crate::mgmt::views::channels::{Listed, of_connections};
 use crate::mgmt::views::counts::all_channels;
 use crate::mgmt::views::metrics::{Labels, OBJECTS_MAX, Scrape};
 use crate::mgmt::views::node;
+use crate::mgmt::views::node::sockets_max;
 use crate::mgmt::{Mgmt, process};
 use crate::queue::dying::Reason;
 use crate::queue::settings::QueueKind;
@@ -115,7 +116,7 @@ pub(crate) fn process(mgmt: &Mgmt, scrape: &mut Scrape) {
         ("process_open_fds", "Open file descriptors", process::open_files()),
         ("process_max_fds", "Open file descriptors limit", process::files_max()),
         ("process_open_tcp_sockets", "Open TCP sockets", broker.connections() as u64),
-        ("process_max_tcp_sockets", "Open TCP sockets limit", limits.connections_max as u64),
+        ("process_max_tcp_sockets", "Open TCP sockets limit", sockets_max(limits.connections_max)),
         ("process_resident_memory_bytes", "Memory used in bytes", process::resident_bytes()),
         (
             "resident_memory_limit_bytes",

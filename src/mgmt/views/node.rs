@@ -107,7 +107,7 @@ fn shown(mgmt: &Mgmt) -> Value {
 }
 
 /// How many connections there may be. Where no limit is set the files are one: who watches divides by it.
-fn sockets_max(connections_max: usize) -> u64 {
+pub(crate) fn sockets_max(connections_max: usize) -> u64 {
     match connections_max {
         0 => process::files_max(),
         limit => limit as u64,

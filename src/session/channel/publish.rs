@@ -301,12 +301,12 @@ fn hand_to_burst(
 ) -> Result<(), Refusal> {
     let Terms { mandatory, marks, receipt, absent } = terms;
     let received_ms = link.now.steady_ms;
-    let (own, node) = link.burst();
+    let (own, node, limits) = link.burst();
     let burst = match transaction {
         Some(transaction) => {
             let names = absent.iter().map(|name| name.len() as u64 + ABSENT_BYTES).sum::<u64>();
             let bytes = message_bytes(message, &body) + targets.len() as u64 * TARGET_BYTES + names;
-            let number = transaction.count_publish(bytes, node)?;
+            let number = transaction.count_publish(bytes, limits, node)?;
             if !absent.is_empty() || is_logged(targets, marks) {
                 transaction.count_logged(bytes);
             }
@@ -353,7 +353,7 @@ fn return_unroutable(
         return Ok(());
     };
     let bytes = message_bytes(message, &body);
-    let number = transaction.count_publish(bytes, link.node())?;
+    let number = transaction.count_publish(bytes, &link.limits, link.node())?;
     let mut names = NamesBuf::default();
     names.copy(message.names);
     let properties = message.properties.to_vec();

@@ -1,8 +1,11 @@
 //! Declaring, binding, purging, deleting: classes exchange and queue.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 
 use crate::broker::error::{BrokerError, ResourceKind};
+use crate::broker::queue::handle::Queue;
 use crate::broker::queue::letters::LettersDue;
 use crate::broker::reply_to::{REPLY_TO, is_reply_name};
 use crate::broker::vhost::removal::Removal;
@@ -29,6 +32,9 @@ const LETTERS_PATIENCE_MS: u64 = 10 * 1000;
 impl Channel {
     pub(super) fn on_topology(&mut self, link: &mut Link, method: &Method<'_>) -> Result<(), Refusal> {
         link.wakes.count(steps_of(method));
+        if matches!(method, Method::QueueDeclare(_) | Method::ExchangeDeclare(_)) {
+            link.wakes.count(link.vhost.policies().steps());
+        }
         match method {
             Method::ExchangeDeclare(declare) => self.on_exchange_declare(link, declare),
             Method::ExchangeDelete(delete) => self.on_exchange_delete(link, delete),
@@ -144,6 +150,21 @@ impl Channel {
         )
     }
 
+    /// As [`Channel::delete_queue`], after a while: what has the name by now may be another queue, and that one stays.
+    pub fn go_on_deleting(
+        &self,
+        link: &mut Link,
+        deletion: Deletion,
+        of: &Arc<Queue>,
+    ) -> Result<(), Refusal> {
+        if link.vhost.queue(&deletion.queue).is_some_and(|now| Arc::ptr_eq(&now, of)) {
+            return self.delete_queue(link, deletion);
+        }
+        let gone = Removal::nothing(link.vhost.last_definition());
+        self.remove(link, gone, deletion.nowait, &Method::QueueDeleteOk(QueueDeleteOk { message_count: 0 }));
+        Ok(())
+    }
+
     /// Deletes a queue. While it has dead letters that have not gone the connection waits, and takes nothing else.
     pub fn delete_queue(&self, link: &mut Link, mut deletion: Deletion) -> Result<(), Refusal> {
         let Deletion { queue: name, if_unused, if_empty, nowait, due } = &mut deletion;
@@ -168,7 +189,9 @@ impl Channel {
     fn on_queue_purge(&self, link: &mut Link, purge: &QueuePurge<'_>) -> Result<(), Refusal> {
         let name = self.queue_or_last(purge.queue)?;
         let queue = link.vhost.find_to_read(&link.actor, &name)?;
-        tell(link, "queue purged", &name);
+        if queue.properties.exclusive_to.is_none() {
+            tell(link, "queue purged", &name);
+        }
         let (channel, left, nowait) = (self.number, queue.counts().0, purge.nowait);
         // A purge that a crash undoes is allowed to come undone: nothing waits for it.
         link.chores.push_back(Chore::Purge(Purge { channel, queue, left, purged: 0, nowait }));

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::broker::node::Node;
 use crate::broker::publish::Burst;
 use crate::broker::wakes::HOLD_STEPS;
+use crate::config::Limits;
 use crate::protocol::methods::{Method, TxSelectOk};
 use crate::session::channel::Channel;
 use crate::session::channel::unacked::Delivered;
@@ -41,8 +42,7 @@ pub(super) struct Transaction {
 
 impl Transaction {
     /// One more message of so many bytes, if there is a place for it: a transaction goes to the log as a whole. Its number.
-    pub(super) fn count_publish(&mut self, bytes: u64, node: &Node) -> Result<u64, Refusal> {
-        let limits = node.limits();
+    pub(super) fn count_publish(&mut self, bytes: u64, limits: &Limits, node: &Node) -> Result<u64, Refusal> {
         self.check_count(1, limits.tx_messages_max)?;
         self.published += 1;
         self.bytes += bytes;

@@ -58,7 +58,7 @@ pub struct Removal {
 
 impl Removal {
     /// Nothing is left to do, and the answer waits for `after`.
-    pub(super) fn nothing(after: Lsn) -> Self {
+    pub fn nothing(after: Lsn) -> Self {
         let mut removal = Self::default();
         removal.after = after;
         removal
