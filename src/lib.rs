@@ -148,7 +148,8 @@
 //!
 //! **A setting.** A limit is a line of the table in [`config::limits`], which makes the reader, the variable, and what
 //! `sluicemq config` prints. Anything else is a field of [`config`], with its variable and its comment. One that can change
-//! while the broker runs is read anew by `cli/reload.rs`, which checks all before it changes any.
+//! while the broker runs is named in `Config::with_live`, and read anew by `cli/reload.rs`, which checks all before it
+//! changes any.
 //!
 //! # Where this departs from what one may expect: design
 //!

@@ -29,5 +29,6 @@ mod routing;
 mod rules;
 mod semantics;
 mod settling;
+mod timeouts;
 mod trace;
 mod traps;
